@@ -1,0 +1,1 @@
+"""Brokers: ``open_broker`` and its siblings choose the module by ``broker.kind``; nothing else does."""

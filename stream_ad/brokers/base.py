@@ -1,0 +1,176 @@
+"""The contract between the program and a broker: poll, commit, load.
+
+In it: reading the two inputs of a shard in offset order, writing everything that follows from them
+in one atomic step, and giving back what was written when a worker starts or takes over.
+
+Deliberately not in it: what a record means (codec), how events and labels are merged (inbox), what
+a snapshot contains (shard), retries of a failed commit (the worker reopens the shard and replays).
+Nothing outside a broker's own module knows which broker runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from stream_ad.columns import OutRecord, RawRecords
+
+
+class Side(Enum):
+    """The two inputs of a shard."""
+
+    EVENTS = "events"
+    LABELS = "labels"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Positions:
+    """The next offset to read of each input of a shard."""
+
+    events: int = 0
+    labels: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fetched:
+    """What one poll brought for one input of one shard."""
+
+    records: RawRecords
+    drained: bool
+    """True when, at the time of the poll, the broker held no record of this input beyond these."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A shard's whole state and the positions it has seen."""
+
+    positions: Positions
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """What the broker holds of a shard."""
+
+    positions: Positions
+    """As last committed: everything before them has been published."""
+    snapshot: Snapshot | None = None
+    """The newest one whose data arrived whole."""
+    journal: tuple[Positions, ...] = ()
+    """The positions after each step since the snapshot, rising; the last equals ``positions``.
+
+    Steps whose boundary follows from the records alone may have been left out (see Commit.mark).
+    """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Commit:
+    """Everything that one step of a shard leaves behind; written whole or not at all."""
+
+    shard: int
+    positions: Positions
+    scores: Sequence[OutRecord] = ()
+    incidents: Sequence[OutRecord] = ()
+    dead_letters: Sequence[OutRecord] = ()
+    mark: bool = True
+    """Whether the journal must keep these positions: True whenever the step read a label."""
+    snapshot: bytes | None = None
+    """State after this step; once committed, the journal before it is no longer needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """One topic as it should be and as it is."""
+
+    topic: str
+    role: str  # "events", "labels", …
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+    exists: bool = False
+    problem: str = ""  # why the existing topic cannot be used; "" when it can
+
+
+class Broker(Protocol):
+    """One per worker; not safe to share between threads."""
+
+    def assigned(self) -> frozenset[int]:
+        """Shards that this worker owns since the last poll. Their inputs arrive only after ``seek``."""
+
+    def poll(
+        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, Side]] = ()
+    ) -> dict[int, dict[Side, Fetched]]:
+        """Next records of the owned shards, at most about ``max_records`` in all.
+
+        Args:
+            timeout_s: How long to wait when there is nothing to read.
+            hold: Inputs that are ahead of their other side; they are not read this time.
+
+        Returns:
+            For every owned shard that has been positioned with ``seek``, both sides (a held side
+            comes empty and not drained).
+
+        Raises:
+            BrokerError: The broker stayed away for longer than ``broker.give_up_seconds``.
+        """
+
+    def load(self, shard: int) -> Stored:
+        """What was committed for the shard; takes the shard over, so that an earlier owner's
+        commits fail from here on."""
+
+    def seek(self, shard: int, positions: Positions) -> None:
+        """Read on from here. An offset below the oldest one kept raises BrokerError."""
+
+    def commit(self, commit: Commit) -> None:
+        """Write all of it in one atomic step, or nothing.
+
+        Raises:
+            FencedError: Another worker owns the shard now.
+            BrokerError: It could not be written, or nobody knows whether it was: drop the shard's
+                state in memory, ``load`` again and go on from what that says.
+        """
+
+    def lag(self) -> dict[int, dict[Side, int]]:
+        """Records that wait to be read, by owned shard and side."""
+
+    def close(self) -> None:
+        """Leave the group and free everything; a second call does nothing."""
+
+
+class Producer(Protocol):
+    """Writes input records: for ``replay``, ``simulate``, ``demo`` and tests; any number may run beside workers."""
+
+    def send(self, side: Side, records: Sequence[OutRecord]) -> None:
+        """Append records, in order; a record's key chooses its shard (``partition_for``)."""
+
+    def flush(self) -> None:
+        """Return once everything sent is durable, or raise BrokerError."""
+
+    def close(self) -> None: ...
+
+
+class Reader(Protocol):
+    """Reads committed output records from the beginning: for ``demo``, tests and tools."""
+
+    def read(self, topic: str, *, timeout_s: float = 0.0) -> list[tuple[bytes | None, bytes | None]]:
+        """New records (key, value) of a topic since the last call, over all partitions."""
+
+    def close(self) -> None: ...
+
+
+class Admin(Protocol):
+    """Topics of a broker."""
+
+    def plan(self) -> list[TopicPlan]:
+        """What ``apply`` would do."""
+
+    def apply(self) -> list[TopicPlan]:
+        """Create what is missing; never changes an existing topic. Returns the plan carried out."""
+
+    def ping(self) -> None:
+        """Raise BrokerError with a clear reason when the broker cannot be reached."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,106 @@
+"""What can be set about the learning, as frozen value objects with defaults that need no tuning.
+
+They are part of the settings tree (stream_ad/settings.py) and carry no heavy imports.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DetectorConfig(Section):
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the autoencoder runs; auto takes a GPU when there is one."
+    )
+    models: Literal["per-sensor", "shared"] = Field(
+        "per-sensor",
+        description="One model for each sensor, or one for all sensors that have the same features.",
+    )
+    seed: int = Field(0, ge=0, description="Seeds initial weights and replay; same seed, same scores.")
+    max_sensors: int = Field(
+        10_000, ge=1, description="Sensors of a shard that have state; the longest silent one makes room."
+    )
+    max_features: int = Field(
+        512, ge=1, description="Features of one sensor; an event with more goes to the dead letters."
+    )
+    contributions: int = Field(5, ge=0, description="Features named in the score of an anomaly.")
+
+
+class LossConfig(Section):
+    guide: Literal["away", "f0", "f1", "f2"] = Field(
+        "away",
+        description="Target of labelled anomalies: away from their reconstruction, or AE-SAD's F0, F1, F2.",
+    )
+    alpha: float = Field(
+        1.0, ge=0, description="Weight of labelled anomalies: lambda = alpha / odds of an anomaly; 0 ignores them."
+    )
+    amplify: bool = Field(False, description="Amplify the loss of normal events, -log(1 - loss) (LAMP).")
+    score_penalty: float = Field(
+        0.0, ge=0, description="Weight of the mean squared anomaly score of normal events."
+    )
+
+
+class ImportanceConfig(Section):
+    rule: Literal["counts", "ema", "off"] = Field(
+        "counts",
+        description="Class importance from decayed counts with a floor, from the plain EMA of the false-negative rate, or none.",
+    )
+    decay: Fraction = Field(0.999, description="Per label, of the counts (rule counts).")
+    floor: float = Field(0.2, ge=0, le=1, description="Least importance of a mastered class (rule counts).")
+    rate: Fraction = Field(0.01, description="Of the moving average (rule ema).")
+    max_classes: int = Field(
+        64, ge=2, description="Anomaly classes told apart; further ones share the class «other»."
+    )
+
+
+class LearningConfig(Section):
+    enabled: bool = Field(True, description="False freezes the model: it scores and learns nothing.")
+    batch_events: int = Field(
+        32, ge=8, le=1024, multiple_of=8, description="Events of one learn batch; a model learns once per so many events."
+    )
+    label_horizon_events: int = Field(
+        1024, ge=1, description="Later events of its sensor that an event waits for a verdict."
+    )
+    label_horizon_seconds: float | None = Field(
+        None, gt=0, description="Event time that an event waits for a verdict; whichever horizon passes first counts."
+    )
+    warmup_events: int = Field(
+        256, ge=64, description="First events of a sensor, learned at once; their scores say phase warm-up."
+    )
+    rate: float = Field(3e-3, gt=0, description="Learning rate (Adam).")
+    replay_events: int = Field(512, ge=32, description="Recent normal events of a model kept for replay.")
+    loss: LossConfig = LossConfig()
+    importance: ImportanceConfig = ImportanceConfig()
+
+
+class ThresholdConfig(Section):
+    false_alarm_rate: float = Field(
+        1e-3, gt=0, le=0.5, description="Tolerated share of normal events that score 1 or above."
+    )
+    window_events: int = Field(
+        1024, ge=64, description="Recent normal scores of a sensor that the threshold is calibrated on."
+    )
+
+
+class DriftConfig(Section):
+    enabled: bool = Field(True, description="Watch the score stream of each sensor for change (ADWIN).")
+    delta: Fraction = Field(0.002, description="Confidence of ADWIN; smaller detects less.")
+
+
+class DetectorOptions(Section):
+    """All of the above, as the detector takes them."""
+
+    detector: DetectorConfig = DetectorConfig()
+    learning: LearningConfig = LearningConfig()
+    threshold: ThresholdConfig = ThresholdConfig()
+    drift: DriftConfig = DriftConfig()

@@ -1,0 +1,137 @@
+"""The one settings tree.
+
+Sources, the first wins: ``--set key=value``, environment (``STREAM_AD_BROKER__KIND``), YAML file,
+secret files, defaults. Unknown keys are refused, unknown ``STREAM_AD_*`` variables too.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+
+from stream_ad.detector.config import DetectorOptions, Section
+
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class SecuritySettings(Section):
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to talk to Kafka."
+    )
+    ca_file: str | None = Field(None, description="Certificate authority that signed the brokers' certificates (PEM).")
+    certificate_file: str | None = Field(None, description="Client certificate (PEM).")
+    key_file: str | None = Field(None, description="Key of the client certificate (PEM).")
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(None, description="SASL mechanism.")
+    username: str | None = Field(None, description="SASL user.")
+    password: SecretStr | None = Field(None, description="SASL password; better from a secret file or the environment.")
+
+
+class BrokerSettings(Section):
+    kind: Literal["sqlite", "kafka"] = Field("sqlite", description="Embedded broker, or Apache Kafka.")
+    path: str = Field("stream-ad.db", description="Database file of the embedded broker.")
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port, separated by commas.")
+    security: SecuritySettings = SecuritySettings()
+    instance_id: str | None = Field(
+        None, description="Static membership: a worker that returns under its id within the session timeout keeps its shards."
+    )
+    session_timeout_seconds: float = Field(
+        10.0, gt=0, description="Silence after which the group takes a worker for dead."
+    )
+    max_poll_interval_seconds: float = Field(
+        60.0, gt=0, description="A worker that does not poll for so long loses its shards."
+    )
+    transaction_timeout_seconds: float = Field(
+        10.0, gt=0, description="A dead worker's open transaction holds readers up for at most so long."
+    )
+    give_up_seconds: float = Field(
+        120.0, gt=0, description="A broker that stays away for longer ends the worker with an error."
+    )
+    synchronous: Literal["normal", "full"] = Field(
+        "full",
+        description="Embedded broker: full survives a power cut, normal may lose the last commits of one (never corrupts).",
+    )
+
+
+class TopicSettings(Section):
+    events: TopicName = "sensor-events"
+    labels: TopicName = "sensor-labels"
+    scores: TopicName = "anomaly-scores"
+    incidents: TopicName = "anomaly-incidents"
+    dead_letters: TopicName = "dead-letters"
+    state: TopicName = "stream-ad-state"
+    partitions: int = Field(6, ge=1, le=10_000, description="Of the events, labels and state topics; the number of shards.")
+    replication_factor: int = Field(1, ge=1, description="Of topics that `topics apply` creates (Kafka).")
+    retention_seconds: float = Field(
+        7 * 86_400.0, gt=0, description="Of topics that `topics apply` creates (Kafka)."
+    )
+
+
+class FieldMapping(Section):
+    """Where the parts of an event stand in a message; dots lead into nested objects."""
+
+    sensor_id: str = Field("sensor_id", description="Path of the sensor's id; «@key» is the record key.")
+    timestamp: str = Field("timestamp", description="Path of the time; «@record» is the record time.")
+    values: str | tuple[str, ...] = Field(
+        "values",
+        description="Path of the object that holds the readings, or a list of paths, or «*»: all other numbers of the message.",
+    )
+    event_id: str | None = Field("event_id", description="Path of the event's id; null: always topic-partition-offset.")
+
+
+class EventSettings(Section):
+    fields: FieldMapping = FieldMapping()
+    timestamp_format: Literal["rfc3339", "s", "ms", "us", "ns"] = Field(
+        "rfc3339", description="RFC 3339 text, or a number since the epoch in this unit."
+    )
+    max_record_bytes: int = Field(1_048_576, ge=64, description="A larger record goes to the dead letters.")
+    max_ahead_seconds: float = Field(
+        3600.0, gt=0, description="An event further ahead of its record time goes to the dead letters."
+    )
+
+
+class ScoreSettings(Section):
+    publish: Literal["all", "anomalies"] = Field("all", description="Every score, or those of 1 and above.")
+
+
+class IncidentSettings(Section):
+    quiet_events: int = Field(
+        16, ge=1, description="Events of a sensor below the threshold, one after the other, that close its incident."
+    )
+
+
+class WorkerSettings(Section):
+    poll_records: int = Field(5_000, ge=1, description="Most records taken in one poll.")
+    step_records: int = Field(2_000, ge=1, description="Most records of a shard in one step and commit.")
+    inbox_records: int = Field(20_000, ge=1, description="Most records of a shard and side that wait in memory for the other side.")
+    snapshot_interval_seconds: float = Field(60.0, gt=0, description="Between snapshots of a shard.")
+    drain_timeout_seconds: float = Field(20.0, gt=0, description="Most time between SIGTERM and the end.")
+
+
+class HttpSettings(Section):
+    enabled: bool = Field(True, description="Serve /metrics, /livez, /readyz and /version.")
+    host: str = Field("127.0.0.1", description="Address to bind to; loopback unless told otherwise.")
+    port: int = Field(9108, ge=0, le=65_535, description="0 takes a free one.")
+
+
+class LogSettings(Section):
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level shown.")
+    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON.")
+
+
+class Settings(DetectorOptions):
+    """The whole tree; frozen. Build it with ``load_settings``."""
+
+    application_id: str = Field(
+        "stream-ad",
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="Names the consumer group, the transactional ids and the state; two applications do not disturb each other.",
+    )
+    broker: BrokerSettings = BrokerSettings()
+    topics: TopicSettings = TopicSettings()
+    events: EventSettings = EventSettings()
+    scores: ScoreSettings = ScoreSettings()
+    incidents: IncidentSettings = IncidentSettings()
+    worker: WorkerSettings = WorkerSettings()
+    http: HttpSettings = HttpSettings()
+    logs: LogSettings = LogSettings()
