@@ -61,9 +61,8 @@ class Stored:
     snapshot: Snapshot | None = None
     """The newest one whose data arrived whole."""
     journal: tuple[Positions, ...] = ()
-    """The positions after each step since the snapshot, rising; the last equals ``positions``.
-
-    Steps whose boundary follows from the records alone may have been left out (see Commit.mark).
+    """Where a replay from the snapshot must cut: all ``Commit.marks`` since it, in the order they were
+    committed, without those at or before the snapshot's positions. Rising; may end before ``positions``.
     """
 
 
@@ -76,10 +75,18 @@ class Commit:
     scores: Sequence[OutRecord] = ()
     incidents: Sequence[OutRecord] = ()
     dead_letters: Sequence[OutRecord] = ()
-    mark: bool = True
-    """Whether the journal must keep these positions: True whenever the step read a label."""
+    marks: tuple[Positions, ...] = ()
+    """What the journal must keep of this step, in order; it has one mark at most before and one after the step.
+
+    Within a step events and labels are merged by record time; between steps the earlier step comes
+    first, whatever the record times. So a step that read labels is known by both its ends: the
+    positions before it (left out where they are the journal's last mark or the snapshot's) and the
+    positions after it. A step that read events only needs no mark: however a run of events is cut,
+    it is the same run. Hence between two neighbouring cuts of a replay (snapshot, journal,
+    ``Stored.positions``) stand either events alone, or exactly one step.
+    """
     snapshot: bytes | None = None
-    """State after this step; once committed, the journal before it is no longer needed."""
+    """State after this step; once committed, marks at or before ``positions`` are no longer needed."""
 
 
 @dataclass(frozen=True, slots=True)
