@@ -57,12 +57,14 @@ class Stored:
     """What the broker holds of a shard."""
 
     positions: Positions
-    """As last committed: everything before them has been published."""
+    """As last committed: everything before them has been published. Before the first commit: the
+    oldest offsets that the broker keeps."""
     snapshot: Snapshot | None = None
     """The newest one whose data arrived whole."""
     journal: tuple[Positions, ...] = ()
     """Where a replay from the snapshot must cut: all ``Commit.marks`` since it, in the order they were
-    committed, without those at or before the snapshot's positions. Rising; may end before ``positions``.
+    committed, without those at or before the snapshot's positions. Rising; may end before ``positions``. As
+    long as there is no snapshot, the first one is where the shard began.
     """
 
 
@@ -83,7 +85,8 @@ class Commit:
     positions before it (left out where they are the journal's last mark or the snapshot's) and the
     positions after it. A step that read events only needs no mark: however a run of events is cut,
     it is the same run. Hence between two neighbouring cuts of a replay (snapshot, journal,
-    ``Stored.positions``) stand either events alone, or exactly one step.
+    ``Stored.positions``) stand either events alone, or exactly one step. The very first step of a
+    shard marks the positions before it in any case: there a replay without a snapshot begins.
     """
     snapshot: bytes | None = None
     """State after this step; once committed, marks at or before ``positions`` are no longer needed."""
