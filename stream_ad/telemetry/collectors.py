@@ -1,0 +1,194 @@
+"""Collectors for what Prometheus' own instruments would be too slow or too forgetful for.
+
+Both hold their state in one reference that the worker replaces and the scraping thread reads once,
+so neither needs a lock and no scrape sees half an update.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from stream_ad.brokers.base import Positions, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from prometheus_client import Metric
+
+    from stream_ad.columns import ShardStatus
+
+SHARD_STATES = ("waiting", "recovering", "live")
+
+
+class BinnedHistogram(Collector):
+    """A histogram that takes a whole batch in one NumPy pass (0.02 µs a value, against 1.5 µs).
+
+    Args:
+        name: Metric name, with its unit.
+        documentation: Help text.
+        edges: Upper bounds of the buckets, rising, without +Inf.
+    """
+
+    def __init__(self, name: str, documentation: str, edges: Sequence[float]) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._edges = np.asarray(edges, dtype=np.float64)
+        self._bounds = [*(str(edge) for edge in self._edges.tolist()), "+Inf"]
+        self._state: tuple[NDArray[np.int64], float] = (np.zeros(len(self._bounds), dtype=np.int64), 0.0)
+
+    def observe(self, values: NDArray[np.float64]) -> None:
+        """Count a batch, ``(N,)``."""
+        if not len(values):
+            return
+        counts, total = self._state
+        bins = np.searchsorted(self._edges, values, side="left")  # a bound belongs to its own bucket
+        added = np.bincount(bins, minlength=len(self._bounds))
+        self._state = (counts + added, total + float(values.sum()))
+
+    def collect(self) -> Iterator[Metric]:
+        counts, total = self._state
+        buckets = list(zip(self._bounds, np.cumsum(counts).tolist(), strict=True))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=total)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardView:
+    """What the metrics show of one owned shard."""
+
+    state: str = "waiting"  # of SHARD_STATES
+    positions: Positions = Positions()  # noqa: RUF009 -- frozen
+    lag: Mapping[Side, int] = field(default_factory=dict)
+    status: ShardStatus | None = None
+    journal_marks: int = 0
+    unsaved_since: float | None = None  # seconds since the epoch; None when a snapshot covers everything
+    snapshot_bytes: int = 0
+
+
+class ShardCollector(Collector):
+    """Gauges of the shards that this worker owns; a shard that is given up vanishes from them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._views: dict[int, ShardView] = {}
+
+    def update(self, views: Mapping[int, ShardView]) -> None:
+        self._views = dict(views)
+
+    def collect(self) -> Iterator[Metric]:
+        views = self._views
+        yield self._states(views)
+        yield from self._inputs(views)
+        yield from self._recovery(views)
+        statuses = {shard: view.status for shard, view in views.items() if view.status is not None}
+        yield from self._detector(statuses)
+        yield from _classes(list(statuses.values()))
+
+    def _states(self, views: Mapping[int, ShardView]) -> Metric:
+        return _gauge(
+            "shards",
+            "Owned shards by state; waiting: its state could not be loaded or written, it is tried again.",
+            ("state",),
+            (((state,), sum(view.state == state for view in views.values())) for state in SHARD_STATES),
+        )
+
+    def _inputs(self, views: Mapping[int, ShardView]) -> Iterator[Metric]:
+        sides = list(itertools.product(views.items(), Side))
+        yield _gauge(
+            "lag_records",
+            "Records that wait to be read.",
+            ("shard", "side"),
+            (((str(shard), side.value), view.lag.get(side, 0)) for (shard, view), side in sides),
+        )
+        yield _gauge(
+            "committed_offset",
+            "Next offset to read, as last committed.",
+            ("shard", "side"),
+            (((str(shard), side.value), getattr(view.positions, side.value)) for (shard, view), side in sides),
+        )
+
+    def _recovery(self, views: Mapping[int, ShardView]) -> Iterator[Metric]:
+        now = self._clock()
+        yield _by_shard(
+            "snapshot_age_seconds",
+            "Since the oldest commit that no snapshot covers; 0 when one covers everything.",
+            {s: 0.0 if v.unsaved_since is None else max(0.0, now - v.unsaved_since) for s, v in views.items()},
+        )
+        yield _by_shard(
+            "snapshot_size_bytes",
+            "Newest snapshot of this worker; 0 before it.",
+            {s: v.snapshot_bytes for s, v in views.items()},
+        )
+        yield _by_shard(
+            "journal_marks",
+            "Cuts that a replay from the newest snapshot would have to follow.",
+            {s: v.journal_marks for s, v in views.items()},
+        )
+
+    def _detector(self, statuses: Mapping[int, ShardStatus]) -> Iterator[Metric]:
+        for name, documentation, read in _STATUS_GAUGES:
+            yield _by_shard(name, documentation, {shard: read(status) for shard, status in statuses.items()})
+        yield _gauge(
+            "model_info",
+            "Version of the model that scores.",
+            ("shard", "version"),
+            (((str(shard), status.model_version), 1) for shard, status in statuses.items()),
+        )
+
+
+_STATUS_GAUGES: tuple[tuple[str, str, Callable[[ShardStatus], float]], ...] = (
+    ("sensors", "Sensors that have state.", lambda s: s.sensors),
+    ("warming_sensors", "Sensors still in warm-up.", lambda s: s.warming_sensors),
+    ("alarmed_sensors", "Sensors with an open incident.", lambda s: s.alarmed_sensors),
+    ("pending_events", "Scored events that wait for their verdict or their horizon.", lambda s: s.pending_events),
+    ("state_bytes", "State in memory.", lambda s: s.state_bytes),
+    (
+        "watermark_timestamp_seconds",
+        "Highest event time seen; 0 before the first event.",
+        lambda s: s.watermark_ns / 1e9,
+    ),
+    ("threshold", "Median over sensors of the raw error that scores 1.", lambda s: s.threshold_median),
+)
+
+
+def _classes(statuses: Sequence[ShardStatus]) -> Iterator[Metric]:
+    """Means over the shards that know a class: a series per shard and class would be too many."""
+    yield _gauge(
+        "class_importance",
+        "How badly the detector does on a class, 0 to 1; weights it in the loss.",
+        ("class",),
+        _mean_by_class(status.class_importance for status in statuses),
+    )
+    yield _gauge(
+        "miss_ratio",
+        "Decayed share of a class' verdicts that the published score missed; of «normal»: false alarms.",
+        ("class",),
+        _mean_by_class(status.miss_rate for status in statuses),
+    )
+
+
+def _mean_by_class(mappings: Iterable[Mapping[str, float]]) -> list[tuple[tuple[str], float]]:
+    values: dict[str, list[float]] = {}
+    for mapping in mappings:
+        for name, value in mapping.items():
+            values.setdefault(name, []).append(value)
+    return [((name,), sum(found) / len(found)) for name, found in sorted(values.items())]
+
+
+def _by_shard(name: str, documentation: str, values: Mapping[int, float]) -> Metric:
+    return _gauge(name, documentation, ("shard",), (((str(shard),), value) for shard, value in values.items()))
+
+
+def _gauge(
+    name: str, documentation: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
+) -> Metric:
+    family = GaugeMetricFamily(f"stream_ad_{name}", documentation, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family

@@ -1,0 +1,260 @@
+"""Everything that the program measures of itself, in a registry of its own.
+
+Names begin with ``stream_ad_``, units are base units, every label set exists from the start, and
+``sensor_id`` is never a label (see ``Top``). What happened in a step is counted once its commit is
+through, so that a step that had to be taken twice counts once; a replay counts as such only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+
+from stream_ad import __version__
+from stream_ad.brokers.base import Side
+from stream_ad.schemas import REASONS
+from stream_ad.telemetry.collectors import BinnedHistogram, ShardCollector, ShardView
+from stream_ad.telemetry.top import Top
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from stream_ad.brokers.base import Commit
+    from stream_ad.columns import Events, OutRecord, StepResult
+    from stream_ad.settings import Settings
+
+STAGES = ("poll", "decode", "step", "encode", "commit", "snapshot", "load", "idle")
+RESOLUTIONS = ("learned_normal", "learned_anomaly", "dropped_gate", "dropped_overflow")
+EVENT_COUNTS = {
+    "events": None,  # counted by phase, as scores
+    "anomalies": ("anomalies", "Events that scored 1 or above."),
+    "late_events": ("late_events", "Events older than the watermark of their sensor; they are scored like all others."),
+    "learn_steps": ("learn_steps", "Learn batches taken."),
+    "drift": ("drifts", "Changes found in the score stream of a sensor."),
+}
+SHARD_BOUNDS = ("dropped_overflow", "sensors_evicted", "features_refused", "intervals_evicted", "early_labels_evicted")
+BOUNDS = (*SHARD_BOUNDS, "inbox", "journal", "http_connections", "log_lines")
+LABEL_OUTCOMES = ("applied", "repeated", "corrected", "retracted", "interval", "early", "late", "unknown_sensor")
+COMMIT_RESULTS = ("ok", "fenced", "error")
+OUTPUTS = ("scores", "incidents", "dead_letters")
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+SCORE_EDGES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0)
+DELAY_EDGES = (60.0, 600.0, 3600.0, 4 * 3600.0, 86_400.0, 3 * 86_400.0, 7 * 86_400.0, 30 * 86_400.0)
+LOSS_EDGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
+
+
+class Metrics:
+    """All metrics of one worker.
+
+    Args:
+        settings: Some are exposed, so that rules and panels can compare with them.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # two series for each counter, read by nobody
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._clock = clock
+        self.top = Top(clock)
+        self.shards = ShardCollector(clock)
+        self.registry.register(self.shards)
+        self._input_counters()
+        self._output_counters()
+        self._learning_counters()
+        self._life_counters()
+        self._settings(settings)
+
+    def _input_counters(self) -> None:
+        self._records = self._counters("records", "Input records, once committed.", side=_SIDES, outcome=_OUTCOMES)
+        self._dead_letters = self._counters("dead_letters", "Rejected records.", side=_SIDES, reason=REASONS)
+        self._replayed = self._counters("replayed_records", "Records gone through again to recover.", side=_SIDES)
+        self._labels = self._counters("labels", "Verdicts by what they did.", outcome=LABEL_OUTCOMES)
+        self._label_delays = self._binned(
+            "label_delay_seconds", "Event time to the record time of its verdict.", DELAY_EDGES
+        )
+        self._waits = self._binned(
+            "event_delay_seconds", "Record time of an event to the commit of its score.", SECONDS
+        )
+
+    def _output_counters(self) -> None:
+        self._scores = self._counters("scores", "Events scored, by phase of their sensor.", phase=("warm-up", "live"))
+        self._score = self._binned("score", "Scores; 1 or above is an anomaly.", SCORE_EDGES)
+        self._published = self._counters("published_records", "Records published, by output.", output=OUTPUTS)
+        self._incidents = self._counters("incidents", "Incidents opened and closed.", state=("open", "closed"))
+
+    def _learning_counters(self) -> None:
+        self._resolved = self._counters(
+            "resolved_events", "Scored events, by what became of them in learning.", outcome=RESOLUTIONS
+        )
+        self._plain = {count: self._counters(*named)[()] for count, named in EVENT_COUNTS.items() if named is not None}
+        self._loss = self._binned("learn_loss", "Mean loss of each learn batch.", LOSS_EDGES)
+        self._bounds = self._counters(
+            "bound_hits", "Times that a bound on memory or work took effect, by bound.", bound=BOUNDS
+        )
+
+    def _life_counters(self) -> None:
+        self._stages = self._counters("stage_seconds", "Seconds of the loop, by stage.", stage=STAGES)
+        self._commits = self._counters("commits", "Commits tried, by result.", result=COMMIT_RESULTS)
+        self._commit_seconds = self._histogram("commit_duration_seconds", "Duration of a commit.")
+        self._snapshots = self._counters("snapshots", "Snapshots committed.")[()]
+        self._snapshot_seconds = self._histogram("snapshot_duration_seconds", "Duration of making a snapshot.")
+        self._restores = self._counters(
+            "restores", "Shards loaded, by what their state was made from.", source=("snapshot", "nothing")
+        )
+        self._recovery_seconds = self._histogram("recovery_duration_seconds", "From loading a shard until it is live.")
+        self._rebalances = self._counters("rebalances", "Changes of the set of owned shards.")[()]
+        self.ready = Gauge("stream_ad_ready", "1 while /readyz says so.", registry=self.registry)
+
+    def _settings(self, settings: Settings) -> None:
+        name = "stream_ad_build_info"
+        build = Gauge(name, "Version of the program.", ("version", "python"), registry=self.registry)
+        build.labels(__version__, platform.python_version()).set(1)
+        shown = {
+            "application_id": settings.application_id,
+            "broker": settings.broker.kind,
+            "models": settings.detector.models,
+            "device": settings.detector.device,
+        }
+        info = Gauge("stream_ad_settings_info", "Settings of the worker.", tuple(shown), registry=self.registry)
+        info.labels(*shown.values()).set(1)
+        for short, text, value in (
+            ("tolerated_false_alarm_ratio", "Setting threshold.false_alarm_rate.", settings.threshold.false_alarm_rate),
+            ("snapshot_interval_seconds", "Setting worker.snapshot_interval_seconds.",
+             settings.worker.snapshot_interval_seconds),
+            ("max_sensors", "Setting detector.max_sensors: of one shard.", settings.detector.max_sensors),
+        ):  # fmt: skip
+            Gauge(f"stream_ad_{short}", text, registry=self.registry).set(value)
+
+    def committed(
+        self,
+        commit: Commit,
+        *,
+        events: Events,
+        labels: int,
+        rejected: Mapping[Side, Sequence[OutRecord]],
+        result: StepResult,
+    ) -> None:
+        """Count a step whose commit is through.
+
+        Args:
+            commit: What was written.
+            events: The valid events of the step.
+            labels: How many valid labels it read.
+            rejected: Its dead letters, by the side they came from.
+            result: What the shard made of it.
+        """
+        for side, accepted in ((Side.EVENTS, len(events)), (Side.LABELS, labels)):
+            self._records[side.value, "accepted"].inc(accepted)
+            self._records[side.value, "rejected"].inc(len(rejected[side]))
+            for record in rejected[side]:
+                self._dead_letters[side.value, dict(record.headers)["stream_ad.reason"].decode()].inc()
+        for output in OUTPUTS:
+            self._published[(output,)].inc(len(getattr(commit, output)))
+        waits = self._clock() - events.record_times_ms / 1e3
+        self._waits.observe(np.maximum(waits, 0.0))
+        self._count(result)
+        self.top.observe(events, result.scores)
+
+    def _count(self, result: StepResult) -> None:
+        live = int(np.count_nonzero(result.scores.live))
+        self._scores["live",].inc(live)
+        self._scores["warm-up",].inc(len(result.scores.live) - live)
+        self._score.observe(result.scores.score)
+        for incident in result.incidents:
+            self._incidents[incident.state,].inc()
+        for outcome, number in result.label_outcomes.items():
+            self._labels[outcome,].inc(number)
+        self._label_delays.observe(result.label_delays_s)
+        self._loss.observe(result.losses)
+        for name, number in result.counts.items():
+            if name in self._plain:
+                self._plain[name].inc(number)
+            if name in RESOLUTIONS:
+                self._resolved[name,].inc(number)
+            if name in SHARD_BOUNDS:
+                self._bounds[name,].inc(number)
+
+    def commit_tried(self, result: str, seconds: float) -> None:
+        """``result`` is one of COMMIT_RESULTS."""
+        self._commits[result,].inc()
+        self._commit_seconds.observe(seconds)
+
+    def replayed(self, *, events: int, labels: int) -> None:
+        """Count records that a recovery went through again."""
+        self._replayed[Side.EVENTS.value,].inc(events)
+        self._replayed[Side.LABELS.value,].inc(labels)
+
+    def restored(self, *, from_snapshot: bool) -> None:
+        """A shard was loaded."""
+        self._restores["snapshot" if from_snapshot else "nothing",].inc()
+
+    def recovered(self, seconds: float) -> None:
+        """A shard is live, so long after it began to load."""
+        self._recovery_seconds.observe(seconds)
+
+    def snapshot_made(self, seconds: float) -> None:
+        self._snapshot_seconds.observe(seconds)
+
+    def snapshot_committed(self) -> None:
+        self._snapshots.inc()
+
+    def rebalanced(self) -> None:
+        self._rebalances.inc()
+
+    def bound_hit(self, bound: str, number: int = 1) -> None:
+        """``bound`` is one of BOUNDS."""
+        self._bounds[bound,].inc(number)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the seconds of the block; ``name`` is one of STAGES."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages[name,].inc(time.perf_counter() - begin)
+
+    def show(self, views: Mapping[int, ShardView]) -> None:
+        """The owned shards as they are now."""
+        self.shards.update(views)
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The whole registry and its content type, in the form that the ``Accept`` header asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def _counters(self, name: str, text: str, **labels: Sequence[str]) -> dict[tuple[str, ...], Counter]:
+        """Children by label values: each exists from the start, and none is looked up by name again."""
+        counter = Counter(f"stream_ad_{name}_total", text, tuple(labels), registry=self.registry)
+        if not labels:
+            return {(): counter}
+        return {values: counter.labels(*values) for values in itertools.product(*labels.values())}
+
+    def _binned(self, name: str, text: str, edges: Sequence[float]) -> BinnedHistogram:
+        collector = BinnedHistogram(f"stream_ad_{name}", text, edges)
+        self.registry.register(collector)
+        return collector
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(f"stream_ad_{name}", text, buckets=SECONDS, registry=self.registry)
+
+
+_SIDES = tuple(side.value for side in Side)
+_OUTCOMES = ("accepted", "rejected")
