@@ -1,1 +1,63 @@
-"""Brokers: ``open_broker`` and its siblings choose the module by ``broker.kind``; nothing else does."""
+"""Brokers: ``open_broker`` and its siblings choose the module by ``broker.kind``; nothing else does.
+
+The modules are imported when one is opened, so that a program on the embedded broker does not pay
+for the Kafka client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stream_ad.brokers.base import Admin, Broker, Producer, Reader
+    from stream_ad.settings import Settings
+
+__all__ = ["open_admin", "open_broker", "open_producer", "open_reader"]
+
+
+def open_broker(settings: Settings) -> Broker:
+    """The broker that the settings name, for one worker.
+
+    Raises:
+        BrokerError: It cannot be reached, or its topics do not fit.
+    """
+    if settings.broker.kind == "kafka":
+        from stream_ad.brokers.kafka import KafkaBroker
+
+        return KafkaBroker(settings)
+    from stream_ad.brokers.sqlite import SqliteBroker
+
+    return SqliteBroker(settings)
+
+
+def open_producer(settings: Settings) -> Producer:
+    """A producer of input records; errors as ``open_broker``."""
+    if settings.broker.kind == "kafka":
+        from stream_ad.brokers.kafka_tools import KafkaProducer
+
+        return KafkaProducer(settings)
+    from stream_ad.brokers.sqlite_tools import SqliteProducer
+
+    return SqliteProducer(settings)
+
+
+def open_reader(settings: Settings) -> Reader:
+    """A reader of output topics; errors as ``open_broker``."""
+    if settings.broker.kind == "kafka":
+        from stream_ad.brokers.kafka_tools import KafkaReader
+
+        return KafkaReader(settings)
+    from stream_ad.brokers.sqlite_tools import SqliteReader
+
+    return SqliteReader(settings)
+
+
+def open_admin(settings: Settings) -> Admin:
+    """Topics of the broker; reaches out on first use only."""
+    if settings.broker.kind == "kafka":
+        from stream_ad.brokers.kafka_admin import KafkaAdmin
+
+        return KafkaAdmin(settings)
+    from stream_ad.brokers.sqlite_tools import SqliteAdmin
+
+    return SqliteAdmin(settings)

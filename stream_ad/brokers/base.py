@@ -117,6 +117,7 @@ class Broker(Protocol):
 
         Args:
             timeout_s: How long to wait when there is nothing to read.
+            max_records: Over all shards and sides.
             hold: Inputs that are ahead of their other side; they are not read this time.
 
         Returns:
@@ -128,8 +129,7 @@ class Broker(Protocol):
         """
 
     def load(self, shard: int) -> Stored:
-        """What was committed for the shard; takes the shard over, so that an earlier owner's
-        commits fail from here on."""
+        """What was committed for the shard; takes it over, so that an earlier owner's commits fail from here on."""
 
     def seek(self, shard: int, positions: Positions) -> None:
         """Read on from here. An offset below the oldest one kept raises BrokerError."""
@@ -166,7 +166,18 @@ class Reader(Protocol):
     """Reads committed output records from the beginning: for ``demo``, tests and tools."""
 
     def read(self, topic: str, *, timeout_s: float = 0.0) -> list[tuple[bytes | None, bytes | None]]:
-        """New records (key, value) of a topic since the last call, over all partitions."""
+        """New records (key, value) of a topic since the last call, over all partitions.
+
+        Args:
+            topic: One that the settings name.
+            timeout_s: How long to wait for the first one when there is none.
+
+        Raises:
+            TopicError: There is no such topic.
+        """
+
+    def read_records(self, topic: str, *, timeout_s: float = 0.0) -> list[OutRecord]:
+        """The same with times and headers; it shares its position with ``read``."""
 
     def close(self) -> None: ...
 

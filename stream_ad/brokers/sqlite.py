@@ -1,0 +1,246 @@
+"""The embedded broker: topics, positions and state in one SQLite file.
+
+Any number of processes may produce while a worker reads. A commit is one SQL transaction. A shard
+belongs to the worker that holds its lock; an epoch in the database refuses the commits of an earlier
+owner even where the lock was lost (a deleted lock file, a network disk without locks).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.brokers.base import Fetched, Positions, Side, Snapshot, Stored
+from stream_ad.brokers.sqlite_database import OFFSET_BITS, OFFSET_MASK, Database
+from stream_ad.brokers.sqlite_lock import ShardLock
+from stream_ad.columns import RawRecords
+from stream_ad.errors import BrokerError, FencedError, ShardBusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from stream_ad.brokers.base import Commit
+    from stream_ad.settings import Settings
+
+KEPT_SNAPSHOTS = 3
+POLL_BYTES = 64 * 1024 * 1024  # of one side; bounds memory when records are huge
+
+Input = tuple[int, Side]
+
+
+def share(available: dict[Input, int], budget: int) -> dict[Input, int]:
+    """Divide a budget of records among inputs so that none starves and little is left unused."""
+    shares = {}
+    for left, key in zip(range(len(available), 0, -1), sorted(available, key=available.__getitem__), strict=True):
+        shares[key] = min(available[key], max(1, budget // left))
+        budget -= shares[key]
+    return shares
+
+
+class SqliteBroker:
+    """See ``base.Broker``. Takes every shard that is free at the time.
+
+    Raises:
+        ShardBusyError: None is free.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._application = settings.application_id
+        self._topics = settings.topics
+        self._inputs = {Side.EVENTS: settings.topics.events, Side.LABELS: settings.topics.labels}
+        self._database = Database(settings)
+        self._locks: dict[int, ShardLock] = {}
+        self._epochs: dict[int, int] = {}
+        self._next: dict[Input, int] = {}
+        self._told_drained: set[Input] = set()
+        try:
+            self._lock_free_shards()
+        except BaseException:
+            self.close()
+            raise
+
+    def _lock_free_shards(self) -> None:
+        busy = None
+        for shard in range(self._topics.partitions):
+            lock = ShardLock(self._database.path, self._application, shard)
+            if lock.acquire():
+                self._locks[shard] = lock
+            else:
+                busy = busy or lock
+        if busy is not None and not self._locks:
+            raise ShardBusyError(
+                f"All shards of {self._application} in {self._database.path} are held by {busy.owner()}.",
+                hint="Stop that worker first, or run this one under another application_id; "
+                "to share the work among several workers use broker.kind=kafka.",
+            )
+
+    def assigned(self) -> frozenset[int]:
+        return frozenset(self._locks)
+
+    def poll(
+        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, Side]] = ()
+    ) -> dict[int, dict[Side, Fetched]]:
+        if not self._locks:
+            raise ShardBusyError(
+                f"Another worker has taken every shard of {self._application} in {self._database.path} over.",
+                hint="Let only one worker run on an embedded broker, and leave its .lock files alone.",
+            )
+        deadline = time.monotonic() + timeout_s
+        while True:
+            version = self._database.data_version()  # first: what is committed from here on wakes us up
+            fetched = self._read(max_records, hold)
+            drained = {(shard, side) for shard in fetched for side in Side if fetched[shard][side].drained}
+            news = drained - self._told_drained or any(len(fetched[s][side].records) for s in fetched for side in Side)
+            if news or not fetched or not self._database.wait_for_change(version, deadline):
+                self._told_drained = drained
+                return fetched
+
+    def _read(self, max_records: int, hold: Collection[Input]) -> dict[int, dict[Side, Fetched]]:
+        heads = self._database.heads()
+        ends = {key: heads[self._database.logs[self._inputs[key[1]], key[0]]] for key in self._next}
+        shares = share({key: end - self._next[key] for key, end in ends.items() if key not in hold}, max_records)
+        fetched: dict[int, dict[Side, Fetched]] = {}
+        for (shard, side), end in ends.items():
+            records = self._records(shard, side, shares.get((shard, side), 0))
+            drained = (shard, side) not in hold and self._next[shard, side] >= end
+            fetched.setdefault(shard, {})[side] = Fetched(records, drained)
+        return fetched
+
+    def _records(self, shard: int, side: Side, limit: int) -> RawRecords:
+        topic = self._inputs[side]
+        if limit == 0:
+            return RawRecords.empty(topic, shard)
+        base = self._database.logs[topic, shard] << OFFSET_BITS
+        rows: list[tuple[int, int, bytes | None, bytes | None]] = []
+        size = 0
+        with self._database.errors():
+            cursor = self._database.cursor(
+                "SELECT id, time_ms, key, value FROM records WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?",
+                base | self._next[shard, side],
+                base | OFFSET_MASK,
+                limit,
+            )
+            while size < POLL_BYTES and (some := cursor.fetchmany(64)):
+                rows += some
+                size += sum(len(row[3]) for row in some if row[3] is not None)
+        ids, times, keys, values = zip(*rows, strict=True)
+        offsets = np.array(ids, dtype=np.int64) & OFFSET_MASK
+        self._next[shard, side] = int(offsets[-1]) + 1
+        return RawRecords(topic, shard, offsets, np.array(times, dtype=np.int64), keys, values)
+
+    def load(self, shard: int) -> Stored:
+        self._must_own(shard)
+        mine = (self._application, shard)
+        with self._database.write():
+            ((epoch, *reached),) = self._database.cursor(
+                """INSERT INTO shards (application, shard, epoch) VALUES (?, ?, 1)
+                   ON CONFLICT DO UPDATE SET epoch = epoch + 1 RETURNING epoch, events, labels""",
+                *mine,
+            ).fetchall()
+            snapshot = self._newest_snapshot(shard)
+            journal = self._database.cursor(
+                "SELECT events, labels FROM journal WHERE application = ? AND shard = ? ORDER BY events, labels", *mine
+            ).fetchall()
+        self._epochs[shard] = epoch
+        marks = (Positions(*row) for row in journal)
+        since = tuple(mark for mark in marks if snapshot is None or mark > snapshot.positions)
+        return Stored(Positions(*reached), snapshot, since)
+
+    def _newest_snapshot(self, shard: int) -> Snapshot | None:
+        rows = self._database.cursor(
+            "SELECT events, labels, digest, data FROM snapshots WHERE application = ? AND shard = ? ORDER BY seq DESC",
+            self._application,
+            shard,
+        )
+        for events, labels, digest, data in rows:
+            if hashlib.sha256(data).digest() == digest:
+                return Snapshot(Positions(events, labels), data)
+        return None
+
+    def seek(self, shard: int, positions: Positions) -> None:
+        self._must_own(shard)
+        heads = self._database.heads()
+        for side in Side:
+            offset, end = getattr(positions, side.value), heads[self._database.logs[self._inputs[side], shard]]
+            if not 0 <= offset <= end:
+                raise BrokerError(
+                    f"{self._inputs[side]}[{shard}] has no offset {offset}: it ends at {end}.",
+                    hint="The database was exchanged; use another application_id to start afresh.",
+                )
+            self._next[shard, side] = offset
+            self._told_drained.discard((shard, side))
+
+    def commit(self, commit: Commit) -> None:
+        if (epoch := self._epochs.get(commit.shard)) is None:
+            raise BrokerError(f"Shard {commit.shard} was not loaded.", hint="Load it before the first commit.")
+        mine = (self._application, commit.shard)
+        with self._database.write():
+            updated = self._database.cursor(
+                "UPDATE shards SET events = ?, labels = ? WHERE application = ? AND shard = ? AND epoch = ?",
+                commit.positions.events, commit.positions.labels, *mine, epoch,
+            ).rowcount  # fmt: skip
+            if not updated:
+                self._drop(commit.shard)
+                raise FencedError(f"Shard {commit.shard} of {self._application} belongs to another worker now.")
+            self._database.append(self._topics.scores, commit.shard, commit.scores)
+            self._database.append(self._topics.incidents, commit.shard, commit.incidents)
+            self._database.append(self._topics.dead_letters, commit.shard, commit.dead_letters)
+            for mark in commit.marks:
+                self._database.cursor(
+                    "INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?)", *mine, mark.events, mark.labels
+                )
+            if commit.snapshot is not None:
+                self._save_snapshot(commit.shard, commit.positions, commit.snapshot)
+
+    def _save_snapshot(self, shard: int, positions: Positions, data: bytes) -> None:
+        mine = (self._application, shard)
+        self._database.cursor(
+            """INSERT INTO snapshots SELECT ?, ?, 1 + coalesce(max(seq), 0), ?, ?, ?, ? FROM snapshots
+               WHERE application = ? AND shard = ?""",
+            *mine, positions.events, positions.labels, hashlib.sha256(data).digest(), data, *mine,
+        )  # fmt: skip
+        self._database.cursor(
+            """DELETE FROM snapshots WHERE application = ? AND shard = ? AND seq <=
+               (SELECT max(seq) FROM snapshots WHERE application = ? AND shard = ?) - ?""",
+            *mine, *mine, KEPT_SNAPSHOTS,
+        )  # fmt: skip
+        # the marks since the oldest snapshot stay: a damaged newer one falls back to it
+        self._database.cursor(
+            """DELETE FROM journal WHERE application = ? AND shard = ? AND (events, labels) <=
+               (SELECT events, labels FROM snapshots WHERE application = ? AND shard = ? ORDER BY seq LIMIT 1)""",
+            *mine, *mine,
+        )  # fmt: skip
+
+    def lag(self) -> dict[int, dict[Side, int]]:
+        heads = self._database.heads()
+        with self._database.errors():
+            rows = self._database.cursor(
+                "SELECT shard, events, labels FROM shards WHERE application = ?", self._application
+            ).fetchall()
+        committed = {shard: Positions(events, labels) for shard, events, labels in rows}
+        return {
+            shard: {
+                side: heads[self._database.logs[self._inputs[side], shard]]
+                - self._next.get((shard, side), getattr(committed.get(shard, Positions()), side.value))
+                for side in Side
+            }
+            for shard in self._locks
+        }
+
+    def close(self) -> None:
+        for shard in tuple(self._locks):
+            self._drop(shard)
+        self._database.close()
+
+    def _drop(self, shard: int) -> None:
+        self._locks.pop(shard).release()
+        self._epochs.pop(shard, None)
+        for side in Side:
+            self._next.pop((shard, side), None)
+
+    def _must_own(self, shard: int) -> None:
+        if shard not in self._locks:
+            raise BrokerError(f"Shard {shard} is not owned by this worker.", hint="Owned ones: see assigned().")

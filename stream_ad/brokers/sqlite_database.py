@@ -1,0 +1,231 @@
+"""The database of the embedded broker: its tables, its transactions, and what goes wrong with files.
+
+Records of all topics stand in one table whose integer key is the log's number and the offset in
+one (``log << 40 | offset``): a B-tree on one integer is appended and scanned far faster than a
+composite key, and keeps large records compact.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from stream_ad.errors import BrokerError, TopicError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from stream_ad.columns import OutRecord
+    from stream_ad.settings import Settings
+
+OFFSET_BITS = 40
+OFFSET_MASK = (1 << OFFSET_BITS) - 1
+
+_MAGIC = 0x5AD0_5AD0  # PRAGMA application_id: tells our files from other programs'
+_FORMAT = 1  # PRAGMA user_version
+_BUSY_S = 0.25  # SQLite waits so long for a lock in C, where no signal is answered; we try again until give_up_seconds
+_LOOK_S = (0.0005, 0.004)  # between looks at an idle database: shortest, longest
+
+_TABLES = (
+    """CREATE TABLE logs (
+        id INTEGER PRIMARY KEY, topic TEXT NOT NULL, partition INTEGER NOT NULL,
+        next_offset INTEGER NOT NULL DEFAULT 0, UNIQUE (topic, partition))""",
+    "CREATE TABLE records (id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, key BLOB, value BLOB, headers BLOB)",
+    """CREATE TABLE shards (
+        application TEXT NOT NULL, shard INTEGER NOT NULL, epoch INTEGER NOT NULL,
+        events INTEGER NOT NULL DEFAULT 0, labels INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (application, shard)) WITHOUT ROWID""",
+    """CREATE TABLE journal (
+        application TEXT NOT NULL, shard INTEGER NOT NULL, events INTEGER NOT NULL, labels INTEGER NOT NULL,
+        PRIMARY KEY (application, shard, events, labels)) WITHOUT ROWID""",
+    """CREATE TABLE snapshots (
+        application TEXT NOT NULL, shard INTEGER NOT NULL, seq INTEGER NOT NULL,
+        events INTEGER NOT NULL, labels INTEGER NOT NULL, digest BLOB NOT NULL, data BLOB NOT NULL,
+        UNIQUE (application, shard, seq))""",
+)
+
+
+def topic_roles(settings: Settings) -> dict[str, str]:
+    """Role to topic name of every topic that the embedded broker keeps (its state has tables of its own)."""
+    topics = settings.topics
+    return {role: getattr(topics, role) for role in ("events", "labels", "scores", "incidents", "dead_letters")}
+
+
+def encode_headers(headers: tuple[tuple[str, bytes], ...]) -> bytes | None:
+    return msgspec.msgpack.encode(headers) if headers else None
+
+
+def decode_headers(data: bytes | None) -> tuple[tuple[str, bytes], ...]:
+    return msgspec.msgpack.decode(data, type=tuple[tuple[str, bytes], ...]) if data else ()
+
+
+class Database:
+    """One connection to the database file.
+
+    May be handed from one thread to another, but not be used by two at a time.
+
+    Args:
+        create: Make the file, its tables and topics where they are missing. Otherwise the file must exist, and is
+            only looked at.
+
+    Raises:
+        BrokerError: The file cannot be used.
+        TopicError: It was made with another number of partitions.
+    """
+
+    def __init__(self, settings: Settings, *, create: bool = True) -> None:
+        self.path = Path(settings.broker.path).expanduser()
+        self._give_up_s = settings.broker.give_up_seconds
+        with self.errors():
+            self._connection = sqlite3.connect(
+                self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+        try:
+            with self.errors():
+                self._open(settings, create=create)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _open(self, settings: Settings, *, create: bool) -> None:
+        pragma = self._connection.execute
+        kind, version = pragma("PRAGMA application_id").fetchone()[0], pragma("PRAGMA user_version").fetchone()[0]
+        foreign = kind != _MAGIC and pragma("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+        if foreign or version > _FORMAT:
+            raise BrokerError(
+                f"{self.path} is {'a database of another program' if foreign else f'of format {version}'}, "
+                f"not an embedded broker of format {_FORMAT}.",
+                hint="Set broker.path to another file.",
+            )
+        if create:
+            self._create(settings)
+        self.logs: dict[tuple[str, int], int] = {}
+        if create or version:
+            rows = pragma("SELECT topic, partition, id FROM logs").fetchall()
+            self.logs = {(topic, partition): log for topic, partition, log in rows}
+
+    def _create(self, settings: Settings) -> None:
+        execute, partitions = self._connection.execute, settings.topics.partitions
+        self._patiently("PRAGMA journal_mode=WAL")
+        execute(f"PRAGMA synchronous={settings.broker.synchronous.upper()}")
+        with self.write():
+            if execute("PRAGMA user_version").fetchone()[0] == 0:
+                for table in _TABLES:
+                    execute(table)
+                execute(f"PRAGMA application_id={_MAGIC}")
+                execute(f"PRAGMA user_version={_FORMAT}")
+            made_with = execute("SELECT count(DISTINCT partition) FROM logs").fetchone()[0]
+            if made_with not in (0, partitions):
+                raise TopicError(
+                    f"{self.path} was made with {made_with} partitions, topics.partitions is {partitions}.",
+                    hint=f"Set topics.partitions to {made_with}, or broker.path to a new file.",
+                )
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO logs (topic, partition) VALUES (?, ?)",
+                [(topic, part) for topic in topic_roles(settings).values() for part in range(partitions)],
+            )
+
+    def cursor(self, sql: str, *values: object) -> sqlite3.Cursor:
+        """Run a statement; within ``errors`` or ``write``."""
+        return self._connection.execute(sql, values)
+
+    def data_version(self) -> int:
+        """Changes whenever another connection, in this process or another, has committed."""
+        with self.errors():
+            return int(self.cursor("PRAGMA data_version").fetchone()[0])
+
+    def wait_for_change(self, version: int, deadline: float) -> bool:
+        """Sleep until ``data_version`` is another one; False when the (monotonic) deadline came first."""
+        pause, longest = _LOOK_S
+        while (left := deadline - time.monotonic()) > 0:
+            if self.data_version() != version:
+                return True
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, longest)
+        return False
+
+    def heads(self) -> dict[int, int]:
+        """The next offset to be written, by log."""
+        with self.errors():
+            return dict(self.cursor("SELECT id, next_offset FROM logs").fetchall())
+
+    def append(self, topic: str, partition: int, records: Sequence[OutRecord]) -> None:
+        """Append to a log; within ``write`` only."""
+        if not records:
+            return
+        log = self.logs[topic, partition]
+        ((head,),) = self._connection.execute("SELECT next_offset FROM logs WHERE id = ?", (log,)).fetchall()
+        self._connection.executemany(
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
+            [
+                (row, record.time_ms, record.key, record.value, encode_headers(record.headers))
+                for row, record in enumerate(records, log << OFFSET_BITS | head)
+            ],
+        )
+        self._connection.execute("UPDATE logs SET next_offset = ? WHERE id = ?", (head + len(records), log))
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """One transaction: all that is written inside stays, or, when anything raises, nothing."""
+        with self.errors():
+            self._patiently("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has rolled back already
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _patiently(self, statement: str) -> None:
+        """Run a statement that waits for other processes, answering signals meanwhile."""
+        deadline = time.monotonic() + self._give_up_s
+        while True:
+            try:
+                self._connection.execute(statement)
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+                if not busy or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.002)
+            else:
+                return
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the module itself carry none
+            what, hint = _REASONS.get(code, (str(error), "Look at the file and its disk."))
+            raise BrokerError(f"Embedded broker {self.path}: {what} ({error}).", hint=hint) from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+_REASONS = {
+    sqlite3.SQLITE_FULL: ("the disk is full", "Free some space; nothing that was committed is lost."),
+    sqlite3.SQLITE_READONLY: (
+        "the file is read-only",
+        "Make the file and its folder writable, or set broker.path to another file.",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "the file cannot be opened",
+        "Create its folder and make it writable, or set broker.path to another file.",
+    ),
+    sqlite3.SQLITE_PERM: ("access is denied", "Make the file and its folder writable for this user."),
+    sqlite3.SQLITE_BUSY: (
+        "another process kept the file locked for longer than broker.give_up_seconds",
+        "End the process that holds the lock, for example a database shell with an open transaction.",
+    ),
+    sqlite3.SQLITE_NOTADB: ("this is not a database", "Set broker.path to another file."),
+    sqlite3.SQLITE_CORRUPT: ("the file is damaged", "Restore it from a backup, or set broker.path to a new file."),
+    sqlite3.SQLITE_IOERR: ("the disk failed to read or write", "Check the disk and its free space."),
+}

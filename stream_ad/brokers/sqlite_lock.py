@@ -1,0 +1,60 @@
+"""Ownership of a shard on the embedded broker: a lock of the operating system beside the database.
+
+Not a row in a table: the lock vanishes with its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from stream_ad.errors import BrokerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ShardLock:
+    """Held from ``acquire`` until ``release`` or the end of the process."""
+
+    def __init__(self, database: Path, application_id: str, shard: int) -> None:
+        self.path = database.with_name(f"{database.name}.{application_id}.shard-{shard}.lock")
+        self._fd: int | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock if nobody has it."""
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise BrokerError(
+                f"The lock file {self.path} cannot be opened ({error.strerror}).",
+                hint="Make the folder of broker.path writable.",
+            ) from error
+        try:
+            # flock, not lockf: it also keeps two workers of one process apart
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return False
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(owner).encode(), 0)
+        self._fd = fd
+        return True
+
+    def owner(self) -> str:
+        """Who holds the lock, for people."""
+        try:
+            held = json.loads(self.path.read_bytes())
+            return f"process {held['pid']} on {held['host']} since {held['since']}"
+        except (OSError, ValueError, KeyError, TypeError):  # taken this instant, nothing written yet
+            return "another process"
+
+    def release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)  # the file stays: deleting it would race with whoever opens it now
+            self._fd = None
