@@ -6,13 +6,28 @@ secret files, defaults. Unknown keys are refused, unknown ``STREAM_AD_*`` variab
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from stream_ad.detector.config import DetectorOptions, Section
 
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+def _servers(text: str) -> str:
+    for server in text.split(","):
+        match = re.fullmatch(r"([^\s:/,]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", server.strip())
+        if match is None or not 0 < int(match[2]) <= 65_535:
+            raise ValueError(f"«{server.strip()}» is not host:port; separate several by commas")
+    return text
+
+
+def _refuse(*contradictions: tuple[bool, str]) -> None:
+    """Raise one ValueError with the text of every contradiction that holds."""
+    if texts := [text for holds, text in contradictions if holds]:
+        raise ValueError("; ".join(texts))
 
 
 class SecuritySettings(Section):
@@ -24,16 +39,36 @@ class SecuritySettings(Section):
     key_file: str | None = Field(None, description="Key of the client certificate (PEM).")
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(None, description="SASL mechanism.")
     username: str | None = Field(None, description="SASL user.")
-    password: SecretStr | None = Field(None, description="SASL password; better from a secret file or the environment.")
+    password: SecretStr | None = Field(None, description="SASL password; better in a secret file or the environment.")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        sasl, tls = self.protocol.startswith("SASL"), self.protocol.endswith("SSL")
+        asked = f"protocol {self.protocol}"
+        needed = [name for name in ("mechanism", "username", "password") if getattr(self, name) is None]
+        files = [name for name in ("ca_file", "certificate_file", "key_file") if getattr(self, name) is not None]
+        _refuse(
+            (sasl and bool(needed), f"{asked} needs {', '.join(needed)} too"),
+            (not sasl and self.mechanism is not None, f"mechanism is given, but {asked} does not log in; use SASL_SSL"),
+            (not tls and bool(files), f"{', '.join(files)} given, but {asked} does not encrypt; use SSL or SASL_SSL"),
+            (
+                (self.certificate_file is None) != (self.key_file is None),
+                "certificate_file and key_file belong together; one of them is missing",
+            ),
+        )
+        return self
 
 
 class BrokerSettings(Section):
     kind: Literal["sqlite", "kafka"] = Field("sqlite", description="Embedded broker, or Apache Kafka.")
     path: str = Field("stream-ad.db", description="Database file of the embedded broker.")
-    bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port, separated by commas.")
+    bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field(
+        "127.0.0.1:9092", description="Kafka brokers, host:port, separated by commas."
+    )
     security: SecuritySettings = SecuritySettings()
     instance_id: str | None = Field(
-        None, description="Static membership: a worker that returns under its id within the session timeout keeps its shards."
+        None,
+        description="Static membership: a worker that is back under its id within the session timeout keeps its shards.",
     )
     session_timeout_seconds: float = Field(
         10.0, gt=0, description="Silence after which the group takes a worker for dead."
@@ -49,22 +84,34 @@ class BrokerSettings(Section):
     )
     synchronous: Literal["normal", "full"] = Field(
         "full",
-        description="Embedded broker: full survives a power cut, normal may lose the last commits of one (never corrupts).",
+        description="Embedded broker: full survives a power cut; normal may lose the last commits, but never corrupts.",
     )
 
 
 class TopicSettings(Section):
-    events: TopicName = "sensor-events"
-    labels: TopicName = "sensor-labels"
-    scores: TopicName = "anomaly-scores"
-    incidents: TopicName = "anomaly-incidents"
-    dead_letters: TopicName = "dead-letters"
-    state: TopicName = "stream-ad-state"
-    partitions: int = Field(6, ge=1, le=10_000, description="Of the events, labels and state topics; the number of shards.")
-    replication_factor: int = Field(1, ge=1, description="Of topics that `topics apply` creates (Kafka).")
-    retention_seconds: float = Field(
-        7 * 86_400.0, gt=0, description="Of topics that `topics apply` creates (Kafka)."
+    events: TopicName = Field("sensor-events", description="Sensor readings come in here.")
+    labels: TopicName = Field("sensor-labels", description="Verdicts come in here.")
+    scores: TopicName = Field("anomaly-scores", description="A score per reading goes out here.")
+    incidents: TopicName = Field("anomaly-incidents", description="Runs of anomalies of a sensor go out here.")
+    dead_letters: TopicName = Field(
+        "dead-letters", description="Records that cannot be read go here, untouched, with the reason."
     )
+    state: TopicName = Field("stream-ad-state", description="Snapshots of the shards (Kafka).")
+    partitions: int = Field(
+        6, ge=1, le=10_000, description="Of the events, labels and state topics; the number of shards."
+    )
+    replication_factor: int = Field(1, ge=1, description="Of topics that `topics apply` creates (Kafka).")
+    retention_seconds: float = Field(7 * 86_400.0, gt=0, description="Of topics that `topics apply` creates (Kafka).")
+
+    @model_validator(mode="after")
+    def _are_six_topics(self) -> Self:
+        roles: dict[str, str] = {}
+        for role in ("events", "labels", "scores", "incidents", "dead_letters", "state"):
+            topic = getattr(self, role)
+            if topic in roles:
+                raise ValueError(f"{roles[topic]} and {role} are both «{topic}»; every topic needs a name of its own")
+            roles[topic] = role
+        return self
 
 
 class FieldMapping(Section):
@@ -74,7 +121,7 @@ class FieldMapping(Section):
     timestamp: str = Field("timestamp", description="Path of the time; «@record» is the record time.")
     values: str | tuple[str, ...] = Field(
         "values",
-        description="Path of the object that holds the readings, or a list of paths, or «*»: all other numbers of the message.",
+        description="Path of the object that holds the readings, or a list of paths, or «*»: all other numbers.",
     )
     event_id: str | None = Field("event_id", description="Path of the event's id; null: always topic-partition-offset.")
 
@@ -103,7 +150,9 @@ class IncidentSettings(Section):
 class WorkerSettings(Section):
     poll_records: int = Field(5_000, ge=1, description="Most records taken in one poll.")
     step_records: int = Field(2_000, ge=1, description="Most records of a shard in one step and commit.")
-    inbox_records: int = Field(20_000, ge=1, description="Most records of a shard and side that wait in memory for the other side.")
+    inbox_records: int = Field(
+        20_000, ge=1, description="Most records of a shard and side that wait in memory for the other side."
+    )
     snapshot_interval_seconds: float = Field(60.0, gt=0, description="Between snapshots of a shard.")
     drain_timeout_seconds: float = Field(20.0, gt=0, description="Most time between SIGTERM and the end.")
 
@@ -125,7 +174,7 @@ class Settings(DetectorOptions):
     application_id: str = Field(
         "stream-ad",
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
-        description="Names the consumer group, the transactional ids and the state; two applications do not disturb each other.",
+        description="Names the consumer group, the transactional ids and the state, so that applications stay apart.",
     )
     broker: BrokerSettings = BrokerSettings()
     topics: TopicSettings = TopicSettings()
