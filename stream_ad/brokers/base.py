@@ -82,8 +82,8 @@ class Commit:
 
     Within a step events and labels are merged by record time; between steps the earlier step comes
     first, whatever the record times. So a step that read labels is known by both its ends: the
-    positions before it (left out where they are the journal's last mark or the snapshot's) and the
-    positions after it. A step that read events only needs no mark: however a run of events is cut,
+    positions before it (left out where this worker's last mark says the same; another worker's may
+    be repeated) and the positions after it. A step that read events only needs no mark: however a run of events is cut,
     it is the same run. Hence between two neighbouring cuts of a replay (snapshot, journal,
     ``Stored.positions``) stand either events alone, or exactly one step. The very first step of a
     shard marks the positions before it in any case: there a replay without a snapshot begins.
