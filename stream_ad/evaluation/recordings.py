@@ -1,0 +1,261 @@
+"""Recorded readings: one CSV form, read whole into columns.
+
+The form: ``timestamp`` (RFC 3339), ``sensor_id``, ``label`` (``normal``, the name of an anomaly class,
+or empty where nobody knows), optionally ``evaluate`` (0: a warm-up row, learned but not judged), and
+every other column is a feature. An empty (or ``nan``) feature is missing. Rows are in arrival order,
+sensors interleaved; the order is kept, whatever the timestamps say. May be gzipped (``.gz``).
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import zlib
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from sys import intern
+from typing import IO, TYPE_CHECKING, NoReturn, cast
+
+import numpy as np
+
+from stream_ad.errors import InputFileError
+from stream_ad.times import parse_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+NAMED_COLUMNS = ("timestamp", "sensor_id", "label")
+EVALUATE = "evaluate"
+LONGEST_NAME = 256
+"""Characters of a sensor id, a label or a feature's name, as on the wire."""
+_BLOCK_ROWS = 8192
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """A recorded stream, as columns, in the order of the file."""
+
+    stem: str
+    """File name without folder and endings; event ids are ``<stem>-<row number>`` counted from 1."""
+    times_ns: NDArray[np.int64]  # (N,) nanoseconds since the epoch; need not rise
+    sensor_ids: list[str]
+    labels: list[str | None]  # None: nobody knows
+    evaluate: NDArray[np.bool_]  # (N,) all True when the file does not say
+    features: tuple[str, ...]  # in the order of the file
+    values: NDArray[np.float64]  # (N, F) NaN where a reading is missing
+
+    def __len__(self) -> int:
+        return len(self.sensor_ids)
+
+    def event_id(self, row: int) -> str:
+        """The id of the event made from the row at index ``row`` (from 0)."""
+        return f"{self.stem}-{row + 1}"
+
+
+def read_recording(path: str | Path) -> Recording:
+    """Read a CSV recording, gzipped or not.
+
+    Raises:
+        InputFileError: The file cannot be read or breaks the form; says line, column and what to do.
+    """
+    path = Path(path)
+    try:
+        with _open_text(path) as stream:
+            return _Reader(path, stream).read()
+    except OSError as error:  # includes gzip.BadGzipFile
+        reason = error.strerror or str(error)
+        raise InputFileError(
+            f"{path}: cannot be read: {reason}.", hint="Check the path and its permissions."
+        ) from error
+    except (EOFError, zlib.error) as error:
+        raise InputFileError(
+            f"{path}: the gzip data is damaged or cut off ({error}).", hint="Copy or download the file again."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputFileError(
+            f"{path}, line {_undecodable_line(path)}: is not UTF-8 text.", hint="Save the file as UTF-8."
+        ) from error
+
+
+def _undecodable_line(path: Path) -> int:
+    """Text is decoded in blocks that know no lines, so look once more, line by line."""
+    with _open_binary(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    raise AssertionError(path)
+
+
+def _open_binary(path: Path) -> IO[bytes]:
+    with path.open("rb") as raw:
+        gzipped = raw.read(2) == _GZIP_MAGIC
+    if path.suffix.lower() == ".gz" and not gzipped:
+        raise InputFileError(f"{path}: ends in .gz but is not gzip data.", hint="Rename it, or gzip it.")
+    return cast(IO[bytes], gzip.open(path)) if gzipped else path.open("rb")
+
+
+def _open_text(path: Path) -> IO[str]:
+    return io.TextIOWrapper(_open_binary(path), encoding="utf-8-sig", newline="")
+
+
+def _stem(path: Path) -> str:
+    name = path.name
+    for ending in (".gz", ".csv"):
+        if name.lower().endswith(ending) and len(name) > len(ending):
+            name = name[: -len(ending)]
+    return name
+
+
+class _Reader:
+    """Reads block by block, so that a long file never stands in memory as text."""
+
+    def __init__(self, path: Path, stream: IO[str]) -> None:
+        self.path = path
+        self.rows = csv.reader(stream, skipinitialspace=True)
+        self.lines: list[int] = []  # of the rows of the block being read
+
+    def read(self) -> Recording:
+        header = self._header()
+        at = {name: index for index, name in enumerate(header)}
+        features = tuple(name for name in header if name not in (*NAMED_COLUMNS, EVALUATE))
+        times: list[NDArray[np.int64]] = []
+        sensors: list[str] = []
+        labels: list[str | None] = []
+        evaluate: list[NDArray[np.bool_]] = []
+        values: list[NDArray[np.float64]] = []
+        for block in self._blocks(len(header)):
+            columns = list(zip(*block, strict=True))
+            times.append(self._times(columns[at["timestamp"]]))
+            sensors += self._names(columns[at["sensor_id"]], "sensor_id")
+            labels += (name or None for name in self._names(columns[at["label"]], "label", empty=True))
+            if EVALUATE in at:
+                evaluate.append(self._flags(columns[at[EVALUATE]]))
+            values.append(np.stack([self._numbers(columns[at[name]], name) for name in features], axis=1))  # (B, F)
+        if not sensors:
+            raise InputFileError(f"{self.path}: has a header but no rows.", hint="Check how it was written.")
+        return Recording(
+            stem=_stem(self.path),
+            times_ns=np.concatenate(times),
+            sensor_ids=sensors,
+            labels=labels,
+            evaluate=np.concatenate(evaluate) if evaluate else np.ones(len(sensors), dtype=np.bool_),
+            features=features,
+            values=np.concatenate(values),
+        )
+
+    def _header(self) -> list[str]:
+        header = [name.strip() for name in next(self._checked(), [])]
+        if not header:
+            raise InputFileError(f"{self.path}: is empty.", hint="The first line must name the columns.")
+        line = self.rows.line_num
+        missing = [name for name in NAMED_COLUMNS if name not in header]
+        if missing:
+            found = ", ".join(header[:8]) + (", …" if len(header) > 8 else "")
+            raise InputFileError(
+                f"{self.path}, line {line}: column {', '.join(missing)} is missing; found: {found}.",
+                hint="The first line names the columns, separated by commas: timestamp, sensor_id, label, features.",
+            )
+        for index, name in enumerate(header):
+            if not name or len(name) > LONGEST_NAME:
+                what = "has no name" if not name else f"has a name longer than {LONGEST_NAME} characters"
+                raise InputFileError(
+                    f"{self.path}, line {line}: column {index + 1} {what}.", hint="Name it or remove it."
+                )
+            if name in header[:index]:
+                raise InputFileError(
+                    f"{self.path}, line {line}: column {name} stands there twice.", hint="Rename or remove one of them."
+                )
+        if len(header) == len({*NAMED_COLUMNS, EVALUATE} & set(header)):
+            raise InputFileError(
+                f"{self.path}, line {line}: there is no feature.", hint="Add a column for each reading."
+            )
+        return header
+
+    def _checked(self) -> Iterator[list[str]]:
+        """Rows that are not blank; what the csv module complains about gets its place."""
+        while True:
+            try:
+                row = next(self.rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise InputFileError(
+                    f"{self.path}, line {self.rows.line_num}: is not CSV ({error}).", hint="Check quotes and line ends."
+                ) from error
+            if row:
+                yield row
+
+    def _blocks(self, width: int) -> Iterator[list[list[str]]]:
+        rows = self._checked()
+        while True:
+            block: list[list[str]] = []
+            self.lines = []
+            for row in islice(rows, _BLOCK_ROWS):
+                if len(row) != width:
+                    raise InputFileError(
+                        f"{self.path}, line {self.rows.line_num}: {len(row)} cells, but the header names {width}.",
+                        hint="Look for a missing comma, or one that needs quotes around its cell.",
+                    )
+                block.append(row)
+                self.lines.append(self.rows.line_num)
+            if not block:
+                return
+            yield block
+
+    def _times(self, cells: Sequence[str]) -> NDArray[np.int64]:
+        known: dict[str, int] = {}  # sensors read together share their timestamp
+        times = np.empty(len(cells), dtype=np.int64)
+        for index, cell in enumerate(cells):
+            time = known.get(cell)
+            if time is None:
+                try:
+                    time = known[cell] = parse_rfc3339(cell)
+                except ValueError as error:
+                    self._refuse(index, "timestamp", f"«{cell}» {error}", "Write it like 2026-11-22T01:02:03.5Z.")
+            times[index] = time
+        return times
+
+    def _names(self, cells: Sequence[str], column: str, *, empty: bool = False) -> list[str]:
+        names = [intern(cell.strip()) for cell in cells]
+        if not empty and "" in names:
+            self._refuse(names.index(""), column, "is empty", "Every row needs it.")
+        longest = max(names, key=len)
+        if len(longest) > LONGEST_NAME:
+            self._refuse(names.index(longest), column, f"is longer than {LONGEST_NAME} characters", "Shorten it.")
+        return names
+
+    def _flags(self, cells: Sequence[str]) -> NDArray[np.bool_]:
+        for index, cell in enumerate(cells):
+            if cell.strip() not in ("0", "1"):
+                self._refuse(index, EVALUATE, f"«{cell}» is neither 0 nor 1", "Write 0 for a warm-up row, else 1.")
+        return np.array([cell.strip() == "1" for cell in cells], dtype=np.bool_)
+
+    def _numbers(self, cells: Sequence[str], column: str) -> NDArray[np.float64]:
+        try:
+            numbers = np.array([float(cell) if cell else math.nan for cell in cells])
+        except ValueError:
+            numbers = np.array([self._number(index, cell, column) for index, cell in enumerate(cells)])
+        infinite = np.flatnonzero(np.isinf(numbers))
+        if infinite.size:
+            index = int(infinite[0])
+            self._refuse(
+                index, column, f"«{cells[index]}» is not finite", "Leave the cell empty where a reading is missing."
+            )
+        return numbers
+
+    def _number(self, index: int, cell: str, column: str) -> float:
+        try:
+            return float(cell) if cell.strip() else math.nan
+        except ValueError:
+            self._refuse(index, column, f"«{cell}» is not a number", "Leave the cell empty where a reading is missing.")
+
+    def _refuse(self, index: int, column: str, what: str, hint: str) -> NoReturn:
+        raise InputFileError(f"{self.path}, line {self.lines[index]}, column {column}: {what}.", hint=hint)
