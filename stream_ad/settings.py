@@ -68,7 +68,7 @@ class BrokerSettings(Section):
     security: SecuritySettings = SecuritySettings()
     instance_id: str | None = Field(
         None,
-        description="Static membership: a worker that is back under its id within the session timeout keeps its shards.",
+        description="Static membership: a worker back under its id within the session timeout keeps its shards.",
     )
     session_timeout_seconds: float = Field(
         10.0, gt=0, description="Silence after which the group takes a worker for dead."

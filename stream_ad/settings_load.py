@@ -58,17 +58,34 @@ def resolve(
     config: Path | None = None, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
 ) -> Resolved:
     """As ``load_settings``, with the origin of every value."""
+    resolved, problems = examine(config, overrides, environ)
+    if resolved is None:
+        raise settings_error(problems)
+    return resolved
+
+
+def settings_error(problems: Sequence[str]) -> SettingsError:
+    """One error that lists them."""
+    one = len(problems) == 1
+    what = problems[0] if one else "\n  ".join([f"{len(problems)} settings are wrong:", *problems])
+    return SettingsError(what, hint="`stream-ad config schema` shows every setting and its default.")
+
+
+def examine(
+    config: Path | None = None, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+) -> tuple[Resolved | None, list[str]]:
+    """As ``resolve``, but gives back what is wrong instead of raising it."""
     variables, files = environment_layers(environ)
     layers = [overrides_layer(overrides), variables, yaml_layer(config) if config else Layer(), files]
     problems = [problem for layer in layers for problem in layer.problems]
     try:
         settings = _validated(layers)
     except ValidationError as error:
-        problems += _explain(error.errors(include_url=False), layers)
+        return None, problems + _explain(error.errors(include_url=False), layers)
     if problems:
-        raise SettingsError(_listed(problems), hint="`stream-ad config schema` shows every setting and its default.")
+        return None, problems
     leaves = (name for name, key in all_keys().items() if not key.is_section)
-    return Resolved(settings, {name: place for name in leaves if (place := _where(name, layers))})
+    return Resolved(settings, {name: place for name in leaves if (place := _where(name, layers))}), []
 
 
 def _validated(layers: Iterable[Layer]) -> Settings:
@@ -134,9 +151,3 @@ def _shown(key: str, value: Any) -> str:
         return f" = {MASK}"
     text = repr(value)
     return f" = {text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + '…'}"
-
-
-def _listed(problems: Sequence[str]) -> str:
-    if len(problems) == 1:
-        return problems[0]
-    return "\n  ".join([f"{len(problems)} settings are wrong:", *problems])

@@ -1,0 +1,5 @@
+"""``python -m stream_ad`` is ``stream-ad``."""
+
+from stream_ad.cli import main
+
+main()
