@@ -151,9 +151,10 @@ class _Mask:
     """Replaces every secret of the settings in the finished line."""
 
     def __init__(self, settings: Settings) -> None:
-        plain = set(_secrets(settings))
-        escaped = {json.dumps(secret)[1:-1] for secret in plain} | {repr(secret)[1:-1] for secret in plain}
-        self._secrets = sorted(plain | escaped, key=len, reverse=True)
+        forms = set(_secrets(settings))
+        forms |= {repr(form)[1:-1] for form in forms}  # inside a message
+        forms |= {json.dumps(form)[1:-1] for form in forms}  # inside a line of JSON
+        self._secrets = sorted(forms, key=len, reverse=True)
 
     def __call__(self, _logger: object, _method: str, line: str | Mapping[str, object] | bytes) -> str:
         text = str(line)

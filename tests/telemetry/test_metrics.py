@@ -1,0 +1,202 @@
+"""What /metrics shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from stream_ad.brokers.base import Commit, Positions, Side
+from stream_ad.columns import Events, OutRecord, Scores, ShardStatus, StepResult
+from stream_ad.schemas import REASONS
+from stream_ad.settings import Settings
+from stream_ad.telemetry.collectors import BinnedHistogram, ShardView
+from stream_ad.telemetry.metrics import BOUNDS, LABEL_OUTCOMES, STAGES, Metrics
+
+STATUS = ShardStatus(
+    sensors=7,
+    warming_sensors=2,
+    alarmed_sensors=1,
+    pending_events=30,
+    watermark_ns=1_500_000_000,
+    model_version="v1",
+    class_importance={"leak": 0.4},
+    miss_rate={"leak": 0.25, "normal": 0.01},
+    threshold_median=0.02,
+    state_bytes=4096,
+)
+
+
+def samples(metrics):
+    families = text_string_to_metric_families(metrics.exposition()[0].decode())
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value for family in families for sample in family.samples
+    }
+
+
+def events(scores, *, record_times_ms=None, sensor="pump-7"):
+    count = len(scores)
+    return Events(
+        offsets=np.arange(count),
+        record_times_ms=np.zeros(count, np.int64) if record_times_ms is None else np.asarray(record_times_ms),
+        times_ns=np.arange(count) * 10**9,
+        sensor_ids=[sensor] * count,
+        event_ids=[f"e{row}" for row in range(count)],
+        blocks=(),
+    )
+
+
+def result(scores, **changed):
+    values = {
+        "scores": Scores(np.asarray(scores, float), np.ones(len(scores), bool)),
+        "incidents": [],
+        "counts": {"events": len(scores), "anomalies": sum(score >= 1 for score in scores), "dropped_gate": 2},
+        "label_outcomes": {"applied": 3},
+        "label_delays_s": np.array([90.0]),
+        "losses": np.array([0.02, 0.5]),
+    }
+    return StepResult(**(values | changed))
+
+
+def commit(**changed):
+    return Commit(shard=0, positions=Positions(3, 3), **changed)
+
+
+NOTHING = {Side.EVENTS: (), Side.LABELS: ()}
+
+
+def test_every_label_set_is_there_before_anything_happened():
+    """A rate over a counter that never moved is 0, not missing."""
+    seen = samples(Metrics(Settings()))
+    for reason in REASONS:
+        assert seen["stream_ad_dead_letters_total", ("reason", reason), ("side", "labels")] == 0
+    for name, label, values in (
+        ("labels", "outcome", LABEL_OUTCOMES),
+        ("stage_seconds", "stage", STAGES),
+        ("bound_hits", "bound", BOUNDS),
+        ("commits", "result", ("ok", "fenced", "error")),
+    ):
+        for value in values:
+            assert seen[f"stream_ad_{name}_total", (label, value)] == 0
+
+
+def test_a_commit_is_counted_whole():
+    """Records, dead letters, outputs, labels and learning all count with the commit they belong to."""
+    metrics = Metrics(Settings(), clock=lambda: 10.0)
+    letter = OutRecord(None, b"{", 0, (("stream_ad.reason", b"not_json"),))
+    metrics.committed(
+        commit(scores=[letter] * 3, dead_letters=[letter]),
+        events=events([0.5, 1.0, 7.0], record_times_ms=[9_000, 9_960, 99_000]),
+        labels=3,
+        rejected={Side.EVENTS: [letter], Side.LABELS: []},
+        result=result([0.5, 1.0, 7.0]),
+    )
+    seen = samples(metrics)
+    assert seen["stream_ad_records_total", ("outcome", "accepted"), ("side", "events")] == 3
+    assert seen["stream_ad_records_total", ("outcome", "rejected"), ("side", "events")] == 1
+    assert seen["stream_ad_records_total", ("outcome", "accepted"), ("side", "labels")] == 3
+    assert seen["stream_ad_dead_letters_total", ("reason", "not_json"), ("side", "events")] == 1
+    assert seen["stream_ad_published_records_total", ("output", "scores")] == 3
+    assert seen["stream_ad_anomalies_total",] == 2
+    assert seen["stream_ad_labels_total", ("outcome", "applied")] == 3
+    assert seen["stream_ad_resolved_events_total", ("outcome", "dropped_gate")] == 2
+    assert seen["stream_ad_scores_total", ("phase", "live")] == 3
+    assert seen["stream_ad_learn_loss_sum",] == pytest.approx(0.52)
+    assert seen["stream_ad_event_delay_seconds_sum",] == pytest.approx(1.04)  # a clock ahead of ours counts as no delay
+    assert seen["stream_ad_event_delay_seconds_bucket", ("le", "0.05")] == 2
+    assert seen["stream_ad_label_delay_seconds_bucket", ("le", "600.0")] == 1
+
+
+def test_binned_histogram_agrees_with_counting_one_by_one():
+    """A batch lands in the same buckets as its values one after the other; a bound belongs to its own bucket."""
+    edges, values = (0.1, 1.0, 10.0), np.array([0.05, 0.1, 0.100001, 1.0, 10.0, 11.0])
+    histogram = BinnedHistogram("x", "x", edges)
+    histogram.observe(values[:2])
+    histogram.observe(values[2:])
+    (family,) = histogram.collect()
+    buckets = {sample.labels["le"]: sample.value for sample in family.samples if sample.name == "x_bucket"}
+    assert buckets == {"0.1": 2, "1.0": 4, "10.0": 5, "+Inf": 6}
+    assert next(s.value for s in family.samples if s.name == "x_sum") == pytest.approx(values.sum())
+
+
+def test_a_shard_that_is_given_up_leaves_the_gauges():
+    """Two workers never show the same shard: the gauges are those of the shards owned now."""
+    metrics = Metrics(Settings(), clock=lambda: 100.0)
+    view = ShardView("live", Positions(5, 1), {Side.EVENTS: 9, Side.LABELS: 0}, STATUS, 4, 40.0, 1000)
+    metrics.show({0: view, 1: ShardView()})
+    seen = samples(metrics)
+    assert seen["stream_ad_lag_records", ("shard", "0"), ("side", "events")] == 9
+    assert seen["stream_ad_committed_offset", ("shard", "0"), ("side", "labels")] == 1
+    assert seen["stream_ad_snapshot_age_seconds", ("shard", "0")] == 60
+    assert seen["stream_ad_snapshot_age_seconds", ("shard", "1")] == 0
+    assert seen["stream_ad_watermark_timestamp_seconds", ("shard", "0")] == 1.5
+    assert seen["stream_ad_miss_ratio", ("class", "normal")] == 0.01
+    assert seen["stream_ad_shards", ("state", "waiting")] == 1
+    metrics.show({1: ShardView()})
+    assert not [key for key in samples(metrics) if ("shard", "0") in key]
+
+
+def test_no_series_grows_with_sensors():
+    """A thousand sensors with anomalies add no series: sensors are no labels."""
+    metrics = Metrics(Settings())
+    before = set(samples(metrics))
+    for number in range(1000):
+        metrics.committed(
+            commit(), events=events([2.0], sensor=f"s-{number}"), labels=0, rejected=NOTHING, result=result([2.0])
+        )
+    assert set(samples(metrics)) == before
+
+
+def test_top_names_the_sensors_that_alarm_most_and_forgets_the_old():
+    """/top ranks by recent anomalies: an alarm of an hour ago weighs nothing against one of now."""
+    now = [0.0]
+    metrics = Metrics(Settings(), clock=lambda: now[0])
+    for sensor, scores in (("old", [5.0] * 50), ("new", [0.2, 3.0, 1.0])):
+        metrics.top.observe(events(scores, sensor=sensor), result(scores).scores)
+        now[0] += 3600
+    first, second = metrics.top.view(5)
+    assert (first["sensor_id"], first["peak_score"], first["peak_event_id"]) == ("new", 3.0, "e1")
+    assert second["sensor_id"] == "old"
+
+
+def test_top_is_bounded():
+    """However many sensors alarm, the memory of /top stays the same size and keeps the loudest."""
+    metrics = Metrics(Settings(), clock=lambda: 0.0)
+    metrics.top.observe(events([2.0] * 5, sensor="loud"), result([2.0] * 5).scores)
+    for number in range(5_000):
+        metrics.top.observe(events([2.0], sensor=f"s-{number}"), result([2.0]).scores)
+    assert len(metrics.top.view(10_000)) <= 2_000
+    assert metrics.top.view(1)[0]["sensor_id"] == "loud"
+
+
+def promtool():
+    found = shutil.which("promtool")
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("promtool is not installed (Debian: apt-get install prometheus)")
+        pytest.skip("promtool is not installed")
+    return found
+
+
+def test_promtool_finds_nothing_to_say():
+    """Names, units and help texts follow Prometheus' conventions."""
+    metrics = Metrics(Settings())
+    metrics.show({0: ShardView(status=STATUS)})
+    done = subprocess.run(
+        [promtool(), "check", "metrics"], input=metrics.exposition()[0], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_names_have_the_prefix_and_a_help_text():
+    """Every metric of ours begins with stream_ad_ and says what it is."""
+    text = Metrics(Settings()).exposition()[0].decode()
+    helped = dict(re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE))
+    for name in re.findall(r"^# TYPE (\S+)", text, re.MULTILINE):
+        assert name.startswith(("stream_ad_", "process_", "python_"))
+        assert helped[name]
