@@ -163,7 +163,7 @@ class Plant:
             first_row=first_row,
             times_ns=np.repeat(times_ns, machines),
             machine=np.tile(np.arange(machines), steps),
-            values=values.reshape(steps * machines, len(FEATURES)),
+            values=values.reshape(steps * machines, len(FEATURES)).round(4),  # what an instrument resolves
             episode=episode.reshape(-1),
         )
 

@@ -21,8 +21,8 @@ from typing import IO, TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
 
+from stream_ad.codec.times import MALFORMED, OUT_OF_RANGE, parse_rfc3339
 from stream_ad.errors import InputFileError
-from stream_ad.times import parse_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -211,16 +211,12 @@ class _Reader:
             yield block
 
     def _times(self, cells: Sequence[str]) -> NDArray[np.int64]:
-        known: dict[str, int] = {}  # sensors read together share their timestamp
-        times = np.empty(len(cells), dtype=np.int64)
-        for index, cell in enumerate(cells):
-            time = known.get(cell)
-            if time is None:
-                try:
-                    time = known[cell] = parse_rfc3339(cell)
-                except ValueError as error:
-                    self._refuse(index, "timestamp", f"«{cell}» {error}", "Write it like 2026-11-22T01:02:03.5Z.")
-            times[index] = time
+        times = parse_rfc3339(cells)
+        wrong = np.flatnonzero((times == MALFORMED) | (times == OUT_OF_RANGE))
+        if wrong.size:
+            index = int(wrong[0])
+            why = "is not an RFC 3339 time with a zone" if times[index] == MALFORMED else "is not between 1970 and 2262"
+            self._refuse(index, "timestamp", f"«{cells[index]}» {why}", "Write it like 2026-11-22T01:02:03.5Z.")
         return times
 
     def _names(self, cells: Sequence[str], column: str, *, empty: bool = False) -> list[str]:

@@ -127,7 +127,7 @@ def test_stuck_sensor(broken_plant):
         readings = chunk.values[chunk.episode == index]
         feature = plant.episodes[index].broken[0]
         assert len(np.unique(readings[:, feature])) <= 1
-        assert all(len(np.unique(readings[:, f])) == len(readings) for f in range(len(FEATURES)) if f != feature)
+        assert all(len(np.unique(readings[:, f])) >= len(readings) / 2 for f in range(len(FEATURES)) if f != feature)
 
 
 def test_bearing_wear_order(broken_plant, healthy_twin):
