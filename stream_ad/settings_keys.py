@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PREFIX = "STREAM_AD_"
 DELIMITER = "__"
 MASK = "**********"
+_ALIKE = 0.6  # as difflib's own cutoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +36,39 @@ class Key:
         return PREFIX + self.name.replace(".", DELIMITER).upper()
 
     @property
+    def takes_yaml(self) -> bool:
+        """Whether a text for it may be a YAML list or mapping."""
+        return self.is_section or any(get_origin(kind) is tuple for kind in get_args(self.field.annotation))
+
+    @property
     def is_secret(self) -> bool:
         annotation = self.field.annotation
         return SecretStr in (annotation, *get_args(annotation))
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[Key]:
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        section = isinstance(kind, type) and issubclass(kind, BaseModel)
-        yield Key(prefix + name, field, section)
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _walk(kind, f"{prefix}{name}.")
+    """Settings before sections, and a model's own before those it inherits."""
+    keys = [Key(prefix + name, field, _section(field) is not None) for name, field in model.model_fields.items()]
+    own = model.__annotations__
+    for key in sorted(keys, key=lambda key: (key.is_section, key.name.removeprefix(prefix) not in own)):
+        yield key
+        if (section := _section(key.field)) is not None:
+            yield from _walk(section, f"{key.name}.")
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 @cache
 def all_keys() -> Mapping[str, Key]:
-    """Every key of the tree, sections included, in the order of the tree."""
+    """Every key of the tree, sections included, each section before what is in it."""
     return {key.name: key for key in _walk(Settings, "")}
 
 
 def leaf_values(settings: BaseModel) -> Iterator[tuple[Key, Any]]:
-    """Every setting that is no section, with its value, in the order of the tree."""
+    """Every setting that is no section, with its value, in the order of ``all_keys``."""
     for key in all_keys().values():
         if not key.is_section:
             value: Any = settings
@@ -66,12 +78,20 @@ def leaf_values(settings: BaseModel) -> Iterator[tuple[Key, Any]]:
 
 
 def closest_key(name: str) -> Key | None:
-    """The key that was most likely meant by an unknown one."""
-    keys = all_keys()
-    same_leaf = [key for key in keys if key.rpartition(".")[2] == name.rpartition(".")[2]]
-    if len(same_leaf) == 1:
-        return keys[same_leaf[0]]
-    # Keys of the same depth first: «topic.events» means «topics.events».
-    level = [key for key in keys if key.count(".") == name.count(".")]
-    close = get_close_matches(name, level, n=1) or get_close_matches(name, keys, n=1)
-    return keys[close[0]] if close else None
+    """The key that was most likely meant by an unknown one.
+
+    What stands after the last dot counts most: «broker.pasword» means «broker.security.password»,
+    not «broker.path». A single underscore between section and name is the commonest slip of all.
+    """
+    best = max(all_keys().values(), key=lambda key: _likeness(name, key.name))
+    return best if _likeness(name, best.name) >= _ALIKE else None
+
+
+def _likeness(name: str, key: str) -> float:
+    """0 to 1."""
+    if name.replace(".", "_") == key.replace(".", "_"):
+        return 1.0
+    (section, _, leaf), (key_section, _, key_leaf) = name.rpartition("."), key.rpartition(".")
+    # Squared, so that the right name in the wrong section goes before a vaguely alike one in the right section.
+    leaves = SequenceMatcher(None, leaf, key_leaf).ratio() ** 2
+    return (2 * leaves + SequenceMatcher(None, section, key_section).ratio()) / 3

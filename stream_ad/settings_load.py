@@ -105,6 +105,12 @@ def _where(key: str, layers: Iterable[Layer]) -> str:
     return next(filter(None, (layer.where(key) for layer in layers)), "")
 
 
+def _places(key: str, layers: Sequence[Layer]) -> str:
+    """Of a setting its place; of a section the places of what is set in it."""
+    inside = (_where(name, layers) for name in all_keys() if name.startswith(f"{key}."))
+    return ", ".join(dict.fromkeys(place for place in inside if place)) or _where(key, layers)
+
+
 def _explain(errors: Iterable[ErrorDetails], layers: Sequence[Layer]) -> list[str]:
     """One line per key: place, key, value, what was expected. Members of a union complain together."""
     expected: dict[str, list[str]] = {}
@@ -117,7 +123,7 @@ def _explain(errors: Iterable[ErrorDetails], layers: Sequence[Layer]) -> list[st
         values[key] = error["input"]
     lines = []
     for key, messages in expected.items():
-        place = _where(key, layers) if key else ""
+        place = _places(key, layers)
         named = place if place.endswith(f" {key}") else f"{place}: {key}".removeprefix(": ")
         lines.append(f"{named}{_shown(key, values[key])}: {', or '.join(messages)}")
     return lines

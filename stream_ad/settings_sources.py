@@ -87,7 +87,7 @@ class _Texts:
         self.problems: list[str] = []
 
     def add(self, key: Key, text: str, place: str) -> None:
-        if text.startswith(("[", "{")) and not key.is_secret:
+        if text.startswith(("[", "{")) and key.takes_yaml:
             try:
                 yaml.safe_load(text)
             except yaml.YAMLError:

@@ -1,0 +1,67 @@
+# `make` alone lists what can be made. Each target does the set-up it needs.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(READY) ## A plant of machines, a worker and late verdicts, for about a minute
+	$(BIN)/stream-ad demo
+
+.PHONY: test
+test: $(READY) ## All tests; a real Apache Kafka is fetched and started (needs Java 17 and Maven)
+	$(BIN)/python -m pytest
+
+.PHONY: check
+check: $(READY) ## Lint, format, types, and which module may import which
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: format
+format: $(READY) ## Format the code and mend what can be mended by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: docs
+docs: $(READY) ## Write the generated pages of docs/ anew
+	$(BIN)/python tools/write_docs.py
+
+.PHONY: bench
+bench: $(READY) ## Detector and pipeline beside other libraries, as tables
+	$(BIN)/python benchmarks/detector.py
+	$(BIN)/python benchmarks/pipeline.py
+
+.PHONY: setup
+setup: $(READY) ## Only the virtual environment, in .venv
+
+.PHONY: clean
+clean: ## Remove the virtual environment, caches and build outputs
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made once, and again when the requirements change.
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { python=$$($(FIND_PYTHON)) && "$$python" -m venv $(VENV); } || { echo "$$NO_PYTHON" >&2; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The name alone says little: a wrapper may stand there that starts nothing.
+FIND_PYTHON = for name in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	"$$name" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
+	&& echo "$$name" && exit 0; done; exit 1
+
+define NO_PYTHON
+No usable Python found. stream-ad needs Python 3.11, 3.12 or 3.13 with its venv module (on Debian and Ubuntu:
+apt install python3-venv). Name another interpreter with: make PYTHON=/path/to/python3.12 ...
+endef
+export NO_PYTHON

@@ -1,0 +1,150 @@
+"""Writes the tables of docs/ that follow from the code: settings, metrics, exit codes.
+
+In each page the tables stand between two marks; what is around them is written by hand. A test holds
+the pages to the code, and `make docs` writes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stream_ad import errors
+from stream_ad.cli_errors import EXIT_CODES
+from stream_ad.columns import ShardStatus
+from stream_ad.settings import Settings
+from stream_ad.settings_keys import all_keys, leaf_values
+from stream_ad.telemetry.collectors import ShardView
+from stream_ad.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from prometheus_client import Metric
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+OPEN_LABELS = {"shard", "class", "version", "python", "application_id", "broker", "models", "device", "le"}
+"""Labels whose values come from the stream, the machine or the settings."""
+
+
+BEGIN, END = "<!-- generated -->", "<!-- end of generated -->"
+
+
+def pages() -> dict[Path, str]:
+    """Every page with generated tables, as it should be, by its path."""
+    tables = {"settings.md": settings_tables(), "metrics.md": metrics_table(), "exit-codes.md": exit_codes_table()}
+    return {DOCS / name: _with(DOCS / name, table) for name, table in tables.items()}
+
+
+def _with(path: Path, table: str) -> str:
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
+
+
+def settings_tables() -> str:
+    """A table for each section of the tree."""
+    defaults = dict(leaf_values(Settings()))
+    schema = Settings.model_json_schema()
+    tables: dict[str, list[str]] = defaultdict(list)
+    for key in all_keys().values():
+        if key.is_section:
+            continue
+        section = key.name.rpartition(".")[0]
+        default = defaults[key]
+        shown = "" if default is None else f"`{default if isinstance(default, str) else json.dumps(default)}`"
+        allowed = _allowed(_property(schema, key.name), schema)
+        tables[section].append(f"| `{key.name}` | {shown} | {allowed} | {_cell(key.field.description or '')} |")
+    lines = []
+    for section, rows in tables.items():
+        title = f"`{section}`" if section else "General"
+        lines += [f"## {title}", "", "| setting | default | values | what it does |", "|---|---|---|---|", *rows, ""]
+    return "\n".join(lines).rstrip()
+
+
+def _property(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
+    node: Any = schema
+    for part in name.split("."):
+        node = _resolved(node, schema)["properties"][part]
+    return _resolved(node, schema)
+
+
+def _resolved(node: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    reference = node.get("$ref", "")
+    return {**node, **schema["$defs"][reference.rpartition("/")[2]]} if reference else dict(node)
+
+
+def _allowed(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """The values a property takes, in words."""
+    if "anyOf" in node:
+        return " or ".join(_allowed(_resolved(option, schema), schema) for option in node["anyOf"])
+    if "enum" in node:
+        return ", ".join(f"`{value}`" for value in node["enum"])
+    if "const" in node:
+        return f"`{node['const']}`"
+    if node["type"] == "array":
+        return "list of texts"
+    words = {
+        "string": "text",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "`true`, `false`",
+        "null": "none",
+    }
+    bounds = {"exclusiveMinimum": "> {}", "minimum": "≥ {}", "exclusiveMaximum": "< {}", "maximum": "≤ {}",
+              "multipleOf": "multiple of {}", "pattern": "`{}`"}  # fmt: skip
+    word = "secret" if node.get("writeOnly") else words[node["type"]]
+    return ", ".join([word, *(_cell(form.format(node[name])) for name, form in bounds.items() if name in node)])
+
+
+def metrics_table() -> str:
+    """A row for each metric, in the order in which they are made."""
+    metrics = Metrics(Settings())
+    status = ShardStatus(
+        sensors=0, warming_sensors=0, alarmed_sensors=0, pending_events=0, watermark_ns=0, model_version="",
+        class_importance={"": 0.0}, miss_rate={"": 0.0}, threshold_median=0.0, state_bytes=0,
+    )  # fmt: skip
+    metrics.show({0: ShardView(status=status)})
+    families = [family for family in metrics.registry.collect() if family.name.startswith("stream_ad_")]
+    rows = (f"| `{_full_name(f)}` | {f.type} | {'; '.join(_labels(f))} | {_cell(f.documentation)} |" for f in families)
+    return "\n".join(["| metric | type | labels | what it says |", "|---|---|---|---|", *rows])
+
+
+def _full_name(family: Metric) -> str:
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def _labels(family: Metric) -> Iterator[str]:
+    values: dict[str, dict[str, None]] = defaultdict(dict)  # a set that keeps its order
+    for sample in family.samples:
+        for label, value in sample.labels.items():
+            values[label][value] = None
+    for label, found in values.items():
+        if label not in OPEN_LABELS:
+            yield f"`{label}`: {', '.join(found)}"
+        elif label != "le":
+            yield f"`{label}`"
+
+
+def exit_codes_table() -> str:
+    """A row for each code, with the exceptions of the library that end with it."""
+    rows = ["| code | meaning | errors |", "|---:|---|---|"]
+    for code, meaning in EXIT_CODES.items():
+        names = ", ".join(f"`{kind.__name__}`" for kind in error_kinds() if kind.exit_code == code)
+        rows.append(f"| {code} | {meaning} | {names} |")
+    return "\n".join(rows)
+
+
+def error_kinds() -> list[type[errors.StreamADError]]:
+    """Every exception of stream_ad.errors, in the order of the file."""
+    return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.StreamADError)]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
