@@ -1,25 +1,28 @@
-"""The command line: one thin function per command; nothing heavy is imported before a command runs."""
+"""The command line: one thin function per command; nothing heavy is imported before a command runs.
+
+Settings come first, so that a wrong one is told before the heavy parts have loaded.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stream_ad import __version__
 from stream_ad.cli_errors import EXIT_CODES, end
+from stream_ad.cli_options import AsJson, ConfigFile, Overrides, print_json, print_table, read_settings
+from stream_ad.cli_streams import replay, simulate
 from stream_ad.errors import TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from stream_ad.brokers.base import TopicPlan
-    from stream_ad.settings import Settings
 
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
 
@@ -32,18 +35,6 @@ app = typer.Typer(
 )
 topics = typer.Typer(help="Show or create the topics that the settings name.", no_args_is_help=True)
 config = typer.Typer(help="Show or check the settings.", no_args_is_help=True)
-app.add_typer(topics, name="topics")
-app.add_typer(config, name="config")
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", metavar="FILE", envvar="STREAM_AD_CONFIG", help="Settings as a YAML file."),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting, such as broker.kind=kafka; may be repeated."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
@@ -78,10 +69,14 @@ def run(
     ] = None,
 ) -> None:
     """Score readings and learn from verdicts, until SIGTERM or SIGINT."""
-    settings = _settings(config_file, overrides)
+    settings = read_settings(config_file, overrides)
     from stream_ad.worker import Worker
 
     Worker(settings).run(until_idle_s=until_idle)
+
+
+app.command()(replay)
+app.command()(simulate)
 
 
 @app.command()
@@ -98,7 +93,7 @@ def health(
 
     Ends with 0 when it is and with 1 when it is not, or when none answers.
     """
-    settings = _settings(config_file, overrides)
+    settings = read_settings(config_file, overrides)
     from stream_ad.cli_health import ask
 
     typer.echo(ask(settings.http, "/livez" if live else "/readyz", timeout_s=timeout))
@@ -117,16 +112,16 @@ def apply(config_file: ConfigFile = None, overrides: Overrides = None, *, as_jso
 
 
 def _topics(config_file: Path | None, overrides: Sequence[str] | None, action: str, *, as_json: bool) -> None:
-    settings = _settings(config_file, overrides)
+    settings = read_settings(config_file, overrides)
     from stream_ad.brokers import open_admin
 
     with closing(open_admin(settings)) as admin:
         plans: list[TopicPlan] = getattr(admin, action)()
     if as_json:
-        _print_json([asdict(topic) for topic in plans])
+        print_json([asdict(topic) for topic in plans])
     else:
         rows = [(topic.role, topic.topic, str(topic.partitions), _state(topic, action)) for topic in plans]
-        _print_table(("ROLE", "TOPIC", "PARTITIONS", "STATE"), rows)
+        print_table(("ROLE", "TOPIC", "PARTITIONS", "STATE"), rows)
     if unusable := [topic for topic in plans if topic.problem]:
         raise TopicError(
             f"Topic «{unusable[0].topic}» cannot be used: {unusable[0].problem}"
@@ -154,7 +149,7 @@ def show(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json
 
     resolved = resolve(config_file, overrides or ())
     if as_json:
-        _print_json(resolved.settings.model_dump(mode="json"))
+        print_json(resolved.settings.model_dump(mode="json"))
     else:
         typer.echo(as_yaml(resolved), nl=False)
 
@@ -169,7 +164,7 @@ def validate(config_file: ConfigFile = None, overrides: Overrides = None, *, as_
 
     _, problems = examine(config_file, overrides or ())
     if as_json:
-        _print_json({"valid": not problems, "problems": problems})
+        print_json({"valid": not problems, "problems": problems})
     if problems:
         raise settings_error(problems)
     if not as_json:
@@ -181,20 +176,8 @@ def schema() -> None:
     """Print the JSON Schema of the settings."""
     from stream_ad.settings import Settings
 
-    _print_json(Settings.model_json_schema())
+    print_json(Settings.model_json_schema())
 
 
-def _settings(config_file: Path | None, overrides: Sequence[str] | None) -> Settings:
-    from stream_ad.settings_load import load_settings
-
-    return load_settings(config_file, overrides or ())
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    for row in (header, *rows):
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+app.add_typer(topics, name="topics")
+app.add_typer(config, name="config")

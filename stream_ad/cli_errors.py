@@ -14,6 +14,7 @@ from stream_ad.errors import StreamADError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+INTERRUPTED = 130
 EXIT_CODES = {
     0: "done",
     1: "failed in a way nobody foresaw; `health`: the worker is not well; or nobody read the output to its end",
@@ -23,7 +24,7 @@ EXIT_CODES = {
     5: "a file given on the command line cannot be used",
     6: "saved state is damaged or does not fit",
     7: "the device asked for is not there",
-    130: "interrupted from the keyboard (`run` finishes its work instead, and exits with 0)",
+    INTERRUPTED: "interrupted from the keyboard (`run` finishes its work instead, and exits with 0)",
 }
 """A test holds it to the tree of stream_ad.errors; --help and the documentation are made from it."""
 
