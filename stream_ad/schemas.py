@@ -6,11 +6,31 @@ JSON Schema: ``SensorEvent.model_json_schema()`` and so on.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Name = Annotated[str, Field(min_length=1, max_length=256)]
+MAX_NAME = 256
+MAX_EVENT_ID = 320
+"""Characters; the longest default, of a topic name of 249 characters, has 275."""
+
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+def _only_rfc3339(value: Any) -> Any:
+    # pydantic alone would take bare numbers, texts of numbers and looser forms of ISO 8601 too.
+    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
+        return value
+    raise ValueError("expected an RFC 3339 time with an offset, such as 2026-11-22T01:02:03.5Z")
+
+
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_only_rfc3339)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+EventId = Annotated[str, Field(min_length=1, max_length=MAX_EVENT_ID)]
 Reading = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
@@ -22,9 +42,9 @@ class SensorEvent(Wire):
     """One reading of one sensor. Unknown fields are ignored."""
 
     sensor_id: Name
-    timestamp: AwareDatetime
+    timestamp: Timestamp
     values: Annotated[dict[Name, Reading | None], Field(min_length=1)]
-    event_id: Name | None = None
+    event_id: EventId | None = None
     """Missing: ``<topic>-<partition>-<offset>``."""
 
 
@@ -34,9 +54,9 @@ class Label(Wire):
     sensor_id: Name
     label: Name | None
     """``normal``, the name of an anomaly class, or null to retract."""
-    event_id: Name | None = None
-    start: AwareDatetime | None = None
-    end: AwareDatetime | None = None
+    event_id: EventId | None = None
+    start: Timestamp | None = None
+    end: Timestamp | None = None
 
     @model_validator(mode="after")
     def _one_target(self) -> Label:
@@ -58,9 +78,9 @@ class ContributionOut(Wire):
 class AnomalyScore(Wire):
     """One per event. ``score`` is the error divided by the threshold in force."""
 
-    event_id: Name
+    event_id: EventId
     sensor_id: Name
-    timestamp: AwareDatetime
+    timestamp: Timestamp
     score: Annotated[float, Field(ge=0)]
     is_anomaly: bool
     phase: Literal["warm-up", "live"]
@@ -71,16 +91,16 @@ class AnomalyScore(Wire):
 class Incident(Wire):
     """A run of anomalies of one sensor: published when it opens and again when it closes."""
 
-    incident_id: Name
+    incident_id: Annotated[str, Field(min_length=1)]
     sensor_id: Name
     state: Literal["open", "closed"]
-    start: AwareDatetime
-    end: AwareDatetime
+    start: Timestamp
+    end: Timestamp
     """Time of the latest anomaly so far."""
     events: Annotated[int, Field(ge=1)]
     """Anomalies in it so far."""
     peak_score: float
-    peak_event_id: Name
+    peak_event_id: EventId
     features: tuple[str, ...] = ()
     """Of the peak, the largest contribution first."""
 

@@ -1,0 +1,156 @@
+"""Raw records -> events."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import compress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from stream_ad.codec.fields import RECORD, Extractor, Message, message_type
+from stream_ad.codec.layouts import Layouts
+from stream_ad.codec.rejection import READ_ERRORS, Rejected, check_bytes, dead_letters, unreadable
+from stream_ad.codec.times import MALFORMED, OUT_OF_RANGE, format_rfc3339, parse_epoch, parse_rfc3339
+from stream_ad.columns import Events
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stream_ad.columns import OutRecord, RawRecords
+    from stream_ad.settings import Settings
+
+AHEAD = -3
+"""In the place of a time, besides those of ``times``: too far ahead of the record time."""
+
+_CHUNK = 256  # records
+_CHUNK_BYTES = 4 << 20
+_MS = 1_000_000  # nanoseconds
+_LAST_MS = (2**63 - 1) // _MS
+
+
+class EventDecoder:
+    """Decodes the events of any shard; remembers nothing but layouts of features.
+
+    Args:
+        settings: ``events`` and ``detector.max_features`` are read.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._events = settings.events
+        self._ahead_ms = int(min(settings.events.max_ahead_seconds * 1000, _LAST_MS))
+        self._extractor = Extractor(settings.events)
+        self._layouts = Layouts(settings.detector.max_features)
+        self._read_any = msgspec.json.Decoder().decode
+        fast = message_type(settings.events)
+        self._read_fast: Any = None if fast is None else msgspec.json.Decoder(fast).decode
+
+    def decode(self, raw: RawRecords) -> tuple[Events, list[OutRecord]]:
+        """The valid events, and the dead letters of all other records."""
+        rejected: dict[int, Rejected] = {}
+        rows, messages = self._messages(raw, rejected)  # (K,) rows of raw
+
+        times_ns = self._times(messages, raw.times_ms[rows])
+        valid = times_ns >= 0
+        if not valid.all():
+            for index in np.flatnonzero(~valid).tolist():
+                row = int(rows[index])
+                rejected[row] = self._bad_time(messages[index].timestamp, int(times_ns[index]), int(raw.times_ms[row]))
+            rows, times_ns, messages = rows[valid], times_ns[valid], list(compress(messages, valid.tolist()))
+
+        blocks, refused = self._layouts.group([message.values for message in messages])
+        if refused:
+            rejected.update((int(rows[index]), why) for index, why in refused.items())
+            valid = np.ones(len(rows), dtype=np.bool_)
+            valid[list(refused)] = False
+            rows, times_ns, messages = rows[valid], times_ns[valid], list(compress(messages, valid.tolist()))
+
+        offsets = raw.offsets[rows]
+        events = Events(
+            offsets=offsets,
+            record_times_ms=raw.times_ms[rows],
+            times_ns=times_ns,
+            sensor_ids=[message.sensor_id for message in messages],
+            event_ids=[
+                message.event_id or f"{raw.topic}-{raw.partition}-{offset}"
+                for message, offset in zip(messages, offsets.tolist(), strict=True)
+            ],
+            blocks=blocks,
+        )
+        return events, dead_letters(raw, rejected)
+
+    def _messages(self, raw: RawRecords, rejected: dict[int, Rejected]) -> tuple[NDArray[np.int64], list[Message]]:
+        """Readable messages and their rows in ``raw``; the others are added to ``rejected``."""
+        messages: list[Message] = []
+        for start in range(0, len(raw), _CHUNK):
+            chunk = raw.values[start : start + _CHUNK]
+            found = self._chunk(chunk)
+            if found is not None:
+                messages.extend(found)
+                continue
+            for row, value in enumerate(chunk, start):
+                try:
+                    messages.append(self._one(value, raw.keys[row]))
+                except Rejected as why:
+                    rejected[row] = why
+        rows = np.arange(len(raw), dtype=np.int64)
+        return (np.delete(rows, list(rejected)) if rejected else rows), messages
+
+    def _chunk(self, values: Sequence[bytes | None]) -> list[Message] | None:
+        """All messages of a chunk; None when one of them needs a closer look."""
+        if self._read_fast is None:
+            return None
+        try:
+            sizes = list(map(len, values))  # type: ignore[arg-type]  # a missing value raises TypeError
+            if max(sizes) > self._events.max_record_bytes or sum(sizes) > _CHUNK_BYTES:
+                return None
+            # msgspec skips what it does not need without a look at its encoding. A line feed is part of no
+            # longer character, so the whole is valid exactly when each value is.
+            together = b"\n".join(values)  # type: ignore[arg-type]
+            if not together.isascii():
+                together.decode()
+            return list(map(self._read_fast, values))
+        except (TypeError, *READ_ERRORS):
+            return None
+
+    def _one(self, value: bytes | None, key: bytes | None) -> Message:
+        value = check_bytes(value, self._events.max_record_bytes)
+        if self._read_fast is not None:
+            with suppress(*READ_ERRORS):
+                message: Message = self._read_fast(value)
+                return message
+        try:
+            document = self._read_any(value)
+        except READ_ERRORS as error:
+            raise unreadable(value, error) from None
+        return self._extractor.extract(document, key)
+
+    def _times(self, messages: list[Message], record_times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(K,) event times, nanoseconds since the epoch; MALFORMED, OUT_OF_RANGE or AHEAD where there is none."""
+        if self._events.fields.timestamp == RECORD:
+            in_range = (record_times_ms >= 0) & (record_times_ms < _LAST_MS)
+            return np.where(in_range, np.where(in_range, record_times_ms, 0) * _MS, OUT_OF_RANGE)
+        stamps = [message.timestamp for message in messages]
+        if self._events.timestamp_format == "rfc3339":
+            times_ns = parse_rfc3339(stamps)
+        else:
+            times_ns = parse_epoch(stamps, self._events.timestamp_format)
+        latest_ns = (np.clip(record_times_ms, 0, _LAST_MS - self._ahead_ms) + self._ahead_ms) * _MS
+        # A record without a time of its own (-1, from very old producers) says nothing about the event's.
+        times_ns[(times_ns > latest_ns) & (record_times_ms >= 0)] = AHEAD
+        return times_ns
+
+    def _bad_time(self, stamp: object, code: int, record_time_ms: int) -> Rejected:
+        settings = self._events
+        if code == MALFORMED:
+            wrong = "is no RFC 3339 time with an offset"
+        elif code == AHEAD:
+            (record_time,) = format_rfc3339(np.array([record_time_ms * _MS]))
+            wrong = f"lies more than events.max_ahead_seconds ({settings.max_ahead_seconds:g}) after {record_time},"
+            wrong += " when the record was written"
+        else:
+            wrong = f"lies before 1970 or after 2262 (events.timestamp_format is {settings.timestamp_format})"
+        return Rejected("timestamp", f"{settings.fields.timestamp}: {str(stamp)[:80]!r} {wrong}")

@@ -1,0 +1,99 @@
+"""Records that cannot be used: why, and what is published of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from stream_ad.columns import OutRecord
+
+if TYPE_CHECKING:
+    from stream_ad.columns import RawRecords
+
+_DETAIL_CHARACTERS = 500
+
+
+class Rejected(Exception):  # noqa: N818 - a verdict on one record, not an error of the program
+    """One record is to go to the dead letters.
+
+    Args:
+        reason: One of ``schemas.REASONS``.
+        detail: What is wrong and where, for the person who reads the dead letters.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def dead_letters(raw: RawRecords, rejected: dict[int, Rejected]) -> list[OutRecord]:
+    """The rejected records, by index into ``raw``, in offset order: key and value untouched, the rest in headers."""
+    return [_dead_letter(raw, index, rejected[index]) for index in sorted(rejected)]
+
+
+def _dead_letter(raw: RawRecords, index: int, why: Rejected) -> OutRecord:
+    headers = {
+        "reason": why.reason,
+        "detail": why.detail[:_DETAIL_CHARACTERS],
+        "topic": raw.topic,
+        "partition": str(raw.partition),
+        "offset": str(raw.offsets[index]),
+    }
+    return OutRecord(
+        key=raw.keys[index],
+        value=raw.values[index],
+        time_ms=max(0, int(raw.times_ms[index])),  # a record without a time says -1, which none may be written with
+        headers=tuple((f"stream_ad.{name}", text.encode(errors="backslashreplace")) for name, text in headers.items()),
+    )
+
+
+def check_bytes(value: bytes | None, max_bytes: int) -> bytes:
+    """The value, if it is neither missing nor too large nor anything but UTF-8.
+
+    Raises:
+        Rejected: It is.
+    """
+    if not value:
+        raise Rejected("empty", "the record has no value" if value is None else "the value is empty")
+    if len(value) > max_bytes:
+        raise Rejected("too_large", f"{len(value)} bytes, more than events.max_record_bytes ({max_bytes})")
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        raise Rejected("not_utf8", f"byte {error.start}: {error.reason}") from None
+    return value
+
+
+def unreadable(value: bytes, error: Exception) -> Rejected:
+    """Why a value in UTF-8 cannot be read as JSON, given what the JSON reader said."""
+    if isinstance(error, RecursionError):
+        return Rejected("not_json", "nested too deeply")
+    try:
+        # The forgiving reader of the standard library knows NaN, Infinity and numbers beyond float64.
+        document = json.loads(value.decode(), parse_int=float)
+    except (ValueError, RecursionError):
+        return Rejected("not_json", str(error))
+    found = _not_finite(document)
+    if found is None:
+        return Rejected("not_json", str(error))
+    return Rejected("not_finite", f"{found}: not a finite number")
+
+
+def _not_finite(document: Any) -> str | None:
+    """Path of the first number that is none."""
+    waiting: list[tuple[str, Any]] = [("", document)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            return path or "the message"
+        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        waiting.extend((f"{path}.{name}" if path else str(name), one) for name, one in inner)
+    return None
+
+
+READ_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that it cannot read."""

@@ -1,0 +1,152 @@
+"""Times on the wire <-> nanoseconds since the epoch, a whole column at a time.
+
+Text is RFC 3339: ``2026-11-22T01:02:03.5Z``, a blank or ``t`` in the place of ``T``, any fraction (digits
+after the ninth are cut off), an offset in the place of ``Z``; an offset there must be. Leap seconds
+(``:60``) have no place in epoch time and are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MALFORMED = -1
+"""In the place of a time: the text is no RFC 3339 time with an offset."""
+OUT_OF_RANGE = -2
+"""In the place of a time: before 1970 or after 2262-04-11, the last day that fits into 64 bits."""
+
+Unit = Literal["s", "ms", "us", "ns"]
+UNIT_NS: dict[Unit, int] = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+
+_LAST_SECOND = (2**63 - 1) // UNIT_NS["s"] - 1
+_LAST_NS = _LAST_SECOND * UNIT_NS["s"] + UNIT_NS["s"] - 1
+_WIDTH = len("2026-11-22T01:02:03.123456789+01:00")
+_LONG_FRACTION = re.compile(r"(\.[0-9]{9})[0-9]+")
+_DIGITS = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]  # columns of YYYY-MM-DDTHH:MM:SS
+_FRACTION = 20  # column of the first digit after the point
+_SEPARATORS = ((4, b"-"), (7, b"-"), (10, b"Tt "), (13, b":"), (16, b":"))
+
+
+def parse_rfc3339(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Nanoseconds since the epoch, (N,), exactly; MALFORMED or OUT_OF_RANGE where a text has none."""
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    if lengths.max(initial=0) > _WIDTH:
+        texts = [_LONG_FRACTION.sub(r"\1", text) for text in texts]
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    columns = _columns(texts)  # (35, N) characters
+    valid = (lengths >= _FRACTION) & (lengths <= _WIDTH)
+    for place, allowed in _SEPARATORS:
+        valid &= _is_one_of(columns[place], allowed)
+    digits = columns[_DIGITS] - np.uint8(ord("0"))  # (14, N); what is no digit wraps to 10 or more
+    valid &= (digits < 10).all(axis=0)
+    high, low = digits[0::2].astype(np.int64), digits[1::2]
+    century, year, month, day, hour, minute, second = high * 10 + low
+
+    body, offset_s = _offset(columns, lengths, valid)
+    nanos = _fraction(columns, body, valid)
+
+    months = ((century * 100 + year - 1970) * 12 + month - 1).astype("datetime64[M]")
+    first_day = months.astype("datetime64[D]")
+    month_days = ((months + 1).astype("datetime64[D]") - first_day).astype(np.int64)
+    valid &= (month >= 1) & (month <= 12) & (day >= 1) & (day <= month_days)
+    valid &= (hour < 24) & (minute < 60) & (second < 60)
+    seconds = ((first_day.astype(np.int64) + day - 1) * 24 + hour) * 3600 + minute * 60 + second - offset_s
+    in_range = (seconds >= 0) & (seconds <= _LAST_SECOND)
+    times: NDArray[np.int64] = np.where(in_range, seconds, 0) * UNIT_NS["s"] + nanos
+    times[~in_range] = OUT_OF_RANGE
+    times[~valid] = MALFORMED
+    return times
+
+
+def _columns(texts: Sequence[str]) -> NDArray[np.uint8]:
+    try:
+        fixed = np.array(texts, dtype=f"S{_WIDTH}")
+    except UnicodeEncodeError:
+        fixed = np.array([text if text.isascii() else "" for text in texts], dtype=f"S{_WIDTH}")
+    return np.ascontiguousarray(fixed.view(np.uint8).reshape(len(texts), _WIDTH).T)
+
+
+def _is_one_of(column: NDArray[np.uint8], allowed: bytes) -> NDArray[np.bool_]:
+    found = np.zeros(len(column), np.bool_)
+    for character in allowed:
+        found |= column == character
+    return found
+
+
+def _offset(
+    columns: NDArray[np.uint8], lengths: NDArray[np.int64], valid: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Column where the offset begins and its seconds; clears ``valid`` where there is none."""
+    rows = np.arange(len(lengths))
+    last = columns[np.clip(lengths - 1, 0, _WIDTH - 1), rows]
+    zulu = _is_one_of(last, b"Zz")
+    body = np.where(zulu, lengths - 1, lengths - 6)
+    seconds = np.zeros(len(lengths), np.int64)
+    rest = np.flatnonzero(valid & ~zulu)
+    if len(rest):
+        start = np.clip(body[rest], 0, _WIDTH - 6)
+        sign, *marks = (columns[start + place, rest] for place in range(6))
+        tens_h, ones_h, colon, tens_m, ones_m = marks
+        figures = np.stack([tens_h, ones_h, tens_m, ones_m]) - np.uint8(ord("0"))
+        hours, minutes = figures[0::2].astype(np.int64) * 10 + figures[1::2]
+        valid[rest] &= (figures < 10).all(axis=0) & (hours < 24) & (minutes < 60)
+        valid[rest] &= _is_one_of(sign, b"+-") & (colon == ord(":"))
+        seconds[rest] = np.where(sign == ord("-"), -1, 1) * (hours * 3600 + minutes * 60)
+    return body, seconds
+
+
+def _fraction(columns: NDArray[np.uint8], body: NDArray[np.int64], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Nanoseconds between the seconds and the offset; clears ``valid`` where something else stands there."""
+    bare = body == _FRACTION - 1
+    valid &= bare | ((body > _FRACTION) & (columns[_FRACTION - 1] == ord(".")))
+    nanos = np.zeros(len(body), np.int64)
+    for place in range(_FRACTION, _FRACTION + 9):
+        inside = body > place
+        digit = columns[place] - np.uint8(ord("0"))
+        valid &= ~inside | (digit < 10)
+        nanos = nanos * 10 + np.where(inside, digit, 0)
+    valid &= body <= _FRACTION + 9
+    return nanos
+
+
+def parse_epoch(numbers: Sequence[float], unit: Unit) -> NDArray[np.int64]:
+    """Nanoseconds since the epoch, (N,), from numbers in a unit; OUT_OF_RANGE where one does not fit.
+
+    Whole numbers are exact. A number with a fraction counts as the shortest decimal that reads as the same
+    float64, that is as it was written, up to 15 digits.
+
+    Args:
+        numbers: Integers or finite floats.
+        unit: One of UNIT_NS.
+    """
+    scale = UNIT_NS[unit]
+    if float not in set(map(type, numbers)):
+        try:
+            whole = np.fromiter(numbers, np.int64, len(numbers))
+        except OverflowError:
+            pass
+        else:
+            in_range = (whole >= 0) & (whole <= _LAST_NS // scale)
+            return np.where(in_range, np.where(in_range, whole, 0) * scale, OUT_OF_RANGE)
+    exact = (int(Decimal(repr(number)) * scale) if type(number) is float else number * scale for number in numbers)
+    return np.fromiter((ns if 0 <= ns <= _LAST_NS else OUT_OF_RANGE for ns in exact), np.int64, len(numbers))
+
+
+def format_rfc3339(times_ns: NDArray[np.int64]) -> list[str]:
+    """RFC 3339 in UTC with ``Z``, each time with the 0, 3, 6 or 9 digits of fraction it needs."""
+    texts = np.empty(len(times_ns), dtype=object)
+    rest = np.arange(len(times_ns))
+    for unit, scale in UNIT_NS.items():
+        fits = times_ns[rest] % scale == 0
+        chosen = rest[fits]
+        texts[chosen] = np.datetime_as_string(times_ns[chosen].astype("datetime64[ns]"), unit=unit).tolist()
+        rest = rest[~fits]
+    return [text + "Z" for text in texts.tolist()]
