@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from stream_ad.codec.fields import RECORD, Extractor, Message, message_type
 from stream_ad.codec.layouts import Layouts
-from stream_ad.codec.rejection import READ_ERRORS, Rejected, check_bytes, dead_letters, unreadable
+from stream_ad.codec.rejection import READ_ERRORS, Rejected, Why, check_bytes, dead_letters, unreadable
 from stream_ad.codec.times import MALFORMED, OUT_OF_RANGE, format_rfc3339, parse_epoch, parse_rfc3339
 from stream_ad.columns import Events
 
@@ -50,7 +49,7 @@ class EventDecoder:
 
     def decode(self, raw: RawRecords) -> tuple[Events, list[OutRecord]]:
         """The valid events, and the dead letters of all other records."""
-        rejected: dict[int, Rejected] = {}
+        rejected: dict[int, Why] = {}
         rows, messages = self._messages(raw, rejected)  # (K,) rows of raw
 
         times_ns = self._times(messages, raw.times_ms[rows])
@@ -68,60 +67,60 @@ class EventDecoder:
             valid[list(refused)] = False
             rows, times_ns, messages = rows[valid], times_ns[valid], list(compress(messages, valid.tolist()))
 
-        offsets = raw.offsets[rows]
+        offsets, prefix = raw.offsets[rows], f"{raw.topic}-{raw.partition}-"
         events = Events(
             offsets=offsets,
             record_times_ms=raw.times_ms[rows],
             times_ns=times_ns,
             sensor_ids=[message.sensor_id for message in messages],
             event_ids=[
-                message.event_id or f"{raw.topic}-{raw.partition}-{offset}"
+                message.event_id or f"{prefix}{offset}"
                 for message, offset in zip(messages, offsets.tolist(), strict=True)
             ],
             blocks=blocks,
         )
         return events, dead_letters(raw, rejected)
 
-    def _messages(self, raw: RawRecords, rejected: dict[int, Rejected]) -> tuple[NDArray[np.int64], list[Message]]:
+    def _messages(self, raw: RawRecords, rejected: dict[int, Why]) -> tuple[NDArray[np.int64], list[Message]]:
         """Readable messages and their rows in ``raw``; the others are added to ``rejected``."""
         messages: list[Message] = []
+        append, read_fast = messages.append, self._read_fast
         for start in range(0, len(raw), _CHUNK):
             chunk = raw.values[start : start + _CHUNK]
-            found = self._chunk(chunk)
-            if found is not None:
-                messages.extend(found)
-                continue
+            checked = self._pass(chunk)
             for row, value in enumerate(chunk, start):
                 try:
-                    messages.append(self._one(value, raw.keys[row]))
-                except Rejected as why:
-                    rejected[row] = why
+                    if not checked:
+                        check_bytes(value, self._events.max_record_bytes)
+                    if read_fast is not None:
+                        try:
+                            append(read_fast(value))
+                        except READ_ERRORS:
+                            pass  # the extractor says what is wrong
+                        else:
+                            continue
+                    append(self._extracted(value, raw.keys[row]))
+                except Rejected as rejection:
+                    rejected[row] = rejection.why
         rows = np.arange(len(raw), dtype=np.int64)
         return (np.delete(rows, list(rejected)) if rejected else rows), messages
 
-    def _chunk(self, values: Sequence[bytes | None]) -> list[Message] | None:
-        """All messages of a chunk; None when one of them needs a closer look."""
-        if self._read_fast is None:
-            return None
+    def _pass(self, values: Sequence[bytes | None]) -> bool:
+        """Whether all values of a chunk pass ``check_bytes``, found out together."""
         try:
             sizes = list(map(len, values))  # type: ignore[arg-type]  # a missing value raises TypeError
-            if max(sizes) > self._events.max_record_bytes or sum(sizes) > _CHUNK_BYTES:
-                return None
+            if min(sizes) == 0 or max(sizes) > self._events.max_record_bytes or sum(sizes) > _CHUNK_BYTES:
+                return False
             # msgspec skips what it does not need without a look at its encoding. A line feed is part of no
             # longer character, so the whole is valid exactly when each value is.
             together = b"\n".join(values)  # type: ignore[arg-type]
             if not together.isascii():
                 together.decode()
-            return list(map(self._read_fast, values))
-        except (TypeError, *READ_ERRORS):
-            return None
+        except (TypeError, UnicodeDecodeError):
+            return False
+        return True
 
-    def _one(self, value: bytes | None, key: bytes | None) -> Message:
-        value = check_bytes(value, self._events.max_record_bytes)
-        if self._read_fast is not None:
-            with suppress(*READ_ERRORS):
-                message: Message = self._read_fast(value)
-                return message
+    def _extracted(self, value: Any, key: bytes | None) -> Message:
         try:
             document = self._read_any(value)
         except READ_ERRORS as error:
@@ -143,7 +142,7 @@ class EventDecoder:
         times_ns[(times_ns > latest_ns) & (record_times_ms >= 0)] = AHEAD
         return times_ns
 
-    def _bad_time(self, stamp: object, code: int, record_time_ms: int) -> Rejected:
+    def _bad_time(self, stamp: object, code: int, record_time_ms: int) -> Why:
         settings = self._events
         if code == MALFORMED:
             wrong = "is no RFC 3339 time with an offset"
@@ -153,4 +152,4 @@ class EventDecoder:
             wrong += " when the record was written"
         else:
             wrong = f"lies before 1970 or after 2262 (events.timestamp_format is {settings.timestamp_format})"
-        return Rejected("timestamp", f"{settings.fields.timestamp}: {str(stamp)[:80]!r} {wrong}")
+        return Why("timestamp", f"{settings.fields.timestamp}: {str(stamp)[:80]!r} {wrong}")

@@ -118,7 +118,7 @@ class Extractor:
                 raise _unexpected(path, "an RFC 3339 time as text", value, hint)
         elif type(value) not in (int, float):
             raise _unexpected(path, f"a number ({self._format} since the epoch)", value)
-        return value  # type: ignore[no-any-return]
+        return value
 
     def _object(self, document: dict[str, Any]) -> dict[str, Any]:
         path = self._fields.values

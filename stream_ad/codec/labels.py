@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import numpy as np
 
-from stream_ad.codec.rejection import READ_ERRORS, Rejected, check_bytes, dead_letters, unreadable
+from stream_ad.codec.rejection import READ_ERRORS, Rejected, Why, check_bytes, dead_letters, unreadable
 from stream_ad.codec.times import MALFORMED, parse_rfc3339
 from stream_ad.columns import Labels
 from stream_ad.schemas import MAX_EVENT_ID, MAX_NAME
@@ -40,7 +40,7 @@ class LabelDecoder:
 
     def decode(self, raw: RawRecords) -> tuple[Labels, list[OutRecord]]:
         """The valid labels, and the dead letters of all other records."""
-        rejected: dict[int, Rejected] = {}
+        rejected: dict[int, Why] = {}
         verdicts: list[_Verdict] = []
         bounds: list[tuple[int, int]] = []
         for row, value in enumerate(raw.values):
@@ -48,8 +48,8 @@ class LabelDecoder:
                 verdict = self._one(value)
                 bounds.append(_interval(verdict))
                 verdicts.append(verdict)
-            except Rejected as why:
-                rejected[row] = why
+            except Rejected as rejection:
+                rejected[row] = rejection.why
         rows = np.delete(np.arange(len(raw), dtype=np.int64), list(rejected))
         starts_ns, ends_ns = np.array(bounds, dtype=np.int64).reshape(-1, 2).T
         labels = Labels(

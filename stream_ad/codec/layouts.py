@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.codec.rejection import Rejected
+from stream_ad.codec.rejection import Rejected, Why
 from stream_ad.columns import ValueBlock
 from stream_ad.schemas import MAX_NAME
 
@@ -32,36 +33,37 @@ class Layouts:
         self._max_features = max_features
         self._known: dict[tuple[str, ...], Layout] = {}
 
-    def group(self, readings: Sequence[dict[str, float | None]]) -> tuple[tuple[ValueBlock, ...], dict[int, Rejected]]:
+    def group(self, readings: Sequence[dict[str, float | None]]) -> tuple[tuple[ValueBlock, ...], dict[int, Why]]:
         """Blocks of the readings, and by index those refused because of their features.
 
         The rows of the blocks number the readings that were not refused.
         """
-        found: dict[tuple[str, ...], tuple[list[int], list[float | None]]] = {}
-        refused: dict[int, Rejected] = {}
-        for index, reading in enumerate(readings):
-            order = tuple(reading)
-            group = found.get(order)
-            if group is None:
-                try:
-                    self._layout(order)
-                except Rejected as why:
-                    refused[index] = why
-                    continue
-                found[order] = group = [], []
-            group[0].append(index)
-            group[1].extend(reading.values())
+        members: dict[tuple[str, ...], list[int]] = {}  # by the order of keys
+        for index, order in enumerate(map(tuple, readings)):
+            try:
+                members[order].append(index)
+            except KeyError:
+                members[order] = [index]
+
+        refused: dict[int, Why] = {}
+        for order in list(members):
+            try:
+                self._layout(order)
+            except Rejected as rejection:
+                refused.update(dict.fromkeys(members.pop(order), rejection.why))
         accepted = np.ones(len(readings), dtype=np.int64)
         accepted[list(refused)] = 0
         row_of = np.cumsum(accepted) - 1
+
         parts: dict[tuple[str, ...], list[tuple[NDArray[np.int64], NDArray[np.float64]]]] = {}
-        for order, (members, flat) in found.items():
+        for order, indices in members.items():
             features, permutation = self._layout(order)
-            values = np.array(flat, dtype=np.float64).reshape(len(members), len(order))  # (K, F), None turns into NaN
+            same = readings if len(members) == 1 and not refused else [readings[index] for index in indices]
+            values = _matrix(same, len(order))
             if permutation is not None:
                 values = np.take(values, permutation, axis=1)
-            parts.setdefault(features, []).append((row_of[members], values))
-        return tuple(_block(features, same) for features, same in parts.items()), refused
+            parts.setdefault(features, []).append((row_of[indices], values))
+        return tuple(_block(features, alike) for features, alike in parts.items()), refused
 
     def _layout(self, order: tuple[str, ...]) -> Layout:
         known = self._known.get(order)
@@ -87,6 +89,12 @@ class Layouts:
             return features, None
         place = {name: index for index, name in enumerate(order)}
         return features, np.array([place[name] for name in features], dtype=np.intp)
+
+
+def _matrix(readings: Sequence[dict[str, float | None]], width: int) -> NDArray[np.float64]:
+    """(K, F) readings in the order of their keys; None turns into NaN."""
+    flat = list(chain.from_iterable(map(dict.values, readings)))
+    return np.array(flat, dtype=np.float64).reshape(len(readings), width)
 
 
 def _block(features: tuple[str, ...], parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]]) -> ValueBlock:

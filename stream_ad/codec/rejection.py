@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -16,26 +16,30 @@ if TYPE_CHECKING:
 _DETAIL_CHARACTERS = 500
 
 
-class Rejected(Exception):  # noqa: N818 - a verdict on one record, not an error of the program
+class Why(NamedTuple):
+    """Why a record goes to the dead letters."""
+
+    reason: str  # one of schemas.REASONS
+    detail: str  # what is wrong and where, for the person who reads the dead letters
+
+
+class Rejected(Exception):  # noqa: N818 - a word on one record, not an error of the program
     """One record is to go to the dead letters.
 
-    Args:
-        reason: One of ``schemas.REASONS``.
-        detail: What is wrong and where, for the person who reads the dead letters.
+    ``why`` is what to keep of it: the exception itself holds on to the frames it came through.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
+        self.why = Why(reason, detail)
 
 
-def dead_letters(raw: RawRecords, rejected: dict[int, Rejected]) -> list[OutRecord]:
+def dead_letters(raw: RawRecords, rejected: dict[int, Why]) -> list[OutRecord]:
     """The rejected records, by index into ``raw``, in offset order: key and value untouched, the rest in headers."""
     return [_dead_letter(raw, index, rejected[index]) for index in sorted(rejected)]
 
 
-def _dead_letter(raw: RawRecords, index: int, why: Rejected) -> OutRecord:
+def _dead_letter(raw: RawRecords, index: int, why: Why) -> OutRecord:
     headers = {
         "reason": why.reason,
         "detail": why.detail[:_DETAIL_CHARACTERS],
@@ -52,10 +56,10 @@ def _dead_letter(raw: RawRecords, index: int, why: Rejected) -> OutRecord:
 
 
 def check_bytes(value: bytes | None, max_bytes: int) -> bytes:
-    """The value, if it is neither missing nor too large nor anything but UTF-8.
+    """The value itself.
 
     Raises:
-        Rejected: It is.
+        Rejected: It is missing, empty, too large or not UTF-8.
     """
     if not value:
         raise Rejected("empty", "the record has no value" if value is None else "the value is empty")
