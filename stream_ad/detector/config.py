@@ -45,28 +45,28 @@ class LossConfig(Section):
         1.0, ge=0, description="Weight of labelled anomalies: lambda = alpha / odds of an anomaly; 0 ignores them."
     )
     amplify: bool = Field(False, description="Amplify the loss of normal events, -log(1 - loss) (LAMP).")
-    score_penalty: float = Field(
-        0.0, ge=0, description="Weight of the mean squared anomaly score of normal events."
-    )
+    score_penalty: float = Field(0.0, ge=0, description="Weight of the mean squared anomaly score of normal events.")
 
 
 class ImportanceConfig(Section):
     rule: Literal["counts", "ema", "off"] = Field(
         "counts",
-        description="Class importance from decayed counts with a floor, from the plain EMA of the false-negative rate, or none.",
+        description="Class importance: decayed counts with a floor, the plain EMA of the false-negative rate, or none.",
     )
     decay: Fraction = Field(0.999, description="Per label, of the counts (rule counts).")
     floor: float = Field(0.2, ge=0, le=1, description="Least importance of a mastered class (rule counts).")
     rate: Fraction = Field(0.01, description="Of the moving average (rule ema).")
-    max_classes: int = Field(
-        64, ge=2, description="Anomaly classes told apart; further ones share the class «other»."
-    )
+    max_classes: int = Field(64, ge=2, description="Anomaly classes told apart; further ones share the class «other».")
 
 
 class LearningConfig(Section):
     enabled: bool = Field(True, description="False freezes the model: it scores and learns nothing.")
     batch_events: int = Field(
-        32, ge=8, le=1024, multiple_of=8, description="Events of one learn batch; a model learns once per so many events."
+        32,
+        ge=8,
+        le=1024,
+        multiple_of=8,
+        description="Events of one learn batch; a model learns once per so many events.",
     )
     label_horizon_events: int = Field(
         1024, ge=1, description="Later events of its sensor that an event waits for a verdict."
@@ -76,6 +76,12 @@ class LearningConfig(Section):
     )
     warmup_events: int = Field(
         256, ge=64, description="First events of a sensor, learned at once; their scores say phase warm-up."
+    )
+    max_early_labels: int = Field(
+        10_000, ge=0, description="Labels of a shard kept for events that are not here yet; the oldest makes room."
+    )
+    max_intervals: int = Field(
+        10_000, ge=1, description="Intervals of a shard kept for events to come; the oldest makes room."
     )
     rate: float = Field(3e-3, gt=0, description="Learning rate (Adam).")
     replay_events: int = Field(512, ge=32, description="Recent normal events of a model kept for replay.")

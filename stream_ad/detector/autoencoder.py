@@ -1,0 +1,221 @@
+"""One stacked autoencoder: M models as one tensor; M = 1 is the plain case.
+
+d inputs -> max(16, d) -> d / 3 -> max(16, d) -> d, leaky ReLU, sigmoid at the end; Adam
+(D. P. Kingma, J. Ba, arXiv 1412.6980), each model with its own step count, so that the moments of
+a model that learns nothing rest.
+
+All sizes are multiples of 8, and so must be the number of rows handed in: then a row's result does
+not depend on what stands beside it, bit for bit (tests/detector/test_autoencoder.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stream_ad.detector.rng import uniform
+from stream_ad.detector.rows import derived_index
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SLOPE = 0.1
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+STEPS_TO_FULL = 20_000  # after so many, Adam's bias corrections are 1 in float32
+
+
+def _up(size: int, to: int = 8) -> int:
+    return -(-size // to) * to
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Where one layer stands in a model's flat parameters."""
+
+    inputs: int
+    outputs: int
+    start: int
+
+    @property
+    def bias(self) -> int:
+        return self.start + self.inputs * self.outputs
+
+    @property
+    def stop(self) -> int:
+        return self.bias + self.outputs
+
+    def of(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, P) -> weights (M, inputs, outputs), biases (M, 1, outputs); views."""
+        weight = flat[:, self.start : self.bias].view(-1, self.inputs, self.outputs)
+        return weight, flat[:, self.bias : self.stop].unsqueeze(1)
+
+
+class Autoencoder:
+    """A stack of models of one shape, on one device."""
+
+    def __init__(self, width: int, *, device: torch.device, rate: float) -> None:
+        hidden, code = max(16, width), _up(-(-width // 3))
+        sizes = [width, hidden, code, hidden, width]
+        self.layers: list[Layer] = []
+        at = 0
+        for inputs, outputs in pairwise(sizes):
+            self.layers.append(Layer(inputs, outputs, at))
+            at = self.layers[-1].stop
+        self.width, self.device, self.rate = width, device, rate
+        self.parameters = _up(at, 64)
+        self.size = 0
+        self.flat = self._empty(0)  # (M, P) weights and biases of each model
+        self.first = self._empty(0)  # (M, P) Adam's first moment
+        self.second = self._empty(0)  # (M, P) Adam's second moment
+        self.steps = torch.zeros((0, 1), dtype=torch.int64, device=device)  # (M, 1) steps taken
+        powers = np.arange(1, STEPS_TO_FULL + 1)
+        # Looked up, not computed per step: a vector unit's power function rounds by position.
+        self.correction1 = torch.tensor(1 - BETA1**powers, dtype=torch.float32, device=device)
+        self.correction2 = torch.tensor(1 - BETA2**powers, dtype=torch.float32, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (self.flat, self.first, self.second, self.steps))
+
+    def _empty(self, models: int) -> Tensor:
+        return torch.zeros((models, self.parameters), device=self.device)
+
+    def append(self, keys: NDArray[np.uint64]) -> None:
+        """Add one model per key; the key alone decides its initial weights (He uniform)."""
+        needed = self.size + len(keys)
+        if needed > len(self.flat):
+            capacity = max(needed, len(self.flat) * 3 // 2)
+            for name in ("flat", "first", "second", "steps"):
+                old = getattr(self, name)
+                new = torch.zeros((capacity, old.shape[1]), dtype=old.dtype, device=self.device)
+                new[: self.size] = old[: self.size]
+                setattr(self, name, new)
+        initial = np.zeros((len(keys), self.parameters), np.float32)
+        for layer in self.layers:
+            bound = (
+                math.sqrt(6 / ((1 + SLOPE**2) * layer.inputs))
+                if layer is not self.layers[-1]
+                else math.sqrt(3 / layer.inputs)
+            )
+            draws = uniform(keys, layer.start, layer.inputs * layer.outputs)
+            initial[:, layer.start : layer.bias] = (2 * draws - 1) * bound
+        fresh = slice(self.size, needed)
+        self.flat[fresh] = torch.from_numpy(initial).to(self.device)
+        self.first[fresh], self.second[fresh], self.steps[fresh] = 0, 0, 0
+        self.size = needed
+
+    def remove(self, model: int) -> None:
+        """Drop a model; the last one takes its place."""
+        last = self.size - 1
+        for array in (self.flat, self.first, self.second, self.steps):
+            array[model] = array[last].clone()
+        self.size = last
+
+    def embed(self, other: Autoencoder, model: int, *, features: int, positions: NDArray[np.int64], among: int) -> None:
+        """Make the last model do on some features what a model of a narrower stack does on its own.
+
+        Args:
+            features: Features of the other stack.
+            positions: (features,) where they stand among this one's.
+            among: Features of this stack.
+        """
+        inner = torch.from_numpy(derived_index(among)[:, positions].ravel()).to(self.device)
+        outer = torch.from_numpy(derived_index(features).ravel()).to(self.device)
+        for number, (new, old) in enumerate(zip(self.layers, other.layers, strict=True)):
+            weight, bias = new.of(self.flat[self.size - 1 : self.size])
+            old_weight, old_bias = old.of(other.flat[model : model + 1])
+            ins = inner if number == 0 else torch.arange(old.inputs, device=self.device)
+            old_ins = outer if number == 0 else ins
+            outs = inner if number == len(self.layers) - 1 else torch.arange(old.outputs, device=self.device)
+            old_outs = outer if number == len(self.layers) - 1 else outs
+            weight[0][:, outs] = 0  # what is new must not disturb what was learned
+            weight[0][ins[:, None], outs] = old_weight[0][old_ins[:, None], old_outs]
+            bias[0, 0, outs] = old_bias[0, 0, old_outs]
+
+    def forward(self, flat: Tensor, x: Tensor) -> list[Tensor]:
+        """Activations of every layer, the input first and the reconstruction last.
+
+        Args:
+            flat: (M, P) parameters, one row per model.
+            x: (M, R, d) with R a multiple of 8.
+        """
+        states = [x]
+        for layer in self.layers[:-1]:
+            weight, bias = layer.of(flat)
+            states.append(F.leaky_relu_(torch.baddbmm(bias, states[-1], weight), SLOPE))  # (M, R, hidden)
+        weight, bias = self.layers[-1].of(flat)
+        states.append(torch.sigmoid_(torch.baddbmm(bias, states[-1], weight)))  # (M, R, d)
+        return states
+
+    def backward(self, flat: Tensor, states: list[Tensor], slope: Tensor) -> Tensor:
+        """(M, P) gradient of a loss, given its slope with respect to the reconstruction (M, R, d).
+
+        Written out because recording these few operations costs autograd more than computing them;
+        a test holds it to autograd.
+        """
+        gradient = torch.zeros_like(flat)
+        delta = slope * states[-1] * (1 - states[-1])
+        for number in range(len(self.layers) - 1, -1, -1):
+            layer = self.layers[number]
+            weight, _ = layer.of(flat)
+            into, bias = layer.of(gradient)
+            into.copy_(torch.bmm(states[number].transpose(1, 2), delta))
+            bias.copy_(delta.sum(1, keepdim=True))
+            if number:
+                delta = torch.bmm(delta, weight.transpose(1, 2))
+                delta = torch.where(states[number] > 0, delta, SLOPE * delta)
+        return gradient
+
+    def models(self, which: NDArray[np.int64]) -> Tensor:
+        """(len(which), P) parameters; the stack itself, uncopied, when all are asked for in order."""
+        if self._all(which):
+            return self.flat[: self.size]
+        return self.flat[torch.from_numpy(which).to(self.device)]
+
+    def _all(self, which: NDArray[np.int64]) -> bool:
+        return len(which) == self.size and bool((which == np.arange(self.size)).all())
+
+    def step(self, which: NDArray[np.int64], gradient: Tensor) -> None:
+        """One step of Adam on some models.
+
+        Args:
+            which: (A,) different models.
+            gradient: (A, P).
+        """
+        if self._all(which):
+            own: slice | Tensor = slice(0, self.size)
+        else:
+            own = torch.from_numpy(which).to(self.device)
+        steps, first, second = self.steps[own] + 1, self.first[own], self.second[own]  # copies, unless all
+        first.mul_(BETA1).add_(gradient, alpha=1 - BETA1)
+        second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        at = steps.clamp_max(STEPS_TO_FULL) - 1
+        root = (second / self.correction2[at]).sqrt_().add_(EPSILON)
+        flat = self.flat[own]
+        flat.sub_((self.rate * first / self.correction1[at]).div_(root))
+        self.steps[own] = steps
+        if not isinstance(own, slice):
+            self.first[own], self.second[own], self.flat[own] = first, second, flat
+
+    def state(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Copies of all parameters and moments, by name, for a snapshot."""
+        arrays = {"flat": self.flat, "first": self.first, "second": self.second, "steps": self.steps}
+        return {prefix + name: array[: self.size].cpu().numpy().copy() for name, array in arrays.items()}
+
+    def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take over what ``state`` gave; raises ValueError when a shape differs."""
+        for name in ("flat", "first", "second", "steps"):
+            array = arrays.get(prefix + name)
+            width, kind = (1, np.int64) if name == "steps" else (self.parameters, np.float32)
+            if array is None or array.ndim != 2 or array.shape[1] != width or array.dtype != kind:
+                found = None if array is None else f"{array.dtype}{array.shape}"
+                raise ValueError(f"{prefix}{name}: expected {kind.__name__}[n, {width}], found {found}")
+            setattr(self, name, torch.from_numpy(array.copy()).to(self.device))
+        self.size = len(self.flat)

@@ -1,0 +1,80 @@
+"""Change detection on the score stream, with river's ADWIN (A. Bifet, R. Gavaldà, SDM 2007).
+
+ADWIN is fed one value per learn batch, the mean rank of the batch's scores among the sensor's
+calibration scores: ranks, because raw scores have heavy tails. A detector's state is the list of
+the values it was fed, so that nothing of river is ever pickled: rebuilding it from the list gives
+the same detector. When the list is full it is cut to its later half and the detector rebuilt, at
+the same place in every run.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stream_ad.detector.rows import Column, Rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HISTORY = 256
+
+
+class Drift(Rows):
+    """One ADWIN per sensor."""
+
+    history: NDArray[np.float32]  # (S, 256) values fed since the detector was built
+    length: NDArray[np.int64]  # (S,)
+
+    def __init__(self, features: int, *, delta: float) -> None:
+        super().__init__(features, {"history": Column((HISTORY,), np.float32), "length": Column((), np.int64)})
+        self.delta = delta
+        self._detectors: dict[int, Any] = {}
+
+    def _detector(self, row: int) -> Any:
+        detector = self._detectors.get(row)
+        if detector is None:
+            drift: Any = import_module("river.drift")  # takes a second to import, and only drift needs it
+            detector = drift.ADWIN(delta=self.delta, clock=1, min_window_length=5, grace_period=10)
+            for value in self.history[row, : self.length[row]].tolist():
+                detector.update(value)
+            self._detectors[row] = detector
+        return detector
+
+    def update(self, rows: NDArray[np.int64], values: NDArray[np.float64]) -> int:
+        """Feed one value per sensor; returns how many sensors have just changed.
+
+        Args:
+            rows: (A,) different sensors.
+            values: (A,) between 0 and 1; NaN feeds nothing.
+        """
+        changed = 0
+        for row, value in zip(rows.tolist(), values.astype(np.float32).tolist(), strict=True):
+            if value != value:  # noqa: PLR0124 - NaN
+                continue
+            detector = self._detector(row)
+            if self.length[row] == HISTORY:
+                half = HISTORY // 2
+                self.history[row, :half] = self.history[row, half:]
+                self.length[row] = half
+                del self._detectors[row]
+                detector = self._detector(row)
+            self.history[row, self.length[row]] = value
+            self.length[row] += 1
+            detector.update(value)
+            if detector.drift_detected:
+                changed += 1
+                self.length[row] = 0
+                del self._detectors[row]
+        return changed
+
+    def remove(self, row: int) -> None:
+        """Drop a sensor; the last one takes its place."""
+        last = self.size - 1
+        self._detectors.pop(row, None)
+        moved = self._detectors.pop(last, None)
+        if moved is not None and last != row:
+            self._detectors[row] = moved
+        super().remove(row)

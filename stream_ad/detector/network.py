@@ -1,0 +1,295 @@
+"""The autoencoder as the detector uses it: rebuilds scaled inputs, learns guided batches, replays normals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from stream_ad.detector import losses
+from stream_ad.detector.autoencoder import Autoencoder
+from stream_ad.detector.replay import Replay
+from stream_ad.detector.rows import derived_size
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from stream_ad.detector.config import DetectorOptions
+    from stream_ad.detector.context import Context
+    from stream_ad.detector.scaler import Scaler
+    from stream_ad.detector.scoring import Scoring
+
+MOST_LAMBDA = 100.0
+ROW_UNIT = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sensors:
+    """What the sensors of a detector know of their inputs."""
+
+    context: Context
+    scaler: Scaler
+    scoring: Scoring
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """(A, B) events as the loss sees them."""
+
+    scaled: NDArray[np.float32]  # (A, B, d) NaN where missing, not clipped
+    inputs: Tensor  # (A, B, d) clipped to [0, 1]
+    weights: Tensor  # (A, B, d) of the inputs, 0 where missing
+    variance: Tensor  # (A, 1 or B, d)
+
+    def take(self, some: NDArray[np.int64]) -> _Batch:
+        if len(some) == len(self.scaled):
+            return self
+        index = torch.from_numpy(some).to(self.inputs.device)
+        return _Batch(self.scaled[some], self.inputs[index], self.weights[index], self.variance[index])
+
+
+class Network:
+    """Models (one per sensor, or one shared by all), their optimiser and their replay."""
+
+    def __init__(self, features: int, options: DetectorOptions, device: torch.device) -> None:
+        learning = options.learning
+        self.features, self.width, self.device = features, derived_size(features), device
+        self.shared = options.detector.models == "shared"
+        self.batch, self.loss = learning.batch_events, learning.loss
+        self.stack = Autoencoder(self.width, device=device, rate=learning.rate)
+        self.replay = Replay(features, capacity=learning.replay_events)
+
+    @property
+    def size(self) -> int:
+        return self.stack.size
+
+    @property
+    def nbytes(self) -> int:
+        return self.replay.nbytes + self.stack.nbytes
+
+    def append(self, key: int) -> None:
+        """Add a model."""
+        self.stack.append(np.array([key], np.uint64))
+        self.replay.append(1)
+        self.replay.key[self.size - 1] = key
+
+    def embed(self, other: Network, model: int, *, positions: NDArray[np.int64]) -> None:
+        """Let the last model go on from a model of fewer features (see Autoencoder.embed)."""
+        self.stack.embed(other.stack, model, features=other.features, positions=positions, among=self.features)
+        self.replay.copy_row(other.replay, model, positions=positions)
+        self.replay.sensor[self.size - 1] = self.size - 1
+
+    def remove_sensor(self, row: int, last: int) -> None:
+        """A sensor left and the last one took its row."""
+        if not self.shared:
+            self.stack.remove(row)
+            self.replay.remove(row)
+        self.replay.forget_sensor(row, last)
+
+    def state(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Models, moments and replay, by name."""
+        return {**self.stack.state(prefix + "model."), **self.replay.state(prefix + "replay.")}
+
+    def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take over what ``state`` gave; ValueError when it does not fit."""
+        self.stack.load(prefix + "model.", arrays)
+        self.replay.load(prefix + "replay.", arrays)
+        if self.stack.size != self.replay.size:
+            raise ValueError(f"{prefix}*: {self.stack.size} models, {self.replay.size} replay rings")
+
+    def rebuild(
+        self, models: NDArray[np.int64], scaled: NDArray[np.float32], at: tuple[Any, Any]
+    ) -> NDArray[np.float32]:
+        """(A, T, d) reconstructions of scaled inputs.
+
+        Args:
+            models: (A,) model of each sensor.
+            scaled: (A, T, d), NaN where missing.
+            at: Steps and sensors of the real events in it; the rest is padding.
+        """
+        sensors, steps, width = scaled.shape
+        if self.shared:  # one model: the events of all sensors are its rows
+            rows = -(-len(at[0]) // ROW_UNIT) * ROW_UNIT
+            grid = np.full((1, rows, width), 0.5, np.float32)
+            grid[0, : len(at[0])] = _presentable(scaled[at[1], at[0]])
+            models = models[:1]
+        else:
+            rows = -(-steps // ROW_UNIT) * ROW_UNIT
+            grid = np.full((sensors, rows, width), 0.5, np.float32)
+            grid[:, :steps] = _presentable(scaled)
+        states = self.stack.forward(self.stack.models(models), self._tensor(grid))
+        out: NDArray[np.float32] = states[-1].cpu().numpy()
+        if not self.shared:
+            return out[:, :steps]
+        rebuilt = np.full(scaled.shape, 0.5, np.float32)
+        rebuilt[at[1], at[0]] = out[0, : len(at[0])]
+        return rebuilt
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        """The array on the device, as float32; pinned on the way to a GPU, so that the copy does not wait."""
+        tensor = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor
+
+    def learn(
+        self,
+        rows: NDArray[np.int64],
+        derived: NDArray[np.float32],
+        normal: NDArray[np.bool_],
+        anomalous: NDArray[np.bool_],
+        class_weight: NDArray[np.float64],
+        statistics: NDArray[np.bool_],
+        own: Sensors,
+    ) -> list[float]:
+        """Two steps per batch: one on what is new, one on replayed normals. Returns the loss of each model.
+
+        Args:
+            rows: (A,) different sensors.
+            derived: (A, B, d) their matured events.
+            normal: (A, B) taken as normal.
+            anomalous: (A, B) labelled anomalies.
+            class_weight: (A, B) importance of each event's class.
+            statistics: (A, B) events that move the error variances, before the model learns them.
+            own: What the sensors know of their inputs.
+        """
+        used = normal | anomalous
+        sensors = np.broadcast_to(rows[:, None], used.shape)
+        models = rows
+        if self.shared:  # the events of all sensors are rows of one batch
+            which = np.nonzero(used)
+            sensors, derived, normal, anomalous, class_weight = (
+                _gather(array, which, self.batch) for array in (sensors, derived, normal, anomalous, class_weight)
+            )
+            models = np.zeros(1, np.int64)
+        new = self._batch(sensors, derived, own)
+        states = self.stack.forward(self.stack.models(models), new.inputs)
+        error = new.scaled - states[-1].cpu().numpy()  # (A, B, d)
+        if self.shared:
+            grid = np.full((*used.shape, self.width), np.nan, np.float32)
+            grid[which] = error[0, : len(which[0])]
+            error = grid
+        own.scoring.update(rows, error, statistics.astype(np.float64))
+        self.replay.push(models, derived, sensors, normal)
+
+        few: NDArray[np.bool_] = (normal.sum(axis=1) < self.batch // 2) & (self.replay.count[models] > 0)
+        guided = anomalous.any(axis=1) & (self.loss.alpha > 0)
+        idle = ~normal.any(axis=1) & ~guided  # the moments of a model that has nothing to learn rest
+        found = np.zeros(len(models))
+        plain = ~idle & ~few & ~guided
+        for chosen in (plain, ~idle & few & ~guided, guided & ~few, guided & few):
+            some = np.flatnonzero(chosen)
+            if not len(some):
+                continue
+            base, weight = new.take(some), np.where(normal[some], class_weight[some], 0.0)
+            if few[some[0]]:
+                base, weight = self._replayed(models[some], own), np.ones((len(some), self.batch))
+            wrong = (new.take(some), np.where(anomalous[some], class_weight[some], 0.0)) if guided[some[0]] else None
+            # Where every model takes the plain step, what the errors were taken from serves again.
+            ready = states if plain.all() else None
+            found[some] = self._descend(models[some], base, weight, states=ready, guided=wrong)
+        self.replay.anomalies[models] += anomalous.sum(axis=1)
+        busy = models[~idle & (self.replay.count[models] > 0)]
+        if len(busy):
+            self._descend(busy, self._replayed(busy, own), np.ones((len(busy), self.batch)))
+        losses_taken: list[float] = found[~idle].tolist()
+        return losses_taken
+
+    def _batch(self, sensors: NDArray[np.int64], derived: NDArray[np.float32], own: Sensors) -> _Batch:
+        """Everything the loss needs to know of (A, B) events."""
+        if self.shared:
+            flat = sensors.ravel()
+            scaled = own.scaler.scale(flat, derived.reshape(len(flat), -1)).reshape(derived.shape)
+            weights = own.context.weights(flat).reshape(derived.shape)
+            variance = own.scoring.variance[flat].reshape(derived.shape)
+        else:
+            scaled = own.scaler.scale(sensors[:, 0], derived)
+            weights = own.context.weights(sensors[:, 0])[:, None]
+            variance = own.scoring.variance[sensors[:, 0]][:, None]
+        return _Batch(
+            scaled,
+            self._tensor(_presentable(scaled)),
+            self._tensor(weights * ~np.isnan(scaled)),
+            self._tensor(variance),
+        )
+
+    def _replayed(self, models: NDArray[np.int64], own: Sensors) -> _Batch:
+        derived, sensors = self.replay.draw(models, self.batch)
+        if not self.shared:
+            sensors = np.broadcast_to(models[:, None], sensors.shape)
+        return self._batch(sensors, derived, own)
+
+    def _descend(
+        self,
+        models: NDArray[np.int64],
+        base: _Batch,
+        weight: NDArray[np.float64],
+        *,
+        states: list[Tensor] | None = None,
+        guided: tuple[_Batch, NDArray[np.float64]] | None = None,
+    ) -> NDArray[np.float64]:
+        """One step on (A, B) normal events and, if given, labelled anomalies; returns (A,) losses."""
+        normal_weight = self._tensor(weight)
+        flat = self.stack.models(models)
+        inputs, mask, variance = base.inputs, base.weights, base.variance
+        event_weight = normal_weight
+        if guided is not None:
+            wrong, wrong_weight = guided[0], self._tensor(guided[1])
+            inputs = torch.cat([inputs, wrong.inputs], dim=1)  # (A, 2B, d)
+            mask = torch.cat([mask, wrong.weights], dim=1)
+            event_weight = torch.cat([normal_weight, wrong_weight], dim=1)
+        if states is None:
+            states = self.stack.forward(flat, inputs)
+        rebuilt = states[-1].detach().requires_grad_()
+        squares = (inputs - rebuilt) ** 2
+        own_squares = squares[:, : self.batch]
+        normal_loss = losses.per_event(
+            losses.amplify(own_squares) if self.loss.amplify else own_squares, mask[:, : self.batch]
+        )
+        if guided is None:
+            loss = losses.guided_loss(normal_loss, normal_loss, torch.zeros_like(normal_weight), normal_weight, 1.0)
+        else:
+            anomalous = torch.cat([torch.zeros_like(normal_weight), torch.ones_like(wrong_weight)], dim=1)
+            apart = losses.per_event(self._apart(wrong, rebuilt[:, self.batch :]), wrong.weights)
+            padding = torch.zeros_like(apart)
+            lam = self._tensor(self._lambda(models, guided[1]))[:, None]
+            loss = losses.guided_loss(
+                torch.cat([normal_loss, padding], 1), torch.cat([padding, apart], 1), anomalous, event_weight, lam
+            ) * losses.guided_scale(anomalous, event_weight, lam)
+        if self.loss.score_penalty:
+            scores = losses.per_event(own_squares / variance, mask[:, : self.batch])
+            loss = loss + self.loss.score_penalty * losses.score_penalty(scores, (normal_weight > 0).float())
+        (slope,) = torch.autograd.grad(loss.sum(), rebuilt)
+        self.stack.step(models, self.stack.backward(flat, states, slope))
+        result: NDArray[np.float64] = loss.detach().cpu().numpy().astype(np.float64)
+        return result
+
+    def _apart(self, wrong: _Batch, rebuilt: Tensor) -> Tensor:
+        """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
+        if self.loss.guide == "away":
+            reach = self._tensor(np.nan_to_num(wrong.scaled, nan=0.5))
+            target, inputs = losses.guide_away(reach, rebuilt, wrong.variance)
+            return (target - rebuilt) ** 2 * inputs
+        return (losses.guide(wrong.inputs, self.loss.guide) - rebuilt) ** 2
+
+    def _lambda(self, models: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(A,) alpha divided by the odds of an anomaly so far, those of this batch included."""
+        anomalies = self.replay.anomalies[models] + (weight > 0).sum(axis=1)
+        odds = anomalies / np.maximum(self.replay.normals[models], 1)
+        return self.loss.alpha * np.minimum(1 / odds, MOST_LAMBDA)
+
+
+def _presentable(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the network is shown: clipped to [0, 1], the middle where missing."""
+    return np.clip(np.nan_to_num(scaled, nan=0.5), 0.0, 1.0)
+
+
+def _gather(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], rows: int) -> NDArray[Any]:
+    """(1, rows, …) the chosen elements, filled up with zeros."""
+    chosen = array[which]
+    out = np.zeros((1, rows, *chosen.shape[1:]), chosen.dtype)
+    out[0, : len(chosen)] = chosen
+    return out

@@ -1,0 +1,140 @@
+"""The error level that gives the wanted false-alarm rate, and the level below which unlabelled events are learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.detector.rows import Column, Rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TAIL_SHARE = 0.1  # the exponential tail starts at the 90 % point
+EXPECTED_EXCEEDANCES = 5  # with fewer, the tail is used in the place of the empirical quantile
+LABELLED_ENOUGH = 100
+GATE_LABELLED = 300
+GATE_QUANTILE = 0.9
+UNLABELLED_GATE_RATE = 0.02
+UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores up to 4 x threshold still calibrate it
+LADDER = 16
+FIRST_EVENTS = 32  # calibration scores, below which no alarm is raised
+
+
+def level(sorted_scores: NDArray[np.float64], count: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
+    """The score that a share ``rate`` of normal events exceeds, row by row.
+
+    The empirical quantile where at least five exceedances are expected; beyond, an exponential
+    tail above the 90 % point. (Scores are logarithms of errors, so an exponential tail here is a
+    power law of the errors, the heavy case of peaks over threshold; A. Siffer et al., KDD 2017.)
+
+    Args:
+        sorted_scores: (A, W) ascending, unused places +inf at the end.
+        count: (A,) used places.
+        rate: Between 0 and .5.
+
+    Returns:
+        (A,) +inf where nothing is known.
+    """
+    rows = np.arange(len(count))
+    width = sorted_scores.shape[1]
+
+    def at(share: float) -> NDArray[np.float64]:
+        place = np.clip(np.ceil((1 - share) * count).astype(np.int64) - 1, 0, width - 1)
+        return sorted_scores[rows, place]
+
+    empirical = at(rate)
+    if rate >= TAIL_SHARE:
+        return np.where(count > 0, empirical, np.inf)
+    base = at(TAIL_SHARE)
+    finite = np.isfinite(sorted_scores)
+    over = finite & (sorted_scores > base[:, None])
+    excess = np.where(over, sorted_scores, 0.0) - np.where(over, base[:, None], 0.0)
+    scale = excess.sum(axis=1) / np.maximum(over.sum(axis=1), 1)
+    tail = base + np.maximum(scale, 1e-3) * np.log(TAIL_SHARE / rate)
+    chosen = np.where(count * rate >= EXPECTED_EXCEEDANCES, empirical, tail)
+    return np.where(count > 0, chosen, np.inf)
+
+
+class Threshold(Rows):
+    """Calibration per sensor, from scores stored when they were made.
+
+    Labelled normals alone once there are enough of them; before, also unlabelled events that were
+    not far above the threshold (those just above belong to the tail that is to be measured: to
+    leave them out would lower the threshold for ever).
+    """
+
+    labelled: NDArray[np.float64]  # (S, W) ring of log scores of labelled normals
+    labelled_count: NDArray[np.int64]  # (S,)
+    unlabelled: NDArray[np.float64]  # (S, W) ring of log scores of unlabelled events
+    unlabelled_count: NDArray[np.int64]  # (S,)
+    log_level: NDArray[np.float64]  # (S,) the threshold in force, +inf before there is one
+    gate_level: NDArray[np.float64]  # (S,) unlabelled events at or below are learned
+    ladder: NDArray[np.float64]  # (S, 16) evenly spaced quantiles of the calibration scores
+
+    def __init__(self, features: int, *, window: int, rate: float) -> None:
+        ring = Column((window,), np.float64, np.inf)
+        zero, infinite = Column((), np.int64), Column((), np.float64, np.inf)
+        columns = {
+            "labelled": ring,
+            "labelled_count": zero,
+            "unlabelled": ring,
+            "unlabelled_count": zero,
+            "log_level": infinite,
+            "gate_level": infinite,
+            "ladder": Column((LADDER,), np.float64, np.inf),
+        }
+        super().__init__(features, columns)
+        self.window, self.rate = window, rate
+
+    def update(
+        self,
+        rows: NDArray[np.int64],
+        scores: NDArray[np.float64],
+        labelled: NDArray[np.bool_],
+        unlabelled: NDArray[np.bool_],
+    ) -> None:
+        """Take one batch of matured events in and set the levels anew.
+
+        Args:
+            rows: (A,) different sensors.
+            scores: (A, B) log scores as they were made.
+            labelled: (A, B) events labelled normal.
+            unlabelled: (A, B) events without a verdict that may calibrate.
+        """
+        near = scores <= (self.log_level[rows] + UNLABELLED_BAND)[:, None]
+        self._push("labelled", rows, scores, labelled)
+        self._push("unlabelled", rows, scores, unlabelled & near)
+        self.refresh(rows)
+
+    def _push(self, ring: str, rows: NDArray[np.int64], scores: NDArray[np.float64], used: NDArray[np.bool_]) -> None:
+        count = getattr(self, f"{ring}_count")
+        which, place = np.nonzero(used)
+        slot = (count[rows][which] + (np.cumsum(used, axis=1) - 1)[which, place]) % self.window
+        getattr(self, ring)[rows[which], slot] = scores[which, place]
+        count[rows] += used.sum(axis=1)
+
+    def refresh(self, rows: NDArray[np.int64]) -> None:
+        """Set the levels of some sensors from their rings."""
+        number = self.labelled_count[rows]
+        enough = number >= LABELLED_ENOUGH
+        both = np.where(enough[:, None], np.inf, self.unlabelled[rows])
+        pool = np.sort(np.concatenate([self.labelled[rows], both], axis=1), axis=1)
+        count = np.isfinite(pool).sum(axis=1)
+        log_level = level(pool, count, self.rate)
+        self.log_level[rows] = np.where(count >= FIRST_EVENTS, log_level, np.inf)
+        rungs = ((np.arange(LADDER) + 0.5) / LADDER * count[:, None]).astype(np.int64)
+        self.ladder[rows] = np.take_along_axis(pool, rungs, axis=1)
+        gate = level(pool, count, UNLABELLED_GATE_RATE)
+        recent = (number[:, None] - 1 - np.arange(min(GATE_LABELLED, self.window))) % self.window
+        last = np.take_along_axis(self.labelled[rows], recent, axis=1)
+        used = np.minimum(number, last.shape[1])
+        last = np.sort(np.where(np.arange(last.shape[1]) < used[:, None], last, np.inf), axis=1)
+        self.gate_level[rows] = np.where(enough, level(last, used, 1 - GATE_QUANTILE), gate)
+
+    def rank(self, rows: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(A,) mean rank, 0 to 1, of (A, B) scores among the calibration scores; NaN without any."""
+        ladder = self.ladder[rows]
+        rank = (scores[:, :, None] > ladder[:, None]).mean(axis=(1, 2))
+        return np.where(np.isfinite(ladder[:, 0]), rank, np.nan)

@@ -1,0 +1,246 @@
+"""One step of a shard at work: rounds of scoring up to the next learn point, labels, learning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.columns import Contribution
+from stream_ad.hashing import hash_ids
+from stream_ad.verdicts import Target, Verdicts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stream_ad.columns import Events, Labels
+    from stream_ad.detector.detector import Arrived, Detector
+    from stream_ad.sensors import Sensors
+
+COUNTERS = (
+    "events",
+    "anomalies",
+    "late_events",
+    "learned_normal",
+    "learned_anomaly",
+    "dropped_gate",
+    "dropped_overflow",
+    "learn_steps",
+    "drift",
+    "sensors_evicted",
+    "features_refused",
+    "intervals_evicted",
+    "early_labels_evicted",
+)
+
+
+class Run:
+    """Scores, counts and contributions gather here while a step goes through its records."""
+
+    def __init__(self, sensors: Sensors, verdicts: Verdicts, events: Events, labels: Labels) -> None:
+        self.sensors, self.verdicts, self.events, self.labels = sensors, verdicts, events, labels
+        self.hashes = hash_ids(events.event_ids)
+        self.block = np.zeros(len(events), np.int64)  # (N,) which block an event's values stand in
+        self.block_row = np.zeros(len(events), np.int64)  # (N,) and in which row of it
+        for number, block in enumerate(events.blocks):
+            self.block[block.rows] = number
+            self.block_row[block.rows] = np.arange(len(block.rows))
+        self.block_list = self.block.tolist()
+        self.score = np.zeros(len(events))
+        self.live = np.zeros(len(events), np.bool_)
+        self.contributions: dict[int, tuple[Contribution, ...]] = {}
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self.losses: list[float] = []
+        self.delays: list[float] = []
+        self.verdict = [verdicts.class_of(name) for name in labels.names]
+        self.label_hashes = hash_ids([event_id or "" for event_id in labels.event_ids])
+        verdicts.outcomes.clear()
+        self.verdicts.counts = self.counts
+
+    def segment(
+        self, rows: range, labels: range, event_records: NDArray[np.int64], label_records: NDArray[np.int64]
+    ) -> None:
+        """Process the events and labels between two settlements.
+
+        Args:
+            rows: Events.
+            labels: Labels.
+            event_records: (N,) number of each event of the step among the shard's records.
+            label_records: (K,) that of each label.
+        """
+        start, first_label = rows.start, labels.start
+        while start < rows.stop or first_label < labels.stop:
+            numbers, stop = self._admit(start, rows.stop)
+            last_label = labels.stop
+            if stop < rows.stop:  # a sensor widens or makes room there: what comes before it goes first
+                last_label = int(np.searchsorted(label_records, event_records[stop]))
+            here = np.arange(first_label, last_label)
+            self._process(np.arange(start, stop), numbers, here, event_records[start:stop], label_records[here])
+            start, first_label = stop, last_label
+
+    def _admit(self, start: int, stop: int) -> tuple[NDArray[np.int64], int]:
+        """Sensor numbers of the events from ``start`` up to the first whose arrival moves a sensor's state."""
+        sensors, ids, blocks = self.sensors, self.events.sensor_ids, self.block_list
+        numbers: list[int] = []
+        fitting: set[tuple[int, int]] = set()
+        for i in range(start, stop):
+            number = sensors.numbers.get(ids[i])
+            features = self.events.blocks[blocks[i]].features
+            if number is None:
+                if sensors.full:
+                    if i > start:
+                        return np.array(numbers, np.int64), i
+                    self.counts["sensors_evicted"] += 1
+                number = sensors.admit(ids[i], features)
+            if (number, blocks[i]) not in fitting:
+                if (sensors.fit(int(sensors.group[number]), features) < 0).any():
+                    if i > start:
+                        return np.array(numbers, np.int64), i
+                    if not sensors.widen(number, features):
+                        self.counts["features_refused"] += 1
+                fitting.add((number, blocks[i]))
+            numbers.append(number)
+        return np.array(numbers, np.int64), stop
+
+    def _process(
+        self,
+        rows: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        event_records: NDArray[np.int64],
+        label_records: NDArray[np.int64],
+    ) -> None:
+        """Events and labels between which no sensor moves, feature set by feature set."""
+        self.sensors.last_seen[numbers] = event_records
+        known = np.array([self.sensors.numbers.get(self.labels.sensor_ids[j], -1) for j in labels.tolist()], np.int64)
+        group = self.sensors.group[numbers]
+        label_group = np.where(known >= 0, self.sensors.group[known] if len(self.sensors.group) else -1, -1)
+        for number in np.union1d(group, label_group).tolist():
+            mine, of_group = np.flatnonzero(group == number), np.flatnonzero(label_group == number)
+            if number < 0:
+                for j in of_group.tolist():
+                    self._apply(int(labels[j]), int(label_records[j]), None, -1)
+                continue
+            self._rounds(
+                number,
+                rows[mine],
+                self.sensors.row[numbers[mine]],
+                event_records[mine],
+                labels[of_group],
+                self.sensors.row[known[of_group]],
+                label_records[of_group],
+            )
+
+    def _rounds(
+        self,
+        group: int,
+        events: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        records: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        label_rows: NDArray[np.int64],
+        label_records: NDArray[np.int64],
+    ) -> None:
+        """Score up to the next learn point of every model, join the labels that came before it, learn; again."""
+        detector = self.sensors.detectors[group]
+        batch = detector.batch
+        models, label_models = (
+            (np.zeros_like(rows), np.zeros_like(label_rows)) if detector.shared else (rows, label_rows)
+        )
+        # Both by model, then by record: an event's place in its model's run is its model's events before it.
+        by_model = np.lexsort((records, models))
+        begin = np.searchsorted(models[by_model], models)
+        nth = np.empty(len(rows), np.int64)
+        nth[by_model] = np.arange(len(rows))
+        nth -= begin
+        round_of = (batch - detector.until_learning(rows) + nth) // batch
+        scale = int(max(records.max(initial=0), label_records.max(initial=0))) + 1
+        keys = models[by_model] * scale + records[by_model]
+        before = np.searchsorted(keys, label_models * scale + label_records) - np.searchsorted(
+            models[by_model], label_models
+        )
+        label_round = (batch - detector.until_learning(label_rows) + before) // batch
+        values = self._values(group, events)
+        last = max(round_of.max(initial=0), label_round.max(initial=0))
+        for number in range(int(last) + 1):
+            mine, joined = np.flatnonzero(round_of == number), np.flatnonzero(label_round == number)
+            if len(mine):
+                self._score(group, events[mine], rows[mine], values[mine], records[mine])
+            if len(joined):
+                self._join(detector, labels[joined], label_rows[joined], label_records[joined])
+            due = detector.due()
+            if len(due):
+                learned = detector.learn(due, self.verdicts.weights)
+                self.counts["learned_normal"] += learned.normal
+                self.counts["learned_anomaly"] += learned.anomaly
+                self.counts["dropped_gate"] += learned.dropped
+                self.counts["drift"] += learned.drift
+                self.counts["learn_steps"] += len(learned.losses)
+                self.losses += learned.losses
+
+    def _values(self, group: int, events: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(E, F) readings in the order of the detector's features, NaN where an event has none."""
+        out = np.full((len(events), len(self.sensors.features[group])), np.nan)
+        blocks = self.block[events]
+        for number in np.unique(blocks).tolist():
+            block = self.events.blocks[number]
+            some = np.flatnonzero(blocks == number)
+            positions = self.sensors.fit(group, block.features)
+            kept = positions >= 0
+            out[some[:, None], positions[kept]] = block.values[self.block_row[events[some]]][:, kept]
+        return out
+
+    def _score(
+        self,
+        group: int,
+        events: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        values: NDArray[np.float64],
+        records: NDArray[np.int64],
+    ) -> None:
+        detector = self.sensors.detectors[group]
+        times = self.events.times_ns[events]
+        self.counts["late_events"] += int((times < detector.pending.newest_time[rows]).sum())
+        arrived = detector.arrive(rows, values, times=times, ids=self.hashes[events], order=records)
+        self.score[events], self.live[events] = arrived.score, arrived.live
+        self.counts["dropped_overflow"] += arrived.lost
+        if len(arrived.blamed_rows):
+            self._explain(group, events, values, arrived)
+        verdicts, ids = self.verdicts, self.events.sensor_ids
+        if verdicts.early or verdicts.intervals:
+            for k, i in enumerate(events.tolist()):
+                if verdicts.expects(ids[i]):
+                    target = Target(detector.pending, int(rows[k]))
+                    verdicts.on_arrival(int(records[k]), ids[i], target, int(arrived.places[k]), int(self.hashes[i]))
+
+    def _explain(self, group: int, events: NDArray[np.int64], values: NDArray[np.float64], arrived: Arrived) -> None:
+        """Name the features behind the anomalies."""
+        names = self.sensors.features[group]
+        actual = np.take_along_axis(values[arrived.blamed_rows], arrived.blamed, axis=1)
+        columns = arrived.blamed.tolist(), actual.tolist(), arrived.expected.tolist(), arrived.shares.tolist()
+        for i, *parts in zip(events[arrived.blamed_rows].tolist(), *columns, strict=True):
+            self.contributions[i] = tuple(
+                Contribution(names[feature], value, expected, share)
+                for feature, value, expected, share in zip(*parts, strict=True)
+                if share > 0
+            )
+
+    def _join(
+        self, detector: Detector, labels: NDArray[np.int64], rows: NDArray[np.int64], records: NDArray[np.int64]
+    ) -> None:
+        """Apply labels of known sensors, in their order."""
+        places = detector.pending.find(rows, self.label_hashes[labels])
+        for k, j in enumerate(labels.tolist()):
+            self._apply(j, int(records[k]), Target(detector.pending, int(rows[k])), int(places[k]))
+
+    def _apply(self, j: int, record: int, target: Target | None, place: int) -> None:
+        """Apply label ``j`` of the step."""
+        sensor_id = self.labels.sensor_ids[j]
+        if self.labels.event_ids[j] is None:
+            start, end = int(self.labels.starts_ns[j]), int(self.labels.ends_ns[j])
+            self.verdicts.on_interval_label(record, sensor_id, target, start, end, self.verdict[j])
+        elif self.verdicts.on_event_label(record, sensor_id, target, int(self.label_hashes[j]), place, self.verdict[j]):
+            assert target is not None
+            time_ns = int(target.pending.times[target.row, place % target.pending.capacity])
+            self.delays.append(int(self.labels.record_times_ms[j]) / 1e3 - time_ns / 1e9)
