@@ -23,6 +23,7 @@ import numpy as np
 
 from stream_ad.codec.times import MALFORMED, OUT_OF_RANGE, parse_rfc3339
 from stream_ad.errors import InputFileError
+from stream_ad.schemas import MAX_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 NAMED_COLUMNS = ("timestamp", "sensor_id", "label")
 EVALUATE = "evaluate"
-LONGEST_NAME = 256
-"""Characters of a sensor id, a label or a feature's name, as on the wire."""
 _BLOCK_ROWS = 8192
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -164,8 +163,8 @@ class _Reader:
                 hint="The first line names the columns, separated by commas: timestamp, sensor_id, label, features.",
             )
         for index, name in enumerate(header):
-            if not name or len(name) > LONGEST_NAME:
-                what = "has no name" if not name else f"has a name longer than {LONGEST_NAME} characters"
+            if not name or len(name) > MAX_NAME:
+                what = "has no name" if not name else f"has a name longer than {MAX_NAME} characters"
                 raise InputFileError(
                     f"{self.path}, line {line}: column {index + 1} {what}.", hint="Name it or remove it."
                 )
@@ -224,8 +223,8 @@ class _Reader:
         if not empty and "" in names:
             self._refuse(names.index(""), column, "is empty", "Every row needs it.")
         longest = max(names, key=len)
-        if len(longest) > LONGEST_NAME:
-            self._refuse(names.index(longest), column, f"is longer than {LONGEST_NAME} characters", "Shorten it.")
+        if len(longest) > MAX_NAME:
+            self._refuse(names.index(longest), column, f"is longer than {MAX_NAME} characters", "Shorten it.")
         return names
 
     def _flags(self, cells: Sequence[str]) -> NDArray[np.bool_]:

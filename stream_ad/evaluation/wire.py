@@ -1,0 +1,26 @@
+"""Records of recorded and simulated streams stand in the default form; whoever reads them must expect it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_ad.errors import SettingsError
+from stream_ad.settings import EventSettings
+
+if TYPE_CHECKING:
+    from stream_ad.settings import Settings
+
+
+def require_default_form(settings: Settings) -> None:
+    """Refuse settings with which a worker would reject, or name otherwise, everything that is written.
+
+    Raises:
+        SettingsError: ``events.fields`` or ``events.timestamp_format`` is not the default.
+    """
+    default = EventSettings()
+    for name in ("fields", "timestamp_format"):
+        if getattr(settings.events, name) != getattr(default, name):
+            raise SettingsError(
+                f"events.{name} describes messages of another form than the one that would be written here.",
+                hint=f"Leave events.{name} out of the settings, for this command and for the worker that reads along.",
+            )
