@@ -101,7 +101,12 @@ class TopicSettings(Section):
         6, ge=1, le=10_000, description="Of the events, labels and state topics; the number of shards."
     )
     replication_factor: int = Field(1, ge=1, description="Of topics that `topics apply` creates (Kafka).")
-    retention_seconds: float = Field(7 * 86_400.0, gt=0, description="Of topics that `topics apply` creates (Kafka).")
+    retention_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Of topics that `topics apply` creates (Kafka); null keeps for ever. Counted from a record's own time, "
+        "so that recordings older than this vanish when they are replayed.",
+    )
 
     @model_validator(mode="after")
     def _are_six_topics(self) -> Self:

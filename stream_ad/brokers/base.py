@@ -102,6 +102,7 @@ class TopicPlan:
     config: Mapping[str, str] = field(default_factory=dict)
     exists: bool = False
     problem: str = ""  # why the existing topic cannot be used; "" when it can
+    note: str = ""  # what its operator should know, for example what its retention means
 
 
 class Broker(Protocol):

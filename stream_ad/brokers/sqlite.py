@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.brokers.base import Fetched, Positions, Side, Snapshot, Stored
+from stream_ad.brokers.recovery import refuse_without_snapshot
 from stream_ad.brokers.sqlite_database import OFFSET_BITS, OFFSET_MASK, Database
 from stream_ad.brokers.sqlite_lock import ShardLock
 from stream_ad.columns import RawRecords
@@ -155,9 +156,12 @@ class SqliteBroker:
             self._application,
             shard,
         )
+        damaged = 0
         for events, labels, digest, data in rows:
             if hashlib.sha256(data).digest() == digest:
                 return Snapshot(Positions(events, labels), data)
+            damaged += 1
+        refuse_without_snapshot(shard, damaged)
         return None
 
     def seek(self, shard: int, positions: Positions) -> None:
@@ -207,10 +211,11 @@ class SqliteBroker:
                (SELECT max(seq) FROM snapshots WHERE application = ? AND shard = ?) - ?""",
             *mine, *mine, KEPT_SNAPSHOTS,
         )  # fmt: skip
-        # the marks since the oldest snapshot stay: a damaged newer one falls back to it
+        # a damaged snapshot falls back to the one before, a damaged only one to the shard's beginning
         self._database.cursor(
             """DELETE FROM journal WHERE application = ? AND shard = ? AND (events, labels) <=
-               (SELECT events, labels FROM snapshots WHERE application = ? AND shard = ? ORDER BY seq LIMIT 1)""",
+               (SELECT min(events), min(labels) FROM snapshots WHERE application = ? AND shard = ?
+                HAVING count(*) > 1)""",
             *mine, *mine,
         )  # fmt: skip
 

@@ -1,0 +1,303 @@
+"""Apache Kafka as the broker: a consumer group shares the shards, a transaction makes each commit.
+
+Facts about the client that shaped this: a transaction is only as good as the check of every future
+before it ends (kafka_shard); the membership that goes into it must be the one of the last poll, since
+an empty one is not checked by Kafka; after any error the producer is replaced.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+
+from stream_ad.brokers.base import Fetched, Positions, Side, Stored
+from stream_ad.brokers.kafka_client import GONE_HINT, REQUEST_MS, connect, errors
+from stream_ad.brokers.kafka_group import Membership
+from stream_ad.brokers.kafka_reading import PartitionReader, consumer_options
+from stream_ad.brokers.kafka_shard import ShardWriter
+from stream_ad.brokers.kafka_state import ShardState
+from stream_ad.brokers.kafka_topics import require_topics
+from stream_ad.columns import RawRecords
+from stream_ad.errors import BrokerError, FencedError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from stream_ad.brokers.base import Commit
+    from stream_ad.brokers.kafka_group import Input
+    from stream_ad.settings import Settings
+
+_SLICE_S = 0.1  # of a poll, between looks whether an input has turned out to be drained
+_FRESH_S = 0.025  # an end offset this old still says that an input is drained
+_PROBE_S = 1.0  # silence after which Kafka is asked whether it is there
+_CLOSE_MS = 5_000
+
+
+class KafkaBroker:
+    """See ``base.Broker``.
+
+    Raises:
+        TopicError: A topic is missing or cannot be used.
+        BrokerError: Kafka cannot be reached or refuses.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        require_topics(settings)
+        broker = settings.broker
+        self._settings = settings
+        self._topics = {Side.EVENTS: settings.topics.events, Side.LABELS: settings.topics.labels}
+        self._consumer: KafkaConsumer = connect(
+            KafkaConsumer,
+            settings,
+            group_id=settings.application_id,
+            group_instance_id=broker.instance_id,
+            session_timeout_ms=int(broker.session_timeout_seconds * 1000),
+            heartbeat_interval_ms=int(min(3.0, broker.session_timeout_seconds / 3) * 1000),
+            max_poll_interval_ms=int(broker.max_poll_interval_seconds * 1000),
+            # gives the same partitions of both topics to the same worker
+            partition_assignment_strategy=[RangePartitionAssignor],
+            **consumer_options(),
+        )
+        self._members = Membership(self._consumer, self._topics, settings.topics.partitions)
+        self._consumer.subscribe(topics=list(self._topics.values()), listener=self._members)
+        self._group = self._consumer.group_metadata()
+        self._writers: dict[int, ShardWriter] = {}
+        self._ends: dict[TopicPartition, int] = {}  # last stable offsets, as they were at _ends_at
+        self._ends_at = float("-inf")
+        self._told_drained: set[Input] = set()
+        self._heard_at = time.monotonic()
+        self._fatal: BrokerError | None = None
+        self._closed = False
+
+    def assigned(self) -> frozenset[int]:
+        return self._members.owned
+
+    def poll(
+        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, Side]] = ()
+    ) -> dict[int, dict[Side, Fetched]]:
+        self._must_live()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            began = time.monotonic()
+            self._members.hold(hold)
+            batches = self._fetch(min(max(0.0, deadline - began), _SLICE_S), max_records)
+            gone = self._members.settle()
+            for shard in gone:
+                self._abandon(shard)
+            records = self._columns(batches)
+            inputs = set(self._members.next) - set(hold)
+            over = bool(records or gone or not self._members.next or time.monotonic() >= deadline)
+            if over or not self._at_end(inputs) <= self._told_drained or not self._knows_ends(inputs):
+                drained = self._drained(inputs, began)
+                if over or not drained <= self._told_drained:
+                    self._told_drained = drained
+                    return self._fetched(records, drained)
+
+    def _fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Any]]:
+        batches: dict[TopicPartition, list[Any]] = {}
+        with errors(self._settings, "reading"), suppress(kafka_errors.RetriableError):
+            batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        self._group = self._consumer.group_metadata()
+        if batches:
+            self._heard_at = time.monotonic()
+        elif time.monotonic() - self._heard_at > _PROBE_S:
+            self._refresh_ends()
+        return batches
+
+    def _columns(self, batches: dict[TopicPartition, list[Any]]) -> dict[Input, RawRecords]:
+        columns = {}
+        for partition, records in batches.items():
+            key = self._members.input(partition)
+            if key in self._members.next:  # else it was lost in the same poll
+                columns[key] = raw_records(partition, records)
+                self._members.next[key] = records[-1].offset + 1
+        return columns
+
+    def _fetched(self, records: dict[Input, RawRecords], drained: set[Input]) -> dict[int, dict[Side, Fetched]]:
+        fetched: dict[int, dict[Side, Fetched]] = {}
+        for shard, side in self._members.next:
+            some = records.get((shard, side)) or RawRecords.empty(self._topics[side], shard)
+            fetched.setdefault(shard, {})[side] = Fetched(some, (shard, side) in drained)
+        return fetched
+
+    def _drained(self, inputs: set[Input], began: float) -> set[Input]:
+        """Inputs of which Kafka held nothing beyond their position at a time, or just before it.
+
+        End offsets only grow: one that is out of reach settles the matter however old it is, so they are asked for
+        only where a known one has been reached.
+        """
+        recently = began - _FRESH_S
+        if self._ends_at < recently and (self._at_end(inputs) or not self._knows_ends(inputs)):
+            self._refresh_ends()
+        return self._at_end(inputs) if self._ends_at >= recently else set()
+
+    def _knows_ends(self, inputs: set[Input]) -> bool:
+        return all(self._members.partition(key) in self._ends for key in inputs)
+
+    def _at_end(self, inputs: set[Input]) -> set[Input]:
+        """Inputs that have reached the end offset known of them."""
+        reached = set()
+        for key in inputs:
+            end = self._ends.get(self._members.partition(key))
+            if end is not None and (self._members.next[key] >= end or self._skipped(key) >= end):
+                reached.add(key)
+        return reached
+
+    def _skipped(self, key: Input) -> int:
+        """The position of an input after what the client has read without giving it out (ends of transactions)."""
+        with suppress(kafka_errors.KafkaError, KeyError):  # it is about to be taken away
+            self._members.next[key] = max(
+                self._members.next[key], self._consumer.position(self._members.partition(key))
+            )
+        return self._members.next[key]
+
+    def _refresh_ends(self) -> None:
+        asked = time.monotonic()
+        partitions = [self._members.partition(key) for key in self._members.next]
+        if not partitions:
+            partitions = [TopicPartition(self._topics[Side.EVENTS], 0)]  # is anybody there?
+        with errors(self._settings, "asking for end offsets"):
+            try:
+                self._ends = self._consumer.end_offsets(partitions, timeout_ms=int(_PROBE_S * 1000))
+            except kafka_errors.RetriableError as error:
+                if asked - self._heard_at > self._settings.broker.give_up_seconds:
+                    raise BrokerError(
+                        f"Kafka at {self._settings.broker.bootstrap_servers} has not answered for "
+                        f"{asked - self._heard_at:.0f} s ({error}).",
+                        hint="Nothing is lost; start again once it is back, or raise broker.give_up_seconds.",
+                    ) from error
+            else:
+                self._ends_at = asked
+                self._heard_at = time.monotonic()
+
+    def load(self, shard: int) -> Stored:
+        self._must_own(shard)
+        self._abandon(shard)
+        writer = ShardWriter(self._settings, shard)  # first of all: from here on nobody else can add to what is read
+        try:
+            with errors(self._settings, f"loading shard {shard}"):
+                state = self._read_state(shard)
+                positions = self._committed(shard, state)
+        except BaseException:
+            writer.abandon()
+            raise
+        writer.state = state
+        self._writers[shard] = writer
+        self._heard_at = time.monotonic()
+        return Stored(positions, state.snapshot, state.journal)
+
+    def _read_state(self, shard: int) -> ShardState:
+        settings = self._settings
+        reader = PartitionReader(settings, settings.topics.state, [shard])
+        try:
+            records = ((record.key, record.value) for record in reader.read())
+            return ShardState(settings.application_id, shard, settings.topics.partitions, records)
+        finally:
+            reader.close()
+
+    def _committed(self, shard: int, state: ShardState) -> Positions:
+        partitions = [self._members.partition((shard, side)) for side in Side]
+        offsets = [self._consumer.committed(partition, timeout_ms=REQUEST_MS) for partition in partitions]
+        found = [offset for offset in offsets if offset is not None]
+        name = f"shard {shard} of {self._settings.application_id}"
+        if not state.empty and len(found) < len(partitions):
+            raise StateError(
+                f"Kafka has forgotten how far {name} had come, but not its state.",
+                hint="Groups without a worker are forgotten after offsets.retention.minutes. Use another "
+                "application_id to start afresh from the oldest records kept.",
+            )
+        if state.empty and found:
+            raise StateError(
+                f"The state of {name} is gone from {self._settings.topics.state}, but not how far it had come.",
+                hint="Use another application_id to start afresh from the oldest records kept.",
+            )
+        if not found:
+            oldest = self._consumer.beginning_offsets(partitions)
+            found = [oldest[partition] for partition in partitions]
+        return Positions(*found)
+
+    def seek(self, shard: int, positions: Positions) -> None:
+        self._must_own(shard)
+        wanted = {(shard, side): int(getattr(positions, side.value)) for side in Side}
+        partitions = [self._members.partition(key) for key in wanted]
+        with errors(self._settings, f"positioning shard {shard}"):
+            oldest, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
+        for key, offset in wanted.items():
+            partition = self._members.partition(key)
+            if not oldest[partition] <= offset <= ends[partition]:
+                raise BrokerError(
+                    f"{partition.topic}[{shard}] has no offset {offset} any more: it holds {oldest[partition]} to "
+                    f"{ends[partition]}.",
+                    hint=GONE_HINT,
+                )
+        for key, offset in wanted.items():
+            self._members.place(key, offset)
+            self._told_drained.discard(key)
+
+    def commit(self, commit: Commit) -> None:
+        writer = self._writers.get(commit.shard)
+        if writer is None:
+            raise FencedError(f"Shard {commit.shard} is not owned and loaded.")
+        try:
+            writer.commit(commit, self._group)
+        except BrokerError as error:
+            del self._writers[commit.shard]
+            self._members.forget(commit.shard)
+            if isinstance(error, FencedError):
+                self._members.give_up(commit.shard)
+            if isinstance(error.__cause__, kafka_errors.FencedInstanceIdError):
+                self._fatal = error
+            raise
+        self._heard_at = time.monotonic()
+
+    def lag(self) -> dict[int, dict[Side, int]]:
+        if time.monotonic() - self._ends_at > _PROBE_S:
+            self._refresh_ends()
+        lag: dict[int, dict[Side, int]] = {}
+        for key, offset in self._members.next.items():
+            shard, side = key
+            lag.setdefault(shard, {})[side] = max(0, self._ends.get(self._members.partition(key), offset) - offset)
+        return lag
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+        with suppress(kafka_errors.KafkaError):
+            self._consumer.close(timeout_ms=_CLOSE_MS)
+
+    def _abandon(self, shard: int) -> None:
+        if (writer := self._writers.pop(shard, None)) is not None:
+            writer.abandon()
+
+    def _must_live(self) -> None:
+        if self._closed:
+            raise BrokerError("This broker is closed.", hint="Open another one.")
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _must_own(self, shard: int) -> None:
+        self._must_live()
+        if shard not in self._members.owned:
+            raise FencedError(f"Shard {shard} is not owned by this worker.")
+
+
+def raw_records(partition: TopicPartition, records: Sequence[Any]) -> RawRecords:
+    """The client's records as columns."""
+    return RawRecords(
+        partition.topic,
+        partition.partition,
+        np.array([record.offset for record in records], dtype=np.int64),
+        np.array([record.timestamp for record in records], dtype=np.int64),
+        [record.key for record in records],
+        [record.value for record in records],
+    )

@@ -1,0 +1,139 @@
+"""What every Kafka client of the program shares: how to connect, and what its errors mean."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from kafka import errors as kafka_errors
+
+from stream_ad.errors import BrokerError, TopicError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stream_ad.settings import Settings
+
+CONNECT_S = 30.0
+"""Longest time to wait for the first answer of a broker; less when broker.give_up_seconds is less."""
+REQUEST_MS = 10_000
+RETRY_BACKOFF_MS = 20  # at the client's own 100 every transaction takes that much longer
+
+Client = TypeVar("Client")
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Options that consumers, producers and admin clients have in common."""
+    security = settings.broker.security
+    password = security.password
+    return {
+        "bootstrap_servers": [server.strip() for server in settings.broker.bootstrap_servers.split(",")],
+        "client_id": settings.application_id,
+        "bootstrap_timeout_ms": int(1000 * min(CONNECT_S, settings.broker.give_up_seconds)),
+        "reconnect_backoff_max_ms": 1000,
+        "retry_backoff_ms": RETRY_BACKOFF_MS,
+        "security_protocol": security.protocol,
+        "ssl_cafile": security.ca_file,
+        "ssl_certfile": security.certificate_file,
+        "ssl_keyfile": security.key_file,
+        "sasl_mechanism": security.mechanism,
+        "sasl_plain_username": security.username,
+        "sasl_plain_password": password.get_secret_value() if password else None,
+    }
+
+
+def connect(make: Callable[..., Client], settings: Settings, **options: Any) -> Client:
+    """Make a client and wait until a broker has answered.
+
+    Raises:
+        BrokerError: None has, or it refuses.
+    """
+    with errors(settings, "connecting"):
+        try:
+            return make(**client_options(settings) | options)
+        except kafka_errors.KafkaTimeoutError as error:
+            raise BrokerError(
+                f"No Kafka broker answered at {settings.broker.bootstrap_servers} ({error}).",
+                hint="Check broker.bootstrap_servers, that Kafka runs there, and that broker.security fits it.",
+            ) from error
+        except OSError as error:  # files of certificates and keys
+            raise BrokerError(
+                f"The connection to Kafka cannot be set up: {error}.", hint="Check the files named in broker.security."
+            ) from error
+
+
+@contextmanager
+def errors(settings: Settings, doing: str) -> Iterator[None]:
+    """Turn the client's errors into ours."""
+    try:
+        yield
+    except kafka_errors.KafkaError as error:
+        raise translated(settings, doing, error) from error
+
+
+GONE_HINT = (
+    "Retention has deleted them, or the topic was made anew; use another application_id to start afresh from the "
+    "oldest records kept, and give topics.retention_seconds more time."
+)
+
+
+class _Meaning(NamedTuple):
+    causes: tuple[type[BaseException], ...]
+    what: str
+    hint: str
+    kind: type[BrokerError] = BrokerError
+
+
+_MEANINGS = (
+    _Meaning(
+        (kafka_errors.SaslAuthenticationFailedError,),
+        what="Kafka refused the login of «{user}» ({text}).",
+        hint="Check username, password and mechanism in broker.security.",
+    ),
+    _Meaning(
+        (kafka_errors.AuthorizationError,),
+        what="Kafka does not allow «{user}» what {doing} needs ({text}).",
+        hint="Give this user the rights to read, write and describe the topics, the group and the transactional ids "
+        "that begin with {application}.",
+    ),
+    _Meaning(
+        (kafka_errors.UnknownTopicOrPartitionError,),
+        what="A topic is missing ({text}).",
+        hint="Run `stream-ad topics apply`.",
+        kind=TopicError,
+    ),
+    _Meaning(
+        (kafka_errors.InvalidTimestampError,),
+        what="Kafka refused the time of a record ({text}).",
+        hint="A topic takes records at most message.timestamp.after.max.ms ahead of its clock (an hour by default): "
+        "correct the clock of the source, or raise it for the topic.",
+    ),
+    _Meaning(
+        (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError),
+        what="Records to be read are gone ({text}).",
+        hint=GONE_HINT,
+    ),
+    _Meaning(
+        (kafka_errors.KafkaTimeoutError,),
+        what="Kafka did not answer in time while {doing} ({text}).",
+        hint="Check that Kafka runs.",
+    ),
+    _Meaning(
+        (BaseException,),
+        what="Kafka failed while {doing}: {kind}: {text}.",
+        hint="Look into Kafka's own log.",
+    ),
+)
+
+
+def translated(settings: Settings, doing: str, error: BaseException) -> BrokerError:
+    """Our error for one of the client's, raised while doing something."""
+    values = {
+        "text": str(error) or type(error).__name__,
+        "kind": type(error).__name__,
+        "doing": doing,
+        "user": settings.broker.security.username or "anonymous",
+        "application": settings.application_id,
+    }
+    meaning = next(meaning for meaning in _MEANINGS if isinstance(error, meaning.causes))
+    return meaning.kind(meaning.what.format(**values), hint=meaning.hint.format(**values))

@@ -1,0 +1,91 @@
+"""Reading partitions of Kafka outside the consumer group, from the beginning to what is committed now."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+from stream_ad.brokers.kafka_client import REQUEST_MS, connect
+from stream_ad.errors import BrokerError, TopicError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from stream_ad.settings import Settings
+
+FETCH_MAX_WAIT_MS = 100  # a consumer asks each broker one thing at a time: what is resumed waits so long
+_STALLED_S = 30.0
+_LOOK_S = 0.02  # between looks for something new
+
+
+def consumer_options() -> dict[str, Any]:
+    """Options of every consumer of the program."""
+    return {
+        "isolation_level": "read_committed",
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",  # a position that is gone is an error, never a silent jump
+        "allow_auto_create_topics": False,
+        "fetch_max_wait_ms": FETCH_MAX_WAIT_MS,
+        "request_timeout_ms": REQUEST_MS,
+        "metrics_enabled": False,
+    }
+
+
+class PartitionReader:
+    """Committed records of some partitions.
+
+    Args:
+        partitions: Of one topic; None for all it has.
+    """
+
+    def __init__(self, settings: Settings, topic: str, partitions: Iterable[int] | None = None) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._consumer: KafkaConsumer = connect(
+            KafkaConsumer, settings, max_partition_fetch_bytes=8 * 1024 * 1024, **consumer_options()
+        )
+        try:
+            known = self._consumer.partitions_for_topic(topic)
+            if not known:
+                raise TopicError(f"There is no topic {topic} on Kafka.", hint="Run `stream-ad topics apply`.")
+            self._partitions = [TopicPartition(topic, n) for n in sorted(known if partitions is None else partitions)]
+            self._consumer.assign(self._partitions)
+            for partition, offset in self._consumer.beginning_offsets(self._partitions).items():
+                self._consumer.seek(partition, offset)
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, *, timeout_s: float = 0.0) -> Iterator[Any]:
+        """The client's records from where the last call ended to what is committed now.
+
+        Args:
+            timeout_s: How long to wait for the first one when there is none.
+
+        Raises:
+            BrokerError: Nothing came for half a minute although there is more.
+        """
+        came = False
+        deadline = time.monotonic() + timeout_s
+        while not came:
+            ends = self._consumer.end_offsets(self._partitions)
+            stalled = time.monotonic() + _STALLED_S
+            while any(self._consumer.position(partition) < end for partition, end in ends.items()):
+                for records in self._consumer.poll(timeout_ms=FETCH_MAX_WAIT_MS, max_records=10_000).values():
+                    came = True
+                    yield from records
+                    stalled = time.monotonic() + _STALLED_S
+                if time.monotonic() > stalled:
+                    raise BrokerError(
+                        f"Topic {self._topic} could not be read to its end.",
+                        hint="Check that Kafka and its disks are well.",
+                    )
+            if time.monotonic() >= deadline:
+                return
+            if not came:
+                time.sleep(_LOOK_S)
+
+    def close(self) -> None:
+        self._consumer.close()

@@ -1,0 +1,195 @@
+"""One shard's place to write to on Kafka: a transactional producer and what the state topic holds.
+
+The transactional id is ``<application_id>-<shard>``: whoever makes the next producer with it fences
+this one, whatever the consumer group believes. A producer that has met any error is of no further
+use: a partly failed transaction may look committed to the client, and offsets of an aborted one may
+be sent again (see the steps in ``commit``). So an error ends it, and the shard is loaded anew.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import errors as kafka_errors
+
+from stream_ad.brokers.kafka_client import connect, errors, translated
+from stream_ad.errors import BrokerError, FencedError, TopicError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kafka.structs import ConsumerGroupMetadata
+
+    from stream_ad.brokers.base import Commit
+    from stream_ad.brokers.kafka_state import ShardState
+    from stream_ad.columns import OutRecord
+    from stream_ad.settings import Settings
+
+BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: small ones cost a round trip each
+LINGER_MS = 20  # flush ends it; keeps the first few records of a step from going alone
+MAX_RECORD_BYTES = 64 * 1024 * 1024  # the topic's own max.message.bytes decides
+
+FENCED = (
+    kafka_errors.ProducerFencedError,
+    kafka_errors.InvalidProducerEpochError,
+    kafka_errors.CommitFailedError,  # the group has moved on without this worker
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.UnknownMemberIdError,
+    kafka_errors.RebalanceInProgressError,
+)
+
+
+class _Producer(KafkaProducer):  # type: ignore[misc]
+    """The client's producer, with limits where it would wait for ever."""
+
+    def within(self, timeout_s: float, result: Any) -> None:
+        """Wait for a transactional request."""
+        self._sender.wakeup()
+        if not result.wait(timeout_ms=timeout_s * 1000):
+            raise kafka_errors.KafkaTimeoutError(f"no answer of the transaction coordinator in {timeout_s:g} s")
+
+    def send_offsets(self, timeout_s: float, offsets: dict[TopicPartition, Any], group: ConsumerGroupMetadata) -> None:
+        self.within(timeout_s, self._transaction_manager.send_offsets_to_transaction(offsets, group))
+
+    def end_transaction(self, timeout_s: float) -> None:
+        self.within(timeout_s, self._transaction_manager.begin_commit())
+
+    @property
+    def last_error(self) -> BaseException | None:
+        error: BaseException | None = self._transaction_manager.last_error
+        return error
+
+    def abandon(self) -> None:
+        """Close at once; what is under way is lost, as it must be."""
+        self._sender.force_close()
+        self._sender.join(1.0)
+        with suppress(kafka_errors.KafkaError):
+            self.close(timeout=0)
+
+
+class ShardWriter:
+    """Commits of one shard.
+
+    Args:
+        shard: Fences whoever wrote this shard before.
+
+    Raises:
+        BrokerError: Kafka did not answer for ``broker.give_up_seconds``, or refuses.
+    """
+
+    def __init__(self, settings: Settings, shard: int) -> None:
+        self._settings = settings
+        self._topics = settings.topics
+        self._shard = shard
+        self._timeout_s = settings.broker.transaction_timeout_seconds
+        timeout_ms = int(self._timeout_s * 1000)
+        self._producer: _Producer = connect(
+            _Producer,
+            settings,
+            transactional_id=f"{settings.application_id}-{shard}",
+            transaction_timeout_ms=timeout_ms,
+            delivery_timeout_ms=timeout_ms,
+            request_timeout_ms=max(1, timeout_ms // 2),
+            max_block_ms=int(settings.broker.give_up_seconds * 1000),
+            acks="all",
+            compression_type="lz4",
+            batch_size=BATCH_BYTES,
+            linger_ms=min(LINGER_MS, timeout_ms // 4),
+            max_request_size=MAX_RECORD_BYTES,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+        try:
+            with errors(settings, f"taking over shard {shard}"):
+                self._producer.init_transactions()
+        except BaseException:
+            self._producer.abandon()
+            raise
+        self.state: ShardState | None = None  # read after this, so that nobody can add to it any more
+
+    def commit(self, commit: Commit, group: ConsumerGroupMetadata) -> None:
+        """See ``base.Broker.commit``. After an error this writer is closed.
+
+        Args:
+            commit: Of this shard.
+            group: The worker's membership when it last polled. Its own idea of it is live, and empty once it is
+                lost; brokers take an empty one unchecked.
+        """
+        assert self.state is not None
+        try:
+            if group.generation_id < 0:
+                raise kafka_errors.CommitFailedError("the worker has left its group")
+            self._transaction(commit, group)
+        except (kafka_errors.KafkaError, ValueError, TypeError) as error:
+            reason = self._producer.last_error or error  # the first one says more than what followed from it
+            self.abandon()
+            raise self._explained(reason) from reason
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _transaction(self, commit: Commit, group: ConsumerGroupMetadata) -> None:
+        assert self.state is not None
+        topics, positions = self._topics, commit.positions
+        self._producer.begin_transaction()
+        futures = [
+            *self._send(topics.scores, commit.scores),
+            *self._send(topics.incidents, commit.incidents),
+            *self._send(topics.dead_letters, commit.dead_letters),
+            *self._send(topics.state, self.state.records(commit)),
+        ]
+        # Every batch must be acknowledged before the transaction is asked to end: the client commits what is left of
+        # it when a batch has timed out, and calls it committed when the last batch fails while it is committed.
+        self._producer.flush(self._timeout_s)
+        for future in futures:
+            if not future.succeeded():
+                raise future.exception or kafka_errors.KafkaTimeoutError("records were not acknowledged")
+        offsets = {
+            TopicPartition(topics.events, self._shard): OffsetAndMetadata(positions.events, "", -1),
+            TopicPartition(topics.labels, self._shard): OffsetAndMetadata(positions.labels, "", -1),
+        }
+        self._producer.send_offsets(self._timeout_s, offsets, group)
+        self._producer.end_transaction(self._timeout_s)
+
+    def _send(self, topic: str, records: Iterable[OutRecord]) -> list[Any]:
+        send, shard = self._producer.send, self._shard
+        return [
+            send(
+                topic,
+                value=record.value,
+                key=record.key,
+                headers=list(record.headers),
+                partition=shard,
+                timestamp_ms=record.time_ms,
+            )
+            for record in records
+        ]
+
+    def _explained(self, error: BaseException) -> BrokerError:
+        shard = f"Shard {self._shard} of {self._settings.application_id}"
+        if isinstance(error, FENCED):
+            return FencedError(
+                f"{shard} was taken over by another worker, or its transaction timed out "
+                f"({str(error) or type(error).__name__})."
+            )
+        if isinstance(error, kafka_errors.FencedInstanceIdError):
+            return BrokerError(
+                f"Another worker runs under broker.instance_id «{self._settings.broker.instance_id}».",
+                hint="Give every worker an instance_id of its own.",
+            )
+        if isinstance(error, (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)):
+            return TopicError(
+                f"{shard} has a record that is too large for its topic ({error}).",
+                hint="Raise max.message.bytes of the output topics, above all of the dead letters, over that of the "
+                "events topic.",
+            )
+        return translated(self._settings, f"committing shard {self._shard}", error)
+
+    def close(self) -> None:
+        with suppress(kafka_errors.KafkaError):
+            self._producer.close(timeout=self._timeout_s)
+
+    def abandon(self) -> None:
+        self._producer.abandon()
