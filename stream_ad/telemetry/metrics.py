@@ -229,7 +229,11 @@ class Metrics:
         try:
             yield
         finally:
-            self._stages[name,].inc(time.perf_counter() - begin)
+            self.stage_took(name, time.perf_counter() - begin)
+
+    def stage_took(self, name: str, seconds: float) -> None:
+        """``name`` is one of STAGES."""
+        self._stages[name,].inc(seconds)
 
     def show(self, views: Mapping[int, ShardView]) -> None:
         """The owned shards as they are now."""

@@ -1,0 +1,213 @@
+"""The loop: assignment, polling, one step for each shard in turn, and a clean end.
+
+What becomes of a single shard is the business of ``OwnedShard``; shards do not wait for one another:
+while one is loaded again, replayed, or waits for its broker, the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+import torch
+
+from stream_ad.brokers import open_broker
+from stream_ad.codec import Codec
+from stream_ad.detector.config import DetectorOptions
+from stream_ad.errors import BrokerError
+from stream_ad.owned_shard import OwnedShard, Surroundings
+from stream_ad.signals import stop_on_signals
+from stream_ad.telemetry.health import Health
+from stream_ad.telemetry.http import HttpServer
+from stream_ad.telemetry.logs import configure_logging
+from stream_ad.telemetry.metrics import Metrics
+from stream_ad.telemetry.workline import WorkLine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_ad.brokers.base import Broker, Side
+    from stream_ad.settings import Settings
+
+POLL_SECONDS = 0.5
+LAG_SECONDS = 5.0
+STUCK_SECONDS = 30.0  # beyond what the broker may block
+
+_log = structlog.get_logger("stream_ad.worker")
+
+
+class Stop(Protocol):
+    """What ends a worker: a ``threading.Event`` will do."""
+
+    def is_set(self) -> bool: ...
+    def wait(self, timeout: float) -> bool: ...
+
+
+class Worker:
+    """Scores events and learns from labels until it is stopped.
+
+    Args:
+        settings: All of them.
+        broker: In the place of the one that the settings name; closed at the end.
+        clock: Monotonic seconds; paces snapshots, retries and reports, and nothing of the results.
+        stop: Ends the run when set. Without it the worker takes the process for its own: it sets up
+            logging and ends on SIGTERM and SIGINT.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        broker: Broker | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        stop: Stop | None = None,
+    ) -> None:
+        self._settings = settings
+        self._given_broker = broker
+        self._clock = clock
+        self._given_stop = stop
+        self.metrics = Metrics(settings)
+        self.health = Health(
+            silence_s=settings.broker.give_up_seconds + STUCK_SECONDS,
+            standby_s=settings.broker.session_timeout_seconds,
+            clock=clock,
+        )
+        self.http_port: int | None = None  # once it listens
+
+    def run(self, until_idle_s: float | None = None) -> None:
+        """Work until stopped, or until nothing came for ``until_idle_s`` seconds; then drain.
+
+        Raises:
+            BrokerError: The broker stayed away, or refused a shard, for longer than ``broker.give_up_seconds``.
+            SettingsError: The HTTP address cannot be used.
+            StateError: Saved state cannot be used.
+        """
+        torch.set_num_threads(1)  # more would group sums anew and change their last bits
+        settings = self._settings
+        with ExitStack() as stack:
+            stop = self._given_stop
+            if stop is None:
+                stop = stack.enter_context(stop_on_signals(settings.worker.drain_timeout_seconds))
+                limit = configure_logging(settings)
+                limit.on_drop = lambda: self.metrics.bound_hit("log_lines")
+            if settings.http.enabled:
+                server = stack.enter_context(closing(HttpServer(settings.http, self.metrics, self.health)))
+                self.http_port = server.port
+                _log.info("listening", host=settings.http.host, port=server.port)
+            broker = self._given_broker if self._given_broker is not None else open_broker(settings)
+            loop = _Loop(settings, stack.enter_context(closing(broker)), self.metrics, self.health, self._clock, stop)
+            loop.run(until_idle_s)
+            self.health.drain()
+            loop.drain()
+        _log.info("stopped")
+
+
+class _Loop:
+    def __init__(
+        self,
+        settings: Settings,
+        broker: Broker,
+        metrics: Metrics,
+        health: Health,
+        clock: Callable[[], float],
+        stop: Stop,
+    ) -> None:
+        options = DetectorOptions(**{name: getattr(settings, name) for name in DetectorOptions.model_fields})
+        self._line = WorkLine(clock)
+        self._around = Surroundings(settings, options, broker, Codec(settings), metrics, self._line, clock)
+        self._health = health
+        self._stop = stop
+        self._shards: dict[int, OwnedShard] = {}
+        self._held: set[tuple[int, Side]] = set()
+        self._lag: dict[int, dict[Side, int]] = {}
+        self._lag_due = 0.0
+        self._joined = False
+
+    def run(self, until_idle_s: float | None) -> None:
+        clock = self._around.clock
+        busy, last_work = False, clock()
+        while not self._stop.is_set():
+            came = self._poll(timeout_s=0.0 if busy else POLL_SECONDS)
+            self._follow_assignment()
+            busy = self._advance()
+            self._report()
+            if came or busy or not self._joined or not all(shard.live for shard in self._shards.values()):
+                last_work = clock()
+            elif until_idle_s is not None and clock() - last_work >= until_idle_s:
+                return
+
+    def drain(self) -> None:
+        """Save every shard that moved, for as long as ``worker.drain_timeout_seconds`` allows."""
+        clock, deadline = self._around.clock, self._around.settings.worker.drain_timeout_seconds
+        began = clock()
+        for number, shard in sorted(self._shards.items()):
+            if clock() - began > deadline:
+                _log.warning("no time left for snapshots; the next start replays instead", first_shard=number)
+                break
+            shard.save()
+        self._show()
+        self._line.log(force=True)
+
+    def _poll(self, *, timeout_s: float) -> bool:
+        """Whether records came."""
+        around = self._around
+        held = {(number, side) for number, shard in self._shards.items() for side in shard.held()}
+        full = {(number, side) for number, side in held - self._held if self._shards[number].live}
+        around.metrics.bound_hit("inbox", len(full))
+        self._held = held
+        began = time.perf_counter()
+        fetched = around.broker.poll(timeout_s=timeout_s, max_records=around.settings.worker.poll_records, hold=held)
+        came = any(len(found.records) for sides in fetched.values() for found in sides.values())
+        if not fetched and timeout_s:  # nothing is positioned yet, so the broker had nothing to wait for
+            self._stop.wait(min(timeout_s, 0.05))
+        around.metrics.stage_took("poll" if came else "idle", time.perf_counter() - began)
+        for number, sides in fetched.items():
+            if number in self._shards:
+                self._shards[number].receive(sides)
+        return came
+
+    def _follow_assignment(self) -> None:
+        owned = self._around.broker.assigned()
+        lost, gained = self._shards.keys() - owned, owned - self._shards.keys()
+        for number in lost:
+            del self._shards[number]
+        for number in sorted(gained):
+            self._shards[number] = OwnedShard(number, self._around)
+        if lost or gained:
+            if self._joined:
+                self._around.metrics.rebalanced()
+            self._joined = True
+            _log.info("shards assigned", owned=sorted(owned), gained=sorted(gained), lost=sorted(lost))
+
+    def _advance(self) -> bool:
+        """One piece of work for each shard; whether any did something."""
+        busy = False
+        for shard in self._shards.values():
+            self._health.tick()
+            if self._stop.is_set():
+                break
+            busy |= shard.advance()
+        self._health.tick()
+        return busy
+
+    def _report(self) -> None:
+        self._health.shards({number: shard.condition() for number, shard in self._shards.items()})
+        if (now := self._around.clock()) >= self._lag_due:
+            self._lag_due = now + LAG_SECONDS
+            try:
+                self._lag = self._around.broker.lag()
+                self._health.broker("")
+            except BrokerError as error:
+                self._health.broker(error.what)
+                _log.warning("the broker does not say how far it is", error=str(error))
+            self._show()
+        if self._line.due():
+            self._show()
+            self._line.log(shards=len(self._shards), lag=sum(sum(sides.values()) for sides in self._lag.values()))
+
+    def _show(self) -> None:
+        self._around.metrics.show(
+            {number: shard.view(self._lag.get(number, {})) for number, shard in self._shards.items()}
+        )

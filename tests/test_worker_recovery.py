@@ -1,0 +1,250 @@
+"""A worker that was killed, fenced, failed or stopped at any point cannot be told from one that never was."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from stream_ad import owned_shard
+from stream_ad.brokers.base import Side
+from stream_ad.brokers.memory import MemoryBroker
+from stream_ad.brokers.partitioning import partition_for
+from stream_ad.codec.encode import encode_event, encode_label
+from stream_ad.columns import OutRecord
+from stream_ad.errors import BrokerError, FencedError
+from stream_ad.settings import HttpSettings, Settings, TopicSettings, WorkerSettings
+from stream_ad.testing import ManualClock
+from stream_ad.worker import Worker
+from tests.support.order_shard import OrderShard, digest
+
+
+class Killed(BaseException):
+    """Ends a worker on the spot: no drain, no snapshot."""
+
+
+class Never:
+    def is_set(self):
+        return False
+
+    def wait(self, _timeout):
+        return False
+
+
+class AfterChecks(Never):
+    """Stops a worker in the middle of its work."""
+
+    def __init__(self, checks):
+        self.left = checks
+
+    def is_set(self):
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.fixture(autouse=True)
+def _order_shard(monkeypatch):
+    monkeypatch.setattr(owned_shard, "Shard", OrderShard)
+
+
+def make_settings(partitions=1, **worker):
+    values = {"poll_records": 7, "step_records": 4, "inbox_records": 9, "snapshot_interval_seconds": 2.0}
+    return Settings(
+        topics=TopicSettings(partitions=partitions),
+        http=HttpSettings(enabled=False),
+        worker=WorkerSettings(**(values | worker)),
+    )
+
+
+class Plant:
+    """A broker in memory, a clock that nobody waits for, and workers that come and go."""
+
+    def __init__(self, **changes):
+        self.settings = make_settings(**changes)
+        self.clock = ManualClock()
+        self.broker = MemoryBroker(clock=self.clock)
+        self.producer = self.broker.producer(self.settings)
+        self.sent = {Side.EVENTS: 0, Side.LABELS: 0}
+        self.bad = 0
+
+    def send(self, side, times_ms, *, sensor="s"):
+        for time_ms in times_ms:
+            self.sent[side] += 1
+            if side is Side.EVENTS:
+                record = encode_event(sensor, self.sent[side], {"x": 1.0}, record_time_ms=10**6 + time_ms)
+            else:
+                record = encode_label(sensor, "normal", event_id="e", record_time_ms=10**6 + time_ms)
+            self.producer.send(side, [record])
+
+    def spoil(self, side):
+        """Send a record that nobody can read."""
+        self.sent[side] += 1
+        self.bad += 1
+        self.producer.send(side, [OutRecord(b"s", b"{", 10**6)])
+
+    def run(self, *, stop=None):
+        Worker(self.settings, self.broker.worker(self.settings), clock=self.clock, stop=stop or Never()).run(3.0)
+
+    def published(self):
+        values = [json.loads(record.value) for record in self.broker.records(self.settings.topics.scores)]
+        return [(value["event_id"], value["score"]) for value in values]
+
+    def final_order(self, shard=0):
+        stored = self.broker.worker(self.settings).load(shard)
+        assert stored.snapshot is not None
+        assert stored.snapshot.positions == stored.positions
+        return OrderShard.restore(stored.snapshot.data, None).order
+
+    def check(self):
+        """Every event was scored once, every score by the one order of records that the state has seen."""
+        score, expected = 0.0, []
+        order = self.final_order()
+        for side, offset in order:
+            score = digest(score, side, offset)
+            if side == "event":
+                expected.append((f"{self.settings.topics.events}-0-{offset}", score))
+        assert self.published() == expected
+        assert len(order) == sum(self.sent.values()) - self.bad
+        assert len(self.broker.records(self.settings.topics.dead_letters)) == self.bad
+
+
+TIMES = st.lists(st.integers(0, 30), min_size=1, max_size=12)
+SEND = st.tuples(st.just("send"), st.sampled_from(list(Side)), TIMES)
+SPOIL = st.tuples(st.just("spoil"), st.sampled_from(list(Side)))
+POINTS = st.sampled_from(["poll", "load", "commit_before", "commit_after"])
+FAIL = st.tuples(st.just("fail"), POINTS.filter(lambda point: point != "poll"), st.integers(1, 8))
+KILL = st.tuples(st.just("kill"), POINTS, st.integers(1, 8))
+STOP = st.tuples(st.just("stop"), st.integers(0, 20))
+RUN = st.tuples(st.just("run"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(SEND, SEND, SPOIL, RUN, FAIL, KILL, STOP), max_size=25))
+@example(
+    [
+        ("send", Side.EVENTS, [20, 21, 22, 23]),
+        ("kill", "commit_before", 2),  # the events are committed, unmarked; then older labels come
+        ("send", Side.LABELS, [1, 2]),
+        ("send", Side.EVENTS, [24]),
+        ("run",),
+        ("kill", "load", 1),
+    ]
+)
+def test_whatever_happens_the_scores_are_those_of_one_order(story):
+    """Kills, commit failures before and after the write, stops and late records, in any order: every event is
+    scored exactly once, and every score fits one single order of records, replays included.
+    """
+    plant = Plant()
+    for action, *details in story:
+        if action == "send":
+            plant.send(*details)
+        elif action == "spoil":
+            plant.spoil(*details)
+        else:
+            if action in {"fail", "kill"}:
+                point, at = details
+                plant.broker.fail(point, at=at, error=Killed() if action == "kill" else None)
+            with suppress(Killed):
+                plant.run(stop=AfterChecks(*details) if action == "stop" else None)
+    plant.broker._store.failures.clear()
+    plant.send(Side.EVENTS, [31])  # so that there is a last step
+    plant.run()
+    plant.check()
+
+
+def test_killed_after_every_commit_in_turn():
+    """Killed right after its first, second, third… commit: nothing twice, nothing missing."""
+    plant = Plant(snapshot_interval_seconds=1000.0)
+    for block in range(8):
+        plant.send(Side.EVENTS, [30 - block, 40, 35 - block])
+        plant.send(Side.LABELS, [32 - block, 33])
+        plant.broker.fail("commit_after", error=Killed())
+        with pytest.raises(Killed):
+            plant.run()
+    plant.run()
+    plant.check()
+
+
+def test_a_fenced_worker_leaves_the_shard_alone():
+    """Once another worker has taken the shard over, the old one writes nothing more and forgets it."""
+    plant = Plant()
+    plant.send(Side.EVENTS, range(12))
+    plant.broker.fail("commit_before", at=2, error=FencedError("taken over"))
+    plant.run()
+    plant.check()
+
+
+def test_a_failing_shard_does_not_stop_the_others():
+    """While shard 0 cannot be loaded, shard 1 scores all its events."""
+    plant = Plant(partitions=2)
+    sensors = {}
+    for number in range(50):
+        sensors.setdefault(partition_for(f"s{number}".encode(), 2), f"s{number}")
+    for shard in (0, 1):
+        plant.send(Side.EVENTS, range(10), sensor=sensors[shard])
+    seen = []
+    worker = plant.broker.worker(plant.settings)
+    load = worker.load
+
+    def failing_load(shard):
+        if shard == 0 and len(plant.published()) < 10:
+            seen.append(len(plant.published()))
+            raise BrokerError("not now")
+        return load(shard)
+
+    worker.load = failing_load
+    Worker(plant.settings, worker, clock=plant.clock, stop=Never()).run(3.0)
+    assert seen
+    assert len(plant.published()) == 20
+
+
+def test_a_broker_that_stays_away_ends_the_worker_with_its_error():
+    """After broker.give_up_seconds of failures the worker gives up, and says for how long and why."""
+    plant = Plant()
+    worker = plant.broker.worker(plant.settings)
+    times = []
+
+    def failing_load(_shard):
+        times.append(plant.clock())
+        raise BrokerError("no leader", hint="Start the broker.")
+
+    worker.load = failing_load
+    with pytest.raises(BrokerError, match=r"Shard 0 has failed for 12\d s: no leader Start the broker\."):
+        Worker(plant.settings, worker, clock=plant.clock, stop=Never()).run()
+    waits = [after - before for before, after in itertools.pairwise(times)]
+    assert waits[0] < 2 < waits[-1] <= 6  # growing, and bounded
+
+
+def test_the_journal_is_bounded(monkeypatch):
+    """However long the snapshot interval, a snapshot comes once the journal has grown to its bound."""
+    monkeypatch.setattr(owned_shard, "MAX_MARKS", 10)
+    plant = Plant(snapshot_interval_seconds=1e6)
+    for _ in range(40):
+        plant.send(Side.EVENTS, [1])
+        plant.send(Side.LABELS, [1])
+        plant.broker.fail("commit_before", at=2, error=Killed())  # the one at the drain
+        with suppress(Killed):
+            plant.run()
+        stored = plant.broker.worker(plant.settings).load(0)
+        assert len(stored.journal) <= 12
+    plant.broker._store.failures.clear()
+    plant.run()
+    plant.check()
+
+
+def test_a_step_larger_than_the_inbox_is_still_replayed():
+    """Settings may shrink between two runs: a step that was taken with a large inbox is repeated with a small one."""
+    plant = Plant(step_records=100, inbox_records=200, poll_records=200, snapshot_interval_seconds=1e6)
+    plant.send(Side.EVENTS, range(60))
+    plant.send(Side.LABELS, range(40))
+    plant.broker.fail("commit_after", error=Killed())
+    with pytest.raises(Killed):
+        plant.run()
+    plant.settings = make_settings()
+    plant.send(Side.EVENTS, [99])
+    plant.run()
+    plant.check()
