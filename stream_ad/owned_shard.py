@@ -88,9 +88,15 @@ class OwnedShard:
 
     def view(self, lag: dict[Side, int]) -> ShardView:
         """For ``Metrics.show``."""
-        state = "waiting" if self._loaded is None else "recovering" if self._loaded.recovering else "live"
-        marks = 0 if self._loaded is None else self._loaded.journal.marks_since_snapshot
-        return replace(self._view, state=state, lag=lag, journal_marks=marks)
+        if self._loaded is None:
+            return replace(self._view, state="waiting", lag=lag)
+        return replace(
+            self._view,
+            state="recovering" if self._loaded.recovering else "live",
+            lag=lag,
+            inbox_records=len(self._loaded.inbox),
+            journal_marks=self._loaded.journal.marks_since_snapshot,
+        )
 
     def held(self) -> set[Side]:
         """Sides that must not be fetched now."""

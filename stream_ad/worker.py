@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from stream_ad.settings import Settings
 
 POLL_SECONDS = 0.5
-LAG_SECONDS = 5.0
+PASS_SECONDS = 1.0  # of work between two polls, so that many shards do not keep the group waiting
+LAG_SECONDS = 1.0
 STUCK_SECONDS = 30.0  # beyond what the broker may block
 
 _log = structlog.get_logger("stream_ad.worker")
@@ -182,12 +183,15 @@ class _Loop:
             _log.info("shards assigned", owned=sorted(owned), gained=sorted(gained), lost=sorted(lost))
 
     def _advance(self) -> bool:
-        """One piece of work for each shard; whether any did something."""
-        busy = False
-        for shard in self._shards.values():
+        """One piece of work for each shard, those that waited longest first; whether there may be more at once."""
+        busy, began = False, self._around.clock()
+        for number in list(self._shards):
             self._health.tick()
             if self._stop.is_set():
                 break
+            if self._around.clock() - began > PASS_SECONDS:
+                return True
+            shard = self._shards[number] = self._shards.pop(number)  # to the end of the queue
             busy |= shard.advance()
         self._health.tick()
         return busy

@@ -66,6 +66,7 @@ class ShardView:
     positions: Positions = Positions()  # noqa: RUF009 -- frozen
     lag: Mapping[Side, int] = field(default_factory=dict)
     status: ShardStatus | None = None
+    inbox_records: int = 0
     journal_marks: int = 0
     unsaved_since: float | None = None  # seconds since the epoch; None when a snapshot covers everything
     snapshot_bytes: int = 0
@@ -111,6 +112,12 @@ class ShardCollector(Collector):
             "Next offset to read, as last committed.",
             ("shard", "side"),
             (((str(shard), side.value), getattr(view.positions, side.value)) for (shard, view), side in sides),
+        )
+
+        yield _by_shard(
+            "inbox_records",
+            "Records in memory that wait for their turn.",
+            {shard: view.inbox_records for shard, view in views.items()},
         )
 
     def _recovery(self, views: Mapping[int, ShardView]) -> Iterator[Metric]:
@@ -161,7 +168,7 @@ def _classes(statuses: Sequence[ShardStatus]) -> Iterator[Metric]:
     """Means over the shards that know a class: a series per shard and class would be too many."""
     yield _gauge(
         "class_importance",
-        "How badly the detector does on a class, 0 to 1; weights it in the loss.",
+        "Weight of a class in the loss: the worse the detector does on it, the higher.",
         ("class",),
         _mean_by_class(status.class_importance for status in statuses),
     )

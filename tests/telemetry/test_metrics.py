@@ -15,8 +15,18 @@ from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.columns import Events, OutRecord, Scores, ShardStatus, StepResult
 from stream_ad.schemas import REASONS
 from stream_ad.settings import Settings
+from stream_ad.shard import COUNTERS
+from stream_ad.shard import LABEL_OUTCOMES as SHARD_LABEL_OUTCOMES
 from stream_ad.telemetry.collectors import BinnedHistogram, ShardView
-from stream_ad.telemetry.metrics import BOUNDS, LABEL_OUTCOMES, STAGES, Metrics
+from stream_ad.telemetry.metrics import (
+    BOUNDS,
+    EVENT_COUNTS,
+    LABEL_OUTCOMES,
+    RESOLUTIONS,
+    SHARD_BOUNDS,
+    STAGES,
+    Metrics,
+)
 
 STATUS = ShardStatus(
     sensors=7,
@@ -112,6 +122,12 @@ def test_a_commit_is_counted_whole():
     assert seen["stream_ad_label_delay_seconds_bucket", ("le", "600.0")] == 1
 
 
+def test_everything_that_a_shard_counts_is_shown():
+    """No counter and no label outcome of a shard is forgotten here, and none is expected that it does not have."""
+    assert set(COUNTERS) == {*EVENT_COUNTS, *RESOLUTIONS, *SHARD_BOUNDS}
+    assert set(SHARD_LABEL_OUTCOMES) == set(LABEL_OUTCOMES)
+
+
 def test_binned_histogram_agrees_with_counting_one_by_one():
     """A batch lands in the same buckets as its values one after the other; a bound belongs to its own bucket."""
     edges, values = (0.1, 1.0, 10.0), np.array([0.05, 0.1, 0.100001, 1.0, 10.0, 11.0])
@@ -127,7 +143,7 @@ def test_binned_histogram_agrees_with_counting_one_by_one():
 def test_a_shard_that_is_given_up_leaves_the_gauges():
     """Two workers never show the same shard: the gauges are those of the shards owned now."""
     metrics = Metrics(Settings(), clock=lambda: 100.0)
-    view = ShardView("live", Positions(5, 1), {Side.EVENTS: 9, Side.LABELS: 0}, STATUS, 4, 40.0, 1000)
+    view = ShardView("live", Positions(5, 1), {Side.EVENTS: 9, Side.LABELS: 0}, STATUS, unsaved_since=40.0)
     metrics.show({0: view, 1: ShardView()})
     seen = samples(metrics)
     assert seen["stream_ad_lag_records", ("shard", "0"), ("side", "events")] == 9
