@@ -1,12 +1,12 @@
 """Raw records <-> columns. One bad record never harms its neighbours.
 
-The wire formats are the pydantic models of ``schemas``; this module reads them about twenty times as fast
+The wire formats are the pydantic models of ``schemas``; this module reads them many times as fast
 and agrees with them on what is valid, but for these:
 
 - Times lie between 1970 and 2262, an event's not far ahead of its record time, and keep nine digits of
   fraction (datetime has six). Sizes of records and the number of features are bounded by settings.
-- A number without a value in JSON (NaN, Infinity) spoils a message wherever it stands, pydantic looks
-  only at the fields it knows; the same with a bad escape or nesting some hundred levels deep.
+- NaN and Infinity are no JSON: they spoil a message wherever they stand, in pydantic only in fields it knows.
+- Nesting may be some hundred levels deep (pydantic: 200) before a message counts as broken.
 
 As in pydantic, the last of several equal keys counts, and an integer may stand where a number is expected.
 """

@@ -37,6 +37,7 @@ class LabelDecoder:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._read = msgspec.json.Decoder(_Verdict).decode
+        self._read_any = msgspec.json.Decoder().decode
 
     def decode(self, raw: RawRecords) -> tuple[Labels, list[OutRecord]]:
         """The valid labels, and the dead letters of all other records."""
@@ -67,10 +68,13 @@ class LabelDecoder:
         value = check_bytes(value, self._max_bytes)
         try:
             return self._read(value)
-        except msgspec.ValidationError as error:
-            raise Rejected("schema", str(error)) from None
+        except READ_ERRORS as error:
+            wrong = str(error)
+        try:
+            self._read_any(value)  # is it broken, or JSON of another shape?
         except READ_ERRORS as error:
             raise unreadable(value, error) from None
+        raise Rejected("schema", wrong)
 
 
 def _interval(verdict: _Verdict) -> tuple[int, int]:

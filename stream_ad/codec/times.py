@@ -38,7 +38,7 @@ _SEPARATORS = ((4, b"-"), (7, b"-"), (10, b"Tt "), (13, b":"), (16, b":"))
 def parse_rfc3339(texts: Sequence[str]) -> NDArray[np.int64]:
     """Nanoseconds since the epoch, (N,), exactly; MALFORMED or OUT_OF_RANGE where a text has none."""
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    if lengths.max(initial=0) > _WIDTH:
+    if lengths.max(initial=0) > _FRACTION + len("123456789Z"):
         texts = [_LONG_FRACTION.sub(r"\1", text) for text in texts]
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     columns = _columns(texts)  # (35, N) characters
