@@ -112,7 +112,7 @@ class ShardState:
     @property
     def journal(self) -> tuple[Positions, ...]:
         """See ``base.Stored.journal``."""
-        marks = (mark for commit in self._marks.values() for mark in commit)
+        marks = dict.fromkeys(mark for commit in self._marks.values() for mark in commit)  # a repeated one counts once
         return tuple(mark for mark in marks if self.snapshot is None or mark > self.snapshot.positions)
 
     def records(self, commit: Commit) -> list[OutRecord]:

@@ -1,0 +1,25 @@
+"""A place of each kind for every test of the contract."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.places import Place, kafka_place, sqlite_place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(params=["sqlite", "kafka"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    name = uuid.uuid4().hex[:8]
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            yield sqlite_place(tmp_path / "broker.db", stack, name)
+        else:
+            yield kafka_place(request.getfixturevalue("kafka"), stack, name)

@@ -1,0 +1,405 @@
+"""What every broker promises (stream_ad.brokers.base), tested on each of them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from stream_ad.brokers.base import Commit, Positions, Side
+from stream_ad.brokers.partitioning import partition_for
+from stream_ad.columns import OutRecord
+from stream_ad.errors import BrokerError, FencedError, ShardBusyError, StateError, TopicError
+from tests.support.places import PARTITIONS, KafkaPlace, Place, drain, own
+
+
+def key_of(shard: int) -> bytes:
+    """A record key that lives in the shard."""
+    return next(key for n in range(100) if partition_for(key := b"pump-%d" % n, PARTITIONS) == shard)
+
+
+def records(shard: int, count: int, *, start: int = 0) -> list[OutRecord]:
+    return [OutRecord(key_of(shard), b"value %d" % n, 1_500_000_000_000 + n) for n in range(start, start + count)]
+
+
+def values(came: dict, shard: int, side: Side) -> list[bytes | None]:
+    return [value for one in came.get((shard, side), []) for value in one.records.values]
+
+
+def positions(broker, shard: int = 0) -> Positions:
+    return broker.load(shard).positions
+
+
+def test_gives_out_what_was_produced(place: Place) -> None:
+    """Records arrive once, in order, untouched, on their side, in the shard of their key."""
+    sent = {(shard, side): records(shard, 700 + shard, start=1000 * shard) for shard in (0, 1) for side in Side}
+    producer = place.producer()
+    for (_, side), some in sent.items():
+        producer.send(side, some)
+    producer.flush()
+    came = drain(place.worker())
+    for (shard, side), some in sent.items():
+        fetched = [one.records for one in came[shard, side]]
+        assert {(one.topic, one.partition) for one in fetched} == {(getattr(place.settings.topics, side.value), shard)}
+        assert [k for one in fetched for k in one.keys] == [record.key for record in some]
+        assert [v for one in fetched for v in one.values] == [record.value for record in some]
+        assert np.concatenate([one.times_ms for one in fetched]).tolist() == [record.time_ms for record in some]
+        offsets = np.concatenate([one.offsets for one in fetched])
+        assert offsets.dtype == np.int64
+        assert offsets[0] == 0
+        assert (np.diff(offsets) > 0).all()
+
+
+def test_keeps_missing_keys_and_values(place: Place) -> None:
+    """A record without a key goes to shard 0; a missing value (a tombstone) is not an empty one."""
+    producer = place.producer()
+    producer.send(
+        Side.EVENTS, [OutRecord(None, b"no key", 1), OutRecord(key_of(0), None, 2), OutRecord(key_of(0), b"", 3)]
+    )
+    producer.flush()
+    came = drain(place.worker())
+    fetched = [
+        (k, v) for one in came[0, Side.EVENTS] for k, v in zip(one.records.keys, one.records.values, strict=True)
+    ]
+    assert fetched == [(None, b"no key"), (key_of(0), None), (key_of(0), b"")]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_an_input_is_drained_at_its_end_only(place: Place, size: int) -> None:
+    """Over topics that are full already, an input is called drained with its last record and never before."""
+    counts = {(0, Side.EVENTS): 23, (0, Side.LABELS): 11, (1, Side.EVENTS): 5, (1, Side.LABELS): 0}
+    producer = place.producer()
+    for (shard, side), count in counts.items():
+        producer.send(side, records(shard, count))
+    producer.flush()
+    for key, polls in drain(place.worker(), size).items():
+        seen = 0
+        for one in polls:
+            seen += len(one.records)
+            assert not one.drained or seen == counts[key]
+        assert seen == counts[key]
+
+
+def test_more_records_end_the_drained_state(place: Place) -> None:
+    """What is produced after an input was drained is given out, and drains it again."""
+    producer, broker = place.producer(), place.worker()
+    drain(broker)
+    producer.send(Side.LABELS, records(1, 3))
+    producer.flush()
+    assert values(drain(broker), 1, Side.LABELS) == [b"value 0", b"value 1", b"value 2"]
+
+
+def test_a_held_input_waits(place: Place) -> None:
+    """A held side comes empty and not drained, the others go on, and later it misses nothing."""
+    producer = place.producer()
+    for side in Side:
+        producer.send(side, records(0, 50))
+    producer.flush()
+    broker = place.worker()
+    labels: list[bytes | None] = []
+    drained = False
+    while not drained:
+        sides = broker.poll(timeout_s=0.5, max_records=20, hold=[(0, Side.EVENTS)])[0]
+        assert len(sides[Side.EVENTS].records) == 0
+        assert not sides[Side.EVENTS].drained
+        labels += sides[Side.LABELS].records.values
+        drained = sides[Side.LABELS].drained
+    assert labels == [b"value %d" % n for n in range(50)]
+    assert values(drain(broker, 20), 0, Side.EVENTS) == [b"value %d" % n for n in range(50)]
+
+
+@pytest.mark.timeout(30)
+def test_a_poll_tells_at_once_that_an_input_is_drained(place: Place) -> None:
+    """A poll that may wait for a minute returns once it knows that nothing is left, so that the other side can go on."""
+    sides = place.worker().poll(timeout_s=60, max_records=10)[0]
+    assert sides[Side.EVENTS].drained
+    assert sides[Side.LABELS].drained
+
+
+def test_polls_give_both_sides_of_positioned_shards_only(place: Place) -> None:
+    """Inputs arrive after seek, for both sides of the shard, and not before."""
+    producer = place.producer()
+    producer.send(Side.EVENTS, [*records(0, 3), *records(1, 3)])
+    producer.flush()
+    broker = place.broker()
+    own(broker, PARTITIONS)
+    assert broker.poll(timeout_s=0.2, max_records=10) == {}
+    broker.seek(1, broker.load(1).positions)
+    fetched = broker.poll(timeout_s=5, max_records=10)
+    assert set(fetched) == {1}
+    assert set(fetched[1]) == set(Side)
+
+
+def test_a_commit_publishes_everything(place: Place) -> None:
+    """Scores, incidents and dead letters of a commit can be read, with their keys, values and headers."""
+    broker, reader, topics = place.worker(), place.reader(), place.settings.topics
+    headers = (("stream_ad.reason", b"not_json"), ("stream_ad.offset", b"3"))
+    place.producer().send(Side.EVENTS, records(0, 5))
+    broker.commit(
+        Commit(
+            0,
+            Positions(5, 0),
+            scores=[OutRecord(b"a", b"score %d" % n, 1000 + n) for n in range(5)],
+            incidents=[OutRecord(b"a", b"incident", 1000)],
+            dead_letters=[OutRecord(b"\xff", b"{\x00", 1000, headers), OutRecord(None, b"", 1000, headers)],
+        )
+    )
+    assert reader.read(topics.scores) == [(b"a", b"score %d" % n) for n in range(5)]
+    assert reader.read(topics.incidents) == [(b"a", b"incident")]
+    letters = [(record.key, record.value, record.headers) for record in reader.read_records(topics.dead_letters)]
+    assert letters == [(b"\xff", b"{\x00", headers), (None, b"", headers)]
+    assert reader.read(topics.scores) == []
+
+
+def test_a_failed_commit_leaves_nothing(place: Place) -> None:
+    """When one record of a commit cannot be written, none is, the positions stay, and the shard can go on."""
+    producer, broker, reader = place.producer(), place.worker(), place.reader()
+    producer.send(Side.EVENTS, records(0, 9))
+    producer.flush()
+    broker.commit(Commit(0, Positions(3, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(Positions(0, 0),)))
+    bad = [OutRecord(b"a", b"2", 1), OutRecord(b"a", object(), 1)]  # type: ignore[arg-type]
+    with pytest.raises(BrokerError):
+        broker.commit(Commit(0, Positions(9, 0), scores=bad, snapshot=b"state", marks=(Positions(9, 0),)))
+    stored = broker.load(0)
+    assert (stored.positions, stored.snapshot, stored.journal) == (Positions(3, 0), None, (Positions(0, 0),))
+    broker.commit(Commit(0, Positions(4, 0), scores=[OutRecord(b"a", b"3", 1)]))
+    assert reader.read(place.settings.topics.scores) == [(b"a", b"1"), (b"a", b"3")]
+
+
+def test_goes_on_where_it_was_committed(place: Place) -> None:
+    """The next worker finds the positions of the last commit and reads on from there."""
+    producer, broker = place.producer(), place.worker()
+    for side in Side:
+        producer.send(side, records(1, 10))
+    producer.flush()
+    drain(broker)
+    broker.commit(Commit(1, Positions(6, 4), marks=(Positions(0, 0), Positions(6, 4))))
+    broker.close()
+    again = place.worker()
+    assert positions(again, 1) == Positions(6, 4)
+    again.seek(1, Positions(6, 4))
+    came = drain(again)
+    assert values(came, 1, Side.EVENTS) == [b"value %d" % n for n in range(6, 10)]
+    assert values(came, 1, Side.LABELS) == [b"value %d" % n for n in range(4, 10)]
+
+
+def test_seek_goes_back(place: Place) -> None:
+    """A replay may begin before what was committed."""
+    producer, broker = place.producer(), place.worker()
+    producer.send(Side.EVENTS, records(0, 10))
+    producer.flush()
+    drain(broker)
+    broker.seek(0, Positions(7, 0))
+    assert values(drain(broker), 0, Side.EVENTS) == [b"value 7", b"value 8", b"value 9"]
+
+
+def test_seek_refuses_what_is_not_there(place: Place) -> None:
+    """A position beyond the end says that the topic is not the one of before; it is refused."""
+    with pytest.raises(BrokerError, match="no offset 5"):
+        place.worker().seek(0, Positions(5, 0))
+
+
+def test_snapshots_come_back_whole(place: Place) -> None:
+    """The newest snapshot comes back byte for byte, in several chunks where the broker cuts it."""
+    broker, state = place.worker(), np.random.default_rng(1).bytes(1_700_000)
+    place.producer().send(Side.EVENTS, records(0, 9))
+    broker.commit(Commit(0, Positions(2, 0), snapshot=b"older"))
+    broker.commit(Commit(0, Positions(4, 0), snapshot=state))
+    snapshot = broker.load(0).snapshot
+    assert snapshot is not None
+    assert (snapshot.positions, snapshot.data == state) == (Positions(4, 0), True)
+
+
+def test_an_empty_snapshot_is_one(place: Place) -> None:
+    """A state of no bytes is kept as such."""
+    broker = place.worker()
+    broker.commit(Commit(0, Positions(0, 0), snapshot=b""))
+    snapshot = broker.load(0).snapshot
+    assert snapshot is not None
+    assert snapshot.data == b""
+
+
+def test_old_snapshots_go(place: Place) -> None:
+    """However many snapshots were made, a few are kept, and the newest is one of them."""
+    place.producer().send(Side.EVENTS, records(0, 20))
+    broker = place.worker()
+    for n in range(8):
+        broker.commit(Commit(0, Positions(n, 0), snapshot=b"state %d" % n, marks=(Positions(n, 0),)))
+    snapshot = broker.load(0).snapshot
+    assert snapshot is not None
+    assert snapshot.data == b"state 7"
+    assert place.kept_snapshots(0) in {2, 3}
+
+
+def test_the_journal_holds_the_marks_since_the_snapshot(place: Place) -> None:
+    """Marks come back in order, without those that the snapshot covers; without a snapshot, from the beginning."""
+    marks = [Positions(n, n // 2) for n in range(0, 12, 2)]
+    broker = place.worker()
+    place.producer().send(Side.EVENTS, records(0, 20))
+    place.producer().send(Side.LABELS, records(0, 20))
+    for before, after in itertools.pairwise(marks):
+        broker.commit(Commit(0, after, marks=(before, after)))
+    assert broker.load(0).journal == tuple(marks)
+    broker.commit(Commit(0, Positions(11, 5), snapshot=b"state"))
+    assert broker.load(0).journal == ()
+    broker.commit(Commit(0, Positions(13, 6), marks=(Positions(12, 5), Positions(13, 6))))
+    broker.commit(Commit(0, Positions(15, 6)))
+    stored = broker.load(0)
+    assert stored.journal == (Positions(12, 5), Positions(13, 6))
+    assert stored.positions == Positions(15, 6)
+
+
+def test_a_damaged_snapshot_falls_back(place: Place) -> None:
+    """The snapshot before takes the place of a damaged one, with all marks since; when all are damaged, it is said."""
+    broker = place.worker()
+    place.producer().send(Side.EVENTS, records(0, 50))
+    place.producer().send(Side.LABELS, records(0, 50))
+    for n in range(1, 5):
+        mark = Positions(10 * n, n)
+        broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
+    broker.commit(Commit(0, Positions(45, 5), marks=(Positions(45, 5),)))
+    place.damage_newest_snapshot(0)
+    stored = broker.load(0)
+    assert stored.snapshot is not None
+    assert (stored.snapshot.data, stored.snapshot.positions) == (b"state 3", Positions(30, 3))
+    assert stored.journal == (Positions(40, 4), Positions(45, 5))
+    for _ in range(place.kept_snapshots(0) - 1):
+        place.damage_newest_snapshot(0)
+    with pytest.raises(StateError, match="None of the"):
+        broker.load(0)
+
+
+def test_a_damaged_first_snapshot_leads_back_to_the_beginning(place: Place) -> None:
+    """As long as there is one snapshot, the journal reaches back to the shard's beginning, so that it can be lost."""
+    broker = place.worker()
+    place.producer().send(Side.EVENTS, records(0, 50))
+    place.producer().send(Side.LABELS, records(0, 50))
+    broker.commit(Commit(0, Positions(10, 1), marks=(Positions(0, 0), Positions(10, 1))))
+    broker.commit(Commit(0, Positions(20, 2), marks=(Positions(20, 2),), snapshot=b"state"))
+    place.damage_newest_snapshot(0)
+    stored = broker.load(0)
+    assert stored.snapshot is None
+    assert stored.journal == (Positions(0, 0), Positions(10, 1), Positions(20, 2))
+
+
+def test_an_earlier_owner_is_fenced(place: Place) -> None:
+    """Once another worker has loaded a shard, the earlier owner's commit is refused and leaves nothing."""
+    place.producer().send(Side.EVENTS, records(0, 9))
+    first = place.first() if isinstance(place, KafkaPlace) else place.worker()
+    first.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"first", 1)], marks=(Positions(0, 0),)))
+    second = place.takeover()
+    with pytest.raises(FencedError):
+        first.commit(Commit(0, Positions(5, 0), scores=[OutRecord(b"a", b"zombie", 1)], snapshot=b"zombie"))
+    second.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"second", 1)]))
+    stored = second.load(0)
+    assert (stored.positions, stored.snapshot) == (Positions(2, 0), None)
+    assert place.reader().read(place.settings.topics.scores) == [(b"a", b"first"), (b"a", b"second")]
+
+
+def test_two_applications_share_everything_but_their_state(place: Place) -> None:
+    """Under another application_id the same inputs are read again; positions, journal and snapshots stay apart."""
+    producer = place.producer()
+    producer.send(Side.EVENTS, records(0, 6))
+    producer.flush()
+    one, other = place.worker(), place.worker(place.altered(application_id=place.settings.application_id + "-b"))
+    for broker, name in ((one, b"one"), (other, b"other")):
+        assert len(values(drain(broker), 0, Side.EVENTS)) == 6
+        end = Positions(3 if broker is one else 4, 0)
+        broker.commit(Commit(0, end, scores=[OutRecord(b"a", name, 1)], snapshot=name, marks=(end,)))
+    for broker, name in ((one, b"one"), (other, b"other")):
+        stored = broker.load(0)
+        assert stored.snapshot is not None
+        assert (stored.snapshot.data, stored.positions.events) == (name, 3 if broker is one else 4)
+    assert {value for _, value in place.reader().read(place.settings.topics.scores)} == {b"one", b"other"}
+
+
+def test_lag_counts_what_waits(place: Place) -> None:
+    """The lag of an input is the number of its records that were not yet given out."""
+    producer = place.producer()
+    producer.send(Side.EVENTS, records(0, 40))
+    producer.send(Side.LABELS, records(1, 3))
+    producer.flush()
+    broker = place.worker()
+    assert broker.lag() == {0: {Side.EVENTS: 40, Side.LABELS: 0}, 1: {Side.EVENTS: 0, Side.LABELS: 3}}
+    drain(broker)
+    assert all(lag == 0 for sides in broker.lag().values() for lag in sides.values())
+
+
+def test_a_shard_must_be_loaded_before_a_commit(place: Place) -> None:
+    """A worker that has not loaded a shard knows nothing of it, and may not write to it."""
+    broker = place.broker()
+    own(broker, PARTITIONS)
+    with pytest.raises(BrokerError, match="loaded"):
+        broker.commit(Commit(0, Positions(0, 0)))
+
+
+def test_what_is_not_owned_is_refused(place: Place) -> None:
+    """Shards of others can be neither loaded nor positioned."""
+    broker = place.worker()
+    for action in (broker.load, lambda shard: broker.seek(shard, Positions())):
+        with pytest.raises(BrokerError, match="not owned"):
+            action(PARTITIONS)
+
+
+def test_closing_twice_does_nothing(place: Place) -> None:
+    """A second close is harmless, and a closed broker says so."""
+    broker = place.worker()
+    broker.close()
+    broker.close()
+    with pytest.raises(BrokerError):
+        broker.load(0)
+
+
+def test_readers_begin_at_the_beginning(place: Place) -> None:
+    """Every reader sees a topic whole, in the order of each partition, and then only what is new."""
+    broker, topic = place.worker(), place.settings.topics.scores
+    for shard in (1, 0):
+        broker.commit(Commit(shard, Positions(), scores=[OutRecord(b"%d" % shard, b"%d" % n, n) for n in range(3)]))
+    first = place.reader()
+    assert [key for key, _ in first.read(topic)] == [b"0"] * 3 + [b"1"] * 3
+    broker.commit(Commit(1, Positions(), scores=[OutRecord(b"1", b"3", 3)]))
+    assert first.read(topic, timeout_s=10) == [(b"1", b"3")]
+    assert len(place.reader().read(topic)) == 7
+
+
+def test_readers_name_a_missing_topic(place: Place) -> None:
+    """Reading a topic that is not there says so."""
+    place.worker()
+    with pytest.raises(TopicError, match="no topic nowhere"):
+        place.reader().read("nowhere")
+
+
+def test_topics_are_planned_and_made(place: Place) -> None:
+    """The plan names every topic that is missing, apply makes it, and a second apply finds all of them."""
+    renamed = {role: f"{getattr(place.settings.topics, role)}-new" for role in ("events", "labels", "scores")}
+    admin = place.admin(place.altered(topics=renamed))
+    admin.ping()
+    missing = {plan.role for plan in admin.plan() if not plan.exists}
+    assert missing >= {"events", "labels", "scores"}
+    admin.apply()
+    plans = admin.plan()
+    assert all(plan.exists and plan.partitions == PARTITIONS and not plan.problem for plan in plans)
+
+
+def test_another_number_of_partitions_is_refused(place: Place) -> None:
+    """Sensors would move to other shards: the plan shows the problem, and a worker does not start."""
+    place.worker().close()
+    settings = place.altered(topics={"partitions": 3})
+    assert any("partitions" in plan.problem for plan in place.admin(settings).plan())
+    with pytest.raises(TopicError, match=r"topics\.partitions"):
+        place.broker(settings)
+
+
+def test_a_second_worker_gets_its_share_or_a_clear_answer(place: Place) -> None:
+    """On Kafka two workers divide the shards; on the embedded broker the second one is told who holds them."""
+    first = place.worker()
+    if isinstance(place, KafkaPlace):
+        second = place.broker()
+        while not (first.assigned() and second.assigned() and len(first.assigned() | second.assigned()) == PARTITIONS):
+            for broker in (first, second):
+                broker.poll(timeout_s=0.3, max_records=1)
+        assert not first.assigned() & second.assigned()
+        return
+    with pytest.raises(ShardBusyError, match="held by process"):
+        place.broker()

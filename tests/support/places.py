@@ -1,0 +1,158 @@
+"""Places to test brokers in: each broker behind the same few handles."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader
+from stream_ad.settings import Settings
+
+if TYPE_CHECKING:
+    from stream_ad.brokers.base import Admin, Broker, Fetched, Producer, Reader, Side
+    from tests.support.kafka_server import KafkaServer
+
+PARTITIONS = 2
+ROLES = ("events", "labels", "scores", "incidents", "dead_letters", "state")
+
+
+class Place:
+    """One broker with topics of its own; closes what it opened."""
+
+    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+        self.settings = settings
+        self._stack = stack
+
+    def altered(self, **sections: Any) -> Settings:
+        """The settings with some values exchanged: ``broker={"synchronous": "normal"}``."""
+        tree = self.settings.model_dump()
+        for name, value in sections.items():
+            tree[name] = {**tree[name], **value} if isinstance(value, dict) else value
+        return Settings(**tree)
+
+    def broker(self, settings: Settings | None = None) -> Broker:
+        return self._stack.enter_context(closing(open_broker(settings or self.settings)))
+
+    def producer(self) -> Producer:
+        return self._stack.enter_context(closing(open_producer(self.settings)))
+
+    def reader(self) -> Reader:
+        return self._stack.enter_context(closing(open_reader(self.settings)))
+
+    def admin(self, settings: Settings | None = None) -> Admin:
+        return self._stack.enter_context(closing(open_admin(settings or self.settings)))
+
+    def worker(self, settings: Settings | None = None, shards: int = PARTITIONS) -> Broker:
+        """A broker that owns its shards, each loaded and positioned where it was left."""
+        broker = self.broker(settings)
+        own(broker, shards)
+        for shard in sorted(broker.assigned()):
+            broker.seek(shard, broker.load(shard).positions)
+        return broker
+
+    def takeover(self) -> Broker:
+        """A second worker that gets the shards while the first one still believes it has them."""
+        raise NotImplementedError
+
+    def damage_newest_snapshot(self, shard: int) -> None:
+        """Exchange the data of the newest one that is whole, behind the broker's back."""
+        raise NotImplementedError
+
+    def kept_snapshots(self, shard: int) -> int:
+        raise NotImplementedError
+
+
+class SqlitePlace(Place):
+    def takeover(self) -> Broker:
+        path = Path(self.settings.broker.path)
+        for lock in path.parent.glob(f"{path.name}.*.lock"):
+            lock.unlink()  # as somebody might who wants to get rid of the message
+        return self.worker()
+
+    def damage_newest_snapshot(self, shard: int) -> None:
+        with closing(sqlite3.connect(self.settings.broker.path)) as database, database:
+            seq, data = database.execute(
+                "SELECT seq, data FROM snapshots WHERE shard = ? AND data <> ? ORDER BY seq DESC", (shard, b"damaged")
+            ).fetchone()
+            assert data
+            database.execute("UPDATE snapshots SET data = ? WHERE shard = ? AND seq = ?", (b"damaged", shard, seq))
+
+    def kept_snapshots(self, shard: int) -> int:
+        with closing(sqlite3.connect(self.settings.broker.path)) as database:
+            return database.execute("SELECT count(*) FROM snapshots WHERE shard = ?", (shard,)).fetchone()[0]
+
+
+class KafkaPlace(Place):
+    def takeover(self) -> Broker:
+        return self.worker(self.altered(broker={"max_poll_interval_seconds": 60.0}))
+
+    def first(self) -> Broker:
+        """A worker that is taken for dead soon after it stops polling."""
+        return self.worker(self.altered(broker={"max_poll_interval_seconds": 1.0}))
+
+    def damage_newest_snapshot(self, shard: int) -> None:
+        alive = self._state(shard)
+        seq = max(int(key.split(b"/")[2]) for key in alive if key.endswith(b"/0") and alive[key] != b"damaged")
+        producer = KafkaProducer(bootstrap_servers=self.settings.broker.bootstrap_servers)
+        key = f"{self.settings.application_id}/snapshot/{seq}/0".encode()
+        producer.send(self.settings.topics.state, key=key, value=b"damaged", partition=shard).get(10)
+        producer.close()
+
+    def kept_snapshots(self, shard: int) -> int:
+        return sum(key.endswith(b"/manifest") for key in self._state(shard))
+
+    def _state(self, shard: int) -> dict[bytes, bytes]:
+        """What compaction leaves of the state topic."""
+        partition = TopicPartition(self.settings.topics.state, shard)
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.settings.broker.bootstrap_servers, isolation_level="read_committed"
+        )
+        consumer.assign([partition])
+        consumer.seek_to_beginning(partition)
+        end = consumer.end_offsets([partition])[partition]
+        state: dict[bytes, bytes] = {}
+        while consumer.position(partition) < end:
+            for record in consumer.poll(timeout_ms=100, max_records=10_000).get(partition, []):
+                state.pop(record.key, None)
+                if record.value is not None:
+                    state[record.key] = record.value
+        consumer.close()
+        return state
+
+
+def own(broker: Broker, shards: int) -> None:
+    """Poll until the broker owns so many shards."""
+    while len(broker.assigned()) != shards:
+        broker.poll(timeout_s=0.5, max_records=1)
+
+
+def drain(broker: Broker, max_records: int = 1_000) -> dict[tuple[int, Side], list[Fetched]]:
+    """Poll until all inputs of all positioned shards are drained; what came, by input."""
+    came: dict[tuple[int, Side], list[Fetched]] = {}
+    while True:
+        fetched = broker.poll(timeout_s=0.5, max_records=max_records)
+        for shard, sides in fetched.items():
+            for side, one in sides.items():
+                came.setdefault((shard, side), []).append(one)
+        if fetched and all(one.drained for sides in fetched.values() for one in sides.values()):
+            return came
+
+
+def kafka_place(kafka: KafkaServer, stack: ExitStack, name: str, *, partitions: int = PARTITIONS) -> KafkaPlace:
+    settings = Settings(
+        application_id=name,
+        broker={"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers},
+        topics={"partitions": partitions, **{role: f"{role}-{name}" for role in ROLES}},
+    )
+    here = KafkaPlace(settings, stack)
+    here.admin().apply()
+    return here
+
+
+def sqlite_place(path: Path, stack: ExitStack, name: str, *, partitions: int = PARTITIONS) -> SqlitePlace:
+    broker = {"kind": "sqlite", "path": str(path)}
+    return SqlitePlace(Settings(application_id=name, broker=broker, topics={"partitions": partitions}), stack)
