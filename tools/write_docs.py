@@ -95,7 +95,11 @@ def _allowed(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     bounds = {"exclusiveMinimum": "> {}", "minimum": "≥ {}", "exclusiveMaximum": "< {}", "maximum": "≤ {}",
               "multipleOf": "multiple of {}", "pattern": "`{}`"}  # fmt: skip
     word = "secret" if node.get("writeOnly") else words[node["type"]]
-    return ", ".join([word, *(_cell(form.format(node[name])) for name, form in bounds.items() if name in node)])
+    return ", ".join([word, *(_cell(form.format(_short(node[name]))) for name, form in bounds.items() if name in node)])
+
+
+def _short(bound: float | str) -> float | str:
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
 def metrics_table() -> str:
