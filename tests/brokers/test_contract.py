@@ -111,7 +111,7 @@ def test_a_held_input_waits(place: Place) -> None:
 
 @pytest.mark.timeout(30)
 def test_a_poll_tells_at_once_that_an_input_is_drained(place: Place) -> None:
-    """A poll that may wait for a minute returns once it knows that nothing is left, so that the other side can go on."""
+    """A poll that may wait for a minute returns once it knows that nothing is left, so that others can go on."""
     sides = place.worker().poll(timeout_s=60, max_records=10)[0]
     assert sides[Side.EVENTS].drained
     assert sides[Side.LABELS].drained

@@ -1,0 +1,48 @@
+"""Which shard a sensor lives in."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_ad.brokers.base import Side
+from stream_ad.brokers.partitioning import partition_for
+from stream_ad.columns import OutRecord
+from tests.support.places import PARTITIONS, Place, drain
+
+
+@pytest.mark.parametrize(
+    ("key", "murmur2"),
+    # from the tests of Kafka's own Java client (UtilsTest.testMurmur2)
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_is_that_of_kafkas_java_client(key: bytes, murmur2: int) -> None:
+    """Keys go where every other Kafka client sends them: its hash, made positive, modulo the partitions."""
+    assert partition_for(key, 10_000) == (murmur2 & 0x7FFFFFFF) % 10_000
+
+
+@given(st.none() | st.binary(max_size=40), st.integers(1, 10_000))
+def test_is_a_partition_and_stays(key: bytes | None, partitions: int) -> None:
+    """Every key, and none, has one partition below their number."""
+    assert 0 <= partition_for(key, partitions) < partitions
+    assert partition_for(key, partitions) == partition_for(key, partitions)
+
+
+def test_producers_of_both_brokers_agree(place: Place) -> None:
+    """A sensor lives in the same shard on every broker."""
+    keys = [b"pump-%d" % n for n in range(40)]
+    producer = place.producer()
+    producer.send(Side.EVENTS, [OutRecord(key, b"", 1) for key in keys])
+    producer.flush()
+    came = drain(place.worker())
+    for shard in range(PARTITIONS):
+        found = [key for one in came[shard, Side.EVENTS] for key in one.records.keys]
+        assert found == [key for key in keys if partition_for(key, PARTITIONS) == shard]
