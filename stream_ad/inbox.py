@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 class _Lane:
     """The records of one side, in offset order; those before ``_start`` have been taken."""
 
-    def __init__(self, topic: str, partition: int) -> None:
+    def __init__(self, topic: str, partition: int, position: int) -> None:
         self._records = RawRecords.empty(topic, partition)
         self._start = 0
+        self._expected = position  # no lower offset may be fetched
         self.drained = False
 
     def __len__(self) -> int:
@@ -38,11 +39,12 @@ class _Lane:
         self.drained = fetched.drained
         if len(new) == 0:
             return
+        if new.offsets[0] < self._expected:
+            raise ValueError(
+                f"{new.topic}-{new.partition}: offset {new.offsets[0]} was fetched where {self._expected} is next"
+            )
+        self._expected = int(new.offsets[-1]) + 1
         if len(old):
-            if new.offsets[0] <= old.offsets[-1]:
-                raise ValueError(
-                    f"{new.topic}-{new.partition}: offset {new.offsets[0]} was fetched after {old.offsets[-1]}"
-                )
             new = RawRecords(
                 new.topic,
                 new.partition,
@@ -63,7 +65,7 @@ class _Lane:
 
     def reaches(self, offset: int) -> bool:
         """Whether no record before ``offset`` is still to be fetched."""
-        return self.drained or (len(self) > 0 and int(self._records.offsets[-1]) >= offset - 1)
+        return self.drained or self._expected >= offset
 
     def take(self, count: int) -> RawRecords:
         taken = self._records.slice(self._start, self._start + count)
@@ -91,7 +93,10 @@ class Inbox:
         """The next offset after all that was taken."""
         self._limit = limit
         self._awaited: Positions | None = None  # a replayed step needs these, full or not
-        self._lanes = {Side.EVENTS: _Lane(topics.events, shard), Side.LABELS: _Lane(topics.labels, shard)}
+        self._lanes = {
+            Side.EVENTS: _Lane(topics.events, shard, start.events),
+            Side.LABELS: _Lane(topics.labels, shard, start.labels),
+        }
 
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
@@ -148,10 +153,7 @@ class Inbox:
         return taken
 
     def _missing(self, side: Side, upto: Positions) -> bool:
-        wanted, at = (
-            (upto.events, self.positions.events) if side is Side.EVENTS else (upto.labels, self.positions.labels)
-        )
-        return wanted > at and not self._lanes[side].reaches(wanted)
+        return not self._lanes[side].reaches(upto.events if side is Side.EVENTS else upto.labels)
 
     def _taken(self, events: int, labels: int) -> tuple[RawRecords, RawRecords]:
         taken = self._lanes[Side.EVENTS].take(events), self._lanes[Side.LABELS].take(labels)
