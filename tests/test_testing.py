@@ -11,7 +11,7 @@ import pytest
 from stream_ad import testing
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.columns import OutRecord
-from stream_ad.errors import BrokerError, FencedError
+from stream_ad.errors import BrokerError, FencedError, ShardBusyError
 from stream_ad.settings import Settings
 from stream_ad.testing import ManualClock, MemoryBroker, plant_stream
 
@@ -76,6 +76,7 @@ def test_waiting_takes_no_time():
     memory = MemoryBroker(clock=clock)
     worker = memory.worker(SETTINGS)
     worker.seek(0, worker.load(0).positions)
+    worker.poll(timeout_s=2.5, max_records=10)  # brings the news that nothing is there, and so does not wait
     worker.poll(timeout_s=2.5, max_records=10)
     assert clock() == 2.5
     memory.producer(SETTINGS).send(Side.EVENTS, [record("one")])
@@ -88,6 +89,7 @@ def test_waiting_ends_when_something_comes():
     memory = MemoryBroker()
     worker = memory.worker(SETTINGS)
     worker.seek(0, worker.load(0).positions)
+    worker.poll(timeout_s=0, max_records=10)
     producing = threading.Timer(0.05, memory.producer(SETTINGS).send, (Side.EVENTS, [record("one")]))
     producing.start()
     assert len(worker.poll(timeout_s=60.0, max_records=10)[0][Side.EVENTS].records) == 1
@@ -121,10 +123,14 @@ def test_failure_after_a_commit():
 
 
 def test_a_later_worker_takes_over():
-    """Once another worker has loaded a shard, the first one's commits are refused and it owns nothing."""
+    """One worker at a time; once the first is taken for dead, the second gets its shards and the first is refused."""
     memory = MemoryBroker()
-    first, second = memory.worker(SETTINGS), memory.worker(SETTINGS)
+    first = memory.worker(SETTINGS)
     first.load(0)
+    with pytest.raises(ShardBusyError):
+        memory.worker(SETTINGS)
+    memory.abandon_workers()
+    second = memory.worker(SETTINGS)
     second.load(0)
     with pytest.raises(FencedError):
         first.commit(Commit(0, Positions(1, 0), scores=[record("s")]))

@@ -10,15 +10,16 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from stream_ad.brokers.base import Side, TopicPlan
-from stream_ad.brokers.memory_worker import MemoryWorker, Store
+from stream_ad.brokers.memory_store import ROLES, Store, refuse_unwritable
+from stream_ad.brokers.memory_worker import MemoryWorker
 from stream_ad.brokers.partitioning import partition_for
-from stream_ad.errors import BrokerError
+from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_ad.brokers.base import Admin, Broker, Producer, Reader
-    from stream_ad.brokers.memory_worker import Clock, Point
+    from stream_ad.brokers.memory_store import Clock, Point
     from stream_ad.columns import OutRecord
     from stream_ad.settings import Settings
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 class MemoryBroker:
     """A whole broker in memory; hands out workers' brokers, producers, readers and admins.
 
-    Any number of threads may use what it hands out. A worker that comes later takes every shard over
-    as it loads them.
+    Any number of threads may use what it hands out. Topics are made by being named. One worker of an
+    application at a time, as on the embedded broker.
 
     Args:
         clock: Advanced by the timeout whenever a poll or read finds nothing, in the place of waiting.
@@ -46,7 +47,7 @@ class MemoryBroker:
         return _Reader(self._store, settings)
 
     def admin(self, settings: Settings) -> Admin:
-        return _Admin(settings)
+        return _Admin(self._store, settings)
 
     def records(self, topic: str) -> list[OutRecord]:
         """Everything a topic holds, partition after partition."""
@@ -67,10 +68,24 @@ class MemoryBroker:
             queue.extend([None] * (at - len(queue)))
             queue[at - 1] = error or BrokerError(f"The broker in memory was told to fail at {point}.")
 
-    def damage_snapshot(self, application_id: str, shard: int) -> None:
-        """Lose the shard's newest snapshot, as if its data had not arrived whole."""
+    def abandon_workers(self) -> None:
+        """Let later workers take the shards over, as if those that hold them were dead, or cut off.
+
+        The earlier ones are not told: their next commit is refused.
+        """
         with self._store.changed:
-            self._store.shards[application_id, shard].snapshots.pop()
+            self._store.owners.clear()
+
+    def damage_snapshot(self, application_id: str, shard: int) -> None:
+        """Make the newest snapshot of a shard that is whole unreadable, as if its data had not arrived."""
+        with self._store.changed:
+            snapshots = self._store.shards[application_id, shard].snapshots
+            snapshots[max(index for index, one in enumerate(snapshots) if one is not None)] = None
+
+    def kept_snapshots(self, application_id: str, shard: int) -> int:
+        """How many snapshots of a shard there are, damaged ones included."""
+        with self._store.changed:
+            return len(self._store.shards[application_id, shard].snapshots)
 
 
 class _Producer:
@@ -79,11 +94,13 @@ class _Producer:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._topics = settings.topics
+        store.make_topics(settings)
 
     def send(self, side: Side, records: Sequence[OutRecord]) -> None:
         topic = self._topics.events if side is Side.EVENTS else self._topics.labels
         with self._store.changed:
             self._store.reach("send")
+            refuse_unwritable(records)
             for record in records:
                 self._store.append(topic, partition_for(record.key, self._topics.partitions), [record])
 
@@ -99,7 +116,7 @@ class _Reader:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
-        self._partitions = settings.topics.partitions
+        store.make_topics(settings)
         self._next: defaultdict[tuple[str, int], int] = defaultdict(int)
 
     def read(self, topic: str, *, timeout_s: float = 0.0) -> list[tuple[bytes | None, bytes | None]]:
@@ -107,6 +124,11 @@ class _Reader:
 
     def read_records(self, topic: str, *, timeout_s: float = 0.0) -> list[OutRecord]:
         with self._store.changed:
+            if topic not in self._store.topics:
+                raise TopicError(
+                    f"There is no topic {topic} in this broker in memory.",
+                    hint="Check the names in the section topics.",
+                )
             records = self._new(topic)
             if not records:
                 self._store.wait(timeout_s)
@@ -115,7 +137,7 @@ class _Reader:
 
     def _new(self, topic: str) -> list[OutRecord]:
         new: list[OutRecord] = []
-        for key in ((topic, partition) for partition in range(self._partitions)):
+        for key in ((topic, partition) for partition in range(self._store.topics[topic])):
             log = self._store.logs[key]
             new += log[self._next[key] :]
             self._next[key] = len(log)
@@ -126,17 +148,27 @@ class _Reader:
 
 
 class _Admin:
-    """See ``base.Admin``. Topics of this broker exist by being named."""
+    """See ``base.Admin``."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._topics = settings.topics
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
 
     def plan(self) -> list[TopicPlan]:
-        roles = ("events", "labels", "scores", "incidents", "dead_letters")
-        return [TopicPlan(getattr(self._topics, role), role, self._topics.partitions, exists=True) for role in roles]
+        topics, made = self._settings.topics, self._store.topics
+        other = next((count for count in made.values() if count != topics.partitions), None)
+        problem = "" if other is None else f"This broker in memory was made with {other} partitions."
+        names = {role: getattr(topics, role) for role in ROLES}
+        return [
+            TopicPlan(name, role, topics.partitions, exists=name in made, problem=problem)
+            for role, name in names.items()
+        ]
 
     def apply(self) -> list[TopicPlan]:
-        return self.plan()
+        plan = self.plan()
+        if not any(topic.problem for topic in plan):
+            self._store.make_topics(self._settings)
+        return plan
 
     def ping(self) -> None:
         """Always there."""

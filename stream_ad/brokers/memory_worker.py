@@ -1,72 +1,25 @@
-"""The part of the broker in memory that workers see, and what it stores."""
+"""The part of the broker in memory that workers see."""
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.brokers.base import Fetched, Positions, Side, Snapshot, Stored
-from stream_ad.columns import OutRecord, RawRecords
-from stream_ad.errors import BrokerError, FencedError
+from stream_ad.brokers.base import Fetched, Positions, Side, Stored
+from stream_ad.brokers.memory_store import refuse_unwritable
+from stream_ad.columns import RawRecords
+from stream_ad.errors import BrokerError, FencedError, ShardBusyError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from stream_ad.brokers.base import Commit
+    from stream_ad.brokers.memory_store import Store
     from stream_ad.settings import Settings
 
-Point = Literal["poll", "load", "commit_before", "commit_after", "send", "flush"]
-"""Where it can be made to fail."""
-_KEPT_SNAPSHOTS = 3
-
-
-class Clock(Protocol):
-    """What passes in the place of waiting."""
-
-    def advance(self, seconds: float) -> None: ...
-
-
-@dataclass(slots=True)
-class ShardState:
-    """What the broker keeps of one shard for one application."""
-
-    epoch: int = 0
-    positions: Positions = field(default_factory=Positions)
-    journal: list[Positions] = field(default_factory=list)
-    snapshots: list[Snapshot] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Store:
-    """What all endpoints share; take ``changed`` before touching anything else."""
-
-    clock: Clock | None
-    changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
-    logs: defaultdict[tuple[str, int], list[OutRecord]] = field(default_factory=lambda: defaultdict(list))
-    shards: defaultdict[tuple[str, int], ShardState] = field(default_factory=lambda: defaultdict(ShardState))
-    failures: defaultdict[Point, list[BaseException | None]] = field(default_factory=lambda: defaultdict(list))
-
-    def reach(self, point: Point) -> None:
-        """Raise what the point was told to."""
-        queue = self.failures[point]
-        error = queue.pop(0) if queue else None
-        if error is not None:
-            raise error
-
-    def append(self, topic: str, partition: int, records: Sequence[OutRecord]) -> None:
-        self.logs[topic, partition].extend(records)
-        self.changed.notify_all()
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait for a change; with a clock of its own, time passes at once."""
-        if self.clock is not None:
-            self.clock.advance(timeout_s)
-        elif timeout_s > 0:
-            self.changed.wait(timeout_s)
+Input = tuple[int, Side]
 
 
 class MemoryWorker:
@@ -76,9 +29,19 @@ class MemoryWorker:
         self._store = store
         self._application = settings.application_id
         self._topics = settings.topics
-        self._owned = set(range(settings.topics.partitions))
         self._epochs: dict[int, int] = {}
-        self._next: dict[tuple[int, Side], int] = {}
+        self._next: dict[Input, int] = {}
+        self._told_drained: set[Input] = set()
+        store.make_topics(settings)
+        shards = range(settings.topics.partitions)
+        with store.changed:
+            self._owned = {shard for shard in shards if (self._application, shard) not in store.owners}
+            if not self._owned:
+                raise ShardBusyError(
+                    f"All shards of {self._application} in this broker in memory are held by process {os.getpid()}.",
+                    hint="Close the worker before, or call MemoryBroker.abandon_workers() as if it were dead.",
+                )
+            store.owners |= {(self._application, shard): self for shard in self._owned}
 
     def assigned(self) -> frozenset[int]:
         return frozenset(self._owned)
@@ -89,10 +52,17 @@ class MemoryWorker:
         with self._store.changed:
             self._store.reach("poll")
             fetched = self._read(max_records, hold)
-            if not any(len(one.records) for sides in fetched.values() for one in sides.values()):
+            if fetched and not self._news(fetched):
                 self._store.wait(timeout_s)
                 fetched = self._read(max_records, hold)
+            self._told_drained = _drained(fetched)
             return fetched
+
+    def _news(self, fetched: dict[int, dict[Side, Fetched]]) -> bool:
+        """Whether the worker learns anything: a record, or that an input has come to its end."""
+        return bool(_drained(fetched) - self._told_drained) or any(
+            len(one.records) for sides in fetched.values() for one in sides.values()
+        )
 
     def _read(self, max_records: int, hold: Collection[tuple[int, Side]]) -> dict[int, dict[Side, Fetched]]:
         share = max(1, max_records // max(1, len(self._next)))
@@ -121,8 +91,8 @@ class MemoryWorker:
             state = self._store.shards[self._application, shard]
             state.epoch += 1
             self._epochs[shard] = state.epoch
-            snapshot = state.snapshots[-1] if state.snapshots else None
-            journal = state.journal if snapshot is None else [m for m in state.journal if m > snapshot.positions]
+            snapshot = state.newest_snapshot(shard)
+            journal = (mark for mark in state.journal if snapshot is None or mark > snapshot.positions)
             return Stored(state.positions, snapshot, tuple(journal))
 
     def seek(self, shard: int, positions: Positions) -> None:
@@ -133,6 +103,7 @@ class MemoryWorker:
                 if not 0 <= offset <= len(self._store.logs[topic, shard]):
                     raise BrokerError(f"{topic}[{shard}] has no offset {offset}.")
                 self._next[shard, side] = offset
+                self._told_drained.discard((shard, side))
 
     def commit(self, commit: Commit) -> None:
         store, shard = self._store, commit.shard
@@ -144,14 +115,16 @@ class MemoryWorker:
                 self._drop(shard)
                 raise FencedError(f"Shard {shard} of {self._application} belongs to another worker now.")
             store.reach("commit_before")
-            store.append(self._topics.scores, shard, commit.scores)
-            store.append(self._topics.incidents, shard, commit.incidents)
-            store.append(self._topics.dead_letters, shard, commit.dead_letters)
-            state.positions = commit.positions
-            state.journal += [mark for mark in commit.marks if not state.journal or mark > state.journal[-1]]
-            if commit.snapshot is not None:
-                state.snapshots = [*state.snapshots, Snapshot(commit.positions, commit.snapshot)][-_KEPT_SNAPSHOTS:]
-                state.journal = [mark for mark in state.journal if mark > state.snapshots[0].positions]
+            outputs = {
+                self._topics.scores: commit.scores,
+                self._topics.incidents: commit.incidents,
+                self._topics.dead_letters: commit.dead_letters,
+            }
+            for records in outputs.values():
+                refuse_unwritable(records)
+            for topic, records in outputs.items():
+                store.append(topic, shard, records)
+            state.save(commit)
             store.reach("commit_after")
 
     def lag(self) -> dict[int, dict[Side, int]]:
@@ -164,8 +137,9 @@ class MemoryWorker:
             }
 
     def close(self) -> None:
-        for shard in tuple(self._owned):
-            self._drop(shard)
+        with self._store.changed:
+            for shard in tuple(self._owned):
+                self._drop(shard)
 
     def _position(self, shard: int, side: Side) -> int:
         committed = self._store.shards[self._application, shard].positions
@@ -180,6 +154,12 @@ class MemoryWorker:
 
     def _drop(self, shard: int) -> None:
         self._owned.discard(shard)
+        if self._store.owners.get((self._application, shard)) is self:
+            del self._store.owners[self._application, shard]
         self._epochs.pop(shard, None)
         for side in Side:
             self._next.pop((shard, side), None)
+
+
+def _drained(fetched: dict[int, dict[Side, Fetched]]) -> set[Input]:
+    return {(shard, side) for shard, sides in fetched.items() for side, one in sides.items() if one.drained}

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.places import Place, kafka_place, sqlite_place
+from tests.support.places import Place, kafka_place, memory_place, sqlite_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-@pytest.fixture(params=["sqlite", "kafka"])
+@pytest.fixture(params=["memory", "sqlite", "kafka"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     name = uuid.uuid4().hex[:8]
     with ExitStack() as stack:
-        if request.param == "sqlite":
+        if request.param == "memory":
+            yield memory_place(stack, name)
+        elif request.param == "sqlite":
             yield sqlite_place(tmp_path / "broker.db", stack, name)
         else:
             yield kafka_place(request.getfixturevalue("kafka"), stack, name)

@@ -11,6 +11,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader
 from stream_ad.settings import Settings
+from stream_ad.testing import MemoryBroker
 
 if TYPE_CHECKING:
     from stream_ad.brokers.base import Admin, Broker, Fetched, Producer, Reader, Side
@@ -124,6 +125,34 @@ class KafkaPlace(Place):
         return state
 
 
+class MemoryPlace(Place):
+    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+        super().__init__(settings, stack)
+        self.memory = MemoryBroker()
+
+    def broker(self, settings: Settings | None = None) -> Broker:
+        return self._stack.enter_context(closing(self.memory.worker(settings or self.settings)))
+
+    def producer(self) -> Producer:
+        return self._stack.enter_context(closing(self.memory.producer(self.settings)))
+
+    def reader(self) -> Reader:
+        return self._stack.enter_context(closing(self.memory.reader(self.settings)))
+
+    def admin(self, settings: Settings | None = None) -> Admin:
+        return self._stack.enter_context(closing(self.memory.admin(settings or self.settings)))
+
+    def takeover(self) -> Broker:
+        self.memory.abandon_workers()
+        return self.worker()
+
+    def damage_newest_snapshot(self, shard: int) -> None:
+        self.memory.damage_snapshot(self.settings.application_id, shard)
+
+    def kept_snapshots(self, shard: int) -> int:
+        return self.memory.kept_snapshots(self.settings.application_id, shard)
+
+
 def own(broker: Broker, shards: int) -> None:
     """Poll until the broker owns so many shards."""
     while len(broker.assigned()) != shards:
@@ -156,3 +185,7 @@ def kafka_place(kafka: KafkaServer, stack: ExitStack, name: str, *, partitions: 
 def sqlite_place(path: Path, stack: ExitStack, name: str, *, partitions: int = PARTITIONS) -> SqlitePlace:
     broker = {"kind": "sqlite", "path": str(path)}
     return SqlitePlace(Settings(application_id=name, broker=broker, topics={"partitions": partitions}), stack)
+
+
+def memory_place(stack: ExitStack, name: str, *, partitions: int = PARTITIONS) -> MemoryPlace:
+    return MemoryPlace(Settings(application_id=name, topics={"partitions": partitions}), stack)
