@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stream_ad.brokers.kafka_group import Input
     from stream_ad.settings import Settings
 
+HEARTBEAT_S = 1.0  # how soon a worker hears of a rebalance
 _SLICE_S = 0.1  # of a poll, between looks whether an input has turned out to be drained
 _FRESH_S = 0.025  # an end offset this old still says that an input is drained
 _PROBE_S = 1.0  # silence after which Kafka is asked whether it is there
@@ -58,12 +59,14 @@ class KafkaBroker:
             group_id=settings.application_id,
             group_instance_id=broker.instance_id,
             session_timeout_ms=int(broker.session_timeout_seconds * 1000),
-            heartbeat_interval_ms=int(min(3.0, broker.session_timeout_seconds / 3) * 1000),
+            heartbeat_interval_ms=int(min(HEARTBEAT_S, broker.session_timeout_seconds / 3) * 1000),
             max_poll_interval_ms=int(broker.max_poll_interval_seconds * 1000),
             # gives the same partitions of both topics to the same worker
             partition_assignment_strategy=[RangePartitionAssignor],
             **consumer_options(),
         )
+        for topic in self._topics.values():  # a group's leader that knows no partitions assigns none at first
+            self._consumer.partitions_for_topic(topic)
         self._members = Membership(self._consumer, self._topics, settings.topics.partitions)
         self._consumer.subscribe(topics=list(self._topics.values()), listener=self._members)
         self._group = self._consumer.group_metadata()

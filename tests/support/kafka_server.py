@@ -51,7 +51,7 @@ _SETTINGS = {
     "broker.heartbeat.interval.ms": "300",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "500",
-    "log.retention.check.interval.ms": "10000",
+    "log.retention.check.interval.ms": "1000",
     "log.initial.task.delay.ms": "1000",
     "num.network.threads": "2",
     "num.io.threads": "4",

@@ -1,0 +1,416 @@
+"""Kafka where it differs from the embedded broker: fencing, rebalances, stalls, other people's transactions."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+
+from stream_ad.brokers import open_broker
+from stream_ad.brokers.base import Commit, Positions, Side
+from stream_ad.brokers.kafka_client import client_options
+from stream_ad.columns import OutRecord
+from stream_ad.errors import BrokerError, FencedError, StateError, TopicError
+from stream_ad.settings import Settings
+from tests.support.copier import Copier
+from tests.support.places import PARTITIONS, drain, own
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ad.brokers.base import Broker
+    from tests.support.kafka_server import KafkaServer
+    from tests.support.places import KafkaPlace
+
+
+@pytest.fixture
+def admin(kafka: KafkaServer) -> Iterator[KafkaAdminClient]:
+    client = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    yield client
+    client.close()
+
+
+def numbered(count: int, *, keys: int = 20, start: int = 0) -> list[OutRecord]:
+    return [OutRecord(b"pump-%d" % (n % keys), b"%d" % n, 1_500_000_000_000 + n) for n in range(start, start + count)]
+
+
+def fill(place: KafkaPlace, count: int, *, start: int = 0, keys: int = 20) -> None:
+    producer = place.producer()
+    producer.send(Side.EVENTS, numbered(count, start=start, keys=keys))
+    producer.flush()
+
+
+def scores(place: KafkaPlace) -> list[int]:
+    return sorted(int(value or b"-1") for _, value in place.reader().read(place.settings.topics.scores))
+
+
+def committed(broker: Broker, place: KafkaPlace, shard: int) -> int | None:
+    return broker._consumer.committed(TopicPartition(place.settings.topics.events, shard))
+
+
+def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
+    """A lost membership looks empty to the client, and Kafka takes an empty one unchecked; it is refused here."""
+    fill(place, 20)
+    zombie = place.first()
+    drain(zombie)
+    zombie.commit(Commit(0, Positions(1, 0), marks=(Positions(),)))
+    while zombie._consumer.group_metadata().generation_id >= 0:
+        time.sleep(0.1)  # it does not poll, and the client leaves the group by itself
+    zombie._group = zombie._consumer.group_metadata()
+    with pytest.raises(FencedError):
+        zombie.commit(Commit(0, Positions(0, 0), scores=[OutRecord(b"a", b"1", 1)]))
+    assert committed(place.worker(), place, 0) == 1
+    assert scores(place) == []
+
+
+def test_a_commit_with_the_membership_of_before_is_refused(place: KafkaPlace) -> None:
+    """The membership of the last poll goes into the transaction; once the group has moved on, Kafka refuses it."""
+    fill(place, 20)
+    zombie = place.first()
+    drain(zombie)
+    zombie.commit(Commit(0, Positions(1, 0), marks=(Positions(),)))
+    while zombie._consumer.group_metadata().generation_id >= 0:
+        time.sleep(0.1)
+    with pytest.raises(FencedError):
+        zombie.commit(Commit(0, Positions(3, 0), scores=[OutRecord(b"a", b"1", 1)]))
+    assert committed(place.worker(), place, 0) == 1
+    assert scores(place) == []
+
+
+def test_offsets_of_a_refused_commit_do_not_come_back(place: KafkaPlace) -> None:
+    """The client would send the offsets of an aborted transaction again in the next one; a new producer does not."""
+    fill(place, 40)
+    worker = place.worker()
+    drain(worker)
+    before = worker._group
+    worker._group = before._replace(generation_id=before.generation_id + 7)
+    with pytest.raises(FencedError):
+        worker.commit(Commit(0, Positions(9, 0), scores=[OutRecord(b"a", b"9", 1)]))
+    own(worker, PARTITIONS - 1)  # it is gone for a poll, so that the worker forgets its state
+    own(worker, PARTITIONS)
+    worker.load(0)
+    worker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)], marks=(Positions(),)))
+    assert committed(worker, place, 0) == 2
+    assert scores(place) == [2]
+
+
+def test_a_stalled_kafka_costs_the_whole_commit(place: KafkaPlace, kafka: KafkaServer) -> None:
+    """When Kafka stops answering in the middle, nothing of the commit is published, and the same can be tried again."""
+    fill(place, 20)
+    worker = place.worker(place.altered(broker={"transaction_timeout_seconds": 1.5}))
+    drain(worker)
+    worker.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(Positions(),)))
+    kafka.pause()
+    try:
+        with pytest.raises(BrokerError):
+            worker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state"))
+    finally:
+        kafka.resume()
+    own(worker, PARTITIONS)
+    stored = worker.load(0)
+    assert (stored.positions, stored.snapshot) == (Positions(1, 0), None)
+    assert scores(place) == [1]
+    worker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state"))
+    assert scores(place) == [1, 2]
+
+
+def test_a_kafka_that_stays_away_ends_the_worker(place: KafkaPlace, kafka: KafkaServer) -> None:
+    """After broker.give_up_seconds without an answer a poll raises; until then it waits, and calls nothing drained."""
+    worker = place.worker(place.altered(broker={"give_up_seconds": 2.0}))
+    drain(worker)
+    kafka.pause()
+    try:
+        with pytest.raises(BrokerError, match="has not answered"):
+            poll_for_ever(worker)
+    finally:
+        kafka.resume()
+
+
+def poll_for_ever(worker: Broker) -> None:
+    while True:
+        fetched = worker.poll(timeout_s=0.2, max_records=10)
+        assert not any(one.drained for sides in fetched.values() for one in sides.values())
+
+
+def test_joining_and_leaving_workers_share_the_work(place: KafkaPlace) -> None:
+    """Through a join and a leave every event is scored exactly once."""
+    fill(place, 3000)
+    first = Copier(place.broker())
+    while first.commits < 5:
+        first.turn()
+    second = Copier(place.broker())
+    while not (second.commits and first.broker.assigned() and len(first.broker.assigned()) < PARTITIONS):
+        first.turn()
+        second.turn()
+    fill(place, 600, start=3000)
+    for _ in range(5):
+        first.turn()
+        second.turn()
+    second.broker.close()
+    while len(scores(place)) < 3600:
+        first.turn()
+    assert scores(place) == list(range(3600))
+
+
+def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
+    """A shard that comes back in a rebalance is read on from where it was, without being loaded again."""
+    fill(place, 400)
+    first, got = place.worker(), []
+    for _ in range(3):
+        for sides in first.poll(timeout_s=1, max_records=20).values():
+            got += sides[Side.EVENTS].records.values
+    writers = dict(first._writers)
+    second = place.broker()
+    while len(first.assigned()) != 1 or not second.assigned():
+        for sides in first.poll(timeout_s=0.2, max_records=20).values():
+            got += sides[Side.EVENTS].records.values
+        second.poll(timeout_s=0.2, max_records=1)
+    (kept,) = first.assigned()
+    assert first._writers == {kept: writers[kept]}
+    for polls in drain(first, 20).values():
+        got += [value for one in polls for value in one.records.values]
+    assert len(got) == len(set(got))
+    first.commit(Commit(kept, Positions(1, 0)))
+    mine = first._consumer.end_offsets([TopicPartition(place.settings.topics.events, kept)])
+    assert sum(mine.values()) <= len(got)
+
+
+def test_a_restarted_kafka_costs_nothing(place: KafkaPlace, kafka: KafkaServer) -> None:
+    """Killed and started again under load, Kafka leaves every event scored exactly once."""
+    fill(place, 1500)
+    worker = Copier(place.broker())
+    while worker.commits < 10:
+        worker.turn()
+    kafka.restart(kill=True)
+    fill(place, 500, start=1500)
+    while len(scores(place)) < 2000:
+        worker.turn()
+    assert scores(place) == list(range(2000))
+
+
+def test_records_of_others_transactions(place: KafkaPlace) -> None:
+    """Events of an open transaction wait, those of an aborted one never come, and its marks are no records."""
+    topic, worker = place.settings.topics.events, place.worker()
+    source = KafkaProducer(
+        bootstrap_servers=place.settings.broker.bootstrap_servers, transactional_id=f"source-{topic}"
+    )
+    source.init_transactions()
+    source.begin_transaction()
+    source.send(topic, b"aborted", partition=0).get(10)
+    assert sum(len(one.records) for polls in drain(worker).values() for one in polls) == 0
+    source.abort_transaction()
+    source.begin_transaction()
+    source.send(topic, b"committed", partition=0)
+    source.commit_transaction()
+    source.close()
+    came = drain(worker)
+    assert [value for one in came[0, Side.EVENTS] for value in one.records.values] == [b"committed"]
+    assert came[0, Side.EVENTS][-1].drained
+    assert worker.lag()[0][Side.EVENTS] == 0
+
+
+def test_open_scores_are_not_read(place: KafkaPlace) -> None:
+    """A reader sees scores once their transaction is committed, and not before."""
+    topic, reader = place.settings.topics.scores, place.reader()
+    other = KafkaProducer(bootstrap_servers=place.settings.broker.bootstrap_servers, transactional_id=f"o-{topic}")
+    other.init_transactions()
+    other.begin_transaction()
+    other.send(topic, b"1", partition=0).get(10)
+    assert reader.read(topic) == []
+    other.commit_transaction()
+    other.close()
+    assert reader.read(topic, timeout_s=10) == [(None, b"1")]
+
+
+def test_missing_topics_are_named(kafka: KafkaServer) -> None:
+    """A worker without topics says which are missing and how to make them; a producer and a reader do, too."""
+    broker = {"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers}
+    with pytest.raises(TopicError, match="nowhere-events") as missing:
+        open_broker(Settings(broker=broker, topics={"events": "nowhere-events"}))
+    assert "stream-ad topics apply" in missing.value.hint
+
+
+def test_an_unreachable_kafka_is_an_error() -> None:
+    """Nobody at the address: said with the address and what to check."""
+    broker = {"kind": "kafka", "bootstrap_servers": "127.0.0.1:1", "give_up_seconds": 0.5}
+    with pytest.raises(BrokerError, match=r"127\.0\.0\.1:1") as away:
+        open_broker(Settings(broker=broker))
+    assert "bootstrap_servers" in away.value.hint
+
+
+def test_apply_makes_fitting_topics(place: KafkaPlace, admin: KafkaAdminClient) -> None:
+    """State is compacted, inputs keep their own times, outputs those of writing; retention is as set and explained."""
+    plans = {plan.role: plan for plan in place.admin().plan()}
+    assert set(plans) == {"events", "labels", "scores", "incidents", "dead_letters", "state"}
+    assert plans["state"].config["cleanup.policy"] == "compact"
+    assert plans["events"].config["message.timestamp.type"] == "CreateTime"
+    assert plans["labels"].config["message.timestamp.type"] == "CreateTime"
+    assert plans["scores"].config["message.timestamp.type"] == "LogAppendTime"
+    assert plans["events"].config["retention.ms"] == "-1"
+    assert "for ever" in plans["events"].note
+    short = place.altered(topics={"retention_seconds": 3600.0, "events": f"{plans['events'].topic}-short"})
+    place.admin(short).apply()
+    events = next(plan for plan in place.admin(short).plan() if plan.role == "events")
+    assert events.config["retention.ms"] == "3600000"
+    assert "recordings that are older vanish" in events.note
+
+
+def test_unfit_topics_are_refused_and_left_alone(place: KafkaPlace, admin: KafkaAdminClient) -> None:
+    """Existing topics are judged, never changed: uncompacted state, compacted events, too few partitions."""
+    name = place.settings.application_id
+    unfit = {
+        f"{name}-state": {"num_partitions": 2, "replication_factor": 1, "configs": {"cleanup.policy": "delete"}},
+        f"{name}-events": {"num_partitions": 2, "replication_factor": 1, "configs": {"cleanup.policy": "compact"}},
+        f"{name}-labels": {"num_partitions": 3, "replication_factor": 1},
+        f"{name}-scores": {"num_partitions": 1, "replication_factor": 1},
+    }
+    admin.create_topics(unfit, wait_for_metadata=True)
+    settings = place.altered(topics={role: f"{name}-{role}" for role in ("state", "events", "labels", "scores")})
+    place.admin(settings).apply()
+    problems = {plan.role: plan.problem for plan in place.admin(settings).plan() if plan.problem}
+    assert set(problems) == {"state", "events", "labels", "scores"}
+    assert "set it to compact" in problems["state"]
+    assert "set it to delete" in problems["events"]
+    assert "the same for both" in problems["labels"]
+    with pytest.raises(TopicError, match="set it to compact"):
+        open_broker(settings)
+
+
+def test_too_many_replicas_are_an_error(place: KafkaPlace) -> None:
+    """One broker cannot hold three replicas; the message names the setting."""
+    settings = place.altered(topics={"replication_factor": 3, "events": f"{place.settings.topics.events}-r"})
+    with pytest.raises(BrokerError) as refused:
+        place.admin(settings).apply()
+    assert "topics.replication_factor" in refused.value.hint
+
+
+def test_old_recordings_are_taken_and_kept(place: KafkaPlace) -> None:
+    """Records with times of long ago are accepted, keep their times, and outlive several rounds of retention."""
+    producer = place.producer()
+    producer.send(Side.EVENTS, [OutRecord(None, b"old", 86_400_000)])
+    producer.flush()
+    time.sleep(2.5)  # the server looks for what to delete every second
+    fetched = drain(place.worker())[0, Side.EVENTS]
+    assert [time_ms for one in fetched for time_ms in one.records.times_ms.tolist()] == [86_400_000]
+
+
+def test_times_far_ahead_are_refused_with_a_reason(place: KafkaPlace) -> None:
+    """A source whose clock is days ahead is told so when it writes."""
+    producer = place.producer()
+    producer.send(Side.EVENTS, [OutRecord(None, b"early", int(time.time() * 1000) + 3 * 86_400_000)])
+    with pytest.raises(BrokerError) as refused:
+        producer.flush()
+    assert "message.timestamp.after.max.ms" in refused.value.hint
+
+
+def test_records_that_retention_took_are_missed(place: KafkaPlace, admin: KafkaAdminClient) -> None:
+    """A position whose records are gone is refused at seek, and noticed in the middle of reading."""
+    fill(place, 40, keys=1)
+    events = place.settings.topics.events
+    shard = next(n for n in range(PARTITIONS) if place.worker().lag()[n][Side.EVENTS])
+    worker = place.worker(place.altered(application_id="other"))
+    admin.delete_records({TopicPartition(events, shard): 30})
+    with pytest.raises(BrokerError, match=f"{events}.*gone|OutOfRange"):
+        drain(worker)
+    with pytest.raises(BrokerError, match="no offset 10 any more: it holds 30 to 40"):
+        place.worker(place.altered(application_id="third")).seek(shard, Positions(10, 0))
+
+
+def test_positions_and_state_must_fit(place: KafkaPlace, admin: KafkaAdminClient) -> None:
+    """Forgotten positions beside state, or lost state beside positions: refused, since either would double or lose."""
+    fill(place, 40)
+    worker = place.worker()
+    worker.commit(Commit(0, Positions(3, 0), marks=(Positions(), Positions(3, 0)), snapshot=b"state"))
+    worker.close()
+    admin.delete_groups([place.settings.application_id])
+    with pytest.raises(StateError, match="forgotten how far"):
+        place.worker()
+    settings = place.altered(application_id=f"{place.settings.application_id}-b")
+    worker = place.worker(settings)
+    worker.commit(Commit(0, Positions(3, 0), marks=(Positions(), Positions(3, 0))))
+    worker.close()
+    admin.delete_topics([settings.topics.state])
+    while settings.topics.state in admin.list_topics():
+        time.sleep(0.1)
+    place.admin().apply()
+    with pytest.raises(StateError, match=r"state of shard 0 .* is gone"):
+        place.worker(settings)
+
+
+def test_added_partitions_are_refused(place: KafkaPlace, admin: KafkaAdminClient) -> None:
+    """With more partitions sensors live in other shards: state that was saved before does not fit any more."""
+    fill(place, 40)
+    worker = place.worker()
+    worker.commit(Commit(0, Positions(3, 0), marks=(Positions(),), snapshot=b"state"))
+    worker.close()
+    topics = [getattr(place.settings.topics, role) for role in ("events", "labels", "scores", "incidents", "state")]
+    admin.create_partitions(dict.fromkeys([*topics, place.settings.topics.dead_letters], 3))
+    with pytest.raises(TopicError, match=r"topics\.partitions is 2"):
+        place.broker()
+    with pytest.raises(TopicError, match="was saved when the events topic had 2 partitions, now it has 3"):
+        place.worker(place.altered(topics={"partitions": 3}), shards=3)
+
+
+def test_one_instance_id_is_for_one_worker(place: KafkaPlace) -> None:
+    """Two workers under one broker.instance_id would take turns for ever: the older one ends, and says why."""
+    fill(place, 20)
+    settings = place.altered(broker={"instance_id": "here"})
+    first = place.worker(settings)
+    first.commit(Commit(0, Positions(1, 0), marks=(Positions(),)))
+    second = place.broker(settings)
+    own(second, PARTITIONS)
+    with pytest.raises(BrokerError, match="instance_id «here»"):
+        first.commit(Commit(0, Positions(2, 0)))
+    with pytest.raises(BrokerError, match="instance_id «here»"):
+        first.poll(timeout_s=1, max_records=1)
+
+
+def test_a_static_worker_keeps_its_shards(place: KafkaPlace) -> None:
+    """A worker back under its instance_id within the session timeout gets what it had, and others keep theirs."""
+    brokers = {name: place.broker(place.altered(broker={"instance_id": name})) for name in ("a", "b")}
+    while sorted(len(broker.assigned()) for broker in brokers.values()) != [1, 1]:
+        for broker in brokers.values():
+            broker.poll(timeout_s=0.2, max_records=1)
+    had, generation = brokers["a"].assigned(), brokers["b"]._group.generation_id
+    brokers["a"].close()
+    again = place.broker(place.altered(broker={"instance_id": "a"}))
+    own(again, 1)
+    brokers["b"].poll(timeout_s=0.5, max_records=1)
+    assert again.assigned() == had
+    assert brokers["b"]._group.generation_id == generation
+
+
+def test_a_record_too_large_for_its_topic_is_named(place: KafkaPlace) -> None:
+    """A dead letter over max.message.bytes fails its commit as a whole, and the message names that setting."""
+    fill(place, 20)
+    worker = place.worker()
+    huge = [OutRecord(b"a", random.Random(1).randbytes(20_000_000), 1)]
+    with pytest.raises(TopicError, match="too large") as refused:
+        worker.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"1", 1)], dead_letters=huge))
+    assert "max.message.bytes" in refused.value.hint
+    assert scores(place) == []
+
+
+def test_security_reaches_the_client() -> None:
+    """Protocol, files, mechanism and login are passed on; the password is not shown by the settings."""
+    security = {
+        "protocol": "SASL_SSL",
+        "ca_file": "ca.pem",
+        "certificate_file": "me.pem",
+        "key_file": "me.key",
+        "mechanism": "SCRAM-SHA-512",
+        "username": "ann",
+        "password": "secret",
+    }
+    settings = Settings(broker={"kind": "kafka", "security": security, "bootstrap_servers": "a:1, b:2"})
+    options = client_options(settings)
+    assert options["bootstrap_servers"] == ["a:1", "b:2"]
+    assert options["security_protocol"] == "SASL_SSL"
+    assert options["ssl_cafile"] == "ca.pem"
+    assert (options["ssl_certfile"], options["ssl_keyfile"]) == ("me.pem", "me.key")
+    assert options["sasl_mechanism"] == "SCRAM-SHA-512"
+    assert (options["sasl_plain_username"], options["sasl_plain_password"]) == ("ann", "secret")
+    assert "secret" not in repr(settings)
