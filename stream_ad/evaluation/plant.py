@@ -118,7 +118,7 @@ class Plant:
         make = np.random.default_rng(seeds[0])
         self._noise = np.random.default_rng(seeds[1])
         self._base = make.uniform(0.45, 0.65, machines)  # (M,) mean load, 1 = rated
-        self._swing = make.uniform(0.08, 0.2, machines)  # of the daily cycle
+        self._swing = make.uniform(0.04, 0.1, machines)  # of the daily cycle
         self._phase = make.normal(0, 0.06, machines)  # days
         nominal = np.array([42.0, 85.0, 100.0, 6.0, 38.0, 2.2])  # temperature: rise over ambient
         self.nominal = nominal * make.lognormal(0, 0.15, (machines, len(FEATURES)))  # (M, F) at rated load
@@ -127,7 +127,7 @@ class Plant:
         self._lags = {  # seconds
             "wander": np.full(machines, 5400.0),
             "load": make.uniform(90, 240, machines),
-            "heat": make.uniform(900, 1800, machines),
+            "heat": make.uniform(480, 960, machines),
             "shake": np.full(machines, 120.0),
         }
         self._states: dict[str, Floats] = {}
@@ -182,7 +182,7 @@ class Plant:
         noise = self._noise.standard_normal((steps, machines, 2 + len(FEATURES)))
         day = (times_ns % int(DAY_S * 1e9))[:, None] / (DAY_S * 1e9) + self._phase  # (T, M) share of the day
         cycle = np.sin(2 * np.pi * (day - 0.3)) + 0.35 * np.sin(4 * np.pi * day)
-        wander = self._lag("wander", noise[:, :, 0] * 0.06 * np.sqrt(2 * 5400.0 / self.config.interval_s))
+        wander = self._lag("wander", noise[:, :, 0] * 0.03 * np.sqrt(2 * 5400.0 / self.config.interval_s))
         demand = np.clip(self._base + self._swing * cycle + wander, 0.2, 0.95)
         cleaning, overload, dip = sizes[CLEANING], sizes["overload"], sizes["power-dip"]
         demand = demand * (1 - cleaning) + 0.55 * cleaning
