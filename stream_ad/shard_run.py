@@ -82,6 +82,12 @@ class Run:
     def _admit(self, start: int, stop: int) -> tuple[NDArray[np.int64], int]:
         """Sensor numbers of the events from ``start`` up to the first whose arrival moves a sensor's state."""
         sensors, ids, blocks = self.sensors, self.events.sensor_ids, self.block_list
+        found = list(map(sensors.numbers.get, ids[start:stop]))
+        if None not in found:
+            all_known = np.array(found, np.int64)
+            pairs = np.unique(sensors.group[all_known] * len(self.events.blocks) + self.block[start:stop])
+            if all(self._fits(*divmod(pair, len(self.events.blocks))) for pair in pairs.tolist()):
+                return all_known, stop
         numbers: list[int] = []
         fitting: set[tuple[int, int]] = set()
         for i in range(start, stop):
@@ -94,7 +100,7 @@ class Run:
                     self.counts["sensors_evicted"] += 1
                 number = sensors.admit(ids[i], features)
             if (number, blocks[i]) not in fitting:
-                if (sensors.fit(int(sensors.group[number]), features) < 0).any():
+                if not self._fits(int(sensors.group[number]), blocks[i]):
                     if i > start:
                         return np.array(numbers, np.int64), i
                     if not sensors.widen(number, features):
@@ -102,6 +108,9 @@ class Run:
                 fitting.add((number, blocks[i]))
             numbers.append(number)
         return np.array(numbers, np.int64), stop
+
+    def _fits(self, group: int, block: int) -> bool:
+        return bool((self.sensors.fit(group, self.events.blocks[block].features) >= 0).all())
 
     def _process(
         self,

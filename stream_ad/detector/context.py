@@ -6,7 +6,7 @@ without memory (shuffled rows, a table) the last two are noise; the gate closes 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from stream_ad.detector.rows import Column, Rows, derived_size
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Float = TypeVar("Float", np.float32, np.float64)
+
 LEVEL_RATE = 0.3
 JUMP_RATE = 0.1
 GATE_WINDOW = 5000
@@ -22,9 +24,7 @@ GATE_FIRST_EVENTS = 64
 GATE_CLIP_SD = 5.0
 
 
-def ewma_scan(
-    inputs: NDArray[np.float64], rates: NDArray[np.float64], start: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def ewma_scan(inputs: NDArray[Float], rates: NDArray[Float], start: NDArray[Float]) -> NDArray[Float]:
     """Exponentially weighted moving averages, one step after the other.
 
     Taken step by step and not as a matrix product, so that the result does not depend on where a
@@ -170,10 +170,10 @@ class Context(Rows):
         gate = np.clip((correlation - 0.2) / 0.4, 0.0, 1.0)
         self.gate[rows] = np.where((count >= GATE_FIRST_EVENTS) & (var > 0), gate, 0.0)
 
-    def weights(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def weights(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(A, d) weight of each derived input: 1 for the value, the gate for the other two."""
         gate = self.gate[rows]
-        out = np.zeros((len(rows), derived_size(self.features)))
+        out = np.zeros((len(rows), derived_size(self.features)), np.float32)
         out[:, : 3 * self.features] = np.concatenate([np.ones_like(gate), gate, gate], axis=1)
         return out
 

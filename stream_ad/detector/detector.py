@@ -25,7 +25,7 @@ from stream_ad.detector.pending import (
 )
 from stream_ad.detector.rows import Rows, derived_index
 from stream_ad.detector.scaler import Scaler
-from stream_ad.detector.scoring import Scoring
+from stream_ad.detector.scoring import Scoring, shares
 from stream_ad.detector.threshold import LABELLED_ENOUGH, Threshold
 
 if TYPE_CHECKING:
@@ -190,9 +190,8 @@ class Detector:
         step[by_sensor] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         places = self.pending.count[rows] + step
         log_score = np.empty(len(rows))
-        derived = np.empty((len(rows), self.network.width), np.float32)
-        rebuilt = np.empty_like(derived)
-        parts = np.empty((len(rows), self.network.width))
+        # (N, d) each: derived inputs, reconstruction, and what each input adds to the two sums of the score
+        derived, rebuilt, first, second = (np.empty((len(rows), self.network.width), np.float32) for _ in range(4))
         # Sensors with few events here are not padded to the length of the busiest.
         bucket = np.ceil(np.log2(np.maximum(counts, 8))).astype(np.int64)
         for size in np.unique(bucket).tolist():
@@ -203,11 +202,9 @@ class Detector:
             at = step[inside], new_column[column[inside]]
             grid = np.full((int(counts[chosen].max()), len(chosen), self.features), np.nan)
             grid[at] = values[inside]
-            scores, some_derived, some_rebuilt, some_parts = self._score(sensors[chosen], grid, at)
-            log_score[inside] = scores[at]
-            derived[inside] = some_derived[at]
-            rebuilt[inside] = some_rebuilt[at]
-            parts[inside] = some_parts[at]
+            log_score[inside], *grids = self._score(sensors[chosen], grid, at)
+            for flat, some in zip((derived, rebuilt, first, second), grids, strict=True):
+                flat[inside] = some[at]
         level = self.threshold.log_level[rows]
         with np.errstate(over="ignore"):
             score = np.exp(log_score - level)  # 0 while there is no threshold
@@ -225,20 +222,25 @@ class Detector:
         )
         self.arrived += len(rows)
         blamed_rows = np.flatnonzero(flagged)
-        blamed, expected, shares = self._explain(rows[blamed_rows], rebuilt[blamed_rows], parts[blamed_rows])
-        return Arrived(score, live, places, blamed_rows, blamed, expected, shares, lost)
+        parts = shares((first[blamed_rows], second[blamed_rows]), self.context.openness(rows[blamed_rows]))
+        return Arrived(
+            score, live, places, blamed_rows, *self._explain(rows[blamed_rows], rebuilt[blamed_rows], parts), lost
+        )
 
     def _score(
         self, sensors: NDArray[np.int64], grid: NDArray[np.float64], at: tuple[Any, Any]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
-        """Log scores (T, A), derived inputs, reconstructions and parts (T, A, d) of a grid of values (T, A, F)."""
+    ) -> tuple[NDArray[Any], ...]:
+        """Of a grid of values (T, A, F) with the real events ``at``: the log score of each of these;
+        grids (T, A, d) of derived inputs, reconstructions and the two parts of the score."""
         derived = self.context.derive(sensors, grid)
-        scaled = self.scaler.scale(sensors, derived.transpose(1, 0, 2))  # (A, T, d)
+        scaled, observed = self.scaler.scale(sensors, derived.transpose(1, 0, 2))  # (A, T, d)
         models = np.zeros(len(sensors), np.int64) if self.shared else sensors
         rebuilt = self.network.rebuild(models, scaled, at).transpose(1, 0, 2)
         weights, openness = self.context.weights(sensors), self.context.openness(sensors)
-        log_score, parts = self.scoring.score(sensors, scaled.transpose(1, 0, 2), rebuilt, weights, openness)
-        return log_score, derived, rebuilt, parts
+        log_score, parts = self.scoring.score(
+            sensors, scaled.transpose(1, 0, 2), observed.transpose(1, 0, 2), rebuilt, weights, openness
+        )
+        return log_score[at], derived, rebuilt, *parts
 
     def _explain(
         self, rows: NDArray[np.int64], rebuilt: NDArray[np.float32], parts: NDArray[np.float64]
@@ -315,11 +317,8 @@ class Detector:
         self, rows: NDArray[np.int64], class_weights: NDArray[np.float64], done: Learned
     ) -> NDArray[np.int64]:
         """Learn one batch of what is ready; returns the sensors that have a whole batch more."""
-        places, valid, number = self.pending.ready(rows, self.batch, self.horizon_ns)
-        if self.shared:
-            valid &= self._oldest(rows, places, valid)
-        more = rows[number - valid.sum(axis=1) >= (1 if self.shared else self.batch)]
-        some = valid.any(axis=1)
+        places, valid, has_more = self.pending.take(rows, self.batch, self.horizon_ns)
+        more, some = rows[has_more], valid.any(axis=1)
         rows, places, valid = rows[some], places[some], valid[some]
         if not len(rows):
             return more
@@ -342,16 +341,6 @@ class Detector:
         self._learn_batch(rows, places, labelled | accepted, anomalous, statistics, class_weights, done)
         return more
 
-    def _oldest(
-        self, rows: NDArray[np.int64], places: NDArray[np.int64], valid: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
-        """(A, B) the oldest of all sensors' ready events, one batch of them: what a shared model takes."""
-        order = self.pending.order[rows[:, None], places % self.pending.capacity]
-        order = np.where(valid, order, np.iinfo(np.int64).max)
-        if order.size <= self.batch:
-            return valid
-        return order <= np.partition(order.ravel(), self.batch - 1)[self.batch - 1]
-
     def _learn_batch(
         self,
         rows: NDArray[np.int64],
@@ -365,7 +354,7 @@ class Detector:
         """Scaler, error variances and model learn (A, B) events; ``statistics`` says which move the first two."""
         at = rows[:, None], places % self.pending.capacity
         derived, verdict = self.pending.derived[at], self.pending.verdict[at]
-        self.scaler.update(rows, derived, statistics.astype(np.float64))
+        self.scaler.update(rows, derived, statistics)
         done.losses += self.network.learn(
             rows,
             derived,
@@ -373,5 +362,6 @@ class Detector:
             anomalous,
             class_weights[np.where(anomalous, verdict, NORMAL)],
             statistics,
+            self.pending.order[at],
             Sensors(self.context, self.scaler, self.scoring),
         )

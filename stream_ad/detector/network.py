@@ -39,7 +39,8 @@ class Sensors:
 class _Batch:
     """(A, B) events as the loss sees them."""
 
-    scaled: NDArray[np.float32]  # (A, B, d) NaN where missing, not clipped
+    scaled: NDArray[np.float32]  # (A, B, d) not clipped
+    observed: NDArray[np.bool_]  # (A, B, d)
     inputs: Tensor  # (A, B, d) clipped to [0, 1]
     weights: Tensor  # (A, B, d) of the inputs, 0 where missing
     variance: Tensor  # (A, 1 or B, d)
@@ -48,7 +49,9 @@ class _Batch:
         if len(some) == len(self.scaled):
             return self
         index = torch.from_numpy(some).to(self.inputs.device)
-        return _Batch(self.scaled[some], self.inputs[index], self.weights[index], self.variance[index])
+        return _Batch(
+            self.scaled[some], self.observed[some], self.inputs[index], self.weights[index], self.variance[index]
+        )
 
 
 class Network:
@@ -107,19 +110,19 @@ class Network:
 
         Args:
             models: (A,) model of each sensor.
-            scaled: (A, T, d), NaN where missing.
+            scaled: (A, T, d).
             at: Steps and sensors of the real events in it; the rest is padding.
         """
         sensors, steps, width = scaled.shape
         if self.shared:  # one model: the events of all sensors are its rows
             rows = -(-len(at[0]) // ROW_UNIT) * ROW_UNIT
             grid = np.full((1, rows, width), 0.5, np.float32)
-            grid[0, : len(at[0])] = _presentable(scaled[at[1], at[0]])
+            grid[0, : len(at[0])] = np.clip(scaled[at[1], at[0]], 0, 1)
             models = models[:1]
         else:
             rows = -(-steps // ROW_UNIT) * ROW_UNIT
             grid = np.full((sensors, rows, width), 0.5, np.float32)
-            grid[:, :steps] = _presentable(scaled)
+            grid[:, :steps] = np.clip(scaled, 0, 1)
         states = self.stack.forward(self.stack.models(models), self._tensor(grid))
         out: NDArray[np.float32] = states[-1].cpu().numpy()
         if not self.shared:
@@ -143,6 +146,7 @@ class Network:
         anomalous: NDArray[np.bool_],
         class_weight: NDArray[np.float64],
         statistics: NDArray[np.bool_],
+        order: NDArray[np.int64],
         own: Sensors,
     ) -> list[float]:
         """Two steps per batch: one on what is new, one on replayed normals. Returns the loss of each model.
@@ -154,25 +158,46 @@ class Network:
             anomalous: (A, B) labelled anomalies.
             class_weight: (A, B) importance of each event's class.
             statistics: (A, B) events that move the error variances, before the model learns them.
+            order: (A, B) which of two events arrived first.
             own: What the sensors know of their inputs.
         """
-        used = normal | anomalous
-        sensors = np.broadcast_to(rows[:, None], used.shape)
-        models = rows
-        if self.shared:  # the events of all sensors are rows of one batch
-            which = np.nonzero(used)
-            sensors, derived, normal, anomalous, class_weight = (
-                _gather(array, which, self.batch) for array in (sensors, derived, normal, anomalous, class_weight)
-            )
-            models = np.zeros(1, np.int64)
+        sensors = np.broadcast_to(rows[:, None], normal.shape)
+        events = sensors, derived, normal, anomalous, class_weight
+        if not self.shared:
+            return self._learn(rows, rows, *events, statistics, own)
+        # The events of all sensors, in the order of their arrival, are rows of one model's batches.
+        which = np.nonzero(normal | anomalous)
+        in_order = np.argsort(order[which])
+        found: list[float] = []
+        for start in range(0, len(in_order), self.batch):
+            part = tuple(axis[in_order[start : start + self.batch]] for axis in which)
+            now = np.zeros_like(statistics)
+            now[part] = statistics[part]
+            gathered = [_gather(array, part, self.batch) for array in events]
+            found += self._learn(np.zeros(1, np.int64), rows, *gathered, now, own, part=part)
+        return found
+
+    def _learn(
+        self,
+        models: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        sensors: NDArray[np.int64],
+        derived: NDArray[np.float32],
+        normal: NDArray[np.bool_],
+        anomalous: NDArray[np.bool_],
+        class_weight: NDArray[np.float64],
+        statistics: NDArray[np.bool_],
+        own: Sensors,
+        *,
+        part: tuple[NDArray[np.int64], ...] | None = None,
+    ) -> list[float]:
+        """One batch of each model; ``part`` says where a shared model's events stand among the sensors'."""
         new = self._batch(sensors, derived, own)
         states = self.stack.forward(self.stack.models(models), new.inputs)
-        error = new.scaled - states[-1].cpu().numpy()  # (A, B, d)
-        if self.shared:
-            grid = np.full((*used.shape, self.width), np.nan, np.float32)
-            grid[which] = error[0, : len(which[0])]
-            error = grid
-        own.scoring.update(rows, error, statistics.astype(np.float64))
+        error, observed = new.scaled - states[-1].cpu().numpy(), new.observed  # (A, B, d)
+        if part is not None:
+            error, observed = (_scatter(array, part, statistics.shape) for array in (error, observed))
+        own.scoring.update(rows, error, observed & statistics[..., None])
         self.replay.push(models, derived, sensors, normal)
 
         few: NDArray[np.bool_] = (normal.sum(axis=1) < self.batch // 2) & (self.replay.count[models] > 0)
@@ -202,17 +227,20 @@ class Network:
         """Everything the loss needs to know of (A, B) events."""
         if self.shared:
             flat = sensors.ravel()
-            scaled = own.scaler.scale(flat, derived.reshape(len(flat), -1)).reshape(derived.shape)
+            scaled, observed = (
+                array.reshape(derived.shape) for array in own.scaler.scale(flat, derived.reshape(len(flat), -1))
+            )
             weights = own.context.weights(flat).reshape(derived.shape)
             variance = own.scoring.variance[flat].reshape(derived.shape)
         else:
-            scaled = own.scaler.scale(sensors[:, 0], derived)
+            scaled, observed = own.scaler.scale(sensors[:, 0], derived)
             weights = own.context.weights(sensors[:, 0])[:, None]
             variance = own.scoring.variance[sensors[:, 0]][:, None]
         return _Batch(
             scaled,
-            self._tensor(_presentable(scaled)),
-            self._tensor(weights * ~np.isnan(scaled)),
+            observed,
+            self._tensor(np.clip(scaled, 0, 1)),
+            self._tensor(weights * observed),
             self._tensor(variance),
         )
 
@@ -270,8 +298,7 @@ class Network:
     def _apart(self, wrong: _Batch, rebuilt: Tensor) -> Tensor:
         """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
         if self.loss.guide == "away":
-            reach = self._tensor(np.nan_to_num(wrong.scaled, nan=0.5))
-            target, inputs = losses.guide_away(reach, rebuilt, wrong.variance)
+            target, inputs = losses.guide_away(self._tensor(wrong.scaled), rebuilt, wrong.variance)
             return (target - rebuilt) ** 2 * inputs
         return (losses.guide(wrong.inputs, self.loss.guide) - rebuilt) ** 2
 
@@ -282,14 +309,16 @@ class Network:
         return self.loss.alpha * np.minimum(1 / odds, MOST_LAMBDA)
 
 
-def _presentable(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the network is shown: clipped to [0, 1], the middle where missing."""
-    return np.clip(np.nan_to_num(scaled, nan=0.5), 0.0, 1.0)
-
-
 def _gather(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], rows: int) -> NDArray[Any]:
     """(1, rows, …) the chosen elements, filled up with zeros."""
     chosen = array[which]
     out = np.zeros((1, rows, *chosen.shape[1:]), chosen.dtype)
     out[0, : len(chosen)] = chosen
+    return out
+
+
+def _scatter(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The inverse of ``_gather``: (A, B, …) with zeros elsewhere."""
+    out = np.zeros((*shape, *array.shape[2:]), array.dtype)
+    out[which] = array[0, : len(which[0])]
     return out

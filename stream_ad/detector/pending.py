@@ -30,6 +30,11 @@ class Pending(Rows):
     verdict: NDArray[np.int16]  # (S, C) class, -1 none
     source: NDArray[np.int8]  # (S, C) what the verdict came from
     learned: NDArray[np.int8]  # (S, C) what has become of the event
+    queue: NDArray[np.int64]  # (S, C) a ring of numbers of events whose new verdict is to be learned
+    queued: NDArray[np.bool_]  # (S, C) whether the event stands in the queue
+    queue_head: NDArray[np.int64]  # (S,) entries taken so far
+    queue_tail: NDArray[np.int64]  # (S,) entries added so far
+    expired: NDArray[np.int64]  # (S,) events before this number have been looked at past their horizon
     derived: NDArray[np.float32]  # (S, C, d)
     newest_time: NDArray[np.int64]  # (S,) the sensor's watermark, ns
     last_place: NDArray[np.int64]  # (S,) number of the newest event with a verdict, -1 none
@@ -49,6 +54,11 @@ class Pending(Rows):
                 "verdict": Column(c, np.int16, UNLABELLED),
                 "source": Column(c, np.int8),
                 "learned": Column(c, np.int8, DROPPED),
+                "queue": Column(c, np.int64),
+                "queued": Column(c, np.bool_),
+                "queue_head": Column(scalar, np.int64),
+                "queue_tail": Column(scalar, np.int64),
+                "expired": Column(scalar, np.int64),
                 "derived": Column((capacity, derived_size(features)), np.float32, np.nan, "derived"),
                 "newest_time": Column(scalar, np.int64),
                 "last_place": Column(scalar, np.int64, -1),
@@ -81,6 +91,7 @@ class Pending(Rows):
         self.verdict[rows, slots] = UNLABELLED
         self.source[rows, slots] = FROM_NOTHING
         self.learned[rows, slots] = WAITING
+        self.queued[rows, slots] = False
         self.derived[rows, slots] = derived
         np.maximum.at(self.newest_time, rows, times)
         np.maximum.at(self.count, rows, places + 1)
@@ -108,6 +119,11 @@ class Pending(Rows):
         slot = place % self.capacity
         self.verdict[row, slot] = verdict
         self.source[row, slot] = source if verdict != UNLABELLED else FROM_NOTHING
+        if verdict != UNLABELLED and not self.queued[row, slot]:
+            # At most one entry per kept event, and entries of events that left memory go first: it cannot overflow.
+            self.queue[row, self.queue_tail[row] % self.capacity] = place
+            self.queue_tail[row] += 1
+            self.queued[row, slot] = True
         if verdict != UNLABELLED and place >= self.last_place[row]:
             self.last_place[row], self.last_verdict[row] = place, verdict
         elif verdict == UNLABELLED and place == self.last_place[row]:
@@ -117,41 +133,54 @@ class Pending(Rows):
         """(A, B) numbers of each sensor's last events, oldest first; negative where there is none."""
         return self.count[rows][:, None] - batch + np.arange(batch)
 
-    def ready(
+    def take(
         self, rows: NDArray[np.int64], batch: int, horizon_ns: int | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-        """Events that can be learned now: with a verdict that was not learned yet, or past the horizon.
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Take events that can be learned now: those with a verdict that was not learned yet, in the
+        order of the verdicts, then those past the horizon, in the order of their arrival.
 
         Args:
             rows: (A,) different sensors.
-            batch: At most so many per sensor, the oldest.
+            batch: At most so many per sensor.
             horizon_ns: Event time to wait, None for ever.
 
         Returns:
-            (A, B) event numbers, oldest first; (A, B) which of them are real; (A,) how many are
-            ready in all.
+            (A, B) event numbers; (A, B) which of them are real; (A,) sensors that have a batch more.
         """
-        count = self.count[rows][:, None]
-        places = count - self.capacity + np.arange(self.capacity)  # (A, C) oldest first
-        slots = places % self.capacity
+        step = np.arange(batch)
+        head, tail, count = (part[rows][:, None] for part in (self.queue_head, self.queue_tail, self.count))
+        entry = head + step
+        judged = self.queue[rows[:, None], entry % self.capacity]
+        slots = judged % self.capacity
         at = rows[:, None], slots
-        verdict, learned = self.verdict[at], self.learned[at]
-        waiting = learned == WAITING
-        expired = count - places > self.horizon_events
+        wanted = np.where(self.verdict[at] == NORMAL, LEARNED_NORMAL, LEARNED_ANOMALY)
+        inside = (entry < tail) & (judged >= count - self.capacity)
+        due = inside & (self.verdict[at] != UNLABELLED) & (self.learned[at] != wanted)
+        which = np.nonzero(inside)
+        self.queued[rows[which[0]], slots[which]] = False
+        self.queue_head[rows] += np.minimum(batch, (tail - head)[:, 0])
+
+        old = self.expired[rows][:, None] + step
+        slots = old % self.capacity
+        at = rows[:, None], slots
+        past = count - old > self.horizon_events
         if horizon_ns is not None:
-            expired |= self.times[at] < (self.newest_time[rows] - horizon_ns)[:, None]
-        wanted = np.where(verdict == NORMAL, LEARNED_NORMAL, LEARNED_ANOMALY)
-        is_ready = (waiting & expired) | ((verdict != UNLABELLED) & (learned != wanted))
-        is_ready &= places >= 0
-        number = is_ready.sum(axis=1)
-        rank = np.cumsum(is_ready, axis=1)
-        chosen = is_ready & (rank <= batch)
-        out = np.zeros((len(rows), batch), np.int64)
-        valid = np.zeros((len(rows), batch), np.bool_)
-        which, column = np.nonzero(chosen)
-        where = which, rank[which, column] - 1
-        out[where], valid[where] = places[which, column], True
-        return out, valid, number
+            past |= self.times[at] < (self.newest_time[rows] - horizon_ns)[:, None]
+        past = np.logical_and.accumulate(past & (old < count), axis=1)
+        silent = past & (self.learned[at] == WAITING) & (self.verdict[at] == UNLABELLED)
+        room = batch - due.sum(axis=1)
+        taken = np.cumsum(silent, axis=1) <= room[:, None]
+        self.expired[rows] += (past & taken).sum(axis=1)
+
+        places = np.concatenate([judged, old], axis=1)
+        chosen = np.concatenate([due, silent & taken], axis=1)
+        rank = np.cumsum(chosen, axis=1) - 1
+        out, valid = np.zeros((len(rows), batch), np.int64), np.zeros((len(rows), batch), np.bool_)
+        which = np.nonzero(chosen)
+        out[which[0], rank[which]], valid[which[0], rank[which]] = places[which], True
+        backlog = self.count[rows] - self.horizon_events - self.expired[rows]
+        more = np.maximum(self.queue_tail[rows] - self.queue_head[rows], backlog) >= batch
+        return out, valid, more
 
     def waiting(self) -> int:
         """Events of all sensors that nobody has learned yet."""

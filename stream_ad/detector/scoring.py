@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ERROR_WINDOW = 5000
 ERROR_CAP_AFTER = 100  # events, after which one event adds at most 9 variances
-SQUARE_CAP = 100.0
+SQUARE_CAP = np.float32(100)
 SMOOTH_RATE = 0.15
 SMOOTH_SCALE = (2 - SMOOTH_RATE) / SMOOTH_RATE  # gives the smoothed error of white noise variance 1
 FLOOR = 0.01
@@ -28,22 +28,24 @@ class Scoring(Rows):
     error_count: NDArray[np.float64]  # (S, d)
     error_var: NDArray[np.float64]  # (S, d) mean squared error on events taken as normal
     variance: NDArray[np.float64]  # (S, d) the same with its floor: what errors are divided by
-    smooth: NDArray[np.float64]  # (S, d) EWMA of the normalised error
+    smooth: NDArray[np.float32]  # (S, d) EWMA of the normalised error
 
     def __init__(self, features: int) -> None:
         shape = (derived_size(features),)
         column = Column(shape, np.float64, 0.0, "derived")
         unknown = Column(shape, np.float64, UNKNOWN_VARIANCE, "derived")
-        super().__init__(features, {"error_count": column, "error_var": column, "variance": unknown, "smooth": column})
+        smooth = Column(shape, np.float32, 0.0, "derived")
+        super().__init__(features, {"error_count": column, "error_var": column, "variance": unknown, "smooth": smooth})
 
     def score(
         self,
         rows: NDArray[np.int64],
         scaled: NDArray[np.float32],
+        observed: NDArray[np.bool_],
         rebuilt: NDArray[np.float32],
-        weights: NDArray[np.float64],
+        weights: NDArray[np.float32],
         openness: NDArray[np.float64],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.float64], tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Score the next events of some sensors; moves their smoothed errors on.
 
         S = log(Q + (1 - g) Z + .01) + g log(M + .01), with Q the capped mean square of the
@@ -52,47 +54,50 @@ class Scoring(Rows):
 
         Args:
             rows: (A,) different sensors.
-            scaled: (T, A, d) as ``Scaler.scale`` gave it, NaN where missing or past the end.
+            scaled: (T, A, d) as ``Scaler.scale`` gave it.
+            observed: (T, A, d) false where missing or past the sensor's last event.
             rebuilt: (T, A, d) the autoencoder's output.
             weights: (A, d) of the inputs.
             openness: (A,) of the context.
 
         Returns:
-            (T, A) log scores; (T, A, d) parts.
+            (T, A) log scores; what each input adds to Q + (1 - g) Z and to M, (T, A, d) each (see ``shares``).
         """
-        observed = ~np.isnan(scaled)
-        error = np.where(observed, scaled - rebuilt, 0.0) / np.sqrt(self.variance[rows])  # (T, A, d)
-        z = np.where(observed, (scaled - 0.5) * SCALE_SD, 0.0)
-        smooth = ewma_scan(error, observed * SMOOTH_RATE, self.smooth[rows])
+        error = scaled - rebuilt
+        error *= (1 / np.sqrt(self.variance[rows])).astype(np.float32)
+        smooth = ewma_scan(error, observed * np.float32(SMOOTH_RATE), self.smooth[rows])
         self.smooth[rows] = smooth[-1]
         weight = weights * observed
-        total = np.maximum(weight.sum(axis=2), 1e-12)[..., None]
-        weight /= total
-        q = weight * np.minimum(error**2, SQUARE_CAP)
-        q += (1 - openness)[None, :, None] * weight * np.minimum(z.astype(np.float64) ** 2, SQUARE_CAP)
-        m = weight * np.minimum(smooth**2 * SMOOTH_SCALE, SQUARE_CAP)
-        q_sum, m_sum = q.sum(axis=2), m.sum(axis=2)  # (T, A)
-        log_score = np.log(q_sum + FLOOR) + openness * np.log(m_sum + FLOOR)
-        parts = (
-            q / np.maximum(q_sum, 1e-12)[..., None] + openness[None, :, None] * m / np.maximum(m_sum, 1e-12)[..., None]
-        )
-        return log_score, parts
+        weight /= np.maximum(weight.sum(axis=2), np.float32(1e-12))[..., None]
+        z = scaled - np.float32(0.5)
+        z *= z
+        z *= np.float32(SCALE_SD**2)
+        np.minimum(z, SQUARE_CAP, out=z)
+        z *= (1 - openness).astype(np.float32)[:, None]
+        error *= error
+        z += np.minimum(error, SQUARE_CAP, out=error)
+        z *= weight
+        smooth *= smooth
+        smooth *= np.float32(SMOOTH_SCALE)
+        np.minimum(smooth, SQUARE_CAP, out=smooth)
+        smooth *= weight
+        log_score = np.log(z.sum(axis=2).astype(np.float64) + FLOOR)
+        log_score += openness * np.log(smooth.sum(axis=2).astype(np.float64) + FLOOR)
+        return log_score, (z, smooth)
 
-    def update(self, rows: NDArray[np.int64], error: NDArray[np.float32], weight: NDArray[np.float64]) -> None:
+    def update(self, rows: NDArray[np.int64], error: NDArray[np.float32], used: NDArray[np.bool_]) -> None:
         """Learn how large errors are, from events taken as normal and before the model has learned them.
 
         Args:
             rows: (A,) different sensors.
-            error: (A, B, d) scaled value minus reconstruction, NaN where missing.
-            weight: (A, B) 1 where the event counts, else 0.
+            error: (A, B, d) scaled value minus reconstruction.
+            used: (A, B, d) where it was observed and the event counts.
         """
-        used = ~np.isnan(error) & (weight[..., None] > 0)
-        square = np.where(used, error, 0.0).astype(np.float64) ** 2
         count = self.error_count[rows]
         cap = np.where(count >= ERROR_CAP_AFTER, 9 * self.error_var[rows], np.inf)
-        square = np.minimum(square, cap[:, None])
+        square = np.minimum(error * error, cap[:, None].astype(np.float32), dtype=np.float32)
         number = used.sum(axis=1)
-        mean = square.sum(axis=1) / np.maximum(number, 1)
+        mean = (square * used).sum(axis=1) / np.maximum(number, 1)
         rate = np.where(number > 0, number / np.maximum(np.minimum(count + number, ERROR_WINDOW), 1), 0.0)
         self.error_var[rows] += rate * (mean - self.error_var[rows])
         self.error_count[rows] = count + number
@@ -110,3 +115,13 @@ class Scoring(Rows):
     def forget(self, rows: NDArray[np.int64], most: float) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""
         self.error_count[rows] = np.minimum(self.error_count[rows], most)
+
+
+def shares(
+    parts: tuple[NDArray[np.float32], NDArray[np.float32]], openness: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(K, d) how much each input adds to K scores: of each of the two sums its part, the second times the openness."""
+    first, second = (part.astype(np.float64) for part in parts)
+    out = first / np.maximum(first.sum(axis=1, keepdims=True), 1e-12)
+    out += openness[:, None] * second / np.maximum(second.sum(axis=1, keepdims=True), 1e-12)
+    return out

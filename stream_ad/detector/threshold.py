@@ -19,6 +19,7 @@ GATE_QUANTILE = 0.9
 UNLABELLED_GATE_RATE = 0.02
 UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores up to 4 x threshold still calibrate it
 LADDER = 16
+REFRESH_SHARE = 8  # levels are set anew when an eighth of what they rest on has been replaced
 FIRST_EVENTS = 32  # calibration scores, below which no alarm is raised
 
 
@@ -48,9 +49,12 @@ def level(sorted_scores: NDArray[np.float64], count: NDArray[np.int64], rate: fl
     if rate >= TAIL_SHARE:
         return np.where(count > 0, empirical, np.inf)
     base = at(TAIL_SHARE)
-    finite = np.isfinite(sorted_scores)
-    over = finite & (sorted_scores > base[:, None])
-    excess = np.where(over, sorted_scores, 0.0) - np.where(over, base[:, None], 0.0)
+    # The scores above the base are at most so many, and stand at the end of the used places.
+    most = int(np.ceil(TAIL_SHARE * count.max(initial=0))) + 1
+    place = count[:, None] - 1 - np.arange(most)
+    top = np.take_along_axis(sorted_scores, np.maximum(place, 0), axis=1)
+    over = (place >= 0) & (top > base[:, None])
+    excess = np.where(over, top, base[:, None]) - base[:, None]
     scale = excess.sum(axis=1) / np.maximum(over.sum(axis=1), 1)
     tail = base + np.maximum(scale, 1e-3) * np.log(TAIL_SHARE / rate)
     chosen = np.where(count * rate >= EXPECTED_EXCEEDANCES, empirical, tail)
@@ -69,6 +73,7 @@ class Threshold(Rows):
     labelled_count: NDArray[np.int64]  # (S,)
     unlabelled: NDArray[np.float64]  # (S, W) ring of log scores of unlabelled events
     unlabelled_count: NDArray[np.int64]  # (S,)
+    fresh: NDArray[np.int64]  # (S,) calibration scores since the levels were set
     log_level: NDArray[np.float64]  # (S,) the threshold in force, +inf before there is one
     gate_level: NDArray[np.float64]  # (S,) unlabelled events at or below are learned
     ladder: NDArray[np.float64]  # (S, 16) evenly spaced quantiles of the calibration scores
@@ -81,6 +86,7 @@ class Threshold(Rows):
             "labelled_count": zero,
             "unlabelled": ring,
             "unlabelled_count": zero,
+            "fresh": zero,
             "log_level": infinite,
             "gate_level": infinite,
             "ladder": Column((LADDER,), np.float64, np.inf),
@@ -104,9 +110,15 @@ class Threshold(Rows):
             unlabelled: (A, B) events without a verdict that may calibrate.
         """
         near = scores <= (self.log_level[rows] + UNLABELLED_BAND)[:, None]
+        unlabelled = unlabelled & near
         self._push("labelled", rows, scores, labelled)
-        self._push("unlabelled", rows, scores, unlabelled & near)
-        self.refresh(rows)
+        self._push("unlabelled", rows, scores, unlabelled)
+        self.fresh[rows] += labelled.sum(axis=1) + unlabelled.sum(axis=1)
+        resting = np.minimum(self.labelled_count[rows] + self.unlabelled_count[rows], self.window)
+        due = rows[self.fresh[rows] * REFRESH_SHARE >= resting]
+        if len(due):
+            self.fresh[due] = 0
+            self._refresh(due)
 
     def _push(self, ring: str, rows: NDArray[np.int64], scores: NDArray[np.float64], used: NDArray[np.bool_]) -> None:
         count = getattr(self, f"{ring}_count")
@@ -115,12 +127,14 @@ class Threshold(Rows):
         getattr(self, ring)[rows[which], slot] = scores[which, place]
         count[rows] += used.sum(axis=1)
 
-    def refresh(self, rows: NDArray[np.int64]) -> None:
+    def _refresh(self, rows: NDArray[np.int64]) -> None:
         """Set the levels of some sensors from their rings."""
         number = self.labelled_count[rows]
         enough = number >= LABELLED_ENOUGH
-        both = np.where(enough[:, None], np.inf, self.unlabelled[rows])
-        pool = np.sort(np.concatenate([self.labelled[rows], both], axis=1), axis=1)
+        pool = self.labelled[rows]
+        if not enough.all():
+            pool = np.concatenate([pool, np.where(enough[:, None], np.inf, self.unlabelled[rows])], axis=1)
+        pool.sort(axis=1)
         count = np.isfinite(pool).sum(axis=1)
         log_level = level(pool, count, self.rate)
         self.log_level[rows] = np.where(count >= FIRST_EVENTS, log_level, np.inf)

@@ -1,0 +1,191 @@
+"""The detector beside river, bare torch and single models, in one run: python benchmarks/detector.py [--seconds 5]
+
+Every row is a ratio of events per second of processor time (one thread), both sides measured on the
+same events, in turns, in this process. «detector» is everything a shard does between decoding and
+encoding: derived inputs, scaling, scoring, labels, learning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from river import anomaly, compose, preprocessing
+from river import __version__ as river_version
+
+from stream_ad.columns import Events, Labels, ValueBlock
+from stream_ad.detector.config import DetectorOptions
+from stream_ad.shard import Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FEATURES = 8
+NAMES = tuple(f"f{number}" for number in range(FEATURES))
+NO_LABELS = Labels(*[np.empty(0, np.int64)] * 2, [], [], [], *[np.empty(0, np.int64)] * 2)
+BATCH = 32
+
+
+def stream(sensors: int, per_step: int) -> Iterator[Events]:
+    """Endless micro-batches: a random walk and noise per sensor, sensors in turn."""
+    random = np.random.default_rng(0)
+    level = random.normal(size=(sensors, FEATURES))
+    names = [f"sensor-{number}" for number in range(sensors)]
+    for start in itertools.count(0, per_step):
+        number = np.arange(start, start + per_step)
+        which = number % sensors
+        level += random.normal(size=level.shape) * 0.05
+        values = level[which] + random.normal(size=(per_step, FEATURES))
+        yield Events(
+            number,
+            number,
+            number * 1_000_000,
+            [names[sensor] for sensor in which.tolist()],
+            [f"e-{one}" for one in number.tolist()],
+            (ValueBlock(NAMES, np.arange(per_step), values),),
+        )
+
+
+def rate(step: Callable[[], int], seconds: float) -> float:
+    """Events per second of processor time."""
+    events, begin = 0, time.process_time()
+    while (spent := time.process_time() - begin) < seconds:
+        events += step()
+    return events / spent
+
+
+def ours(sensors: int, per_step: int) -> Callable[[], int]:
+    """A shard past its warm-up."""
+    shard, events = Shard(DetectorOptions()), stream(sensors, per_step)
+    settled = (1024 + 64) * sensors  # every ring full, every sensor live and learning what matured
+    for _ in range(-(-settled // per_step)):
+        shard.step(next(events), NO_LABELS)
+
+    def step() -> int:
+        shard.step(next(events), NO_LABELS)
+        return per_step
+
+    return step
+
+
+def half_space_trees(sensors: int, per_step: int) -> Callable[[], int]:
+    """river's MinMaxScaler | HalfSpaceTrees, one for all events, as its documentation shows it."""
+    model = compose.Pipeline(preprocessing.MinMaxScaler(), anomaly.HalfSpaceTrees(seed=42))
+    events = stream(sensors, per_step)
+
+    def step() -> int:
+        for row in next(events).blocks[0].values.tolist():
+            x = dict(zip(NAMES, row, strict=True))
+            model.score_one(x)
+            model.learn_one(x)
+        return per_step
+
+    for _ in range(2):
+        step()
+    return step
+
+
+def network() -> torch.nn.Sequential:
+    """A single autoencoder of the detector's default shape for 8 features."""
+    return torch.nn.Sequential(
+        torch.nn.Linear(24, 24),
+        torch.nn.LeakyReLU(0.1),
+        torch.nn.Linear(24, 8),
+        torch.nn.LeakyReLU(0.1),
+        torch.nn.Linear(8, 24),
+        torch.nn.LeakyReLU(0.1),
+        torch.nn.Linear(24, 24),
+        torch.nn.Sigmoid(),
+    )
+
+
+def bare_torch(sensors: int, per_step: int) -> Callable[[], int]:
+    """The same number of scoring passes and Adam steps of the same stacked shape, and nothing else."""
+    sizes = [24, 24, 8, 24, 24]
+    weights = [
+        torch.nn.Parameter(torch.randn(sensors, a, b) / a**0.5 if kind else torch.zeros(sensors, 1, b))
+        for a, b in itertools.pairwise(sizes)
+        for kind in (True, False)
+    ]
+    adam = torch.optim.Adam(weights, lr=3e-3)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        for layer in range(4):
+            x = torch.baddbmm(weights[2 * layer + 1], x, weights[2 * layer])
+            x = torch.nn.functional.leaky_relu(x, 0.1) if layer < 3 else torch.sigmoid(x)
+        return x
+
+    rows = min(BATCH, max(8, per_step // sensors))
+    x, learn = torch.rand(sensors, rows, 24), torch.rand(sensors, BATCH, 24)
+    due = itertools.count(rows, rows)
+
+    def step() -> int:
+        done = 0
+        while done < per_step:
+            with torch.no_grad():
+                forward(x)
+            done += rows * sensors
+            if next(due) % BATCH == 0:
+                for _ in range(2):
+                    adam.zero_grad()
+                    ((forward(learn) - learn) ** 2).mean((1, 2)).sum().backward()
+                    adam.step()
+        return done
+
+    return step
+
+
+def loop_of_models(sensors: int) -> Callable[[], int]:
+    """One torch module and optimiser per sensor, one event each per step, two Adam steps per 32 events."""
+    models = [network() for _ in range(sensors)]
+    adams = [torch.optim.Adam(model.parameters(), lr=3e-3) for model in models]
+    x, learn = torch.rand(sensors, 1, 24), torch.rand(BATCH, 24)
+    turn = itertools.count()
+
+    def step() -> int:
+        # Sensors are staggered, so that every step holds the same share of learning.
+        now = next(turn)
+        for number, (model, adam) in enumerate(zip(models, adams, strict=True)):
+            with torch.no_grad():
+                model(x[number])
+            if (number + now) % BATCH == 0:
+                for _ in range(2):
+                    adam.zero_grad()
+                    ((model(learn) - learn) ** 2).mean().backward()
+                    adam.step()
+        return sensors
+
+    step()
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0, help="processor time per measurement")
+    seconds = parser.parse_args().seconds
+    torch.set_num_threads(1)
+    table = Table("what", "sensors", "events/s", "anchor", "anchor events/s", "ratio")
+    micro_batch = 1024
+    trees = rate(half_space_trees(16, micro_batch), seconds)
+    for sensors in (1, 16, 64, 256):
+        own = rate(ours(sensors, micro_batch), seconds)
+        what = f"score and learn, {FEATURES} features, micro-batches of {micro_batch}"
+        name = f"river {river_version} MinMaxScaler | HalfSpaceTrees"
+        table.add_row(what, f"{sensors}", f"{own:,.0f}", name, f"{trees:,.0f}", f"{own / trees:.1f}")
+        bare = rate(bare_torch(sensors, micro_batch), seconds)
+        name = f"torch {torch.__version__}, bare stacked steps"
+        table.add_row(what, f"{sensors}", f"{own:,.0f}", name, f"{bare:,.0f}", f"{own / bare:.2f}")
+    own, loop = rate(ours(1000, 1000), seconds), rate(loop_of_models(1000), seconds)
+    name = "a loop over single torch models"
+    table.add_row("one event of each sensor per step", "1000", f"{own:,.0f}", name, f"{loop:,.0f}", f"{own / loop:.1f}")
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()
