@@ -47,6 +47,14 @@ def scores(place: KafkaPlace) -> list[int]:
     return sorted(int(value or b"-1") for _, value in place.reader().read(place.settings.topics.scores))
 
 
+def work_until(worker: Copier, place: KafkaPlace, count: int) -> None:
+    """Go on until so many scores are published."""
+    reader = place.reader()
+    while count > 0:
+        worker.turn()
+        count -= len(reader.read(place.settings.topics.scores))
+
+
 def committed(broker: Broker, place: KafkaPlace, shard: int) -> int | None:
     return broker._consumer.committed(TopicPartition(place.settings.topics.events, shard))
 
@@ -150,8 +158,7 @@ def test_joining_and_leaving_workers_share_the_work(place: KafkaPlace) -> None:
         first.turn()
         second.turn()
     second.broker.close()
-    while len(scores(place)) < 3600:
-        first.turn()
+    work_until(first, place, 3600)
     assert scores(place) == list(range(3600))
 
 
@@ -186,8 +193,7 @@ def test_a_restarted_kafka_costs_nothing(place: KafkaPlace, kafka: KafkaServer) 
         worker.turn()
     kafka.restart(kill=True)
     fill(place, 500, start=1500)
-    while len(scores(place)) < 2000:
-        worker.turn()
+    work_until(worker, place, 2000)
     assert scores(place) == list(range(2000))
 
 
