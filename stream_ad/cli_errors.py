@@ -31,21 +31,22 @@ EXIT_CODES = {
 
 def end(error: Exception, arguments: Sequence[str]) -> SystemExit:
     """Tell the operator what went wrong; what to raise then."""
-    if isinstance(error, StreamADError):
-        _say(error.what, error.hint)
-        return SystemExit(error.exit_code)
+    foreseen = error if isinstance(error, StreamADError) else None
+    what, hint = (foreseen.what, foreseen.hint) if foreseen else _unexpected(error, arguments)
     log = logging.getLogger("stream_ad")
-    if "--debug" in arguments:
-        traceback.print_exception(error)
-    elif log.hasHandlers():  # a worker's log keeps the traceback for whoever looks later
-        log.critical("unexpected failure", exc_info=error)
-    again = f"`stream-ad --debug {' '.join(arguments)}`"
-    _say(
-        f"Unexpected failure: {type(error).__name__}: {error}",
-        "This is a defect of stream-ad. Please report it to the project with the traceback"
-        + ("." if "--debug" in arguments else f", which {again} shows."),
-    )
-    return SystemExit(StreamADError.exit_code)
+    if log.hasHandlers():  # a worker speaks through its log, which may be read by machines
+        log.critical("%s %s", what, hint, exc_info=None if foreseen else error)
+    else:
+        if foreseen is None and "--debug" in arguments:
+            traceback.print_exception(error)
+        _say(what, hint)
+    return SystemExit((foreseen or StreamADError).exit_code)
+
+
+def _unexpected(error: Exception, arguments: Sequence[str]) -> tuple[str, str]:
+    report = "This is a defect of stream-ad. Please report it to the project with the traceback"
+    again = f"; `stream-ad --debug {' '.join(arguments)}` shows it."
+    return f"Unexpected failure: {type(error).__name__}: {error}", report + ("." if "--debug" in arguments else again)
 
 
 def _say(what: str, hint: str) -> None:

@@ -94,7 +94,6 @@ def test_version(stream_ad):
         (("run", "--config", "none.yaml"), 3, "none.yaml: cannot be read: No such file or directory"),
         (("health", "--set", "http.enabled=false"), 3, "there is no address to ask"),
         (("topics", "apply", "--set", "broker.path=none/a.db"), 4, "none/a.db"),
-        (("run", "--set", "broker.path=none/a.db"), 4, "none/a.db"),
         (("replay", "none.csv"), 5, "none.csv"),
         (("health", "--set", "http.port=1"), 1, "No worker answers at http://127.0.0.1:1/readyz"),
     ],
@@ -124,9 +123,18 @@ def test_unexpected_failure(stream_ad):
     result = stream_ad("config", "schema", program=BROKEN)
     assert result.returncode == 1
     assert "Unexpected failure: ImportError: cannot import name 'Settings'" in result.stderr
-    assert "`stream-ad --debug config schema` shows" in result.stderr
+    assert "`stream-ad --debug config schema` shows it." in result.stderr
     assert "Traceback" not in result.stderr
     assert "Traceback" in stream_ad("--debug", "config", "schema", program=BROKEN).stderr
+
+
+def test_a_worker_ends_in_its_log(stream_ad):
+    """What ends a worker stands in its log, in the form of its log, with what to do about it."""
+    result = stream_ad("run", "--set", "broker.path=none/a.db", "--set", "http.enabled=false")
+    assert result.returncode == 4
+    last = json.loads(result.stderr.splitlines()[-1])
+    assert last["level"] == "critical"
+    assert "none/a.db" in last["event"]
 
 
 def test_output_that_nobody_reads(tmp_path):
