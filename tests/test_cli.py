@@ -23,6 +23,7 @@ from stream_ad.settings_load import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("run", "replay", "simulate", "health", "topics", "config")
+NOWHERE = ("--set", "broker.kind=kafka", "--set", "broker.bootstrap_servers=127.0.0.1:1")
 SECRET = {"STREAM_AD_BROKER__SECURITY__PASSWORD": "hunter2"}
 
 
@@ -94,6 +95,11 @@ def test_version(stream_ad):
         (("run", "--config", "none.yaml"), 3, "none.yaml: cannot be read: No such file or directory"),
         (("health", "--set", "http.enabled=false"), 3, "there is no address to ask"),
         (("topics", "apply", "--set", "broker.path=none/a.db"), 4, "none/a.db"),
+        (
+            ("topics", "plan", *NOWHERE, "--set", "broker.give_up_seconds=1"),
+            4,
+            "No Kafka broker answered at 127.0.0.1:1",
+        ),
         (("replay", "none.csv"), 5, "none.csv"),
         (("health", "--set", "http.port=1"), 1, "No worker answers at http://127.0.0.1:1/readyz"),
     ],
