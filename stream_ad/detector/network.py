@@ -164,7 +164,7 @@ class Network:
         sensors = np.broadcast_to(rows[:, None], normal.shape)
         events = sensors, derived, normal, anomalous, class_weight
         if not self.shared:
-            return self._learn(rows, rows, *events, statistics, own)
+            return self._learn(rows, rows, *events, statistics=statistics, own=own)
         # The events of all sensors, in the order of their arrival, are rows of one model's batches.
         which = np.nonzero(normal | anomalous)
         in_order = np.argsort(order[which])
@@ -173,8 +173,8 @@ class Network:
             part = tuple(axis[in_order[start : start + self.batch]] for axis in which)
             now = np.zeros_like(statistics)
             now[part] = statistics[part]
-            gathered = [_gather(array, part, self.batch) for array in events]
-            found += self._learn(np.zeros(1, np.int64), rows, *gathered, now, own, part=part)
+            gathered: list[Any] = [_gather(array, part, self.batch) for array in events]
+            found += self._learn(np.zeros(1, np.int64), rows, *gathered, statistics=now, own=own, part=part)
         return found
 
     def _learn(
@@ -186,9 +186,9 @@ class Network:
         normal: NDArray[np.bool_],
         anomalous: NDArray[np.bool_],
         class_weight: NDArray[np.float64],
+        *,
         statistics: NDArray[np.bool_],
         own: Sensors,
-        *,
         part: tuple[NDArray[np.int64], ...] | None = None,
     ) -> list[float]:
         """One batch of each model; ``part`` says where a shared model's events stand among the sensors'."""
@@ -200,8 +200,8 @@ class Network:
         own.scoring.update(rows, error, observed & statistics[..., None])
         self.replay.push(models, derived, sensors, normal)
 
-        few: NDArray[np.bool_] = (normal.sum(axis=1) < self.batch // 2) & (self.replay.count[models] > 0)
-        guided = anomalous.any(axis=1) & (self.loss.alpha > 0)
+        few = (normal.sum(axis=1) < self.batch // 2) & (self.replay.count[models] > 0)
+        guided = anomalous.sum(axis=1) * self.loss.alpha > 0
         idle = ~normal.any(axis=1) & ~guided  # the moments of a model that has nothing to learn rest
         found = np.zeros(len(models))
         plain = ~idle & ~few & ~guided
@@ -227,9 +227,8 @@ class Network:
         """Everything the loss needs to know of (A, B) events."""
         if self.shared:
             flat = sensors.ravel()
-            scaled, observed = (
-                array.reshape(derived.shape) for array in own.scaler.scale(flat, derived.reshape(len(flat), -1))
-            )
+            scaled, observed = own.scaler.scale(flat, derived.reshape(len(flat), -1))
+            scaled, observed = scaled.reshape(derived.shape), observed.reshape(derived.shape)
             weights = own.context.weights(flat).reshape(derived.shape)
             variance = own.scoring.variance[flat].reshape(derived.shape)
         else:

@@ -54,7 +54,7 @@ def level(sorted_scores: NDArray[np.float64], count: NDArray[np.int64], rate: fl
     place = count[:, None] - 1 - np.arange(most)
     top = np.take_along_axis(sorted_scores, np.maximum(place, 0), axis=1)
     over = (place >= 0) & (top > base[:, None])
-    excess = np.where(over, top, base[:, None]) - base[:, None]
+    excess = np.where(over, top, 0.0) - np.where(over, base[:, None], 0.0)
     scale = excess.sum(axis=1) / np.maximum(over.sum(axis=1), 1)
     tail = base + np.maximum(scale, 1e-3) * np.log(TAIL_SHARE / rate)
     chosen = np.where(count * rate >= EXPECTED_EXCEEDANCES, empirical, tail)
