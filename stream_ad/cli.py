@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream_ad import __version__
+from stream_ad.cli_backtest import backtest
 from stream_ad.cli_errors import EXIT_CODES, end
 from stream_ad.cli_options import AsJson, ConfigFile, Overrides, print_json, print_table, read_settings
 from stream_ad.cli_streams import replay, simulate
@@ -77,6 +78,7 @@ def run(
 
 app.command()(replay)
 app.command()(simulate)
+app.command()(backtest)
 
 
 @app.command()

@@ -1,9 +1,9 @@
-"""Recorded readings: one CSV form, read whole into columns.
+"""Recorded readings: one form, as CSV or Parquet, read whole into columns.
 
 The form: ``timestamp`` (RFC 3339), ``sensor_id``, ``label`` (``normal``, the name of an anomaly class,
 or empty where nobody knows), optionally ``evaluate`` (0: a warm-up row, learned but not judged), and
 every other column is a feature. An empty (or ``nan``) feature is missing. Rows are in arrival order,
-sensors interleaved; the order is kept, whatever the timestamps say. May be gzipped (``.gz``).
+sensors interleaved; the order is kept, whatever the timestamps say. CSV may be gzipped (``.gz``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import gzip
 import io
 import math
 import zlib
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from sys import intern
@@ -23,50 +22,37 @@ import numpy as np
 
 from stream_ad.codec.times import MALFORMED, OUT_OF_RANGE, parse_rfc3339
 from stream_ad.errors import InputFileError
+from stream_ad.evaluation.recording_form import EVALUATE, Recording, feature_names, named, parse_columns, stem_of
+from stream_ad.evaluation.recordings_parquet import MAGIC, read_parquet
 from stream_ad.schemas import MAX_NAME
 
+__all__ = ["Recording", "parse_columns", "read_recording"]
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-NAMED_COLUMNS = ("timestamp", "sensor_id", "label")
-EVALUATE = "evaluate"
 _BLOCK_ROWS = 8192
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Recording:
-    """A recorded stream, as columns, in the order of the file."""
+def read_recording(path: str | Path, columns: Mapping[str, str] | None = None) -> Recording:
+    """Read a recording: CSV, gzipped or not, or Parquet.
 
-    stem: str
-    """File name without folder and endings; event ids are ``<stem>-<row number>`` counted from 1."""
-    times_ns: NDArray[np.int64]  # (N,) nanoseconds since the epoch; need not rise
-    sensor_ids: list[str]
-    labels: list[str | None]  # None: nobody knows
-    evaluate: NDArray[np.bool_]  # (N,) all True when the file does not say
-    features: tuple[str, ...]  # in the order of the file
-    values: NDArray[np.float64]  # (N, F) NaN where a reading is missing
-
-    def __len__(self) -> int:
-        return len(self.sensor_ids)
-
-    def event_id(self, row: int) -> str:
-        """The id of the event made from the row at index ``row`` (from 0)."""
-        return f"{self.stem}-{row + 1}"
-
-
-def read_recording(path: str | Path) -> Recording:
-    """Read a CSV recording, gzipped or not.
+    Args:
+        path: The file.
+        columns: The file's name for each column of ours that it calls otherwise, as ``parse_columns`` gives it.
 
     Raises:
         InputFileError: The file cannot be read or breaks the form; says line, column and what to do.
     """
     path = Path(path)
     try:
+        if _begins_with(path, MAGIC):
+            return read_parquet(path, columns)
         with _open_text(path) as stream:
-            return _Reader(path, stream).read()
+            return _Reader(path, stream, columns).read()
     except OSError as error:  # includes gzip.BadGzipFile
         reason = error.strerror or str(error)
         raise InputFileError(
@@ -93,9 +79,13 @@ def _undecodable_line(path: Path) -> int:
     raise AssertionError(path)
 
 
-def _open_binary(path: Path) -> IO[bytes]:
+def _begins_with(path: Path, magic: bytes) -> bool:
     with path.open("rb") as raw:
-        gzipped = raw.read(2) == _GZIP_MAGIC
+        return raw.read(len(magic)) == magic
+
+
+def _open_binary(path: Path) -> IO[bytes]:
+    gzipped = _begins_with(path, _GZIP_MAGIC)
     if path.suffix.lower() == ".gz" and not gzipped:
         raise InputFileError(f"{path}: ends in .gz but is not gzip data.", hint="Rename it, or gzip it.")
     return cast(IO[bytes], gzip.open(path)) if gzipped else path.open("rb")
@@ -105,26 +95,19 @@ def _open_text(path: Path) -> IO[str]:
     return io.TextIOWrapper(_open_binary(path), encoding="utf-8-sig", newline="")
 
 
-def _stem(path: Path) -> str:
-    name = path.name
-    for ending in (".gz", ".csv"):
-        if name.lower().endswith(ending) and len(name) > len(ending):
-            name = name[: -len(ending)]
-    return name
-
-
 class _Reader:
     """Reads block by block, so that a long file never stands in memory as text."""
 
-    def __init__(self, path: Path, stream: IO[str]) -> None:
+    def __init__(self, path: Path, stream: IO[str], columns: Mapping[str, str] | None) -> None:
         self.path = path
+        self.columns = columns
         self.rows = csv.reader(stream, skipinitialspace=True)
         self.lines: list[int] = []  # of the rows of the block being read
 
     def read(self) -> Recording:
         header = self._header()
         at = {name: index for index, name in enumerate(header)}
-        features = tuple(name for name in header if name not in (*NAMED_COLUMNS, EVALUATE))
+        features = feature_names(header)
         times: list[NDArray[np.int64]] = []
         sensors: list[str] = []
         labels: list[str | None] = []
@@ -141,7 +124,7 @@ class _Reader:
         if not sensors:
             raise InputFileError(f"{self.path}: has a header but no rows.", hint="Check how it was written.")
         return Recording(
-            stem=_stem(self.path),
+            stem=stem_of(self.path.name),
             times_ns=np.concatenate(times),
             sensor_ids=sensors,
             labels=labels,
@@ -154,29 +137,7 @@ class _Reader:
         header = [name.strip() for name in next(self._checked(), [])]
         if not header:
             raise InputFileError(f"{self.path}: is empty.", hint="The first line must name the columns.")
-        line = self.rows.line_num
-        missing = [name for name in NAMED_COLUMNS if name not in header]
-        if missing:
-            found = ", ".join(header[:8]) + (", …" if len(header) > 8 else "")
-            raise InputFileError(
-                f"{self.path}, line {line}: column {', '.join(missing)} is missing; found: {found}.",
-                hint="The first line names the columns, separated by commas: timestamp, sensor_id, label, features.",
-            )
-        for index, name in enumerate(header):
-            if not name or len(name) > MAX_NAME:
-                what = "has no name" if not name else f"has a name longer than {MAX_NAME} characters"
-                raise InputFileError(
-                    f"{self.path}, line {line}: column {index + 1} {what}.", hint="Name it or remove it."
-                )
-            if name in header[:index]:
-                raise InputFileError(
-                    f"{self.path}, line {line}: column {name} stands there twice.", hint="Rename or remove one of them."
-                )
-        if len(header) == len({*NAMED_COLUMNS, EVALUATE} & set(header)):
-            raise InputFileError(
-                f"{self.path}, line {line}: there is no feature.", hint="Add a column for each reading."
-            )
-        return header
+        return named(header, self.columns, f"{self.path}, line {self.rows.line_num}")
 
     def _checked(self) -> Iterator[list[str]]:
         """Rows that are not blank; what the csv module complains about gets its place."""
