@@ -126,6 +126,14 @@ def test_a_side_with_nothing_to_compare_holds_the_other_up_until_the_broker_has_
     assert values(box.take(10)) == ([b"events-1"], [])
 
 
+def test_only_the_latest_poll_says_whether_a_side_has_more():
+    """A side that was drained and has fallen behind since holds the other up again."""
+    box = inbox()
+    put(box, events=([], True), labels=([], True))
+    put(box, events=([1], True), labels=([], False))
+    assert values(box.take(10)) == ([], [])
+
+
 def test_a_label_of_the_same_record_time_is_taken_first():
     """Ties go to the label, also where only one record may be taken."""
     box = inbox()

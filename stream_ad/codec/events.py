@@ -10,7 +10,16 @@ import numpy as np
 
 from stream_ad.codec.fields import RECORD, Extractor, Message, message_type
 from stream_ad.codec.layouts import Layouts
-from stream_ad.codec.rejection import READ_ERRORS, Rejected, Why, check_bytes, dead_letters, unreadable
+from stream_ad.codec.rejection import (
+    MAX_DEPTH,
+    READ_ERRORS,
+    Rejected,
+    Why,
+    check_bytes,
+    dead_letters,
+    too_deep,
+    unreadable,
+)
 from stream_ad.codec.times import MALFORMED, OUT_OF_RANGE, format_rfc3339, parse_epoch, parse_rfc3339
 from stream_ad.columns import Events
 
@@ -116,9 +125,9 @@ class EventDecoder:
             together = b"\n".join(values)  # type: ignore[arg-type]
             if not together.isascii():
                 together.decode()
+            return max(sizes) <= MAX_DEPTH or not any(map(too_deep, values))  # type: ignore[arg-type]
         except (TypeError, UnicodeDecodeError):
             return False
-        return True
 
     def _extracted(self, value: Any, key: bytes | None) -> Message:
         try:

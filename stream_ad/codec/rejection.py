@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from stream_ad.columns import OutRecord
 
 if TYPE_CHECKING:
     from stream_ad.columns import RawRecords
 
+MAX_DEPTH = 500
+"""Levels of nested objects and lists; msgspec reads that many on any stack that is not about to overflow."""
+
 _DETAIL_CHARACTERS = 500
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 class Why(NamedTuple):
@@ -59,7 +65,7 @@ def check_bytes(value: bytes | None, max_bytes: int) -> bytes:
     """The value itself.
 
     Raises:
-        Rejected: It is missing, empty, too large or not UTF-8.
+        Rejected: It is missing, empty, too large, not UTF-8 or nested too deeply.
     """
     if not value:
         raise Rejected("empty", "the record has no value" if value is None else "the value is empty")
@@ -69,17 +75,30 @@ def check_bytes(value: bytes | None, max_bytes: int) -> bytes:
         value.decode()
     except UnicodeDecodeError as error:
         raise Rejected("not_utf8", f"byte {error.start}: {error.reason}") from None
+    if too_deep(value):
+        raise Rejected("not_json", f"nested more than {MAX_DEPTH} levels deep")
     return value
+
+
+def too_deep(value: bytes) -> bool:
+    """Whether objects and lists nest deeper than MAX_DEPTH.
+
+    Left to the JSON reader, the limit would be what the caller's stack has left, and a replay might
+    judge a record otherwise than the run that it repeats.
+    """
+    if len(value) <= MAX_DEPTH or value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
+        return False
+    brackets = np.frombuffer(_STRING.sub(b"", value), np.uint8) | np.uint8(ord("[") ^ ord("{"))  # [ as {, ] as }
+    depth = np.cumsum((brackets == ord("{")).astype(np.int64) - (brackets == ord("}")))
+    return bool(depth.max(initial=0) > MAX_DEPTH)
 
 
 def unreadable(value: bytes, error: Exception) -> Rejected:
     """Why a value in UTF-8 cannot be read as JSON, given what the JSON reader said."""
-    if isinstance(error, RecursionError):
-        return Rejected("not_json", "nested too deeply")
     try:
         # The forgiving reader of the standard library knows NaN, Infinity and numbers beyond float64.
         document = json.loads(value.decode(), parse_int=float)
-    except (ValueError, RecursionError):
+    except ValueError:
         return Rejected("not_json", str(error))
     found = _not_finite(document)
     if found is None:
@@ -99,5 +118,5 @@ def _not_finite(document: Any) -> str | None:
     return None
 
 
-READ_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that it cannot read."""
+READ_ERRORS = (msgspec.DecodeError, UnicodeDecodeError)
+"""What msgspec raises for bytes that passed ``check_bytes`` and still cannot be read."""

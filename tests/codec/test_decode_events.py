@@ -24,8 +24,8 @@ BAD = [
     (GOOD + b"x", "not_json", "trailing"),
     (GOOD + GOOD, "not_json", "trailing"),
     (b"\xef\xbb\xbf" + GOOD, "not_json", "byte 0"),
-    (b"[" * 900_000, "not_json", "nested too deeply"),
-    (b'{"a":' * 180_000, "not_json", "nested too deeply"),
+    (b"[" * 900_000, "not_json", "nested more than 500 levels"),
+    (b'{"a":' * 180_000, "not_json", "nested more than 500 levels"),
     (event(sensor_id="\ud800"), "not_json", ""),
     (b"\xff\xfe\x00", "not_utf8", "byte 0"),
     (GOOD[:-1] + b', "note": "\xff"}', "not_utf8", "byte"),
@@ -127,6 +127,21 @@ def test_records_of_ten_megabytes_are_read_when_they_are_allowed():
     events, dead = codec.decode_events(raw([large, b"[" * 10_000_000, GOOD]))
     assert events.offsets.tolist() == [10, 16]
     assert [header(letter, "reason") for letter in dead] == ["not_json"]
+
+
+@pytest.mark.parametrize("frames", [0, 300])
+def test_how_deep_a_message_may_nest_does_not_depend_on_the_caller(frames):
+    """500 levels pass and 501 do not, however deep the stack; brackets inside text are no nesting."""
+    notes = [b"[" * depth + b"]" * depth for depth in (499, 500)]
+    notes += [b'{"a":[' * 250 + b"]}" * 250, b"[[],{}," * 498 + b"0" + b"]" * 498, b'"' + b'[{\\"' * 600 + b'"']
+    values = [GOOD[:-1] + b', "note": ' + note + b"}" for note in notes]
+
+    def below(frames):
+        return below(frames - 1) if frames else decode(values)
+
+    events, dead = below(frames)
+    assert events.offsets.tolist() == [10, 19, 22]
+    assert [header(letter, "detail") for letter in dead] == ["nested more than 500 levels deep"] * 2
 
 
 def test_the_number_of_features_is_bounded_by_the_setting():
