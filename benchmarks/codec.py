@@ -48,7 +48,7 @@ def main() -> None:
     ]
     broken = [value[:-1] if index % 100 == 0 else value for index, value in enumerate(default)]
     print(f"{len(default[0])} bytes, {len(FEATURES)} features, batches of {BATCH}")
-    print(f"{'per second':<46} {'best':>12} {'median':>12}")
+    print(f"{'per CPU-second':<46} {'best':>12} {'median':>12}")
     codec = Codec(Settings())
     for name, values in (("decode, default form", default), ("decode, 1 % broken JSON", broken)):
         batches = records(values)
