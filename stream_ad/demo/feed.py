@@ -1,0 +1,74 @@
+"""The lines of the demo that tell a story: which alarms were raised, and what people said of them later."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stream_ad.demo.scene import MACHINES, WITH
+from stream_ad.evaluation.plant import NORMAL
+from stream_ad.evaluation.verdicts import NAMES
+
+if TYPE_CHECKING:
+    from stream_ad.columns import Contribution
+    from stream_ad.demo.tally import Tally
+    from stream_ad.evaluation.plant import Plant
+    from stream_ad.evaluation.verdicts import Verdicts
+
+_KEPT = 40
+_QUIET_STEPS = 20
+"""Readings of a machine without an alarm, after which the next one is news."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that happened."""
+
+    row: int  # of the stream, when it happened
+    machine: int
+    style: str  # of rich
+    text: str
+
+
+class Feed:
+    """The newest alarms of the worker with verdicts, and the newest verdicts."""
+
+    def __init__(self, plant: Plant, tally: Tally) -> None:
+        self.lines: deque[Line] = deque(maxlen=_KEPT)
+        self.verdicts: dict[str, int] = dict.fromkeys(NAMES, 0)
+        self._plant = plant
+        self._tally = tally
+        self._alarmed: dict[int, int] = {}  # machine: step of its newest alarm
+        self._judged: set[int] = set()  # episodes that have had a verdict
+        self._cleared: dict[int, int] = {}  # machine: step of its newest false alarm that was told
+
+    def alarm(self, row: int, blamed: Contribution | None, score: float) -> None:
+        """A live reading of the worker with verdicts scored 1 or above."""
+        step, machine = divmod(row, MACHINES)
+        before = self._alarmed.get(machine, -_QUIET_STEPS)
+        self._alarmed[machine] = step
+        if step - before >= _QUIET_STEPS:
+            why = f": {blamed.feature} {blamed.value:.3g}, not {blamed.expected:.3g}" if blamed else ""
+            self.lines.append(Line(row, machine, "red", f"▲ alarm {score:.1f}{why}"))
+
+    def said(self, verdicts: Verdicts, now: int) -> None:
+        """Verdicts were given when row ``now`` was written."""
+        for machine, name, row in zip(
+            *(c.tolist() for c in (verdicts.machine, verdicts.name, verdicts.row)), strict=True
+        ):
+            self.verdicts[NAMES[name]] += 1
+            if row < self._tally.scored[WITH]:
+                self._tell(machine, NAMES[name], row, now)
+
+    def _tell(self, machine: int, name: str, row: int, now: int) -> None:
+        episode = int(self._tally.episode[row])
+        if episode >= 0 and episode not in self._judged:
+            self._judged.add(episode)
+            kind = self._plant.episodes[episode].kind
+            self.lines.append(Line(now, machine, "cyan", f"● verdict: {name}" + (f", it was {kind}" * (name != kind))))
+        elif episode < 0 and name == NORMAL and self._tally.score[WITH, row] >= 1 and self._tally.live[WITH, row]:
+            step = row // MACHINES
+            if step - self._cleared.get(machine, -_QUIET_STEPS) >= _QUIET_STEPS:
+                self.lines.append(Line(now, machine, "cyan", "● verdict: normal, a false alarm"))
+            self._cleared[machine] = step

@@ -1,0 +1,139 @@
+"""What happened and what was said of it, row by row; and the figures that follow from it.
+
+Both workers are judged on the same readings: those that both have scored, live, and not while a machine
+comes back to itself after an episode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.demo.scene import MACHINES, RECOVERY_STEPS, SIDES
+from stream_ad.evaluation.metrics import curve
+from stream_ad.evaluation.plant import CLEANING, FAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stream_ad.evaluation.plant import Chunk, Episode
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFigures:
+    """How one worker did on the episodes of one class."""
+
+    episodes: int
+    found: int  # at least one alarm while it lasted
+    delay_steps: float  # median readings of the machine until the first alarm; NaN when none was found
+    alarmed: float  # share of its readings that raised an alarm
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How one worker did."""
+
+    judged: int  # readings
+    average_precision: float
+    recall: float  # share of faulty readings that raised an alarm
+    false_per_1000: float  # alarms among a thousand readings without a fault, cleaning included
+    classes: dict[str, ClassFigures]
+
+    @property
+    def found(self) -> int:
+        return sum(self.classes[kind].found for kind in FAULTS)
+
+    @property
+    def episodes(self) -> int:
+        return sum(self.classes[kind].episodes for kind in FAULTS)
+
+
+class Tally:
+    """Columns over the rows of the stream, for at most ``capacity`` rows.
+
+    Args:
+        capacity: Rows.
+        episodes: The plant's, growing.
+    """
+
+    def __init__(self, capacity: int, episodes: Sequence[Episode]) -> None:
+        self.rows = 0  # told
+        self.scored = [0, 0]  # rows, by side; scores come in the order of rows
+        self._episodes = episodes
+        self.episode = np.full(capacity, -1, np.int64)  # (N,) index into episodes
+        self.recovering = np.zeros(capacity, np.bool_)  # (N,)
+        self.score = np.full((len(SIDES), capacity), np.nan)  # (2, N)
+        self.live = np.zeros((len(SIDES), capacity), np.bool_)  # (2, N)
+        self._quiet = np.full(MACHINES, RECOVERY_STEPS)  # steps since each machine's last episode
+
+    def tell(self, chunk: Chunk) -> None:
+        """The truth about the next rows."""
+        rows = slice(self.rows, self.rows + len(chunk))
+        self.episode[rows] = chunk.episode
+        inside = chunk.episode.reshape(-1, MACHINES) >= 0
+        for step, busy in enumerate(inside):
+            self._quiet = np.where(busy, 0, self._quiet + 1)
+            row = rows.start + step * MACHINES
+            self.recovering[row : row + MACHINES] = ~busy & (self._quiet < RECOVERY_STEPS)
+        self.rows = rows.stop
+
+    def take(self, side: int, scores: Sequence[float], live: Sequence[bool]) -> None:
+        """The next scores of one worker."""
+        rows = slice(self.scored[side], self.scored[side] + len(scores))
+        self.score[side, rows] = scores
+        self.live[side, rows] = live
+        self.scored[side] = rows.stop
+
+    @property
+    def both(self) -> int:
+        """Rows that both workers have scored."""
+        return min(self.scored)
+
+    def kinds(self) -> NDArray[np.str_]:
+        """(N,) the kind of episode of each row that both have scored, empty outside."""
+        names = np.array([*(one.kind for one in self._episodes), ""])
+        return names[self.episode[: self.both]]
+
+    def figures(self, *, since: int = 0) -> tuple[Figures, Figures]:
+        """With verdicts, and without.
+
+        Args:
+            since: First row to judge.
+        """
+        kinds = self.kinds()
+        rows = np.flatnonzero(self.live[:, : self.both].all(axis=0) & ~self.recovering[: self.both])
+        rows = rows[rows >= since]
+        with_, without = (self._figures(self.score[side], rows, kinds) for side in range(len(SIDES)))
+        return with_, without
+
+    def _figures(self, score: NDArray[np.float64], rows: NDArray[np.int64], kinds: NDArray[np.str_]) -> Figures:
+        faulty = np.isin(kinds[rows], list(FAULTS))
+        alarm = score[rows] >= 1
+        return Figures(
+            judged=len(rows),
+            average_precision=curve(score[rows], faulty).average_precision(),
+            recall=_mean(alarm[faulty]),
+            false_per_1000=1000 * _mean(alarm[~faulty]),
+            classes={kind: self._class(alarm, rows, kinds[rows] == kind) for kind in (*FAULTS, CLEANING)},
+        )
+
+    def _class(self, alarm: NDArray[np.bool_], rows: NDArray[np.int64], mine: NDArray[np.bool_]) -> ClassFigures:
+        episode = self.episode[rows[mine]]
+        delays = []
+        for one in np.unique(episode):
+            raised = np.flatnonzero(alarm[mine][episode == one])
+            delays += [int(raised[0])] if len(raised) else []
+        return ClassFigures(
+            episodes=len(np.unique(episode)),
+            found=len(delays),
+            delay_steps=float(np.median(delays)) if delays else float("nan"),
+            alarmed=_mean(alarm[mine]),
+        )
+
+
+def _mean(flags: NDArray[np.bool_]) -> float:
+    return float(flags.mean()) if len(flags) else float("nan")
