@@ -16,7 +16,7 @@ from stream_ad import __version__
 from stream_ad.cli_backtest import backtest
 from stream_ad.cli_errors import EXIT_CODES, end
 from stream_ad.cli_options import AsJson, ConfigFile, Overrides, print_json, print_table, read_settings
-from stream_ad.cli_streams import replay, simulate
+from stream_ad.cli_streams import demo, replay, simulate
 from stream_ad.errors import TopicError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def run(
     Worker(settings).run(until_idle_s=until_idle)
 
 
+app.command()(demo)
 app.command()(replay)
 app.command()(simulate)
 app.command()(backtest)

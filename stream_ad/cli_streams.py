@@ -1,4 +1,4 @@
-"""Commands that write readings and verdicts into the topics: replay, simulate."""
+"""Commands that make a stream: replay, simulate, demo."""
 
 from __future__ import annotations
 
@@ -109,6 +109,19 @@ def simulate(
             f"{summary.events:,} events and {summary.labels:,} labels written in {summary.seconds:.1f} s,"
             f" {summary.faults:,} faults among them."
         )
+
+
+def demo(
+    seconds: Annotated[float, typer.Option(metavar="SECONDS", min=1.0, help="How long it runs.")] = 60.0,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal plants and faults.")] = 0,
+) -> None:
+    """Watch late verdicts improve the scores of a plant.
+
+    Two workers on an embedded broker of their own score the same machines; one is given verdicts, the other is not.
+    """
+    from stream_ad.demo import demo as run_demo
+
+    run_demo(seconds=seconds, seed=seed)
 
 
 def _factor(speed: str) -> float:
