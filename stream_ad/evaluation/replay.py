@@ -13,6 +13,7 @@ from stream_ad.brokers.base import Side
 from stream_ad.codec.encode import encode_event, encode_label
 from stream_ad.evaluation.pacing import FULL_SPEED, Pace
 from stream_ad.evaluation.recordings import read_recording
+from stream_ad.evaluation.schedule import Delay, due_after
 from stream_ad.evaluation.wire import require_default_form
 
 if TYPE_CHECKING:
@@ -94,13 +95,9 @@ def label_schedule(recording: Recording, delay: int) -> tuple[NDArray[np.int64],
         rows: (K,) rows with a label, in the order in which their labels are written.
         after: (K,) index of the row after which each is written; the number of rows: when all are.
     """
-    after = np.full(len(recording), len(recording), dtype=np.int64)
-    of_sensor: dict[str, list[int]] = {}
-    for row, sensor in enumerate(recording.sensor_ids):
-        seen = of_sensor.setdefault(sensor, [])
-        seen.append(row)
-        if len(seen) > delay:
-            after[seen[-1 - delay]] = row
+    numbers: dict[str, int] = {}
+    sensor = np.array([numbers.setdefault(name, len(numbers)) for name in recording.sensor_ids], dtype=np.int64)
+    after = due_after(sensor, recording.times_ns, Delay(events=delay))
     rows = np.array([row for row, label in enumerate(recording.labels) if label is not None], dtype=np.int64)
     rows = rows[np.argsort(after[rows], kind="stable")]
     return rows, after[rows]
