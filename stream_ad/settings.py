@@ -104,8 +104,8 @@ class TopicSettings(Section):
     retention_seconds: float | None = Field(
         None,
         gt=0,
-        description="Of topics that `topics apply` creates (Kafka); null keeps for ever. Counted from a record's own time, "
-        "so that recordings older than this vanish when they are replayed.",
+        description="Of topics that `topics apply` creates (Kafka); null keeps for ever. Counted from a record's own "
+        "time, so that recordings older than this vanish when they are replayed.",
     )
 
     @model_validator(mode="after")
