@@ -227,6 +227,22 @@ class Detector:
             score, live, places, blamed_rows, *self._explain(rows[blamed_rows], rebuilt[blamed_rows], parts), lost
         )
 
+    def peek(self, row: int, values: NDArray[np.float64]) -> float:
+        """The score that a sensor's next event would have; nothing moves.
+
+        Args:
+            row: The sensor.
+            values: (F,), NaN where missing.
+        """
+        moving = self.context, self.scoring
+        before = [part.state("") for part in moving]
+        grid = values[None, None, :]
+        log_score, *_ = self._score(np.array([row]), grid, (np.zeros(1, np.int64), np.zeros(1, np.int64)))
+        for part, state in zip(moving, before, strict=True):
+            part.load("", state)
+        with np.errstate(over="ignore"):
+            return float(np.exp(log_score[0] - self.threshold.log_level[row]))
+
     def _score(
         self, sensors: NDArray[np.int64], grid: NDArray[np.float64], at: tuple[Any, Any]
     ) -> tuple[NDArray[Any], ...]:

@@ -107,7 +107,7 @@ def segments(sensor: NDArray[np.int64], code: NDArray[np.int64]) -> list[Segment
     by_sensor = np.argsort(sensor, kind="stable")
     here, said = sensor[by_sensor], code[by_sensor]
     begins = np.flatnonzero(np.diff(here, prepend=-1).astype(bool) | np.diff(said, prepend=-1).astype(bool))
-    ends = np.append(begins[1:], len(here))
+    ends = np.append(begins, len(here))[1:]
     found = [
         Segment(int(here[begin]), int(said[begin]), by_sensor[begin:end])
         for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
