@@ -14,6 +14,7 @@ import numpy as np
 
 from stream_ad.detector.context import Context
 from stream_ad.detector.drift import Drift
+from stream_ad.detector.head import MOST_OPENNESS, Head
 from stream_ad.detector.network import Network, Sensors
 from stream_ad.detector.pending import (
     DROPPED,
@@ -81,6 +82,7 @@ class Detector:
         )
         self.pending = Pending(features, capacity=capacity, horizon_events=learning.label_horizon_events)
         self.drift = Drift(features, delta=options.drift.delta)
+        self.head = Head(features)
         self.network = Network(features, options, device)
         self.arrived = 0  # events so far, of all sensors
         self.gate_seen = np.empty(0, np.int64)
@@ -95,6 +97,7 @@ class Detector:
             "threshold.": self.threshold,
             "pending.": self.pending,
             "drift.": self.drift,
+            "head.": self.head,
         }
 
     @property
@@ -224,7 +227,12 @@ class Detector:
         blamed_rows = np.flatnonzero(flagged)
         parts = shares((first[blamed_rows], second[blamed_rows]), self.context.openness(rows[blamed_rows]))
         return Arrived(
-            score, live, places, blamed_rows, *self._explain(rows[blamed_rows], rebuilt[blamed_rows], parts), lost
+            score,
+            live,
+            places,
+            blamed_rows,
+            *self._explain(rows[blamed_rows], derived[blamed_rows], rebuilt[blamed_rows], parts),
+            lost,
         )
 
     def peek(self, row: int, values: NDArray[np.float64]) -> float:
@@ -256,14 +264,28 @@ class Detector:
         log_score, parts = self.scoring.score(
             sensors, scaled.transpose(1, 0, 2), observed.transpose(1, 0, 2), rebuilt, weights, openness
         )
+        say = self.head.say(sensors, openness)
+        some = np.flatnonzero(say)
+        if len(some):
+            readings = scaled[some, :, : self.features].transpose(1, 0, 2)
+            log_score[:, some] += say[some] * self.head.log_odds(sensors[some], readings)
         return log_score[at], derived, rebuilt, *parts
 
     def _explain(
-        self, rows: NDArray[np.int64], rebuilt: NDArray[np.float32], parts: NDArray[np.float64]
+        self,
+        rows: NDArray[np.int64],
+        derived: NDArray[np.float32],
+        rebuilt: NDArray[np.float32],
+        parts: NDArray[np.float64],
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """The features that contributed most to K anomalies: which, expected values, shares; (K, top) each."""
         top = min(self.options.detector.contributions, self.features)
         by_feature = parts[:, derived_index(self.features)].sum(axis=1)  # (K, F)
+        say = self.head.say(rows, self.context.openness(rows))
+        some = np.flatnonzero(say)
+        if len(some):
+            scaled, _ = self.scaler.scale(rows[some], derived[some, : self.features])
+            by_feature[some] += say[some, None] * self.head.blame(rows[some], scaled)
         share = by_feature / np.maximum(by_feature.sum(axis=1, keepdims=True), 1e-12)
         blamed = np.argsort(-share, axis=1, kind="stable")[:, :top]
         usual = self.scaler.unscale(rows, rebuilt)[:, : self.features] + self.context.shift[rows]
@@ -354,6 +376,10 @@ class Detector:
         done.anomaly += int(anomalous.sum())
         done.dropped += int(dropped.sum())
         statistics = labelled | (accepted & few_labels)
+        closed = self.context.openness(rows) < MOST_OPENNESS
+        if closed.any():
+            readings = self.pending.derived[at][closed, :, : self.features]
+            self.head.learn(rows[closed], readings, labelled[closed], anomalous[closed], self.scaler)
         self._learn_batch(rows, places, labelled | accepted, anomalous, statistics, class_weights, done)
         return more
 

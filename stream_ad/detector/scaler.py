@@ -38,13 +38,14 @@ class Scaler(Rows):
 
         Args:
             rows: (A,) sensors.
-            derived: (A, d) or (A, B, d), NaN where missing.
+            derived: (A, k) or (A, B, k), the first k of the derived inputs, NaN where missing.
 
         Returns:
             The values; which of them were observed.
         """
-        mean = self.mean[rows].astype(np.float32)
-        slope = np.where(self.count[rows] > 0, 1 / (SCALE_SD * self.deviation(rows)), 0.0).astype(np.float32)
+        k = derived.shape[-1]
+        mean = self.mean[rows, :k].astype(np.float32)
+        slope = np.where(self.count[rows] > 0, 1 / (SCALE_SD * self.deviation(rows)), 0.0).astype(np.float32)[:, :k]
         if derived.ndim == 3:
             mean, slope = mean[:, None], slope[:, None]
         observed = derived == derived  # noqa: PLR0124 - false for NaN, at a third of the price of isnan

@@ -1,0 +1,226 @@
+"""What verdicts add to the score where a stream has no memory.
+
+A small logistic regression per sensor tells its labelled anomalies from its labelled normals by
+their standardised readings z, |z| and random waves of z (A. Rahimi, B. Recht, "Random features for
+large-scale kernel machines", NIPS 2007; triangular waves, which round alike everywhere). Its
+clipped log odds are added to the log score, the more the more anomalies it has seen.
+
+Only where the gate of the temporal context is closed: there events are independent, and what
+anomalies looked like says what they will look like. On a stream with memory the anomalies of one
+episode are nearly one event, and to learn them by heart costs more than it gives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from stream_ad.detector.rng import uniform
+from stream_ad.detector.rows import Column, Rows
+from stream_ad.detector.scaler import SCALE_SD
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from stream_ad.detector.scaler import Scaler
+
+MOST_OPENNESS = 0.1  # of the context; the head fades out towards it
+RING = 512  # labelled events of each kind that the head is fitted on
+FIRST_ANOMALIES = 3
+HALF_TRUST = 5.0  # anomalies at which the head has half its say
+REFIT_GROWTH = 0.15  # share of new labels that is worth a new fit
+WAVES = 64
+WAVELENGTH = 3.14  # of a wave, in units of z / 2 along a direction all features share
+RIDGE = 3.0
+LEAST, MOST = -2.0, 8.0  # of the log odds added
+NEWTON_STEPS, HALVINGS = 2, 6
+
+
+class Head(Rows):
+    """Rings of labelled events and the fitted weights, per sensor."""
+
+    normal: NDArray[np.float32]  # (S, 512, F) readings labelled normal
+    anomaly: NDArray[np.float32]  # (S, 512, F) readings labelled anomalous, of whatever class
+    normals: NDArray[np.int64]  # (S,) put in so far
+    anomalies: NDArray[np.int64]  # (S,)
+    fitted: NDArray[np.int64]  # (S,) labels at the last fit, 0 before the first
+    linear: NDArray[np.float64]  # (S, F) weights of z
+    size_of: NDArray[np.float64]  # (S, F) weights of |z|
+    wave: NDArray[np.float64]  # (S, 64) weights of the waves
+    bias: NDArray[np.float64]  # (S,)
+    trust: NDArray[np.float64]  # (S,) 0 to 1, by the number of anomalies
+
+    def __init__(self, features: int) -> None:
+        ring = Column((RING, features), np.float32, np.nan, "features")
+        weight = Column((features,), np.float64, 0.0, "features")
+        number, scalar = Column((), np.int64), Column((), np.float64)
+        super().__init__(
+            features,
+            {
+                "normal": ring,
+                "anomaly": ring,
+                "normals": number,
+                "anomalies": number,
+                "fitted": number,
+                "linear": weight,
+                "size_of": weight,
+                "wave": Column((WAVES,), np.float64),
+                "bias": scalar,
+                "trust": scalar,
+            },
+        )
+        # Directions from a table of random numbers by feature and wave: normal, by Box and Muller.
+        key = np.zeros(1, np.uint64)
+        draws = uniform(key, 0, 2 * WAVES * features + WAVES)[0].astype(np.float64)
+        radius, angle = 1 - draws[: WAVES * features], draws[WAVES * features : 2 * WAVES * features]
+        normal = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+        scale = 1 / (WAVELENGTH * np.sqrt(features))
+        self._directions = (normal.reshape(features, WAVES) * scale).astype(np.float32)
+        self._phases = draws[2 * WAVES * features :].astype(np.float32)
+
+    def copy_row(self, other: Rows, row: int, *, positions: NDArray[np.int64]) -> None:
+        """As of Rows; the waves of a wider set are others, so that the next label brings a new fit."""
+        super().copy_row(other, row, positions=positions)
+        self.fitted[self.size - 1] = 0
+        self.trust[self.size - 1] = 0.0
+
+    def say(self, rows: NDArray[np.int64], openness: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(A,) what a sensor's log odds are multiplied with; 0 where its head is silent."""
+        return self.trust[rows] * np.maximum(0.0, 1 - openness / MOST_OPENNESS)
+
+    def log_odds(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(T, A) clipped log odds of an anomaly.
+
+        Args:
+            rows: (A,) sensors.
+            scaled: (T, A, F) readings as the scaler gave them.
+        """
+        return self._odds(rows, _presentable(scaled))
+
+    def _odds(self, rows: NDArray[np.int64], z: NDArray[np.float32]) -> NDArray[np.float64]:
+        odds = self.bias[rows] + (z * self.linear[rows] + np.abs(z) * self.size_of[rows]).sum(axis=-1)
+        odds += (self._waves(z) * self.wave[rows]).sum(axis=-1)
+        return np.clip(odds, LEAST, MOST)
+
+    def _waves(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(…, 64) triangular waves of (…, F); feature after feature, so that a row's result is its own."""
+        turns = np.broadcast_to(self._phases, (*z.shape[:-1], WAVES)).copy()
+        for feature in range(self.features):
+            turns += z[..., feature, None] * self._directions[feature]
+        return 1 - 4 * np.abs(turns - np.rint(turns))
+
+    def blame(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(K, F) by how much each reading of K events raised the log odds, compared with its mean.
+
+        Args:
+            rows: (K,) sensors.
+            scaled: (K, F).
+        """
+        z = _presentable(scaled)
+        odds = self._odds(rows, z)
+        out = np.zeros(z.shape)
+        for feature in range(self.features):
+            usual = z.copy()
+            usual[:, feature] = 0.0
+            out[:, feature] = np.maximum(odds - self._odds(rows, usual), 0.0)
+        return out
+
+    def learn(
+        self,
+        rows: NDArray[np.int64],
+        readings: NDArray[np.float32],
+        normal: NDArray[np.bool_],
+        anomalous: NDArray[np.bool_],
+        scaler: Scaler,
+    ) -> None:
+        """Keep labelled events; fit anew the heads that have enough new ones.
+
+        Args:
+            rows: (A,) different sensors.
+            readings: (A, B, F) as the scaler takes them.
+            normal: (A, B) labelled normal.
+            anomalous: (A, B) labelled anomalous.
+            scaler: Standardises with what is known now.
+        """
+        self._push("normal", rows, readings, normal)
+        self._push("anomaly", rows, readings, anomalous)
+        kept = np.minimum(self.normals[rows], RING) + np.minimum(self.anomalies[rows], RING)
+        new = self.normals[rows] + self.anomalies[rows] - self.fitted[rows]
+        due = (self.anomalies[rows] >= FIRST_ANOMALIES) & (new >= np.maximum(1, REFIT_GROWTH * kept))
+        for row in rows[due & (self.normals[rows] >= FIRST_ANOMALIES)].tolist():
+            self._fit(row, scaler)
+
+    def _push(self, ring: str, rows: NDArray[np.int64], readings: NDArray[np.float32], used: NDArray[np.bool_]) -> None:
+        count = getattr(self, "normals" if ring == "normal" else "anomalies")
+        which, place = np.nonzero(used)
+        slot = (count[rows][which] + (np.cumsum(used, axis=1) - 1)[which, place]) % RING
+        getattr(self, ring)[rows[which], slot] = readings[which, place]
+        count[rows] += used.sum(axis=1)
+
+    def _fit(self, row: int, scaler: Scaler) -> None:
+        """Ridge logistic regression by Newton's method from the last weights; classes weigh alike."""
+        one = np.array([row])
+        anomalies, normals = min(int(self.anomalies[row]), RING), min(int(self.normals[row]), RING)
+        readings = np.concatenate([self.anomaly[row, :anomalies], self.normal[row, :normals]])
+        z = _presentable(scaler.scale(one, readings[None])[0][0])
+        x = np.hstack([z, np.abs(z), self._waves(z), np.ones((len(z), 1), np.float32)]).astype(np.float64)
+        y = np.arange(len(z)) < anomalies
+        # Each class has half the weight; all of it together grows with the rarer one's events.
+        total = min(anomalies + normals, 4 * anomalies)
+        weight = np.where(y, 0.5 * total / anomalies, 0.5 * total / normals)
+        start = np.concatenate([self.linear[row], self.size_of[row], self.wave[row], [self.bias[row]]])
+        beta = fit_ridge(x, y, weight, start)
+        f = self.features
+        self.linear[row], self.size_of[row] = beta[:f], beta[f : 2 * f]
+        self.wave[row], self.bias[row] = beta[2 * f : -1], beta[-1]
+        self.fitted[row] = self.normals[row] + self.anomalies[row]
+        self.trust[row] = anomalies / (anomalies + HALF_TRUST)
+
+
+def fit_ridge(
+    x: NDArray[np.float64], y: NDArray[np.bool_], weight: NDArray[np.float64], start: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weights of a ridge logistic regression, improved from ``start`` by a few damped Newton steps.
+
+    Args:
+        x: (n, K), the last column 1: its weight is hardly penalised.
+        y: (n,).
+        weight: (n,) of each event.
+        start: (K,).
+    """
+    inputs, target, share = torch.from_numpy(x), torch.from_numpy(y).double(), torch.from_numpy(weight)
+    penalty = torch.full((x.shape[1],), RIDGE, dtype=torch.float64)
+    penalty[-1] = 1e-2
+    beta = torch.from_numpy(start)
+    margin = inputs @ beta
+
+    def cost(margin: Tensor, beta: Tensor) -> float:
+        fit = share * (F.softplus(margin) - target * margin)
+        return float(fit.sum() + 0.5 * (penalty * beta**2).sum())
+
+    best = cost(margin, beta)
+    for _ in range(NEWTON_STEPS):
+        p = torch.sigmoid(margin)
+        gradient = inputs.T @ (share * (p - target)) + penalty * beta
+        hessian = (inputs * (share * p * (1 - p))[:, None]).T @ inputs + torch.diag(penalty)
+        step = torch.cholesky_solve(gradient[:, None], torch.linalg.cholesky(hessian))[:, 0]
+        along, length = inputs @ step, 1.0
+        for _ in range(HALVINGS):
+            found = cost(margin - length * along, beta - length * step)
+            if found < best:
+                break
+            length /= 2
+        else:
+            break
+        beta, margin, best = beta - length * step, margin - length * along, found
+    result: NDArray[np.float64] = beta.numpy()
+    return result
+
+
+def _presentable(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the head is shown: half the standard deviations, within ±4; 0 where missing, as the scaler has it."""
+    return np.clip((scaled - np.float32(0.5)) * np.float32(SCALE_SD / 2), -4.0, 4.0)
