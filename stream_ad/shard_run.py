@@ -174,10 +174,14 @@ class Run:
         last = max(round_of.max(initial=0), label_round.max(initial=0))
         for number in range(int(last) + 1):
             mine, joined = np.flatnonzero(round_of == number), np.flatnonzero(label_round == number)
+            places = np.empty(0, np.int64)
             if len(mine):
-                self._score(group, events[mine], rows[mine], values[mine], records[mine])
-            if len(joined):
-                self._join(detector, labels[joined], label_rows[joined], label_records[joined])
+                places = self._score(group, events[mine], rows[mine], values[mine], records[mine])
+            self._join(
+                detector,
+                (events[mine], rows[mine], records[mine], places),
+                (labels[joined], label_rows[joined], label_records[joined]),
+            )
             due = detector.due()
             if len(due):
                 learned = detector.learn(due, self.verdicts.weights)
@@ -207,7 +211,8 @@ class Run:
         rows: NDArray[np.int64],
         values: NDArray[np.float64],
         records: NDArray[np.int64],
-    ) -> None:
+    ) -> NDArray[np.int64]:
+        """Score events and keep them; returns their numbers among their sensors' events."""
         detector = self.sensors.detectors[group]
         times = self.events.times_ns[events]
         self.counts["late_events"] += int((times < detector.pending.newest_time[rows]).sum())
@@ -216,12 +221,7 @@ class Run:
         self.counts["dropped_overflow"] += arrived.lost
         if len(arrived.blamed_rows):
             self._explain(group, events, values, arrived)
-        verdicts, ids = self.verdicts, self.events.sensor_ids
-        if verdicts.early or verdicts.intervals:
-            for k, i in enumerate(events.tolist()):
-                if verdicts.expects(ids[i]):
-                    target = Target(detector.pending, int(rows[k]))
-                    verdicts.on_arrival(int(records[k]), ids[i], target, int(arrived.places[k]), int(self.hashes[i]))
+        return arrived.places
 
     def _explain(self, group: int, events: NDArray[np.int64], values: NDArray[np.float64], arrived: Arrived) -> None:
         """Name the features behind the anomalies."""
@@ -236,12 +236,40 @@ class Run:
             )
 
     def _join(
-        self, detector: Detector, labels: NDArray[np.int64], rows: NDArray[np.int64], records: NDArray[np.int64]
+        self,
+        detector: Detector,
+        arrived: tuple[NDArray[np.int64], ...],
+        judged: tuple[NDArray[np.int64], ...],
     ) -> None:
-        """Apply labels of known sensors, in their order."""
-        places = detector.pending.find(rows, self.label_hashes[labels])
-        for k, j in enumerate(labels.tolist()):
-            self._apply(j, int(records[k]), Target(detector.pending, int(rows[k])), int(places[k]))
+        """Let the labels of a round meet the events, in the order of the records.
+
+        Args:
+            detector: Whose sensors they are.
+            arrived: Events of the round: index, row, record, number among the sensor's events.
+            judged: Labels of the round: index, row, record.
+        """
+        verdicts, ids = self.verdicts, self.events.sensor_ids
+        labels, label_rows, label_records = judged
+        # Only events of sensors that a verdict waits for, or that get one now, need a look each.
+        waiting = verdicts.early.keys() | verdicts.intervals.keys() | {self.labels.sensor_ids[j] for j in labels.tolist()}
+        if not waiting:
+            return
+        found = detector.pending.find(label_rows, self.label_hashes[labels], label_records)
+        actions: list[tuple[int, bool, int, int, int]] = [
+            (record, True, j, row, place)
+            for j, row, record, place in zip(*(part.tolist() for part in (*judged, found)), strict=True)
+        ]
+        actions += (
+            (record, False, i, row, place)
+            for i, row, record, place in zip(*(part.tolist() for part in arrived), strict=True)
+            if ids[i] in waiting
+        )
+        for record, is_label, index, row, place in sorted(actions):
+            target = Target(detector.pending, row)
+            if is_label:
+                self._apply(index, record, target, place)
+            else:
+                verdicts.on_arrival(record, ids[index], target, place, int(self.hashes[index]))
 
     def _apply(self, j: int, record: int, target: Target | None, place: int) -> None:
         """Apply label ``j`` of the step."""

@@ -155,7 +155,7 @@ class Verdicts:
             known.append(Interval(start, end, verdict, record))
             self.fresh_intervals.add(sensor_id)
         if target:
-            for place in target.pending.covered(target.row, start, end).tolist():
+            for place in target.pending.covered(target.row, start, end, record).tolist():
                 self.cover(record, sensor_id, target, place)
         if not known:
             del self.intervals[sensor_id]
@@ -208,10 +208,6 @@ class Verdicts:
             self._judge(record, target, place, early[0], FROM_EVENT)
         elif sensor_id in self.intervals:
             self.cover(record, sensor_id, target, place)
-
-    def expects(self, sensor_id: str) -> bool:
-        """Whether a verdict waits for events of this sensor."""
-        return sensor_id in self.early or sensor_id in self.intervals
 
     def _judge(self, record: int, target: Target, place: int, verdict: int, source: int) -> None:
         pending, slot = target.pending, place % target.pending.capacity

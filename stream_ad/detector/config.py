@@ -99,8 +99,10 @@ class ThresholdConfig(Section):
 
 
 class DriftConfig(Section):
-    enabled: bool = Field(True, description="Watch the score stream of each sensor for change (ADWIN).")
-    delta: Fraction = Field(0.002, description="Confidence of ADWIN; smaller detects less.")
+    enabled: bool = Field(True, description="Watch the score stream of each sensor for change (Page-Hinkley).")
+    threshold: float = Field(
+        1.5, gt=0, description="Sum of shifts of the mean score rank of learn batches that counts as drift; higher detects less."
+    )
 
 
 class DetectorOptions(Section):

@@ -81,7 +81,7 @@ class Detector:
             features, window=options.threshold.window_events, rate=options.threshold.false_alarm_rate
         )
         self.pending = Pending(features, capacity=capacity, horizon_events=learning.label_horizon_events)
-        self.drift = Drift(features, delta=options.drift.delta)
+        self.drift = Drift(features, threshold=options.drift.threshold)
         self.head = Head(features)
         self.network = Network(features, options, device)
         self.arrived = 0  # events so far, of all sensors

@@ -1,7 +1,9 @@
-"""Change detection on the score stream, with river's ADWIN (A. Bifet, R. Gavaldà, SDM 2007).
+"""Change detection on the score stream, with river's Page-Hinkley test (E. S. Page, Biometrika 1954).
 
-ADWIN is fed one value per learn batch, the mean rank of the batch's scores among the sensor's
-calibration scores: ranks, because raw scores have heavy tails. A detector's state is the list of
+It is fed one value per learn batch, the mean rank of the batch's scores among the sensor's
+calibration scores: ranks, because raw scores have heavy tails. The detector adapts to a change
+within some batches, so the test must see it in few values; ADWIN, which needs some fifteen, does
+not. A detector's state is the list of
 the values it was fed, so that nothing of river is ever pickled: rebuilding it from the list gives
 the same detector. When the list is full it is cut to its later half and the detector rebuilt, at
 the same place in every run.
@@ -20,24 +22,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HISTORY = 256
+FIRST_VALUES = 10
+TOLERANCE = 0.05  # shifts of the mean rank up to this are no change
 
 
 class Drift(Rows):
-    """One ADWIN per sensor."""
+    """One test per sensor."""
 
     history: NDArray[np.float32]  # (S, 256) values fed since the detector was built
     length: NDArray[np.int64]  # (S,)
 
-    def __init__(self, features: int, *, delta: float) -> None:
+    def __init__(self, features: int, *, threshold: float) -> None:
         super().__init__(features, {"history": Column((HISTORY,), np.float32), "length": Column((), np.int64)})
-        self.delta = delta
+        self.threshold = threshold
         self._detectors: dict[int, Any] = {}
 
     def _detector(self, row: int) -> Any:
         detector = self._detectors.get(row)
         if detector is None:
             drift: Any = import_module("river.drift")  # takes a second to import, and only drift needs it
-            detector = drift.ADWIN(delta=self.delta, clock=1, min_window_length=5, grace_period=10)
+            detector = drift.PageHinkley(min_instances=FIRST_VALUES, delta=TOLERANCE, threshold=self.threshold)
             for value in self.history[row, : self.length[row]].tolist():
                 detector.update(value)
             self._detectors[row] = detector

@@ -97,21 +97,25 @@ class Pending(Rows):
         np.maximum.at(self.count, rows, places + 1)
         return lost
 
-    def find(self, rows: NDArray[np.int64], ids: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """(K,) number of the newest event with this id hash in each row, -1 where there is none."""
-        match = self.ids[rows] == ids[:, None]  # (K, C)
+    def find(
+        self, rows: NDArray[np.int64], ids: NDArray[np.uint64], before: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """(K,) number of the newest event with this id hash in each row that came before a record, -1 for none."""
+        if not len(rows):
+            return np.empty(0, np.int64)
+        match = (self.ids[rows] == ids[:, None]) & (self.order[rows] < before[:, None])  # (K, C)
         place = self._places(rows)
-        return np.where(match & (place >= 0), place, -1).max(axis=1, initial=-1)
+        return np.where(match & (place >= 0), place, -1).max(axis=1)
 
     def _places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(K, C) the event number that stands in each slot; negative where none has yet."""
         count = self.count[rows][:, None]
         return count - 1 - (count - 1 - np.arange(self.capacity)) % self.capacity
 
-    def covered(self, row: int, start: int, end: int) -> NDArray[np.int64]:
-        """Numbers of the kept events with start <= time <= end, rising."""
+    def covered(self, row: int, start: int, end: int, before: int) -> NDArray[np.int64]:
+        """Numbers of the kept events with start <= time <= end that came before a record, rising."""
         place = self._places(np.array([row]))[0]
-        inside = (place >= 0) & (self.times[row] >= start) & (self.times[row] <= end)
+        inside = (place >= 0) & (self.times[row] >= start) & (self.times[row] <= end) & (self.order[row] < before)
         return np.sort(place[inside])
 
     def judge(self, row: int, place: int, verdict: int, source: int) -> None:

@@ -134,23 +134,23 @@ def test_the_ring_counts_what_it_loses():
     store = pending()
     assert push(store, CAPACITY) == 0
     assert push(store, 5) == 5
-    assert store.find(ROW, np.array([1], np.uint64)).tolist() == [-1]
+    assert store.find(ROW, np.array([1], np.uint64), np.array([999])).tolist() == [-1]
 
 
 def test_find_gives_the_newest_of_equal_ids():
-    """Of two events with one id the later one is meant; an unknown id is -1."""
+    """Of two events with one id the later is meant, but none after the label; an unknown id is -1."""
     store = pending(2)
     push(store, 5)
     store.ids[0, 3] = store.ids[0, 1]
-    got = store.find(np.array([0, 0, 1]), np.array([2, 99, 2], np.uint64))
-    assert got.tolist() == [3, -1, -1]
+    got = store.find(np.array([0, 0, 1, 0]), np.array([2, 99, 2, 2], np.uint64), np.array([9, 9, 9, 3]))
+    assert got.tolist() == [3, -1, -1, 1]
 
 
 def test_covered_gives_an_interval_with_both_ends():
     """Events at the very start and end of an interval belong to it."""
     store = pending()
     push(store, CAPACITY + 10, step_ns=10)
-    assert store.covered(0, 200, 230).tolist() == [20, 21, 22, 23]
+    assert store.covered(0, 200, 230, 999).tolist() == [20, 21, 22, 23]
 
 
 actions = st.lists(
