@@ -67,7 +67,9 @@ class Events:
     """Valid sensor events of one shard, in offset order."""
 
     offsets: NDArray[np.int64]  # (N,)
-    record_times_ms: NDArray[np.int64]  # (N,) decides the merge with labels
+    record_times_ms: NDArray[
+        np.int64
+    ]  # (N,) never falling: the newest record time so far; decides the merge with labels
     times_ns: NDArray[np.int64]  # (N,) the event's own time, nanoseconds since the epoch
     sensor_ids: list[str]
     event_ids: list[str]
@@ -86,7 +88,7 @@ class Labels:
     """
 
     offsets: NDArray[np.int64]  # (K,)
-    record_times_ms: NDArray[np.int64]  # (K,)
+    record_times_ms: NDArray[np.int64]  # (K,) never falling, as for events
     sensor_ids: list[str]
     names: list[str | None]  # "normal", the name of an anomaly class, None retracts
     event_ids: list[str | None]

@@ -79,7 +79,8 @@ class EventDecoder:
         offsets, prefix = raw.offsets[rows], f"{raw.topic}-{raw.partition}-"
         events = Events(
             offsets=offsets,
-            record_times_ms=raw.times_ms[rows],
+            # The merge goes by the newest time so far; that of a rejected record counts, or its place in a poll would.
+            record_times_ms=np.maximum.accumulate(raw.times_ms)[rows],
             times_ns=times_ns,
             sensor_ids=[message.sensor_id for message in messages],
             event_ids=[

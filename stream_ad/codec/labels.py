@@ -55,7 +55,8 @@ class LabelDecoder:
         starts_ns, ends_ns = np.array(bounds, dtype=np.int64).reshape(-1, 2).T
         labels = Labels(
             offsets=raw.offsets[rows],
-            record_times_ms=raw.times_ms[rows],
+            # The merge goes by the newest time so far; that of a rejected record counts, or its place in a poll would.
+            record_times_ms=np.maximum.accumulate(raw.times_ms)[rows],
             sensor_ids=[verdict.sensor_id for verdict in verdicts],
             names=[verdict.label for verdict in verdicts],
             event_ids=[verdict.event_id for verdict in verdicts],

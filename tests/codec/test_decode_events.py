@@ -240,3 +240,12 @@ def shuffled(part, random):
     items = list(part.items())
     random.shuffle(items)
     return dict(items)
+
+
+def test_a_rejected_record_still_holds_its_place_in_the_merge():
+    """The newest record time so far counts even if that record is rejected, so that a cut changes no order."""
+    got, rejected = Codec(Settings()).decode_events(
+        raw([event(), b"broken", event()], times_ms=[NOW_MS, NOW_MS + 50, NOW_MS])
+    )
+    assert len(rejected) == 1
+    assert got.record_times_ms.tolist() == [NOW_MS, NOW_MS + 50]
