@@ -65,3 +65,5 @@ No usable Python found. stream-ad needs Python 3.11, 3.12 or 3.13 with its venv 
 apt install python3-venv). Name another interpreter with: make PYTHON=/path/to/python3.12 ...
 endef
 export NO_PYTHON
+
+-include deploy/deploy.mk

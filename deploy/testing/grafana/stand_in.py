@@ -22,7 +22,9 @@ def provisioned(kind):
 
 datasources = [source for file in provisioned("datasources") for source in file["datasources"]]
 folders = [Path(provider["options"]["path"]) for file in provisioned("dashboards") for provider in file["providers"]]
-dashboards = [json.loads(path.read_text(encoding="utf-8")) for folder in folders for path in sorted(folder.glob("*.json"))]
+dashboards = [
+    json.loads(path.read_text(encoding="utf-8")) for folder in folders for path in sorted(folder.glob("*.json"))
+]
 assert datasources, "no data source is provisioned"
 assert dashboards, "no dashboard is provisioned"
 assert Path(os.environ["GF_SECURITY_ADMIN_PASSWORD__FILE"]).read_text(encoding="utf-8").strip(), "the password is empty"

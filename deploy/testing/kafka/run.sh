@@ -1,6 +1,6 @@
 #!/bin/sh
 # As apache/kafka does: KAFKA_A_B=x becomes a.b=x (two underscores an underscore, three a hyphen), format, start.
-set -eu
+set -euf
 config=/opt/kafka/config/server.properties
 env | grep '^KAFKA_' | grep -vE '^KAFKA_(HEAP_OPTS|OPTS|JVM_PERFORMANCE_OPTS)=' | while IFS='=' read -r name value; do
     key=$(printf %s "${name#KAFKA_}" | sed -e 's/___/-/g' -e 's/__/\x01/g' -e 's/_/./g' -e 's/\x01/_/g' | tr '[:upper:]' '[:lower:]')

@@ -1,0 +1,203 @@
+"""Scores, threshold, loss, class importance, what becomes of verdicts, drift, learning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from boards import board, watching
+from panels import BAD, GOOD, JOB, NOTICE, bars, heat, lines, stat_panel
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+
+def detector() -> Dashboard:
+    return watching(
+        board(
+            "Detector",
+            uid="stream-ad-detector",
+            says="What the models do: scores and threshold, what is learned and what is kept out, verdicts, drift.",
+            rows={
+                "Scores": _scores(),
+                "Learning": _learning(),
+                "Verdicts": _verdicts(),
+                "Sensors and drift": _sensors(),
+            },
+        )
+    )
+
+
+def _scores() -> list[object]:
+    return [
+        heat(
+            "Scores",
+            "stream_ad_score",
+            unit="short",
+            says="How scores are distributed; 1 and above is an anomaly. A bulk that creeps towards 1 says that the "
+            "models no longer fit; "
+            "one that never moves, that the readings do not either.",
+            runbook="StreamADAnomaliesNone",
+        ),
+        lines(
+            "Threshold",
+            {"partition {{shard}}": f"max by (shard) (stream_ad_threshold{{{JOB}}})"},
+            unit="short",
+            logarithmic=True,
+            span=12,
+            says="The raw error that scores 1, median over the sensors of a partition. It may fall while models get "
+            "better; a rise of ten "
+            "times means that the detector hardly alarms any more.",
+            runbook="StreamADThresholdRunsAway",
+        ),
+        lines(
+            "Scored events, by phase of their sensor",
+            {"{{phase}}": f"sum by (phase) (rate(stream_ad_scores_total{{{JOB}}}[$__rate_interval]))"},
+            unit="cps",
+            stacked=True,
+            says="The first events of a sensor are its warm-up: learned at once, scores to be taken with caution.",
+        ),
+        lines(
+            "Anomalies against what is tolerated",
+            {
+                "of 30 minutes": f"job:stream_ad_anomalies:ratio30m{{{JOB}}}",
+                "tolerated false alarms": f"max(stream_ad_tolerated_false_alarm_ratio{{{JOB}}})",
+            },
+            unit="percentunit",
+            says="More than twenty times the tolerated share for half an hour raises an alert: much is broken, or "
+            "the normal has changed.",
+            runbook="StreamADAnomaliesMany",
+        ),
+        stat_panel(
+            "Anomalies of a day",
+            f"sum(increase(stream_ad_anomalies_total{{{JOB}}}[1d]))",
+            unit="short",
+            decimals=0,
+            span=8,
+            says="Events of the last 24 hours that scored 1 or above.",
+            runbook="StreamADAnomaliesNone",
+        ),
+    ]
+
+
+def _learning() -> list[object]:
+    return [
+        heat(
+            "Loss",
+            "stream_ad_learn_loss",
+            unit="short",
+            says="Mean loss of each learn batch. It falls during warm-up, then stays; a lasting rise is a change of "
+            "the plant.",
+        ),
+        lines(
+            "What becomes of events",
+            {"{{outcome}}": f"sum by (outcome) (rate(stream_ad_resolved_events_total{{{JOB}}}[$__rate_interval]))"},
+            unit="cps",
+            stacked=True,
+            span=12,
+            says="Learned as normal or as an anomaly; kept out by the gate (unlabelled, score not clearly below the "
+            "threshold); dropped "
+            "because the bound on waiting events took effect.",
+            runbook="StreamADGateClosed",
+        ),
+        stat_panel(
+            "Kept out by the gate",
+            f"job:stream_ad_dropped_by_gate:ratio1h{{{JOB}}}",
+            unit="percentunit",
+            span=8,
+            steps=((None, GOOD), (0.1, NOTICE), (0.3, BAD)),
+            says="Of the events of the last hour whose wait is over. When most are kept out, models cannot follow a "
+            "change without verdicts.",
+            runbook="StreamADGateClosed",
+            no_value="none decided yet",
+        ),
+        stat_panel(
+            "Learn batches",
+            f"sum(rate(stream_ad_learn_steps_total{{{JOB}}}[$__rate_interval]))",
+            unit="cps",
+            decimals=2,
+            span=8,
+            says="Optimiser steps per second. 0 while events come: learning is off, or everything is kept out.",
+        ),
+        stat_panel(
+            "Events that wait for a verdict",
+            f"sum(stream_ad_pending_events{{{JOB}}})",
+            unit="short",
+            span=8,
+            says="Scored, not yet learned. It settles at sensors times label horizon.",
+            runbook="StreamADMemoryBoundBites",
+        ),
+    ]
+
+
+def _verdicts() -> list[object]:
+    return [
+        lines(
+            "Class importance",
+            {"{{class}}": f"avg by (class) (stream_ad_class_importance{{{JOB}}})"},
+            unit="percentunit",
+            maximum=1,
+            says="How badly the detector does on a class; the loss weights the class with it. Near 1: missed nearly "
+            "always.",
+            runbook="StreamADRecallDecayed",
+        ),
+        lines(
+            "Missed, by class",
+            {"{{class}}": f"job_class:stream_ad_miss_ratio:avg{{{JOB}}}"},
+            unit="percentunit",
+            maximum=1,
+            limit=0.5,
+            says="Share of the verdicts of a class that the published score had missed; older ones count less. Of "
+            "normal: alarms among what "
+            "people called normal.",
+            runbook="StreamADRecallDecayed",
+        ),
+        heat(
+            "How late verdicts come",
+            "stream_ad_label_delay_seconds",
+            unit="s",
+            span=8,
+            says="Event time to the record time of the verdict. Most of it must lie within the label horizon.",
+            runbook="StreamADLabelsMissTheirEvents",
+        ),
+        bars(
+            "Verdicts of a day, by outcome",
+            "{{outcome}}",
+            f"sum by (outcome) (increase(stream_ad_labels_total{{{JOB}}}[1d]))",
+            unit="short",
+            span=24,
+            says="applied and interval teach; repeated, corrected, retracted are changes of mind; early waits for "
+            "its event; late and "
+            "unknown_sensor teach nothing.",
+            runbook="StreamADLabelSilence",
+        ),
+    ]
+
+
+def _sensors() -> list[object]:
+    return [
+        lines(
+            "Changes of the score stream",
+            {"drifts": f"sum(increase(stream_ad_drifts_total{{{JOB}}}[$__rate_interval]))"},
+            unit="short",
+            says="Changes found by ADWIN, over all sensors. Many at once have one cause.",
+            runbook="StreamADDriftEverywhere",
+        ),
+        lines(
+            "Sensors, by partition",
+            {
+                "partition {{shard}}": f"max by (shard) (stream_ad_sensors{{{JOB}}})",
+                "most a partition may hold": f"max(stream_ad_max_sensors{{{JOB}}})",
+            },
+            unit="short",
+            logarithmic=True,
+            says="Sensors that have state. Beyond the bound the longest silent one is forgotten.",
+            runbook="StreamADSensorsNearBound",
+        ),
+        lines(
+            "Late events",
+            {"late": f"sum(rate(stream_ad_late_events_total{{{JOB}}}[$__rate_interval]))"},
+            unit="cps",
+            says="Events older than others of their sensor before them. They are scored like all; many of them mean "
+            "producers that buffer.",
+        ),
+    ]

@@ -1,0 +1,55 @@
+"""Writes deploy/grafana/dashboards/*.json and the rules for Kubernetes; a test holds them to this code.
+
+python deploy/grafana/generate.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from boards import board
+from detector import detector
+from overview import overview
+from panels import runbook_sections, words
+from pipeline import pipeline
+
+DASHBOARDS = Path(__file__).parent / "dashboards"
+
+
+def runbook() -> object:
+    """docs/runbook.md, a panel for each section, so that panels and alerts can link to one."""
+    sections = runbook_sections()
+    panels = [words(name, body, span=12, height=12) for name, (_, body) in sections.items()]
+    return board(
+        "Runbook", uid="stream-ad-runbook", says="What to do about each alert: docs/runbook.md.", rows={"": panels}
+    )
+
+
+def files() -> dict[Path, str]:
+    """Every generated file, by its path."""
+    boards = {"overview": overview(), "detector": detector(), "pipeline": pipeline(), "runbook": runbook()}
+    return {
+        DASHBOARDS / f"{name}.json": json.dumps(_without_placement(dashboard.build()), indent=2, ensure_ascii=False)
+        + "\n"
+        for name, dashboard in boards.items()
+    }
+
+
+def _without_placement(built: object) -> object:
+    """The builder hides every link and mark in a menu, and has no way to say that they shall be seen."""
+
+    def visible(node: dict[str, object]) -> dict[str, object]:
+        return {key: value for key, value in node.items() if (key, value) != ("placement", "inControlsMenu")}
+
+    return json.loads(json.dumps(built, cls=JSONEncoder), object_hook=visible)
+
+
+if __name__ == "__main__":
+    for path, content in files().items():
+        path.write_text(content, encoding="utf-8")
