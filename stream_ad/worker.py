@@ -52,7 +52,8 @@ class Worker:
     Args:
         settings: All of them.
         broker: In the place of the one that the settings name; closed at the end.
-        clock: Monotonic seconds; paces snapshots, retries and reports, and nothing of the results.
+        clock: Monotonic seconds; paces snapshots, retries and reports, and nothing of the results. One that
+            is turned by hand needs a ``stop`` whose ``wait`` turns it.
         stop: Ends the run when set. Without it the worker takes the process for its own: it sets up
             logging and ends on SIGTERM and SIGINT.
     """
@@ -130,11 +131,11 @@ class _Loop:
         clock = self._around.clock
         busy, last_work = False, clock()
         while not self._stop.is_set():
-            came = self._poll(timeout_s=0.0 if busy else POLL_SECONDS)
+            drained = self._poll(timeout_s=0.0 if busy else POLL_SECONDS)
             self._follow_assignment()
             busy = self._advance()
             self._report()
-            if came or busy or not self._joined or not all(shard.live for shard in self._shards.values()):
+            if busy or not drained or not self._joined or not all(shard.live for shard in self._shards.values()):
                 last_work = clock()
             elif until_idle_s is not None and clock() - last_work >= until_idle_s:
                 return
@@ -152,7 +153,7 @@ class _Loop:
         self._line.log(force=True)
 
     def _poll(self, *, timeout_s: float) -> bool:
-        """Whether records came."""
+        """Whether nothing came, because there is nothing more to come for now."""
         around = self._around
         held = {(number, side) for number, shard in self._shards.items() for side in shard.held()}
         full = {(number, side) for number, side in held - self._held if self._shards[number].live}
@@ -160,14 +161,15 @@ class _Loop:
         self._held = held
         began = time.perf_counter()
         fetched = around.broker.poll(timeout_s=timeout_s, max_records=around.settings.worker.poll_records, hold=held)
-        came = any(len(found.records) for sides in fetched.values() for found in sides.values())
+        found = [one for sides in fetched.values() for one in sides.values()]
+        came = any(len(one.records) for one in found)
         if not fetched and timeout_s:  # nothing is positioned yet, so the broker had nothing to wait for
             self._stop.wait(min(timeout_s, 0.05))
         around.metrics.stage_took("poll" if came else "idle", time.perf_counter() - began)
         for number, sides in fetched.items():
             if number in self._shards:
                 self._shards[number].receive(sides)
-        return came
+        return not came and all(one.drained for one in found)
 
     def _follow_assignment(self) -> None:
         owned = self._around.broker.assigned()

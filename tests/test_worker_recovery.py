@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 from hypothesis import example, given, settings
@@ -28,17 +28,24 @@ class Killed(BaseException):
 
 
 class Never:
+    """Stops nothing; its waits pass on the clock."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
     def is_set(self):
         return False
 
-    def wait(self, _timeout):
+    def wait(self, timeout):
+        self.clock.advance(timeout)
         return False
 
 
 class AfterChecks(Never):
     """Stops a worker in the middle of its work."""
 
-    def __init__(self, checks):
+    def __init__(self, clock, checks):
+        super().__init__(clock)
         self.left = checks
 
     def is_set(self):
@@ -87,14 +94,20 @@ class Plant:
         self.producer.send(side, [OutRecord(b"s", b"{", 10**6)])
 
     def run(self, *, stop=None):
-        Worker(self.settings, self.broker.worker(self.settings), clock=self.clock, stop=stop or Never()).run(3.0)
+        Worker(self.settings, self.broker.worker(self.settings), clock=self.clock, stop=stop or Never(self.clock)).run(
+            3.0
+        )
 
     def published(self):
         values = [json.loads(record.value) for record in self.broker.records(self.settings.topics.scores)]
         return [(value["event_id"], value["score"]) for value in values]
 
-    def final_order(self, shard=0):
-        stored = self.broker.worker(self.settings).load(shard)
+    def stored(self, shard=0):
+        with closing(self.broker.worker(self.settings)) as worker:
+            return worker.load(shard)
+
+    def final_order(self):
+        stored = self.stored()
         assert stored.snapshot is not None
         assert stored.snapshot.positions == stored.positions
         return OrderShard.restore(stored.snapshot.data, None).order
@@ -149,7 +162,7 @@ def test_whatever_happens_the_scores_are_those_of_one_order(story):
                 point, at = details
                 plant.broker.fail(point, at=at, error=Killed() if action == "kill" else None)
             with suppress(Killed):
-                plant.run(stop=AfterChecks(*details) if action == "stop" else None)
+                plant.run(stop=AfterChecks(plant.clock, *details) if action == "stop" else None)
     plant.broker._store.failures.clear()
     plant.send(Side.EVENTS, [31])  # so that there is a last step
     plant.run()
@@ -197,7 +210,7 @@ def test_a_failing_shard_does_not_stop_the_others():
         return load(shard)
 
     worker.load = failing_load
-    Worker(plant.settings, worker, clock=plant.clock, stop=Never()).run(3.0)
+    Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
     assert seen
     assert len(plant.published()) == 20
 
@@ -214,7 +227,7 @@ def test_a_broker_that_stays_away_ends_the_worker_with_its_error():
 
     worker.load = failing_load
     with pytest.raises(BrokerError, match=r"Shard 0 has failed for 12\d s: no leader Start the broker\."):
-        Worker(plant.settings, worker, clock=plant.clock, stop=Never()).run()
+        Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run()
     waits = [after - before for before, after in itertools.pairwise(times)]
     assert waits[0] < 2 < waits[-1] <= 6  # growing, and bounded
 
@@ -229,8 +242,7 @@ def test_the_journal_is_bounded(monkeypatch):
         plant.broker.fail("commit_before", at=2, error=Killed())  # the one at the drain
         with suppress(Killed):
             plant.run()
-        stored = plant.broker.worker(plant.settings).load(0)
-        assert len(stored.journal) <= 12
+        assert len(plant.stored().journal) <= 12
     plant.broker._store.failures.clear()
     plant.run()
     plant.check()

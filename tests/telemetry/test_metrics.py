@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 
 import numpy as np
@@ -27,6 +25,7 @@ from stream_ad.telemetry.metrics import (
     STAGES,
     Metrics,
 )
+from tests.support.tools import promtool
 
 STATUS = ShardStatus(
     sensors=7,
@@ -188,15 +187,6 @@ def test_top_is_bounded():
         metrics.top.observe(events([2.0], sensor=f"s-{number}"), result([2.0]).scores)
     assert len(metrics.top.view(10_000)) <= 2_000
     assert metrics.top.view(1)[0]["sensor_id"] == "loud"
-
-
-def promtool():
-    found = shutil.which("promtool")
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("promtool is not installed (Debian: apt-get install prometheus)")
-        pytest.skip("promtool is not installed")
-    return found
 
 
 def test_promtool_finds_nothing_to_say():
