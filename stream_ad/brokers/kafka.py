@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.structs import MemberState
 
 from stream_ad.brokers.base import Fetched, Positions, Side, Stored
 from stream_ad.brokers.kafka_client import GONE_HINT, REQUEST_MS, connect, errors
+from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records
 from stream_ad.brokers.kafka_group import Membership
 from stream_ad.brokers.kafka_reading import PartitionReader, consumer_options
 from stream_ad.brokers.kafka_shard import ShardWriter
@@ -27,15 +28,17 @@ from stream_ad.columns import RawRecords
 from stream_ad.errors import BrokerError, FencedError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from stream_ad.brokers.base import Commit
+    from stream_ad.brokers.kafka_format import Record
     from stream_ad.brokers.kafka_group import Input
     from stream_ad.settings import Settings
 
 HEARTBEAT_S = 1.0  # how soon a worker hears of a rebalance
 _SLICE_S = 0.1  # of a poll, between looks whether an input has turned out to be drained
 _FRESH_S = 0.025  # an end offset this old still says that an input is drained
+_REBALANCE_S = 3.0  # a poll stays with a rebalance that has begun for so long
 _PROBE_S = 1.0  # silence after which Kafka is asked whether it is there
 _CLOSE_MS = 5_000
 
@@ -65,10 +68,11 @@ class KafkaBroker:
             partition_assignment_strategy=[RangePartitionAssignor],
             **consumer_options(),
         )
-        for topic in self._topics.values():  # a group's leader that knows no partitions assigns none at first
-            self._consumer.partitions_for_topic(topic)
+        fetch_plainly(self._consumer)
         self._members = Membership(self._consumer, self._topics, settings.topics.partitions)
         self._consumer.subscribe(topics=list(self._topics.values()), listener=self._members)
+        with errors(settings, "looking at the topics"):
+            self._consumer.topics()  # a leader that joins before it knows the partitions must join again at once
         self._group = self._consumer.group_metadata()
         self._writers: dict[int, ShardWriter] = {}
         self._ends: dict[TopicPartition, int] = {}  # last stable offsets, as they were at _ends_at
@@ -102,24 +106,34 @@ class KafkaBroker:
                     self._told_drained = drained
                     return self._fetched(records, drained)
 
-    def _fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Any]]:
-        batches: dict[TopicPartition, list[Any]] = {}
-        with errors(self._settings, "reading"), suppress(kafka_errors.RetriableError):
-            batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-        self._group = self._consumer.group_metadata()
+    def _fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Record]]:
+        batches = self._poll_client(timeout_s, max_records)
+        deadline = time.monotonic() + _REBALANCE_S
+        while not batches and self._group.state == MemberState.REBALANCING and time.monotonic() < deadline:
+            # Whatever the worker would do now is refused once the rebalance ends. And the client forgets to finish one
+            # that it began because its metadata changed, when the poll that began it is over too soon.
+            self._consumer._coordinator.request_rejoin()  # noqa: SLF001
+            batches = self._poll_client(_SLICE_S, max_records)
         if batches:
             self._heard_at = time.monotonic()
         elif time.monotonic() - self._heard_at > _PROBE_S:
             self._refresh_ends()
         return batches
 
-    def _columns(self, batches: dict[TopicPartition, list[Any]]) -> dict[Input, RawRecords]:
+    def _poll_client(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Record]]:
+        batches: dict[TopicPartition, list[Record]] = {}
+        with errors(self._settings, "reading"), suppress(kafka_errors.RetriableError):
+            batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        self._group = self._consumer.group_metadata()
+        return batches
+
+    def _columns(self, batches: dict[TopicPartition, list[Record]]) -> dict[Input, RawRecords]:
         columns = {}
         for partition, records in batches.items():
             key = self._members.input(partition)
             if key in self._members.next:  # else it was lost in the same poll
                 columns[key] = raw_records(partition, records)
-                self._members.next[key] = records[-1].offset + 1
+                self._members.next[key] = records[-1][0] + 1
         return columns
 
     def _fetched(self, records: dict[Input, RawRecords], drained: set[Input]) -> dict[int, dict[Side, Fetched]]:
@@ -292,15 +306,3 @@ class KafkaBroker:
         self._must_live()
         if shard not in self._members.owned:
             raise FencedError(f"Shard {shard} is not owned by this worker.")
-
-
-def raw_records(partition: TopicPartition, records: Sequence[Any]) -> RawRecords:
-    """The client's records as columns."""
-    return RawRecords(
-        partition.topic,
-        partition.partition,
-        np.array([record.offset for record in records], dtype=np.int64),
-        np.array([record.timestamp for record in records], dtype=np.int64),
-        [record.key for record in records],
-        [record.value for record in records],
-    )

@@ -47,16 +47,20 @@ class PartitionReader:
             KafkaConsumer, settings, max_partition_fetch_bytes=8 * 1024 * 1024, **consumer_options()
         )
         try:
-            known = self._consumer.partitions_for_topic(topic)
-            if not known:
-                raise TopicError(f"There is no topic {topic} on Kafka.", hint="Run `stream-ad topics apply`.")
-            self._partitions = [TopicPartition(topic, n) for n in sorted(known if partitions is None else partitions)]
+            numbers = self._all_partitions() if partitions is None else partitions
+            self._partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
             self._consumer.assign(self._partitions)
             for partition, offset in self._consumer.beginning_offsets(self._partitions).items():
                 self._consumer.seek(partition, offset)
         except BaseException:
             self.close()
             raise
+
+    def _all_partitions(self) -> set[int]:
+        for _ in range(3):  # an answer that was under way already may not know of the topic
+            if found := self._consumer.partitions_for_topic(self._topic):
+                return set(found)
+        raise TopicError(f"There is no topic {self._topic} on Kafka.", hint="Run `stream-ad topics apply`.")
 
     def read(self, *, timeout_s: float = 0.0) -> Iterator[Any]:
         """The client's records from where the last call ended to what is committed now.

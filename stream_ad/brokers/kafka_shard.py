@@ -9,25 +9,22 @@ be sent again (see the steps in ``commit``). So an error ends it, and the shard 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
+from stream_ad.brokers.kafka_batches import BATCH_BYTES, BatchProducer
 from stream_ad.brokers.kafka_client import connect, errors, translated
 from stream_ad.errors import BrokerError, FencedError, TopicError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kafka.structs import ConsumerGroupMetadata
 
     from stream_ad.brokers.base import Commit
     from stream_ad.brokers.kafka_state import ShardState
-    from stream_ad.columns import OutRecord
     from stream_ad.settings import Settings
 
-BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: small ones cost a round trip each
 LINGER_MS = 20  # flush ends it; keeps the first few records of a step from going alone
 MAX_RECORD_BYTES = 64 * 1024 * 1024  # the topic's own max.message.bytes decides
 
@@ -39,34 +36,6 @@ FENCED = (
     kafka_errors.UnknownMemberIdError,
     kafka_errors.RebalanceInProgressError,
 )
-
-
-class _Producer(KafkaProducer):  # type: ignore[misc]
-    """The client's producer, with limits where it would wait for ever."""
-
-    def within(self, timeout_s: float, result: Any) -> None:
-        """Wait for a transactional request."""
-        self._sender.wakeup()
-        if not result.wait(timeout_ms=timeout_s * 1000):
-            raise kafka_errors.KafkaTimeoutError(f"no answer of the transaction coordinator in {timeout_s:g} s")
-
-    def send_offsets(self, timeout_s: float, offsets: dict[TopicPartition, Any], group: ConsumerGroupMetadata) -> None:
-        self.within(timeout_s, self._transaction_manager.send_offsets_to_transaction(offsets, group))
-
-    def end_transaction(self, timeout_s: float) -> None:
-        self.within(timeout_s, self._transaction_manager.begin_commit())
-
-    @property
-    def last_error(self) -> BaseException | None:
-        error: BaseException | None = self._transaction_manager.last_error
-        return error
-
-    def abandon(self) -> None:
-        """Close at once; what is under way is lost, as it must be."""
-        self._sender.force_close()
-        self._sender.join(1.0)
-        with suppress(kafka_errors.KafkaError):
-            self.close(timeout=0)
 
 
 class ShardWriter:
@@ -85,8 +54,8 @@ class ShardWriter:
         self._shard = shard
         self._timeout_s = settings.broker.transaction_timeout_seconds
         timeout_ms = int(self._timeout_s * 1000)
-        self._producer: _Producer = connect(
-            _Producer,
+        self._producer: BatchProducer = connect(
+            BatchProducer,
             settings,
             transactional_id=f"{settings.application_id}-{shard}",
             transaction_timeout_ms=timeout_ms,
@@ -103,6 +72,13 @@ class ShardWriter:
         )
         try:
             with errors(settings, f"taking over shard {shard}"):
+                for topic in (
+                    self._topics.scores,
+                    self._topics.incidents,
+                    self._topics.dead_letters,
+                    self._topics.state,
+                ):
+                    self._producer.partitions_for(topic)
                 self._producer.init_transactions()
         except BaseException:
             self._producer.abandon()
@@ -135,37 +111,25 @@ class ShardWriter:
         topics, positions = self._topics, commit.positions
         self._producer.begin_transaction()
         futures = [
-            *self._send(topics.scores, commit.scores),
-            *self._send(topics.incidents, commit.incidents),
-            *self._send(topics.dead_letters, commit.dead_letters),
-            *self._send(topics.state, self.state.records(commit)),
+            future
+            for topic, records in (
+                (topics.scores, commit.scores),
+                (topics.incidents, commit.incidents),
+                (topics.dead_letters, commit.dead_letters),
+                (topics.state, self.state.records(commit)),
+            )
+            for future in self._producer.send_batches(topic, self._shard, records)
         ]
         # Every batch must be acknowledged before the transaction is asked to end: the client commits what is left of
         # it when a batch has timed out, and calls it committed when the last batch fails while it is committed.
         self._producer.flush(self._timeout_s)
-        for future in futures:
-            if not future.succeeded():
-                raise future.exception or kafka_errors.KafkaTimeoutError("records were not acknowledged")
+        self._producer.check(futures)
         offsets = {
             TopicPartition(topics.events, self._shard): OffsetAndMetadata(positions.events, "", -1),
             TopicPartition(topics.labels, self._shard): OffsetAndMetadata(positions.labels, "", -1),
         }
         self._producer.send_offsets(self._timeout_s, offsets, group)
         self._producer.end_transaction(self._timeout_s)
-
-    def _send(self, topic: str, records: Iterable[OutRecord]) -> list[Any]:
-        send, shard = self._producer.send, self._shard
-        return [
-            send(
-                topic,
-                value=record.value,
-                key=record.key,
-                headers=list(record.headers),
-                partition=shard,
-                timestamp_ms=record.time_ms,
-            )
-            for record in records
-        ]
 
     def _explained(self, error: BaseException) -> BrokerError:
         shard = f"Shard {self._shard} of {self._settings.application_id}"

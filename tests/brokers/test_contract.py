@@ -286,9 +286,9 @@ def test_a_damaged_first_snapshot_leads_back_to_the_beginning(place: Place) -> N
 def test_an_earlier_owner_is_fenced(place: Place) -> None:
     """Once another worker has loaded a shard, the earlier owner's commit is refused and leaves nothing."""
     place.producer().send(Side.EVENTS, records(0, 9))
-    first = place.first() if isinstance(place, KafkaPlace) else place.worker()
+    first = place.worker()
     first.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"first", 1)], marks=(Positions(0, 0),)))
-    second = place.takeover()
+    second = place.takeover(first)
     with pytest.raises(FencedError):
         first.commit(Commit(0, Positions(5, 0), scores=[OutRecord(b"a", b"zombie", 1)], snapshot=b"zombie"))
     second.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"second", 1)]))

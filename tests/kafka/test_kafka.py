@@ -16,7 +16,7 @@ from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError, FencedError, StateError, TopicError
 from stream_ad.settings import Settings
 from tests.support.copier import Copier
-from tests.support.places import PARTITIONS, drain, own
+from tests.support.places import PARTITIONS, drain, leave_group, own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,11 +62,10 @@ def committed(broker: Broker, place: KafkaPlace, shard: int) -> int | None:
 def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
     """A lost membership looks empty to the client, and Kafka takes an empty one unchecked; it is refused here."""
     fill(place, 20)
-    zombie = place.first()
+    zombie = place.worker()
     drain(zombie)
     zombie.commit(Commit(0, Positions(1, 0), marks=(Positions(),)))
-    while zombie._consumer.group_metadata().generation_id >= 0:
-        time.sleep(0.1)  # it does not poll, and the client leaves the group by itself
+    leave_group(zombie)
     zombie._group = zombie._consumer.group_metadata()
     with pytest.raises(FencedError):
         zombie.commit(Commit(0, Positions(0, 0), scores=[OutRecord(b"a", b"1", 1)]))
@@ -77,11 +76,10 @@ def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
 def test_a_commit_with_the_membership_of_before_is_refused(place: KafkaPlace) -> None:
     """The membership of the last poll goes into the transaction; once the group has moved on, Kafka refuses it."""
     fill(place, 20)
-    zombie = place.first()
+    zombie = place.worker()
     drain(zombie)
     zombie.commit(Commit(0, Positions(1, 0), marks=(Positions(),)))
-    while zombie._consumer.group_metadata().generation_id >= 0:
-        time.sleep(0.1)
+    leave_group(zombie)
     with pytest.raises(FencedError):
         zombie.commit(Commit(0, Positions(3, 0), scores=[OutRecord(b"a", b"1", 1)]))
     assert committed(place.worker(), place, 0) == 1

@@ -55,7 +55,7 @@ class Place:
             broker.seek(shard, broker.load(shard).positions)
         return broker
 
-    def takeover(self) -> Broker:
+    def takeover(self, first: Broker) -> Broker:
         """A second worker that gets the shards while the first one still believes it has them."""
         raise NotImplementedError
 
@@ -68,7 +68,7 @@ class Place:
 
 
 class SqlitePlace(Place):
-    def takeover(self) -> Broker:
+    def takeover(self, first: Broker) -> Broker:
         path = Path(self.settings.broker.path)
         for lock in path.parent.glob(f"{path.name}.*.lock"):
             lock.unlink()  # as somebody might who wants to get rid of the message
@@ -88,12 +88,9 @@ class SqlitePlace(Place):
 
 
 class KafkaPlace(Place):
-    def takeover(self) -> Broker:
-        return self.worker(self.altered(broker={"max_poll_interval_seconds": 60.0}))
-
-    def first(self) -> Broker:
-        """A worker that is taken for dead soon after it stops polling."""
-        return self.worker(self.altered(broker={"max_poll_interval_seconds": 1.0}))
+    def takeover(self, first: Broker) -> Broker:
+        leave_group(first)
+        return self.worker()
 
     def damage_newest_snapshot(self, shard: int) -> None:
         alive = self._state(shard)
@@ -142,7 +139,7 @@ class MemoryPlace(Place):
     def admin(self, settings: Settings | None = None) -> Admin:
         return self._stack.enter_context(closing(self.memory.admin(settings or self.settings)))
 
-    def takeover(self) -> Broker:
+    def takeover(self, first: Broker) -> Broker:
         self.memory.abandon_workers()
         return self.worker()
 
@@ -151,6 +148,11 @@ class MemoryPlace(Place):
 
     def kept_snapshots(self, shard: int) -> int:
         return self.memory.kept_snapshots(self.settings.application_id, shard)
+
+
+def leave_group(worker: Any) -> None:
+    """What the client does by itself when its worker has not polled for max_poll_interval_seconds."""
+    worker._consumer._coordinator.maybe_leave_group()
 
 
 def own(broker: Broker, shards: int) -> None:

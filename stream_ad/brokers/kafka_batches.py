@@ -1,0 +1,89 @@
+"""The client's producer, given whole batches, with limits where it would wait for ever."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from kafka import KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.producer.producer_batch import ProducerBatch
+from kafka.record.memory_records import MemoryRecordsBuilder
+
+from stream_ad.brokers.kafka_format import Body, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kafka.structs import ConsumerGroupMetadata
+
+    from stream_ad.columns import OutRecord
+
+BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: small ones cost a round trip each
+_FORMAT = 2
+
+
+class BatchProducer(KafkaProducer):  # type: ignore[misc]
+    """A transactional producer.
+
+    The partitions written to must be known to it (``partitions_for``) before the first batch.
+    """
+
+    def send_batches(self, topic: str, partition: int, records: Sequence[OutRecord]) -> list[Any]:
+        """Hand records to the sender as whole batches; returns their futures, for ``check``."""
+        if not records:
+            return []
+        target = TopicPartition(topic, partition)
+        self._transaction_manager.maybe_add_partition_to_transaction(target)
+        batches = [self._batch(target, body) for body in encode(records, BATCH_BYTES)]
+        accumulator = self._accumulator
+        with accumulator._tp_lock(target):  # noqa: SLF001
+            for batch in batches:
+                accumulator._batches[target].append(batch)  # noqa: SLF001
+                accumulator._incomplete.add(batch)  # noqa: SLF001
+        self._sender.wakeup()
+        return [batch.produce_future for batch in batches]
+
+    def _batch(self, target: TopicPartition, body: Body) -> ProducerBatch:
+        builder = MemoryRecordsBuilder(_FORMAT, self.config["compression_attrs"], BATCH_BYTES)
+        builder._next_offset = body.count  # noqa: SLF001
+        inner = builder._builder  # noqa: SLF001
+        inner._buffer += body.data  # noqa: SLF001
+        inner._num_records = body.count  # noqa: SLF001
+        inner._last_offset = body.count - 1  # noqa: SLF001
+        inner._first_timestamp = body.first_time_ms  # noqa: SLF001
+        inner._max_timestamp = body.max_time_ms  # noqa: SLF001
+        return ProducerBatch(target, builder)
+
+    def check(self, futures: Sequence[Any]) -> None:
+        """After ``flush``: raise unless every batch was acknowledged."""
+        for future in futures:
+            if not future.is_done:  # it was cut into smaller ones, which may have been taken or not
+                raise kafka_errors.MessageSizeTooLargeError(f"{future.topic_partition} takes no batches of this size")
+            _, _, error_of = future.value
+            if error_of is not None:
+                raise error_of(0)
+
+    def send_offsets(self, timeout_s: float, offsets: dict[TopicPartition, Any], group: ConsumerGroupMetadata) -> None:
+        self._within(timeout_s, self._transaction_manager.send_offsets_to_transaction(offsets, group))
+
+    def end_transaction(self, timeout_s: float) -> None:
+        self._within(timeout_s, self._transaction_manager.begin_commit())
+
+    def _within(self, timeout_s: float, result: Any) -> None:
+        self._sender.wakeup()
+        if not result.wait(timeout_ms=timeout_s * 1000):
+            raise kafka_errors.KafkaTimeoutError(f"no answer of a coordinator in {timeout_s:g} s")
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """What put the producer out of use, if anything has."""
+        error: BaseException | None = self._transaction_manager.last_error
+        return error
+
+    def abandon(self) -> None:
+        """Close at once; what is under way is lost, as it must be."""
+        self._sender.force_close()
+        self._sender.join(1.0)
+        with suppress(kafka_errors.KafkaError):
+            self.close(timeout=0)
