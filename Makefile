@@ -41,6 +41,10 @@ bench: $(READY) ## Detector and pipeline beside other libraries, as tables
 	$(BIN)/python benchmarks/detector.py
 	$(BIN)/python benchmarks/pipeline.py
 
+.PHONY: quality
+quality: $(READY) ## Detection quality beside its goals, written to docs/quality.md; name the recordings with TEST_DATA=FOLDER
+	$(BIN)/python benchmarks/quality.py $(TEST_DATA)
+
 .PHONY: setup
 setup: $(READY) ## Only the virtual environment, in .venv
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stream_ad.evaluation.metrics import Segment
 
 POINTS = 100_000  # of scores, in all
-SENSOR_POINTS = 4000
+SENSOR_POINTS, LEAST_SENSOR_POINTS = 4000, 400
 SENSORS = 60  # that are drawn; the table has all
 CURVE_POINTS = 160
 CURVE_NUMBERS = 400_000
@@ -42,7 +42,7 @@ def report_data(run: Backtest, found: dict[str, Any]) -> dict[str, Any]:
         lines["unlabelled"] = run.unlabelled.score
     lines |= run.baselines
     shown = _shown(figures)
-    points = int(np.clip(POINTS // max(len(shown), 1), 400, SENSOR_POINTS))
+    points = int(np.clip(POINTS // max(len(shown), 1), LEAST_SENSOR_POINTS, SENSOR_POINTS))
     of_sensor = _rows_by_sensor(run)
     return plain(
         {

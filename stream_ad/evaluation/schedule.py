@@ -10,6 +10,7 @@ import numpy as np
 
 from stream_ad.columns import Labels
 from stream_ad.evaluation.metrics import segments
+from stream_ad.evaluation.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class Delay:
 
     def __str__(self) -> str:
         if self.duration_ns is None:
-            return f"{self.events:,} events"
+            return count(self.events, "event")
         seconds = self.duration_ns / 1e9
         unit = next((unit for unit in ("d", "h", "min") if seconds % _UNITS_S[unit] == 0), "s")
         return f"{seconds / _UNITS_S[unit]:g} {unit}"
