@@ -118,7 +118,8 @@ def test_replay_beside_a_running_worker(recording, broker, tmp_path):
 
 def test_full_topics_give_one_result(recording, kafka, tmp_path):
     """Over topics that were filled beforehand two applications on Kafka give identical scores, and the embedded
-    broker the same ones."""
+    broker the same ones.
+    """
     topics = uuid.uuid4().hex[:8]
     on_kafka = {"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers}
     one = application(tmp_path, "one", on_kafka, topics=topics)
