@@ -86,7 +86,7 @@ def _threshold(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, st
     options = figures.run.options.threshold
     overshoot = min(max((now["false_alarm_rate"] or options.false_alarm_rate) / options.false_alarm_rate, 0.25), 10.0)
     yield _piece(
-        "Tolerate more false alarms" if higher else "Tolerate fewer false alarms",
+        "Notice more, for more false alarms" if higher else "Fewer false alarms, for a few faults less",
         f"At the threshold, recall is {percent(now['recall'])} and precision {percent(now['precision'])}. Had"
         f" {percent(rate)} of the normal rows been allowed to alarm, it would have been {percent(then['recall'])} and"
         f" {percent(then['precision'])}.",

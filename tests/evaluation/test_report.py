@@ -183,7 +183,7 @@ def test_advice_on_the_threshold(run, found):
     silent = dataclasses.replace(run, detector=quiet)
     now = {"precision": None, "recall": 0.0, "f1": 0.0, "false_alarm_rate": 0.0, "alarms_per_day": 0.0}
     pieces = advice(Figures(silent), {**found, "at_threshold": now})
-    one = next(one for one in pieces if one["title"] == "Tolerate more false alarms")
+    one = next(one for one in pieces if one["title"] == "Notice more, for more false alarms")
     assert one["options"].startswith("--set threshold.false_alarm_rate=")
     assert "100 %" in one["text"]
 

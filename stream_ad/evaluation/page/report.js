@@ -448,7 +448,7 @@ for (const one of data.worst) {
   const mood = one.label === null ? "" : one.label === "normal" ? "normal" : "fault";
   const rows = one.named.map(([feature, value, expected, part]) => el("tr", {},
     el("td", {}, feature), el("td", { class: "number" }, short(value)), el("td", { class: "number" }, short(expected)),
-    el("td", {}, el("span", { class: "bar", style: `width:${Math.round(70 * part)}px` }), ` ${Math.round(100 * part)} %`)));
+    el("td", {}, el("span", { class: "bar", style: `width:${Math.round((60 * part) / one.named[0][3])}px` }), ` ${Math.round(100 * part)} %`)));
   const head = el("tr", {}, el("th", {}, "feature"), el("th", { class: "number" }, "read"), el("th", { class: "number" }, "expected"), el("th", {}, "share"));
   const look = el("button", { onclick: () => visit(one.sensor, one.time) }, "Show");
   at("worst").append(el("div", { class: "moment" },
