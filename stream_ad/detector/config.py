@@ -94,7 +94,7 @@ class ThresholdConfig(Section):
         1e-3, gt=0, le=0.5, description="Tolerated share of normal events that score 1 or above."
     )
     window_events: int = Field(
-        1024, ge=64, description="Recent normal scores of a sensor that the threshold is calibrated on."
+        8192, ge=64, description="Recent normal scores of a sensor that the threshold is calibrated on."
     )
 
 

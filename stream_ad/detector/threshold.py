@@ -11,8 +11,11 @@ from stream_ad.detector.rows import Column, Rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TAIL_SHARE = 0.1  # the exponential tail starts at the 90 % point
-EXPECTED_EXCEEDANCES = 5  # with fewer, the tail is used in the place of the empirical quantile
+TAIL_SHARE = 0.1  # the tail starts at the 90 % point
+SHAPES = (-0.5, 0.3)  # of the tail; a heavier one would run away
+SHAPE_PRIOR = 20.0  # excesses that an exponential tail is believed for
+PLOTTING = 0.35  # position of a rank in its share, Hosking and Wallis
+LEAST_EXCESS = 1e-3
 LABELLED_ENOUGH = 100
 GATE_LABELLED = 300
 GATE_QUANTILE = 0.9
@@ -23,17 +26,18 @@ REFRESH_SHARE = 8  # levels are set anew when an eighth of what they rest on has
 FIRST_EVENTS = 32  # calibration scores, below which no alarm is raised
 
 
-def level(sorted_scores: NDArray[np.float64], count: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
+def level(sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
     """The score that a share ``rate`` of normal events exceeds, row by row.
 
-    The empirical quantile where at least five exceedances are expected; beyond, an exponential
-    tail above the 90 % point. (Scores are logarithms of errors, so an exponential tail here is a
-    power law of the errors, the heavy case of peaks over threshold; A. Siffer et al., KDD 2017.)
+    Peaks over threshold (A. Siffer et al., KDD 2017): a generalised Pareto tail above the 90 %
+    point, by probability-weighted moments (J. R. M. Hosking, J. R. Wallis, Technometrics 1987),
+    which need no search and are steadier than maximum likelihood on few excesses. The shape is
+    drawn towards 0, the exponential tail, the more the fewer excesses there are.
 
     Args:
         sorted_scores: (A, W) ascending, unused places +inf at the end.
         count: (A,) used places.
-        rate: Between 0 and .5.
+        rate: Between 0 and .5; from .1 on the empirical quantile is taken.
 
     Returns:
         (A,) +inf where nothing is known.
@@ -41,24 +45,30 @@ def level(sorted_scores: NDArray[np.float64], count: NDArray[np.int64], rate: fl
     rows = np.arange(len(count))
     width = sorted_scores.shape[1]
 
-    def at(share: float) -> NDArray[np.float64]:
+    def at(share: float) -> NDArray[np.floating]:
         place = np.clip(np.ceil((1 - share) * count).astype(np.int64) - 1, 0, width - 1)
         return sorted_scores[rows, place]
 
-    empirical = at(rate)
+    base = at(max(rate, TAIL_SHARE)).astype(np.float64)
     if rate >= TAIL_SHARE:
-        return np.where(count > 0, empirical, np.inf)
-    base = at(TAIL_SHARE)
+        return np.where(count > 0, base, np.inf)
     # The scores above the base are at most so many, and stand at the end of the used places.
     most = int(np.ceil(TAIL_SHARE * count.max(initial=0))) + 1
-    place = count[:, None] - 1 - np.arange(most)
-    top = np.take_along_axis(sorted_scores, np.maximum(place, 0), axis=1)
-    over = (place >= 0) & (top > base[:, None])
+    from_top = np.arange(most)
+    place = count[:, None] - 1 - from_top
+    top = np.take_along_axis(sorted_scores, np.maximum(place, 0), axis=1).astype(np.float64)
+    over = (place >= 0) & np.isfinite(top) & (top > base[:, None])
+    number = np.maximum(over.sum(axis=1), 1)
     excess = np.where(over, top, 0.0) - np.where(over, base[:, None], 0.0)
-    scale = excess.sum(axis=1) / np.maximum(over.sum(axis=1), 1)
-    tail = base + np.maximum(scale, 1e-3) * np.log(TAIL_SHARE / rate)
-    chosen = np.where(count * rate >= EXPECTED_EXCEEDANCES, empirical, tail)
-    return np.where(count > 0, chosen, np.inf)
+    # Summed one after the other: how far the rows are filled up must not move a last bit.
+    mean = np.maximum(excess.cumsum(axis=1)[:, -1] / number, LEAST_EXCESS)
+    weighted = (excess * (from_top + PLOTTING)).cumsum(axis=1)[:, -1] / number**2  # E[x (1 - F)]
+    shape = 2 - mean / np.maximum(mean - 2 * weighted, 1e-9)
+    shape = np.clip(shape * number / (number + SHAPE_PRIOR), *SHAPES)
+    shape = np.where(np.abs(shape) < 1e-6, 1e-6, shape)
+    share = rate * np.maximum(count, 1) / number
+    tail = base + mean * (1 - shape) * (share**-shape - 1) / shape
+    return np.where(count > 0, tail, np.inf)
 
 
 class Threshold(Rows):
@@ -69,9 +79,9 @@ class Threshold(Rows):
     leave them out would lower the threshold for ever).
     """
 
-    labelled: NDArray[np.float64]  # (S, W) ring of log scores of labelled normals
+    labelled: NDArray[np.float32]  # (S, W) ring of log scores of labelled normals
     labelled_count: NDArray[np.int64]  # (S,)
-    unlabelled: NDArray[np.float64]  # (S, W) ring of log scores of unlabelled events
+    unlabelled: NDArray[np.float32]  # (S, W) ring of log scores of unlabelled events
     unlabelled_count: NDArray[np.int64]  # (S,)
     fresh: NDArray[np.int64]  # (S,) calibration scores since the levels were set
     log_level: NDArray[np.float64]  # (S,) the threshold in force, +inf before there is one
@@ -79,7 +89,7 @@ class Threshold(Rows):
     ladder: NDArray[np.float64]  # (S, 16) evenly spaced quantiles of the calibration scores
 
     def __init__(self, features: int, *, window: int, rate: float) -> None:
-        ring = Column((window,), np.float64, np.inf)
+        ring = Column((window,), np.float32, np.inf)
         zero, infinite = Column((), np.int64), Column((), np.float64, np.inf)
         columns = {
             "labelled": ring,
@@ -131,9 +141,11 @@ class Threshold(Rows):
         """Set the levels of some sensors from their rings."""
         number = self.labelled_count[rows]
         enough = number >= LABELLED_ENOUGH
-        pool = self.labelled[rows]
+        most = min(max(int(number.max()), 1), self.window)
+        pool = self.labelled[rows, :most]
         if not enough.all():
-            pool = np.concatenate([pool, np.where(enough[:, None], np.inf, self.unlabelled[rows])], axis=1)
+            others = self.unlabelled[rows, : min(int(self.unlabelled_count[rows].max()), self.window)]
+            pool = np.concatenate([pool, np.where(enough[:, None], np.float32(np.inf), others)], axis=1)
         pool.sort(axis=1)
         count = np.isfinite(pool).sum(axis=1)
         log_level = level(pool, count, self.rate)
