@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 FEW_FAULTS = 10
+AREAS = {"roc_auc": "ROC AUC", "average_precision": "average precision"}
 CLEAR = 0.02  # differences of an area below this are noise
 WIDE_OF_PROMISE = 3.0
 
@@ -59,12 +60,12 @@ def _few_faults(_figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, 
 
 def _against(_figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
     for name, other in found["against"].items():
-        ahead = [key for key in ("roc_auc", "average_precision") if (other[key] or 0) > (found[key] or 0) + CLEAR]
+        ahead = [key for key in AREAS if (other[key] or 0) > (found[key] or 0) + CLEAR]
         if ahead:
-            figures = " and ".join(f"{other[key]:.3f} against {found[key]:.3f}" for key in ahead)
+            figures = " and ".join(f"{AREAS[key]} {other[key]:.3f} against {found[key]:.3f}" for key in ahead)
             yield _piece(
                 f"{TITLES[name]} is ahead here",
-                f"By {figures} ({', '.join(ahead)}). Please report it with the shape of your data: it is a finding.",
+                f"By {figures}. Please report it with the shape of your data: it is a finding.",
             )
 
 
@@ -121,18 +122,20 @@ def _horizon(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]
         )
 
 
-def _verdicts(_figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
+def _verdicts(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
     without = found["without_labels"]
     if without is None or without["average_precision"] is None:
         return
     gain = found["average_precision"] - without["average_precision"]
     given = found["verdicts"]["given"]
+    protocol = figures.run.protocol
+    every = protocol.coverage == 1 and not protocol.intervals
     if given and gain > CLEAR:
         yield _piece(
             "Verdicts pay",
             f"{given:,} verdicts raise average precision from {without['average_precision']:.3f} to"
-            f" {found['average_precision']:.3f}. See how few would do.",
-            "--label-coverage 0.1",
+            f" {found['average_precision']:.3f}." + (" See how few would do." if every else ""),
+            "--label-coverage 0.1" if every else "",
         )
     elif given and gain < -CLEAR:
         yield _piece(
