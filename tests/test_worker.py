@@ -10,108 +10,49 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
-import yaml
 
-from stream_ad.brokers import open_broker, open_producer, open_reader
+from stream_ad.brokers import open_producer
 from stream_ad.brokers.base import Side
 from stream_ad.columns import OutRecord
 from stream_ad.schemas import AnomalyScore
-from stream_ad.settings import Settings
-from stream_ad.signals import StopFlag
 from stream_ad.testing import plant_stream
-from stream_ad.worker import Worker
+from tests.support.site import EVENTS, MACHINES, ROOT, STEPS, Site
 from tests.support.tools import promtool
 
-ROOT = Path(__file__).resolve().parents[1]
-MACHINES, STEPS = 4, 500
-EVENTS = MACHINES * STEPS
 
-
-class Site:
-    """A database with a plant's readings and verdicts in it, and settings to work on it."""
-
-    def __init__(self, folder, *, steps=STEPS, **worker):
-        self.tree = {
-            "broker": {"path": str(folder / "stream.db")},
-            "topics": {"partitions": 2},
-            "http": {"port": 0},
-            "worker": {"step_records": 100, "poll_records": 150, "snapshot_interval_seconds": 0.5} | worker,
-        }
-        self.settings = Settings.model_validate(self.tree)
-        self.config = folder / "stream-ad.yaml"
-        self.config.write_text(yaml.safe_dump(self.tree))
-        producer = open_producer(self.settings)
-        plant_stream(machines=MACHINES, steps=steps).send(producer)
-        producer.close()
-
-    def start(self, *more):
-        command = [sys.executable, "-m", "stream_ad", "run", "--config", str(self.config), *more]
-        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-    def run(self):
-        worker = Worker(self.settings, stop=StopFlag())
-        worker.run(until_idle_s=0.2)
-        return worker
-
-    def read(self, topic):
-        reader = open_reader(self.settings)
-        try:
-            return reader.read(topic)
-        finally:
-            reader.close()
-
-    def outputs(self):
-        topics = self.settings.topics
-        return {topic: self.read(topic) for topic in (topics.scores, topics.incidents, topics.dead_letters)}
-
-    def states(self):
-        broker = open_broker(self.settings)
-        try:
-            return [broker.load(shard).snapshot for shard in range(self.settings.topics.partitions)]
-        finally:
-            broker.close()
-
-    def wait_for_scores(self, count, process):
-        reader, seen = open_reader(self.settings), 0
-        try:
-            while seen < count:
-                assert process.poll() is None, process.stderr.read()
-                seen += len(reader.read(self.settings.topics.scores, timeout_s=0.5))
-        finally:
-            reader.close()
-        return seen
+def make_site(folder, **more):
+    return Site(folder, {"path": str(folder / "stream.db")}, **more)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     """What a worker that nobody disturbed makes of the stream, and the worker."""
-    site = Site(tmp_path_factory.mktemp("reference"))
+    site = make_site(tmp_path_factory.mktemp("reference"))
     worker = site.run()
     return site, worker, site.outputs(), site.states()
 
 
 def test_every_event_is_scored_once_and_in_order(reference):
     """A score for each event, in the order of its topic, in the promised form; nothing in the dead letters."""
-    site, _, outputs, _ = reference
-    scores = [AnomalyScore.model_validate_json(value) for _, value in outputs[site.settings.topics.scores]]
+    outputs = reference[2]
+    scores = [AnomalyScore.model_validate_json(value) for _, value in outputs["scores"]]
     expected = plant_stream(machines=MACHINES, steps=STEPS).events
     assert sorted(score.event_id for score in scores) == sorted(expected.event_ids)
     for sensor in set(expected.sensor_ids):
         times = [score.timestamp for score in scores if score.sensor_id == sensor]
         assert times == sorted(times)
     assert {score.phase for score in scores} == {"warm-up", "live"}
-    assert outputs[site.settings.topics.dead_letters] == []
-    assert [key.decode() for key, _ in outputs[site.settings.topics.scores]] == [score.sensor_id for score in scores]
+    assert outputs["dead_letters"] == []
+    assert [key.decode() for key, _ in outputs["scores"]] == [score.sensor_id for score in scores]
 
 
 def test_sigterm_drains_and_the_next_start_goes_on_as_if_nothing_had_happened(reference, tmp_path):
     """SIGTERM in the middle: exit 0, everything begun is committed with a snapshot, nothing is replayed, and the
     outputs and the state in the end are those of the run that was never stopped, bit for bit.
     """
-    site = Site(tmp_path)
+    site = make_site(tmp_path)
     process = site.start()
     site.wait_for_scores(100, process)
     process.send_signal(signal.SIGTERM)
@@ -119,12 +60,12 @@ def test_sigterm_drains_and_the_next_start_goes_on_as_if_nothing_had_happened(re
     assert process.returncode == 0, log
     lines = [json.loads(line) for line in log.splitlines()]
     assert lines[-1]["event"] == "stopped"
-    assert 0 < len(site.read(site.settings.topics.scores)) < EVENTS
+    assert 0 < len(site.scores()) < EVENTS
     worker = site.run()
     assert b'stream_ad_restores_total{source="snapshot"} 2.0' in worker.metrics.exposition()[0]
     assert b'stream_ad_replayed_records_total{side="events"} 0.0' in worker.metrics.exposition()[0]
     assert site.outputs() == reference[2]
-    assert [one.data for one in site.states()] == [one.data for one in reference[3]]
+    assert site.states() == reference[3]
 
 
 @pytest.mark.parametrize("interval", [0.5, 1e6], ids=["with snapshots", "from the beginning"])
@@ -132,27 +73,27 @@ def test_killed_again_and_again_the_outputs_are_the_same(reference, tmp_path, in
     """SIGKILL in the middle, twice: the next worker replays what no snapshot covers, publishes none of it again,
     and the outputs and the state in the end are those of the run that was never killed, bit for bit.
     """
-    site = Site(tmp_path, snapshot_interval_seconds=interval)
+    site = make_site(tmp_path, snapshot_interval_seconds=interval)
     for more in (1, 300):
-        done = len(site.read(site.settings.topics.scores))
+        done = len(site.scores())
         process = site.start()
         try:
             site.wait_for_scores(done + more, process)
         finally:
             process.kill()
             process.communicate(timeout=60)
-    done = len(site.read(site.settings.topics.scores))
+    done = len(site.scores())
     assert 300 < done < EVENTS
     worker = site.run()
     replayed = [line for line in worker.metrics.exposition()[0].decode().splitlines() if "replayed_records" in line]
     assert any(not line.endswith(" 0.0") for line in replayed)
     assert site.outputs() == reference[2]
-    assert [one.data for one in site.states()] == [one.data for one in reference[3]]
+    assert site.states() == reference[3]
 
 
 def test_until_idle_ends_with_zero_and_the_probes_answer_meanwhile(tmp_path):
     """A run with --until-idle works everything off and exits with 0; while it runs, /readyz says ok."""
-    site = Site(tmp_path, steps=100)
+    site = make_site(tmp_path, steps=100)
     process = site.start("--until-idle", "1", "--set", "logs.format=json")
     port = next(json.loads(line)["port"] for line in process.stderr if '"listening"' in line)
     seen = set()
@@ -162,7 +103,7 @@ def test_until_idle_ends_with_zero_and_the_probes_answer_meanwhile(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert (200, "ok\n") in seen
-    assert len(site.read(site.settings.topics.scores)) == 100 * MACHINES
+    assert len(site.scores()) == 100 * MACHINES
 
 
 def ask(port, path):
@@ -177,7 +118,7 @@ def ask(port, path):
 
 def test_bad_records_go_to_the_dead_letters_and_their_neighbours_are_scored(tmp_path):
     """Broken records among good ones: each is published whole with its reason and position, the rest is scored."""
-    site = Site(tmp_path, steps=50)
+    site = make_site(tmp_path, steps=50)
     producer = open_producer(site.settings)
     bad = {b"not json": "not_json", b'{"sensor_id": "s"}': "schema", b"": "empty"}
     for value in bad:
@@ -187,7 +128,7 @@ def test_bad_records_go_to_the_dead_letters_and_their_neighbours_are_scored(tmp_
     worker = site.run()
     letters = site.read(site.settings.topics.dead_letters)
     assert sorted(value for _, value in letters) == sorted([*bad, *bad])
-    assert len(site.read(site.settings.topics.scores)) == 50 * MACHINES
+    assert len(site.scores()) == 50 * MACHINES
     text = worker.metrics.exposition()[0].decode()
     for reason in bad.values():
         for side in Side:

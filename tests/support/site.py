@@ -1,0 +1,93 @@
+"""A small plant's readings and verdicts on a broker, and workers that come and go over it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import yaml
+
+from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader
+from stream_ad.settings import Settings
+from stream_ad.signals import StopFlag
+from stream_ad.testing import plant_stream
+from stream_ad.worker import Worker
+
+ROOT = Path(__file__).resolve().parents[2]
+MACHINES, STEPS = 4, 500
+EVENTS = MACHINES * STEPS
+
+
+class Site:
+    """Topics that were filled beforehand, and settings to work on them.
+
+    Args:
+        folder: For the settings file.
+        broker: The section of that name.
+        topics: More of the section of that name.
+        steps: Readings of each machine.
+        worker: The section of that name.
+    """
+
+    def __init__(self, folder, broker, *, topics=None, steps=STEPS, **worker):
+        self.tree = {
+            "broker": broker,
+            "topics": {"partitions": 2} | (topics or {}),
+            "http": {"port": 0},
+            "worker": {"step_records": 100, "poll_records": 150, "snapshot_interval_seconds": 0.5} | worker,
+        }
+        self.settings = Settings.model_validate(self.tree)
+        self.config = folder / "stream-ad.yaml"
+        self.config.write_text(yaml.safe_dump(self.tree))
+        with closing(open_admin(self.settings)) as admin:
+            admin.apply()
+        with closing(open_producer(self.settings)) as producer:
+            plant_stream(machines=MACHINES, steps=steps).send(producer)
+
+    def start(self, *more):
+        """A worker in a process of its own."""
+        command = [sys.executable, "-m", "stream_ad", "run", "--config", str(self.config), *more]
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+    def run(self):
+        """A worker in this process, until all is done; returns it."""
+        worker = Worker(self.settings, stop=StopFlag())
+        worker.run(until_idle_s=0.2)
+        return worker
+
+    def read(self, topic):
+        with closing(open_reader(self.settings)) as reader:
+            return reader.read(topic)
+
+    def scores(self):
+        return self.read(self.settings.topics.scores)
+
+    def outputs(self):
+        """Everything published, by role."""
+        topics = self.settings.topics
+        roles = ("scores", "incidents", "dead_letters")
+        return {role: sorted_by_shard(self.read(getattr(topics, role))) for role in roles}
+
+    def states(self):
+        """The snapshots of all shards."""
+        with closing(open_broker(self.settings)) as broker:
+            while len(broker.assigned()) < self.settings.topics.partitions:
+                broker.poll(timeout_s=0.1, max_records=1)
+            snapshots = [broker.load(shard).snapshot for shard in range(self.settings.topics.partitions)]
+        assert None not in snapshots
+        return [(snapshot.positions, snapshot.data) for snapshot in snapshots]
+
+    def wait_for_scores(self, count, process):
+        """Until so many more are there."""
+        seen = 0
+        with closing(open_reader(self.settings)) as reader:
+            while seen < count:
+                assert process.poll() is None, process.stderr.read()
+                seen += len(reader.read(self.settings.topics.scores, timeout_s=0.5))
+
+
+def sorted_by_shard(records):
+    """Records of several partitions, read in any order of these: by key, each key's in their order."""
+    return sorted(records, key=lambda record: record[0] or b"")
