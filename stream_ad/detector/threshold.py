@@ -11,7 +11,8 @@ from stream_ad.detector.rows import Column, Rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TAIL_SHARE = 0.1  # the tail starts at the 90 % point
+TAIL_SHARES = (0.02, 0.1)  # where the tail starts: the 98 % point when there are many scores, the 90 % point before
+EXCESSES = 128  # that are enough to fit it
 SHAPES = (-0.5, 0.3)  # of the tail; a heavier one would run away
 SHAPE_PRIOR = 20.0  # excesses that an exponential tail is believed for
 PLOTTING = 0.35  # position of a rank in its share, Hosking and Wallis
@@ -29,8 +30,8 @@ FIRST_EVENTS = 32  # calibration scores, below which no alarm is raised
 def level(sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
     """The score that a share ``rate`` of normal events exceeds, row by row.
 
-    Peaks over threshold (A. Siffer et al., KDD 2017): a generalised Pareto tail above the 90 %
-    point, by probability-weighted moments (J. R. M. Hosking, J. R. Wallis, Technometrics 1987),
+    Peaks over threshold (A. Siffer et al., KDD 2017): a generalised Pareto tail above the 90 to
+    98 % point, by probability-weighted moments (J. R. M. Hosking, J. R. Wallis, Technometrics 1987),
     which need no search and are steadier than maximum likelihood on few excesses. The shape is
     drawn towards 0, the exponential tail, the more the fewer excesses there are.
 
@@ -45,15 +46,16 @@ def level(sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: f
     rows = np.arange(len(count))
     width = sorted_scores.shape[1]
 
-    def at(share: float) -> NDArray[np.floating]:
+    def at(share: NDArray[np.float64]) -> NDArray[np.floating]:
         place = np.clip(np.ceil((1 - share) * count).astype(np.int64) - 1, 0, width - 1)
         return sorted_scores[rows, place]
 
-    base = at(max(rate, TAIL_SHARE)).astype(np.float64)
-    if rate >= TAIL_SHARE:
+    start = np.clip(EXCESSES / np.maximum(count, 1), *TAIL_SHARES)
+    base = at(np.maximum(start, rate)).astype(np.float64)
+    if rate >= TAIL_SHARES[1]:
         return np.where(count > 0, base, np.inf)
     # The scores above the base are at most so many, and stand at the end of the used places.
-    most = int(np.ceil(TAIL_SHARE * count.max(initial=0))) + 1
+    most = int(np.ceil((start * count).max(initial=0))) + 1
     from_top = np.arange(most)
     place = count[:, None] - 1 - from_top
     top = np.take_along_axis(sorted_scores, np.maximum(place, 0), axis=1).astype(np.float64)
@@ -68,6 +70,7 @@ def level(sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: f
     shape = np.where(np.abs(shape) < 1e-6, 1e-6, shape)
     share = rate * np.maximum(count, 1) / number
     tail = base + mean * (1 - shape) * (share**-shape - 1) / shape
+    tail = np.where(start > rate, tail, base)
     return np.where(count > 0, tail, np.inf)
 
 

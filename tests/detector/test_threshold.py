@@ -1,0 +1,127 @@
+"""The threshold: the false-alarm rate that was asked for is the one that is measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from stream_ad.detector.threshold import FIRST_EVENTS, LABELLED_ENOUGH, Threshold, level
+
+SCORES = {
+    "log chi-square, 8 features": lambda rng, size: np.log(rng.chisquare(8, size) / 8 + 0.01),
+    "log chi-square, 2 features": lambda rng, size: np.log(rng.chisquare(2, size) / 2 + 0.01),
+    "normal": lambda rng, size: rng.normal(size=size),
+    "exponential": lambda rng, size: rng.exponential(size=size),
+    "log of squared Student": lambda rng, size: np.log(rng.standard_t(3, size) ** 2 + 0.01),
+}
+
+
+def threshold(sensors=1, *, window=8192, rate=1e-2):
+    one = Threshold(3, window=window, rate=rate)
+    one.append(sensors)
+    return one
+
+
+def feed(one, scores, *, labelled=True, row=0):
+    """Batches of 32 scores, all labelled normal or none."""
+    for start in range(0, len(scores), 32):
+        batch = scores[None, start : start + 32]
+        yes, no = np.ones(batch.shape, np.bool_), np.zeros(batch.shape, np.bool_)
+        one.update(np.array([row]), batch, yes if labelled else no, no if labelled else yes)
+
+
+@pytest.mark.parametrize("shape", SCORES)
+@pytest.mark.parametrize(("number", "rate"), [(400, 1e-2), (1024, 1e-3), (8192, 1e-3)])
+def test_level_keeps_the_rate_within_a_factor_of_two(shape, number, rate):
+    """Whatever the scores look like, the mean share of new normal scores above the level is the one asked for."""
+    rng = np.random.default_rng(1)
+    sets = np.sort(SCORES[shape](rng, (100, number)), axis=1)
+    levels = level(sets, np.full(100, number), rate)
+    fresh = np.sort(SCORES[shape](rng, 1_000_000))
+    measured = np.mean(1 - np.searchsorted(fresh, levels) / len(fresh))
+    assert rate / 2 <= measured <= rate * 2
+
+
+@pytest.mark.parametrize("shape", SCORES)
+def test_level_agrees_with_maximum_likelihood_on_many_scores(shape):
+    """With many excesses the level is that of scipy's generalised Pareto fit, to a fifth of the tail's scale."""
+    scores = np.sort(SCORES[shape](np.random.default_rng(2), 20_000))
+    found = level(scores[None], np.array([len(scores)]), 1e-3)[0]
+    base = scores[int(np.ceil(0.98 * len(scores))) - 1]
+    excess = scores[scores > base] - base
+    fitted = stats.genpareto(*stats.genpareto.fit(excess, floc=0))
+    assert found == pytest.approx(base + fitted.ppf(1 - 1e-3 * len(scores) / len(excess)), abs=0.2 * excess.mean())
+
+
+def test_level_of_a_row_is_its_own():
+    """How far other rows are filled does not move a row's level by a single bit."""
+    rng = np.random.default_rng(3)
+    short = np.sort(rng.normal(size=300))
+    alone = level(short[None], np.array([300]), 1e-3)
+    beside = np.full((2, 5000), np.inf)
+    beside[0, :300], beside[1] = short, np.sort(rng.normal(size=5000))
+    assert level(beside, np.array([300, 5000]), 1e-3)[0] == alone[0]
+
+
+def test_level_rises_as_the_rate_falls():
+    """Fewer tolerated false alarms never lower the level."""
+    scores = np.sort(np.random.default_rng(4).normal(size=(1, 2000)), axis=1)
+    levels = [level(scores, np.array([2000]), rate)[0] for rate in (0.3, 0.1, 0.05, 1e-2, 1e-3, 1e-4)]
+    assert levels == sorted(levels)
+
+
+@pytest.mark.parametrize("rate", [0.2, 1e-2])
+def test_nothing_known_is_no_alarm(rate):
+    """Without scores the level is infinite, and constant scores give a finite one just above them."""
+    assert level(np.full((1, 4), np.inf), np.array([0]), rate)[0] == np.inf
+    constant = level(np.full((1, 64), 2.0), np.array([64]), rate)[0]
+    assert 2.0 <= constant < 2.1
+
+
+def test_no_threshold_before_the_first_events():
+    """A sensor raises no alarm before enough scores were seen, and has a threshold from then on."""
+    one, scores = threshold(), np.random.default_rng(5).normal(size=256)
+    feed(one, scores[: FIRST_EVENTS - 8])
+    assert one.log_level[0] == np.inf
+    feed(one, scores)
+    assert np.isfinite(one.log_level[0])
+
+
+def test_labelled_normals_alone_calibrate_once_there_are_enough():
+    """Unlabelled events stop counting when there are enough verdicts, so that hidden anomalies cannot raise it."""
+    rng = np.random.default_rng(6)
+    clean, mixed = threshold(), threshold()
+    normal = rng.normal(size=LABELLED_ENOUGH + 60)
+    feed(mixed, rng.normal(3, 1, 640), labelled=False)
+    feed(mixed, normal)
+    feed(clean, normal)
+    feed(mixed, normal[:32])
+    feed(clean, normal[:32])
+    assert mixed.log_level[0] == clean.log_level[0]
+
+
+def test_the_threshold_follows_a_change_of_the_scores():
+    """After as many scores as the window holds, only the new ones count."""
+    rng = np.random.default_rng(7)
+    one = threshold(window=256)
+    feed(one, rng.normal(size=512))
+    before = one.log_level[0]
+    feed(one, 5 + rng.normal(size=512))
+    assert one.log_level[0] == pytest.approx(before + 5, abs=1)
+
+
+def test_gate_is_the_ninetieth_percentile_of_the_last_labelled_normals():
+    """Unlabelled events are learned only if they look like nine in ten of the normals."""
+    one, scores = threshold(), np.random.default_rng(8).normal(size=2048)
+    feed(one, scores)
+    assert np.mean(scores[-300:] <= one.gate_level[0]) == pytest.approx(0.9, abs=0.05)
+
+
+def test_rank_is_uniform_on_the_calibration_scores():
+    """Scores like those calibrated on have mean rank one half; without any there is no rank."""
+    one, rng = threshold(sensors=2), np.random.default_rng(9)
+    feed(one, rng.normal(size=2048))
+    rank = one.rank(np.array([0, 1]), rng.normal(size=(2, 1024)))
+    assert rank[0] == pytest.approx(0.5, abs=0.05)
+    assert np.isnan(rank[1])
