@@ -71,7 +71,10 @@ class BrokerSettings(Section):
         description="Static membership: a worker back under its id within the session timeout keeps its shards.",
     )
     session_timeout_seconds: float = Field(
-        10.0, gt=0, description="Silence after which the group takes a worker for dead."
+        6.0,
+        gt=0,
+        description="Silence after which the group takes a worker for dead; Kafka itself takes 6 and more unless told "
+        "otherwise.",
     )
     max_poll_interval_seconds: float = Field(
         60.0, gt=0, description="A worker that does not poll for so long loses its shards."

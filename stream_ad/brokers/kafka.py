@@ -18,6 +18,7 @@ from kafka.structs import MemberState
 
 from stream_ad.brokers.base import Fetched, Positions, Side, Stored
 from stream_ad.brokers.kafka_client import GONE_HINT, REQUEST_MS, connect, errors
+from stream_ad.brokers.kafka_ends import EndOffsets
 from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records
 from stream_ad.brokers.kafka_group import Membership
 from stream_ad.brokers.kafka_reading import PartitionReader, consumer_options
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 1.0  # how soon a worker hears of a rebalance
 _SLICE_S = 0.1  # of a poll, between looks whether an input has turned out to be drained
-_FRESH_S = 0.025  # an end offset this old still says that an input is drained
 _REBALANCE_S = 3.0  # a poll stays with a rebalance that has begun for so long
-_PROBE_S = 1.0  # silence after which Kafka is asked whether it is there
 _CLOSE_MS = 5_000
 
 
@@ -71,14 +70,16 @@ class KafkaBroker:
         fetch_plainly(self._consumer)
         self._members = Membership(self._consumer, self._topics, settings.topics.partitions)
         self._consumer.subscribe(topics=list(self._topics.values()), listener=self._members)
-        with errors(settings, "looking at the topics"):
-            self._consumer.topics()  # a leader that joins before it knows the partitions must join again at once
+        try:
+            with errors(settings, "looking at the topics"):
+                self._consumer.topics()  # a leader that joins before it knows the partitions must join again at once
+        except BaseException:
+            self._consumer.close(timeout_ms=0)
+            raise
         self._group = self._consumer.group_metadata()
         self._writers: dict[int, ShardWriter] = {}
-        self._ends: dict[TopicPartition, int] = {}  # last stable offsets, as they were at _ends_at
-        self._ends_at = float("-inf")
+        self._ends = EndOffsets(settings, self._consumer, self._members)
         self._told_drained: set[Input] = set()
-        self._heard_at = time.monotonic()
         self._fatal: BrokerError | None = None
         self._closed = False
 
@@ -100,8 +101,8 @@ class KafkaBroker:
             records = self._columns(batches)
             inputs = set(self._members.next) - set(hold)
             over = bool(records or gone or not self._members.next or time.monotonic() >= deadline)
-            if over or not self._at_end(inputs) <= self._told_drained or not self._knows_ends(inputs):
-                drained = self._drained(inputs, began)
+            if over or self._ends.may_have_drained(inputs, self._told_drained):
+                drained = self._ends.drained(inputs, began)
                 if over or not drained <= self._told_drained:
                     self._told_drained = drained
                     return self._fetched(records, drained)
@@ -115,9 +116,9 @@ class KafkaBroker:
             self._consumer._coordinator.request_rejoin()  # noqa: SLF001
             batches = self._poll_client(_SLICE_S, max_records)
         if batches:
-            self._heard_at = time.monotonic()
-        elif time.monotonic() - self._heard_at > _PROBE_S:
-            self._refresh_ends()
+            self._ends.heard()
+        else:
+            self._ends.probe()
         return batches
 
     def _poll_client(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Record]]:
@@ -143,56 +144,6 @@ class KafkaBroker:
             fetched.setdefault(shard, {})[side] = Fetched(some, (shard, side) in drained)
         return fetched
 
-    def _drained(self, inputs: set[Input], began: float) -> set[Input]:
-        """Inputs of which Kafka held nothing beyond their position at a time, or just before it.
-
-        End offsets only grow: one that is out of reach settles the matter however old it is, so they are asked for
-        only where a known one has been reached.
-        """
-        recently = began - _FRESH_S
-        if self._ends_at < recently and (self._at_end(inputs) or not self._knows_ends(inputs)):
-            self._refresh_ends()
-        return self._at_end(inputs) if self._ends_at >= recently else set()
-
-    def _knows_ends(self, inputs: set[Input]) -> bool:
-        return all(self._members.partition(key) in self._ends for key in inputs)
-
-    def _at_end(self, inputs: set[Input]) -> set[Input]:
-        """Inputs that have reached the end offset known of them."""
-        reached = set()
-        for key in inputs:
-            end = self._ends.get(self._members.partition(key))
-            if end is not None and (self._members.next[key] >= end or self._skipped(key) >= end):
-                reached.add(key)
-        return reached
-
-    def _skipped(self, key: Input) -> int:
-        """The position of an input after what the client has read without giving it out (ends of transactions)."""
-        with suppress(kafka_errors.KafkaError, KeyError):  # it is about to be taken away
-            self._members.next[key] = max(
-                self._members.next[key], self._consumer.position(self._members.partition(key))
-            )
-        return self._members.next[key]
-
-    def _refresh_ends(self) -> None:
-        asked = time.monotonic()
-        partitions = [self._members.partition(key) for key in self._members.next]
-        if not partitions:
-            partitions = [TopicPartition(self._topics[Side.EVENTS], 0)]  # is anybody there?
-        with errors(self._settings, "asking for end offsets"):
-            try:
-                self._ends = self._consumer.end_offsets(partitions, timeout_ms=int(_PROBE_S * 1000))
-            except kafka_errors.RetriableError as error:
-                if asked - self._heard_at > self._settings.broker.give_up_seconds:
-                    raise BrokerError(
-                        f"Kafka at {self._settings.broker.bootstrap_servers} has not answered for "
-                        f"{asked - self._heard_at:.0f} s ({error}).",
-                        hint="Nothing is lost; start again once it is back, or raise broker.give_up_seconds.",
-                    ) from error
-            else:
-                self._ends_at = asked
-                self._heard_at = time.monotonic()
-
     def load(self, shard: int) -> Stored:
         self._must_own(shard)
         self._abandon(shard)
@@ -206,7 +157,7 @@ class KafkaBroker:
             raise
         writer.state = state
         self._writers[shard] = writer
-        self._heard_at = time.monotonic()
+        self._ends.heard()
         return Stored(positions, state.snapshot, state.journal)
 
     def _read_state(self, shard: int) -> ShardState:
@@ -271,16 +222,10 @@ class KafkaBroker:
             if isinstance(error.__cause__, kafka_errors.FencedInstanceIdError):
                 self._fatal = error
             raise
-        self._heard_at = time.monotonic()
+        self._ends.heard()
 
     def lag(self) -> dict[int, dict[Side, int]]:
-        if time.monotonic() - self._ends_at > _PROBE_S:
-            self._refresh_ends()
-        lag: dict[int, dict[Side, int]] = {}
-        for key, offset in self._members.next.items():
-            shard, side = key
-            lag.setdefault(shard, {})[side] = max(0, self._ends.get(self._members.partition(key), offset) - offset)
-        return lag
+        return self._ends.lag()
 
     def close(self) -> None:
         if self._closed:

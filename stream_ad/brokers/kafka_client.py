@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from stream_ad.settings import Settings
 
 CONNECT_S = 30.0
-"""Longest time to wait for the first answer of a broker; less when broker.give_up_seconds is less."""
+"""Longest wait for the first answer of a broker or coordinator; less when broker.give_up_seconds is less."""
 REQUEST_MS = 10_000
 RETRY_BACKOFF_MS = 5  # a transaction right after another one is first told to wait: at 20 that costs 20 ms
 
 Client = TypeVar("Client")
+
+
+def patience_ms(settings: Settings) -> int:
+    """How long to wait for something that a worker tries again by itself."""
+    return int(1000 * min(CONNECT_S, settings.broker.give_up_seconds))
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -29,7 +34,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return {
         "bootstrap_servers": [server.strip() for server in settings.broker.bootstrap_servers.split(",")],
         "client_id": settings.application_id,
-        "bootstrap_timeout_ms": int(1000 * min(CONNECT_S, settings.broker.give_up_seconds)),
+        "bootstrap_timeout_ms": patience_ms(settings),
         "reconnect_backoff_max_ms": 1000,
         "retry_backoff_ms": RETRY_BACKOFF_MS,
         "security_protocol": security.protocol,
@@ -114,9 +119,9 @@ _MEANINGS = (
         hint=GONE_HINT,
     ),
     _Meaning(
-        (kafka_errors.KafkaTimeoutError,),
-        what="Kafka did not answer in time while {doing} ({text}).",
-        hint="Check that Kafka runs.",
+        (kafka_errors.RetriableError,),
+        what="Kafka at {servers} is not there, or did not answer in time, while {doing} ({text}).",
+        hint="Check that Kafka runs and can be reached.",
     ),
     _Meaning(
         (BaseException,),
@@ -132,6 +137,7 @@ def translated(settings: Settings, doing: str, error: BaseException) -> BrokerEr
         "text": str(error) or type(error).__name__,
         "kind": type(error).__name__,
         "doing": doing,
+        "servers": settings.broker.bootstrap_servers,
         "user": settings.broker.security.username or "anonymous",
         "application": settings.application_id,
     }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stream_ad.settings import Settings
 
 FETCH_MAX_WAIT_MS = 100  # a consumer asks each broker one thing at a time: what is resumed waits so long
+METADATA_MS = 60_000  # partitions that were added are noticed after so long
 _STALLED_S = 30.0
 _LOOK_S = 0.02  # between looks for something new
 
@@ -29,6 +30,7 @@ def consumer_options() -> dict[str, Any]:
         "allow_auto_create_topics": False,
         "fetch_max_wait_ms": FETCH_MAX_WAIT_MS,
         "request_timeout_ms": REQUEST_MS,
+        "metadata_max_age_ms": METADATA_MS,
         "metrics_enabled": False,
     }
 

@@ -15,7 +15,7 @@ from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka_batches import BATCH_BYTES, BatchProducer
-from stream_ad.brokers.kafka_client import connect, errors, translated
+from stream_ad.brokers.kafka_client import connect, errors, patience_ms, translated
 from stream_ad.errors import BrokerError, FencedError, TopicError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ShardWriter:
         shard: Fences whoever wrote this shard before.
 
     Raises:
-        BrokerError: Kafka did not answer for ``broker.give_up_seconds``, or refuses.
+        BrokerError: Kafka did not answer, or refuses.
     """
 
     def __init__(self, settings: Settings, shard: int) -> None:
@@ -61,7 +61,7 @@ class ShardWriter:
             transaction_timeout_ms=timeout_ms,
             delivery_timeout_ms=timeout_ms,
             request_timeout_ms=max(1, timeout_ms // 2),
-            max_block_ms=int(settings.broker.give_up_seconds * 1000),
+            max_block_ms=patience_ms(settings),
             acks="all",
             compression_type="lz4",
             batch_size=BATCH_BYTES,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import kafka
 from kafka import errors as kafka_errors
 
-from stream_ad.brokers.base import Side
 from stream_ad.brokers.kafka_client import REQUEST_MS, connect, errors
 from stream_ad.brokers.kafka_reading import PartitionReader
+from stream_ad.brokers.kafka_topics import input_topics
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.columns import OutRecord
-from stream_ad.errors import TopicError
+from stream_ad.errors import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_ad.brokers.base import Side, TopicPlan
     from stream_ad.settings import Settings
 
 BATCH_BYTES = 512 * 1024
@@ -29,7 +32,7 @@ class KafkaProducer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._topics = {Side.EVENTS: settings.topics.events, Side.LABELS: settings.topics.labels}
+        self._topics = input_topics(settings)
         self._pending: list[Any] = []
         self._producer: kafka.KafkaProducer = connect(
             kafka.KafkaProducer,
@@ -45,23 +48,10 @@ class KafkaProducer:
             allow_auto_create_topics=False,
             metrics_enabled=False,
         )
-        self._partitions: dict[Side, int] = {}
-        try:
-            for side, topic in self._topics.items():
-                self._partitions[side] = self._count(topic)
-        except BaseException:
-            self._producer.close(timeout=0)
-            raise
-
-    def _count(self, topic: str) -> int:
-        try:
-            with errors(self._settings, "looking at the topics"):
-                return len(self._producer.partitions_for(topic))
-        except kafka_errors.KafkaTimeoutError as error:
-            raise TopicError(f"There is no topic {topic} on Kafka.", hint="Run `stream-ad topics apply`.") from error
 
     def send(self, side: Side, records: Sequence[OutRecord]) -> None:
-        topic, partitions, send = self._topics[side], self._partitions[side], self._producer.send
+        topic, partitions, send = self._topics[side].topic, self._topics[side].partitions, self._producer.send
+        self._refuse_what_would_vanish(self._topics[side], records)
         with errors(self._settings, f"writing to {topic}"):
             self._pending += [
                 send(
@@ -76,6 +66,21 @@ class KafkaProducer:
             ]
         if len(self._pending) > PENDING_RECORDS:
             self.flush()
+
+    def _refuse_what_would_vanish(self, topic: TopicPlan, records: Sequence[OutRecord]) -> None:
+        """Retention counts from a record's own time: one that is too old would be deleted within minutes."""
+        retention_ms = int(topic.config.get("retention.ms", -1))
+        if retention_ms < 0 or not records:
+            return
+        oldest_ms = min(record.time_ms for record in records)
+        if oldest_ms < time.time() * 1000 - retention_ms:
+            oldest = datetime.fromtimestamp(oldest_ms / 1000, UTC)
+            raise BrokerError(
+                f"{topic.topic} deletes records {retention_ms / 86_400_000:.4g} days after their own time; one of "
+                f"{oldest:%Y-%m-%d %H:%M} would vanish soon after it was written.",
+                hint="For old recordings use topics that keep for ever: make them with topics.retention_seconds=null, "
+                "or set retention.ms of this one to -1.",
+            )
 
     def flush(self) -> None:
         pending, self._pending = self._pending, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource
 
-from stream_ad.brokers.base import TopicPlan
+from stream_ad.brokers.base import Side, TopicPlan
 from stream_ad.brokers.kafka_client import connect, errors
 from stream_ad.errors import BrokerError, TopicError
 
@@ -22,6 +23,7 @@ INPUTS = ("events", "labels")
 OUTPUTS = ("scores", "incidents", "dead_letters")
 ROLES = (*INPUTS, *OUTPUTS, "state")
 HEADERS_BYTES = 16 * 1024  # what a dead letter adds to its record, at most
+LEAST_BYTES = 640 * 1024  # of a batch that a topic takes: a worker sends batches and pieces of snapshots of 512 KiB
 _LOOKED_AT = ("cleanup.policy", "max.message.bytes", "message.timestamp.type", "retention.ms")
 DEAD_LETTER_BYTES = 16 * 1024 * 1024
 
@@ -84,6 +86,8 @@ def _problem(role: str, wanted: int, here: Found) -> str:
         )
     if here.partitions < wanted:
         return f"it has {here.partitions} partitions and needs topics.partitions = {wanted}: make it anew"
+    if role not in INPUTS and int(here.config.get("max.message.bytes", LEAST_BYTES)) < LEAST_BYTES:
+        return f"its max.message.bytes is {here.config['max.message.bytes']}: set it to {LEAST_BYTES} at least"
     policy = here.config.get("cleanup.policy", "")
     if role == "state" and policy not in ("", "compact"):
         return f"its cleanup.policy is {policy}, which loses state in time: set it to compact"
@@ -184,15 +188,29 @@ def require_topics(settings: Settings) -> None:
     Raises:
         TopicError: One is missing or cannot be used.
     """
-    admin = TopicAdmin(settings)
-    try:
-        plans = admin.plan()
-    finally:
-        admin.close()
+    plans = _plans(settings)
     if missing := [plan.topic for plan in plans if not plan.exists]:
         raise TopicError(f"Missing on Kafka: {', '.join(missing)}.", hint="Run `stream-ad topics apply`.")
     if wrong := [f"{plan.topic}: {plan.problem}" for plan in plans if plan.problem]:
         raise TopicError(f"Topics cannot be used as they are. {'; '.join(wrong)}.", hint="See `stream-ad topics plan`.")
+
+
+def input_topics(settings: Settings) -> dict[Side, TopicPlan]:
+    """The two input topics as they are, for a producer.
+
+    Raises:
+        TopicError: One is missing.
+    """
+    plans = {plan.role: plan for plan in _plans(settings)}
+    inputs = {side: plans[side.value] for side in Side}
+    if missing := [plan.topic for plan in inputs.values() if not plan.exists]:
+        raise TopicError(f"Missing on Kafka: {', '.join(missing)}.", hint="Run `stream-ad topics apply`.")
+    return inputs
+
+
+def _plans(settings: Settings) -> list[TopicPlan]:
+    with closing(TopicAdmin(settings)) as admin:
+        return admin.plan()
 
 
 class KafkaAdmin:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.structs import MemberState
 
 from stream_ad.brokers import open_broker
 from stream_ad.brokers.base import Commit, Positions, Side
@@ -183,6 +184,18 @@ def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
     assert sum(mine.values()) <= len(got)
 
 
+def test_a_rebalance_begun_in_passing_is_finished(place: KafkaPlace) -> None:
+    """The client forgets a rebalance that begins, for new metadata, in a poll that does not wait; here it ends."""
+    fill(place, 40)
+    worker = place.worker()
+    generation = worker._group.generation_id
+    worker._consumer._coordinator._assignment_snapshot = {}  # as if the group's leader saw other partitions now
+    while worker._group.generation_id == generation or worker._group.state != MemberState.STABLE:
+        worker.poll(timeout_s=0, max_records=1)
+    own(worker, PARTITIONS)
+    worker.commit(Commit(0, Positions(1, 0), marks=(Positions(),)))
+
+
 def test_a_restarted_kafka_costs_nothing(place: KafkaPlace, kafka: KafkaServer) -> None:
     """Killed and started again under load, Kafka leaves every event scored exactly once."""
     fill(place, 1500)
@@ -263,22 +276,25 @@ def test_apply_makes_fitting_topics(place: KafkaPlace, admin: KafkaAdminClient) 
 
 
 def test_unfit_topics_are_refused_and_left_alone(place: KafkaPlace, admin: KafkaAdminClient) -> None:
-    """Existing topics are judged, never changed: uncompacted state, compacted events, too few partitions."""
+    """Existing topics are judged, never changed: wrong compaction, wrong number of partitions, batches too small."""
     name = place.settings.application_id
     unfit = {
         f"{name}-state": {"num_partitions": 2, "replication_factor": 1, "configs": {"cleanup.policy": "delete"}},
         f"{name}-events": {"num_partitions": 2, "replication_factor": 1, "configs": {"cleanup.policy": "compact"}},
         f"{name}-labels": {"num_partitions": 3, "replication_factor": 1},
         f"{name}-scores": {"num_partitions": 1, "replication_factor": 1},
+        f"{name}-incidents": {"num_partitions": 2, "replication_factor": 1, "configs": {"max.message.bytes": "1000"}},
     }
     admin.create_topics(unfit, wait_for_metadata=True)
-    settings = place.altered(topics={role: f"{name}-{role}" for role in ("state", "events", "labels", "scores")})
+    roles = ("state", "events", "labels", "scores", "incidents")
+    settings = place.altered(topics={role: f"{name}-{role}" for role in roles})
     place.admin(settings).apply()
     problems = {plan.role: plan.problem for plan in place.admin(settings).plan() if plan.problem}
-    assert set(problems) == {"state", "events", "labels", "scores"}
+    assert set(problems) == set(roles)
     assert "set it to compact" in problems["state"]
     assert "set it to delete" in problems["events"]
     assert "the same for both" in problems["labels"]
+    assert "max.message.bytes is 1000" in problems["incidents"]
     with pytest.raises(TopicError, match="set it to compact"):
         open_broker(settings)
 
@@ -299,6 +315,18 @@ def test_old_recordings_are_taken_and_kept(place: KafkaPlace) -> None:
     time.sleep(2.5)  # the server looks for what to delete every second
     fetched = drain(place.worker())[0, Side.EVENTS]
     assert [time_ms for one in fetched for time_ms in one.records.times_ms.tolist()] == [86_400_000]
+
+
+def test_recordings_that_would_vanish_are_refused(place: KafkaPlace) -> None:
+    """Retention counts from a record's own time: a producer refuses what would be deleted within minutes."""
+    topic = f"{place.settings.topics.events}-week"
+    settings = place.altered(topics={"retention_seconds": 7 * 86_400.0, "events": topic})
+    place.admin(settings).apply()
+    producer = place.producer(settings)
+    producer.send(Side.EVENTS, [OutRecord(None, b"new", int(time.time() * 1000))])
+    with pytest.raises(BrokerError, match=f"{topic} deletes records 7 days after .* 1970-01-02 00:00") as refused:
+        producer.send(Side.EVENTS, [OutRecord(None, b"old", 86_400_000)])
+    assert "retention.ms" in refused.value.hint
 
 
 def test_times_far_ahead_are_refused_with_a_reason(place: KafkaPlace) -> None:

@@ -38,8 +38,8 @@ class Place:
     def broker(self, settings: Settings | None = None) -> Broker:
         return self._stack.enter_context(closing(open_broker(settings or self.settings)))
 
-    def producer(self) -> Producer:
-        return self._stack.enter_context(closing(open_producer(self.settings)))
+    def producer(self, settings: Settings | None = None) -> Producer:
+        return self._stack.enter_context(closing(open_producer(settings or self.settings)))
 
     def reader(self) -> Reader:
         return self._stack.enter_context(closing(open_reader(self.settings)))
@@ -130,8 +130,8 @@ class MemoryPlace(Place):
     def broker(self, settings: Settings | None = None) -> Broker:
         return self._stack.enter_context(closing(self.memory.worker(settings or self.settings)))
 
-    def producer(self) -> Producer:
-        return self._stack.enter_context(closing(self.memory.producer(self.settings)))
+    def producer(self, settings: Settings | None = None) -> Producer:
+        return self._stack.enter_context(closing(self.memory.producer(settings or self.settings)))
 
     def reader(self) -> Reader:
         return self._stack.enter_context(closing(self.memory.reader(self.settings)))

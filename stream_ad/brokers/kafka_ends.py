@@ -1,0 +1,113 @@
+"""How far the inputs reach on Kafka: what «drained» and lag follow from, and whether Kafka is there at all."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kafka import TopicPartition
+from kafka import errors as kafka_errors
+
+from stream_ad.brokers.base import Side
+from stream_ad.brokers.kafka_client import errors
+from stream_ad.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from kafka import KafkaConsumer
+
+    from stream_ad.brokers.kafka_group import Input, Membership
+    from stream_ad.settings import Settings
+
+_FRESH_S = 0.025  # an end offset this old still says that an input is drained
+_PROBE_S = 1.0  # silence after which Kafka is asked whether it is there
+
+
+class EndOffsets:
+    """The last stable offsets of the inputs that a worker reads.
+
+    They only grow. So one that is out of reach settles that its input is not drained however old it
+    is, and Kafka is asked again only where a known one has been reached.
+    """
+
+    def __init__(self, settings: Settings, consumer: KafkaConsumer, members: Membership) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._members = members
+        self._ends: dict[TopicPartition, int] = {}
+        self._asked_at = float("-inf")
+        self._heard_at = time.monotonic()
+
+    def heard(self) -> None:
+        """Note that Kafka has answered something."""
+        self._heard_at = time.monotonic()
+
+    def probe(self) -> None:
+        """Ask whether Kafka is there if it has been silent for a while.
+
+        Raises:
+            BrokerError: It has been silent for longer than ``broker.give_up_seconds``.
+        """
+        if time.monotonic() - self._heard_at > _PROBE_S:
+            self._ask()
+
+    def may_have_drained(self, inputs: Collection[Input], told: set[Input]) -> bool:
+        """Whether an input that was not told to be drained may be so now."""
+        return not self._reached(inputs) <= told or not self._knows(inputs)
+
+    def drained(self, inputs: Collection[Input], began: float) -> set[Input]:
+        """Inputs of which Kafka held nothing beyond their position at the (monotonic) time, or an instant before it."""
+        recently = began - _FRESH_S
+        if self._asked_at < recently and (self._reached(inputs) or not self._knows(inputs)):
+            self._ask()
+        return self._reached(inputs) if self._asked_at >= recently else set()
+
+    def lag(self) -> dict[int, dict[Side, int]]:
+        if time.monotonic() - self._asked_at > _PROBE_S:
+            self._ask()
+        lag: dict[int, dict[Side, int]] = {}
+        for key, offset in self._members.next.items():
+            shard, side = key
+            lag.setdefault(shard, {})[side] = max(0, self._ends.get(self._members.partition(key), offset) - offset)
+        return lag
+
+    def _knows(self, inputs: Collection[Input]) -> bool:
+        return all(self._members.partition(key) in self._ends for key in inputs)
+
+    def _reached(self, inputs: Collection[Input]) -> set[Input]:
+        """Inputs whose position is at the end known of them, or beyond."""
+        reached = set()
+        for key in inputs:
+            end = self._ends.get(self._members.partition(key))
+            if end is not None and (self._members.next[key] >= end or self._skip(key) >= end):
+                reached.add(key)
+        return reached
+
+    def _skip(self, key: Input) -> int:
+        """The position of an input after what the client has read without giving it out: the ends of transactions."""
+        with suppress(kafka_errors.KafkaError, KeyError):  # it is just being taken away
+            position = self._consumer.position(self._members.partition(key))
+            self._members.next[key] = max(self._members.next[key], position)
+        return self._members.next[key]
+
+    def _ask(self) -> None:
+        asked_at = time.monotonic()
+        partitions = [self._members.partition(key) for key in self._members.next]
+        if not partitions:
+            partitions = [self._members.partition((0, Side.EVENTS))]
+        with errors(self._settings, "asking for end offsets"):
+            try:
+                self._ends = self._consumer.end_offsets(partitions, timeout_ms=int(_PROBE_S * 1000))
+            except kafka_errors.RetriableError as error:
+                silence_s = asked_at - self._heard_at
+                if silence_s > self._settings.broker.give_up_seconds:
+                    raise BrokerError(
+                        f"Kafka at {self._settings.broker.bootstrap_servers} has not answered for {silence_s:.0f} s "
+                        f"({error}).",
+                        hint="Nothing is lost; start again once it is back, or raise broker.give_up_seconds.",
+                    ) from error
+            else:
+                self._asked_at = asked_at
+                self.heard()
