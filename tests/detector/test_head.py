@@ -1,0 +1,182 @@
+"""What verdicts add to the score of a stream without memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from stream_ad.detector.head import LEAST, MOST, MOST_OPENNESS, RIDGE, RING, Head, fit_ridge
+from stream_ad.detector.scaler import Scaler
+
+F = 4
+
+
+def parts(sensors=1):
+    head, scaler = Head(F), Scaler(F)
+    head.append(sensors)
+    scaler.append(sensors)
+    scaler.count[:], scaler.var[:] = 1000, 1.0
+    return head, scaler
+
+
+def draw(rng, count, *, feature=0, shift=0.0):
+    readings = rng.normal(size=(count, F)).astype(np.float32)
+    readings[:, feature] += shift
+    return readings
+
+
+def teach(head, scaler, normals, anomalies, *, row=0, batch=32):
+    """All labelled, in batches."""
+    readings = np.concatenate([normals, anomalies])
+    wrong = np.arange(len(readings)) >= len(normals)
+    order = np.random.default_rng(0).permutation(len(readings))
+    for start in range(0, len(order), batch):
+        some = order[None, start : start + batch]
+        head.learn(np.array([row]), readings[some], ~wrong[some], wrong[some], scaler)
+
+
+def odds(head, scaler, readings, row=0):
+    scaled, _ = scaler.scale(np.array([row]), readings[None])
+    return head.log_odds(np.array([row]), scaled.transpose(1, 0, 2))[:, 0]
+
+
+CLOSED, OPEN = np.array([0.0]), np.array([MOST_OPENNESS])
+
+
+def test_silent_without_verdicts():
+    """Labelled normals alone say nothing: the score stays what the errors make it."""
+    head, scaler = parts()
+    teach(head, scaler, draw(np.random.default_rng(1), 400), draw(np.random.default_rng(2), 0))
+    assert head.say(np.array([0]), CLOSED) == 0
+
+
+def test_silent_where_the_context_means_something():
+    """On a stream with memory the head has no say, however much it was taught."""
+    head, scaler = parts()
+    rng = np.random.default_rng(1)
+    teach(head, scaler, draw(rng, 400), draw(rng, 40, shift=3))
+    assert head.say(np.array([0]), CLOSED) > 0.5
+    assert head.say(np.array([0]), OPEN) == 0
+
+
+def test_tells_known_anomalies_from_normals():
+    """What was labelled anomalous is told from normals it never saw, within the limits of what may be added."""
+    head, scaler = parts()
+    rng = np.random.default_rng(1)
+    teach(head, scaler, draw(rng, 400), draw(rng, 40, shift=2.5))
+    normal, wrong = odds(head, scaler, draw(rng, 500)), odds(head, scaler, draw(rng, 500, shift=2.5))
+    assert np.mean(normal[:, None] < wrong[None]) > 0.9
+    for some in (normal, wrong):
+        assert (some >= LEAST).all()
+        assert (some <= MOST).all()
+
+
+def test_tells_what_no_line_can():
+    """Anomalies inside the range of every single feature, told by the combination alone."""
+    head, scaler = parts()
+    rng = np.random.default_rng(1)
+
+    def paired(count, sign):
+        readings = draw(rng, count)
+        readings[:, 1] = sign * readings[:, 0] + 0.3 * readings[:, 1]
+        return readings
+
+    teach(head, scaler, paired(500, 1), paired(200, -1))
+    normal, wrong = odds(head, scaler, paired(500, 1)), odds(head, scaler, paired(500, -1))
+    assert np.mean(normal[:, None] < wrong[None]) > 0.7
+
+
+def test_blames_the_feature_that_tells():
+    """The broken feature has the largest share of what the head adds."""
+    head, scaler = parts()
+    rng = np.random.default_rng(1)
+    teach(head, scaler, draw(rng, 400), draw(rng, 60, feature=2, shift=4))
+    scaled, _ = scaler.scale(np.array([0]), draw(rng, 200, feature=2, shift=4)[None])
+    blame = head.blame(np.zeros(200, np.int64), scaled[0])
+    assert (blame >= 0).all()
+    assert np.mean(blame.argmax(axis=1) == 2) > 0.9
+
+
+def test_trust_grows_with_anomalies():
+    """A few anomalies have little say."""
+    rng = np.random.default_rng(1)
+    trust = []
+    for number in (3, 10, 100):
+        head, scaler = parts()
+        teach(head, scaler, draw(rng, 300), draw(rng, number, shift=3))
+        trust.append(head.trust[0])
+    assert trust == sorted(trust)
+    assert trust[0] < 0.5 < trust[2] < 1
+
+
+def test_sensors_are_apart():
+    """What one sensor is taught changes no other one, and a sensor does not depend on who learns beside it."""
+    rng = np.random.default_rng(1)
+    normals, anomalies = draw(rng, 200), draw(rng, 20, shift=3)
+    (alone, scaler), (both, wide) = parts(), parts(2)
+    teach(alone, scaler, normals, anomalies)
+    teach(both, wide, normals, anomalies, row=1)
+    assert both.trust[0] == 0
+    fresh = draw(rng, 64)
+    assert np.array_equal(odds(alone, scaler, fresh), odds(both, wide, fresh, row=1))
+    assert np.array_equal(odds(alone, scaler, fresh)[:1], odds(alone, scaler, fresh[:1]))
+
+
+def test_memory_is_bounded():
+    """However many verdicts come, the head keeps the newest of each kind and no more."""
+    head, scaler = parts()
+    rng = np.random.default_rng(1)
+    size = head.nbytes
+    teach(head, scaler, draw(rng, 3 * RING), draw(rng, 2 * RING, shift=3))
+    assert head.nbytes == size
+    assert head.normals[0] == 3 * RING
+
+
+def test_missing_readings_make_no_nan():
+    """A sensor that lacks features has finite odds."""
+    head, scaler = parts()
+    rng = np.random.default_rng(1)
+    normals, anomalies = draw(rng, 300), draw(rng, 30, shift=3)
+    normals[:, 3], anomalies[:, 3] = np.nan, np.nan
+    normals[::3, 1] = np.nan
+    teach(head, scaler, normals, anomalies)
+    assert np.isfinite(odds(head, scaler, normals)).all()
+    assert head.trust[0] > 0
+
+
+def test_a_new_feature_waits_for_a_new_fit():
+    """A widened sensor keeps its verdicts and is silent until the next one, when it is fitted anew."""
+    head, scaler = parts()
+    rng = np.random.default_rng(1)
+    teach(head, scaler, draw(rng, 300), draw(rng, 30, shift=3))
+    wide, wide_scaler = Head(F + 1), Scaler(F + 1)
+    wide.append(1)
+    wide_scaler.append(1)
+    wide_scaler.count[:], wide_scaler.var[:] = 1000, 1.0
+    wide.copy_row(head, 0, positions=np.arange(F))
+    assert wide.say(np.array([0]), CLOSED) == 0
+    assert wide.anomalies[0] == 30
+    one = np.zeros((1, 1, F + 1), np.float32)
+    wide.learn(np.array([0]), one, np.array([[True]]), np.array([[False]]), wide_scaler)
+    assert wide.say(np.array([0]), CLOSED) > 0
+
+
+def test_fit_is_the_ridge_regression():
+    """Enough steps reach the minimum that a general optimiser finds; no step makes it worse."""
+    rng = np.random.default_rng(1)
+    x = np.hstack([rng.normal(size=(200, 5)), np.ones((200, 1))])
+    y = x[:, 0] + rng.normal(size=200) > 1
+    weight = rng.uniform(0.5, 2, 200)
+    penalty = np.r_[np.full(5, RIDGE), 1e-2]
+
+    def cost(beta):
+        margin = x @ beta
+        return (weight * (np.logaddexp(0, margin) - y * margin)).sum() + 0.5 * (penalty * beta**2).sum()
+
+    beta, costs = np.zeros(6), [cost(np.zeros(6))]
+    for _ in range(6):
+        beta = fit_ridge(x, y, weight, beta)
+        costs.append(cost(beta))
+    assert costs == pytest.approx(sorted(costs, reverse=True), abs=1e-9)
+    assert beta == pytest.approx(optimize.minimize(cost, np.zeros(6)).x, abs=1e-3)
