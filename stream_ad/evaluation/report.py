@@ -13,6 +13,7 @@ from stream_ad.evaluation.report_data import report_data
 if TYPE_CHECKING:
     from stream_ad.evaluation.backtest import Backtest
 
+SCRIPTS = ("base.js", "time.js", "curves.js", "lists.js")
 _MARK = re.compile("%(TITLE|STYLE|SCRIPT|DATA)%")
 
 
@@ -27,7 +28,7 @@ def report_html(run: Backtest, found: dict[str, Any]) -> str:
     parts = {
         "TITLE": html.escape(", ".join(found["files"])),
         "STYLE": (page / "report.css").read_text(encoding="utf-8"),
-        "SCRIPT": (page / "report.js").read_text(encoding="utf-8"),
+        "SCRIPT": "\n".join((page / name).read_text(encoding="utf-8") for name in SCRIPTS),
         "DATA": _embedded(report_data(run, found)),
     }
     # Filled in one pass: what stands in the data is never taken for a mark.

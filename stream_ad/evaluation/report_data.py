@@ -22,7 +22,7 @@ SENSOR_POINTS, LEAST_SENSOR_POINTS = 4000, 400
 SENSORS = 60  # that are drawn; the table has all
 CURVE_POINTS = 160
 CURVE_NUMBERS = 400_000
-PROGRESS_POINTS = 60
+PROGRESS_POINTS, PROGRESS_AREAS = 60, 20_000  # the latter bounds points times sensors
 BANDS = 2000  # faults drawn for a sensor
 LISTED = 200  # false alarms, and faults that went unnoticed
 WORST, WORST_OF_SENSOR, WORST_APART = 12, 3, 60
@@ -160,7 +160,9 @@ def _curves(figures: Figures, lines: dict[str, NDArray[np.float64]], shown: list
 def _progress(figures: Figures) -> dict[str, Any]:
     """Both areas of everything judged up to a row, with and without verdicts, and how many had arrived by then."""
     run, judged = figures.run, len(figures.rows)
-    stops = np.unique(np.linspace(0, judged, PROGRESS_POINTS + 1).astype(np.int64))
+    telling = [some for some in figures.of_sensor if 0 < figures.anomalous[some].sum() < len(some)]
+    points = int(np.clip(PROGRESS_AREAS // max(len(telling), 1), 8, PROGRESS_POINTS))
+    stops = np.unique(np.linspace(0, judged, points + 1).astype(np.int64))
     out: dict[str, Any] = {"row": [], "verdicts": [], "detector": [], "unlabelled": []}
     for stop in stops[stops > 0].tolist():
         row = int(figures.rows[stop - 1]) + 1
@@ -168,7 +170,7 @@ def _progress(figures: Figures) -> dict[str, Any]:
         out["verdicts"].append(int(np.searchsorted(run.schedule.after, row)))
         for key, replayed in (("detector", run.detector), ("unlabelled", run.unlabelled)):
             if replayed is not None:
-                areas = [figures.ranking(replayed.score, some[some < stop]) for some in figures.of_sensor]
+                areas = [figures.ranking(replayed.score, some[some < stop]) for some in telling]
                 out[key].append(_means(areas))
     return out
 
