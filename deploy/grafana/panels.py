@@ -36,7 +36,7 @@ def runbook_sections() -> dict[str, tuple[int, str]]:
     return {name: (number, body.strip()) for number, (name, body) in enumerate(zip(names, texts, strict=True), 1)}
 
 
-def stat_panel(
+def stat_panel(  # noqa: PLR0913 -- a panel has so many sides
     title: str,
     expr: str,
     *,
@@ -66,7 +66,7 @@ def stat_panel(
     return _told(panel, title, says, runbook)
 
 
-def lines(
+def lines(  # noqa: PLR0913 -- a panel has so many sides
     title: str,
     queries: Mapping[str, str],
     *,
@@ -116,7 +116,7 @@ def lines(
     return _told(panel, title, says, runbook)
 
 
-def bars(
+def bars(  # noqa: PLR0913 -- a panel has so many sides
     title: str,
     legend: str,
     expr: str,

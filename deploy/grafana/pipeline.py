@@ -160,8 +160,9 @@ def _recovery() -> list[object]:
             "Rebalances and restores",
             {
                 "rebalances": f"sum(increase(stream_ad_rebalances_total{{{JOB}}}[$__rate_interval]))",
-                "restores from {{source}}": "sum by (source) "
-                "(increase(stream_ad_restores_total{{{JOB}}}[$__rate_interval]))",
+                "restores from {{source}}": (
+                    f"sum by (source) (increase(stream_ad_restores_total{{{JOB}}}[$__rate_interval]))"
+                ),
             },
             unit="short",
             says="Partitions that changed hands. A few after each start or scaling; a steady stream stops the flow.",

@@ -1,11 +1,12 @@
-"""Brings the whole deployment up beside whatever runs, proves what it promises, takes it down again: `make deploy-check`.
+"""Brings the whole deployment up beside whatever runs, and proves what it promises: `make deploy-check`.
 
-A project, ports and volumes of its own. Every step prints what it has seen; the first broken promise ends it,
-with the last lines of every container's log.
+It has a project, ports and volumes of its own, and takes them down at the end. Every step prints what it has
+seen; the first broken promise ends it, with the last lines of every container's log.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -211,8 +212,6 @@ def settings(*overrides: str):  # noqa: ANN201 -- the program's
 
 
 def json_id(value: bytes | None) -> str:
-    import json
-
     return json.loads(value or b"{}")["event_id"]
 
 

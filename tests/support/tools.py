@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
+
+UNPACKED = Path(__file__).resolve().parents[2] / ".cache" / "prometheus" / "usr" / "bin"  # by `make promtool`
 
 
 def promtool():
     """Path of Prometheus' own checker."""
-    found = shutil.which("promtool")
+    return prometheus_tool("promtool")
+
+
+def prometheus_tool(name):
+    """Path of ``promtool`` or ``prometheus``."""
+    found = shutil.which(name) or shutil.which(name, path=UNPACKED)
     if found is None:
-        message = "promtool is not installed (Debian: apt-get install prometheus)"
+        message = f"{name} is not installed; `make promtool` fetches it (Debian: apt-get install prometheus)"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)

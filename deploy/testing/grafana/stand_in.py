@@ -8,6 +8,7 @@ import json
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import yaml
@@ -15,7 +16,7 @@ import yaml
 PROVISIONING = Path("/etc/grafana/provisioning")
 
 
-def provisioned(kind):
+def provisioned(kind: str) -> list[Any]:
     files = sorted((PROVISIONING / kind).glob("*.y*ml"))
     return [yaml.safe_load(path.read_text(encoding="utf-8")) for path in files]
 
@@ -37,7 +38,7 @@ ANSWERS = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
+    def do_GET(self) -> None:
         if self.path == "/api/datasources/health":  # is the data source reachable from in here?
             with urlopen(f"{datasources[0]['url']}/-/ready", timeout=5) as answer:
                 self.reply(answer.status, {"status": "OK"})
@@ -46,13 +47,13 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.reply(404, {})
 
-    def reply(self, status, value):
+    def reply(self, status: int, value: object) -> None:
         self.send_response(status)
         self.end_headers()
         self.wfile.write(json.dumps(value).encode())
 
-    def log_message(self, *_args):
-        pass
+    def log_message(self, *_args: object) -> None:
+        """Probes come every few seconds; they are no news."""
 
 
 ThreadingHTTPServer(("", 3000), Handler).serve_forever()
