@@ -17,7 +17,8 @@ from stream_ad.brokers import open_broker
 from stream_ad.codec import Codec
 from stream_ad.detector.config import DetectorOptions
 from stream_ad.errors import BrokerError
-from stream_ad.owned_shard import OwnedShard, Surroundings
+from stream_ad.loaded_shard import Surroundings
+from stream_ad.owned_shard import OwnedShard
 from stream_ad.signals import stop_on_signals
 from stream_ad.telemetry.health import Health
 from stream_ad.telemetry.http import HttpServer

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream_ad import owned_shard
+from stream_ad import loaded_shard
 from stream_ad.brokers.base import Side
 from stream_ad.brokers.memory import MemoryBroker
 from stream_ad.brokers.partitioning import partition_for
@@ -55,7 +55,7 @@ class AfterChecks(Never):
 
 @pytest.fixture(autouse=True)
 def _order_shard(monkeypatch):
-    monkeypatch.setattr(owned_shard, "Shard", OrderShard)
+    monkeypatch.setattr(loaded_shard, "Shard", OrderShard)
 
 
 def make_settings(partitions=1, **worker):
@@ -234,7 +234,7 @@ def test_a_broker_that_stays_away_ends_the_worker_with_its_error():
 
 def test_the_journal_is_bounded(monkeypatch):
     """However long the snapshot interval, a snapshot comes once the journal has grown to its bound."""
-    monkeypatch.setattr(owned_shard, "MAX_MARKS", 10)
+    monkeypatch.setattr(loaded_shard, "MAX_MARKS", 10)
     plant = Plant(snapshot_interval_seconds=1e6)
     for _ in range(40):
         plant.send(Side.EVENTS, [1])

@@ -1,0 +1,245 @@
+"""One shard in memory: loaded, replayed, then stepped and committed. Dropped whole when anything is in doubt."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from stream_ad.brokers.base import Commit, Positions, Side
+from stream_ad.errors import FencedError
+from stream_ad.inbox import Inbox
+from stream_ad.journal import Journal
+from stream_ad.shard import Shard
+from stream_ad.telemetry.collectors import ShardView
+from stream_ad.telemetry.health import LIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_ad.brokers.base import Broker, Fetched, Stored
+    from stream_ad.codec import Codec
+    from stream_ad.columns import Events, Labels, OutRecord, RawRecords, StepResult
+    from stream_ad.detector.config import DetectorOptions
+    from stream_ad.settings import Settings
+    from stream_ad.telemetry.metrics import Metrics
+    from stream_ad.telemetry.workline import WorkLine
+
+MAX_MARKS = 1_000  # of the journal; then a snapshot comes before its time
+STATUS_SECONDS = 1.0
+
+_log = structlog.get_logger("stream_ad.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all shards of a worker share."""
+
+    settings: Settings
+    options: DetectorOptions
+    broker: Broker
+    codec: Codec
+    metrics: Metrics
+    line: WorkLine
+    clock: Callable[[], float]  # monotonic seconds
+
+
+class LoadedShard:
+    """State of a shard, its inbox and its journal; recovering (replaying) at first, then live.
+
+    Args:
+        number: Of the shard.
+        around: What it shares with others.
+
+    Raises:
+        BrokerError: The broker does not give it, or its records.
+        StateError: Its snapshot cannot be used.
+    """
+
+    def __init__(self, number: int, around: Surroundings) -> None:
+        self.number = number
+        self.recovering = True
+        self.commits = 0
+        self._around = around
+        self._began = around.clock()
+        with around.metrics.stage("load"):
+            stored = around.broker.load(number)
+            self._shard = self._state(stored)
+            self._journal = Journal(stored)
+            limit = around.settings.worker.inbox_records
+            self._inbox = Inbox(number, around.settings.topics, limit=limit, start=self._journal.start)
+            around.broker.seek(number, self._journal.start)
+        around.metrics.restored(from_snapshot=stored.snapshot is not None)
+        moved = self._journal.start != self._journal.end
+        self._view = ShardView(
+            positions=stored.positions,
+            unsaved_since=time.time() if moved else None,
+            snapshot_bytes=0 if stored.snapshot is None else len(stored.snapshot.data),
+        )
+        self._starved = False  # the replay waits for records
+        self._status_due = 0.0
+        interval = around.settings.worker.snapshot_interval_seconds
+        self._snapshot_due = self._began + interval * (1 + number * 0.618 % 1) / 2  # not all shards at once
+        if moved:
+            _log.info("shard replays", shard=number, start=str(self._journal.start), end=str(self._journal.end))
+
+    def _state(self, stored: Stored) -> Shard:
+        options, quiet = self._around.options, self._around.settings.incidents.quiet_events
+        if stored.snapshot is None:
+            return Shard(options, quiet_events=quiet)
+        return Shard.restore(stored.snapshot.data, options, quiet_events=quiet)
+
+    def condition(self) -> str:
+        """For ``Health.shards``."""
+        return f"replaying up to {self._journal.end}" if self.recovering else LIVE
+
+    def view(self, lag: dict[Side, int]) -> ShardView:
+        """For ``Metrics.show``."""
+        return replace(
+            self._view,
+            state="recovering" if self.recovering else "live",
+            lag=lag,
+            inbox_records=len(self._inbox),
+            journal_marks=self._journal.marks_since_snapshot,
+        )
+
+    def held(self) -> set[Side]:
+        """Sides that must not be fetched now."""
+        if self._starved:  # whatever the bound says, the step being repeated must become whole
+            return set()
+        return self._inbox.held()
+
+    def receive(self, fetched: dict[Side, Fetched]) -> None:
+        """Take what a poll brought."""
+        self._inbox.put(fetched)
+
+    def advance(self) -> bool:
+        """One step of the replay, or a live one with its commit; whether anything was done.
+
+        Raises:
+            BrokerError: A commit failed; this object is of no further use.
+        """
+        return self._replay() if self.recovering else self._step()
+
+    def save(self) -> None:
+        """Commit a snapshot if anything changed since the last one; errors as ``advance``."""
+        if not self.recovering and self._view.unsaved_since is not None:
+            self._commit(Commit(self.number, self._inbox.positions, snapshot=self._snapshot()))
+
+    def _replay(self) -> bool:
+        target = self._journal.target(self._inbox.positions, self._around.settings.worker.step_records)
+        if target is None:
+            self._go_live()
+            return True
+        taken = self._inbox.take_upto(target)
+        self._starved = taken is None
+        if taken is None:
+            return False
+        events, labels, _ = self._decode(*taken)
+        with self._around.metrics.stage("step"):
+            self._shard.step(events, labels)
+        self._around.metrics.replayed(events=len(taken[0]), labels=len(taken[1]))
+        return True
+
+    def _go_live(self) -> None:
+        self.recovering = False
+        seconds = self._around.clock() - self._began
+        self._around.metrics.recovered(seconds)
+        self._refresh_status()
+        _log.info("shard live", shard=self.number, positions=str(self._journal.end), seconds=round(seconds, 3))
+
+    def _step(self) -> bool:
+        around, began = self._around, time.perf_counter()
+        before = self._inbox.positions
+        raw_events, raw_labels = self._inbox.take(around.settings.worker.step_records)
+        if not len(raw_events) and not len(raw_labels):
+            if self._snapshot_is_due() and self._view.unsaved_since is not None:
+                self.save()
+                return True
+            return False
+        events, labels, rejected = self._decode(raw_events, raw_labels)
+        with around.metrics.stage("step"):
+            result = self._shard.step(events, labels)
+        commit = self._encode(before, events, result, rejected)
+        self._commit(commit)
+        around.metrics.committed(commit, events=events, labels=len(labels), rejected=rejected, result=result)
+        self._refresh_status()
+        done = {
+            "events": len(events),
+            "labels": len(labels),
+            "anomalies": result.counts.get("anomalies", 0),
+            "incidents": len(commit.incidents),
+            "dead_letters": len(commit.dead_letters),
+            "commits": 1,
+        }
+        delay_s = max(0.0, time.time() - events.record_times_ms.min() / 1e3) if len(events) else 0.0
+        around.line.add(done, busy_s=time.perf_counter() - began, delay_s=delay_s)
+        return True
+
+    def _decode(
+        self, raw_events: RawRecords, raw_labels: RawRecords
+    ) -> tuple[Events, Labels, dict[Side, list[OutRecord]]]:
+        with self._around.metrics.stage("decode"):
+            events, bad_events = self._around.codec.decode_events(raw_events)
+            labels, bad_labels = self._around.codec.decode_labels(raw_labels)
+        return events, labels, {Side.EVENTS: bad_events, Side.LABELS: bad_labels}
+
+    def _encode(
+        self,
+        before: Positions,
+        events: Events,
+        result: StepResult,
+        rejected: dict[Side, list[OutRecord]],
+    ) -> Commit:
+        codec, after = self._around.codec, self._inbox.positions
+        snapshot = self._snapshot() if self._snapshot_is_due() else None
+        with self._around.metrics.stage("encode"):
+            return Commit(
+                shard=self.number,
+                positions=after,
+                scores=codec.encode_scores(events, result.scores, self._shard.model_version),
+                incidents=codec.encode_incidents(result.incidents),
+                dead_letters=[*rejected[Side.EVENTS], *rejected[Side.LABELS]],
+                marks=self._journal.marks(before, after),
+                snapshot=snapshot,
+            )
+
+    def _commit(self, commit: Commit) -> None:
+        metrics, began = self._around.metrics, time.perf_counter()
+        outcome = "error"
+        try:
+            with metrics.stage("commit"):
+                self._around.broker.commit(commit)
+            outcome = "ok"
+        except FencedError:
+            outcome = "fenced"
+            raise
+        finally:
+            metrics.commit_tried(outcome, time.perf_counter() - began)
+        self.commits += 1
+        self._journal.committed(commit)
+        unsaved = self._view.unsaved_since
+        self._view = replace(self._view, positions=commit.positions, unsaved_since=unsaved or time.time())
+        if commit.snapshot is not None:
+            metrics.snapshot_committed()
+            self._view = replace(self._view, unsaved_since=None, snapshot_bytes=len(commit.snapshot))
+            self._snapshot_due = self._around.clock() + self._around.settings.worker.snapshot_interval_seconds
+
+    def _snapshot_is_due(self) -> bool:
+        return self._journal.marks_since_snapshot >= MAX_MARKS or self._around.clock() >= self._snapshot_due
+
+    def _snapshot(self) -> bytes:
+        began = time.perf_counter()
+        if self._journal.marks_since_snapshot >= MAX_MARKS:
+            self._around.metrics.bound_hit("journal")
+        with self._around.metrics.stage("snapshot"):
+            data = self._shard.snapshot()
+        self._around.metrics.snapshot_made(time.perf_counter() - began)
+        return data
+
+    def _refresh_status(self) -> None:
+        if (now := self._around.clock()) >= self._status_due:
+            self._status_due = now + STATUS_SECONDS
+            self._view = replace(self._view, status=self._shard.status())
