@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from stream_ad.errors import SettingsError
@@ -111,7 +112,7 @@ def test_empty_variables_do_not_count():
 def test_all_problems_at_once_each_with_its_place(config):
     """One error lists what is wrong in every source, with place, key, value, and what was expected."""
     file = config("broker:\n  kind: kafak\n  path: 3\ntopics: {partitons: 2}\nhttp: 12\n")
-    environ = {"STREAM_AD_TRESHOLD__WINDOW_EVENTS": "1", "STREAM_AD_DRIFT__DELTA": "2"}
+    environ = {"STREAM_AD_TRESHOLD__WINDOW_EVENTS": "1", "STREAM_AD_THRESHOLD__FALSE_ALARM_RATE": "2"}
     text = refusal(file, ["detector.seed=x", "brokr.kind=kafka", "logs.level"], environ)
     for line in (
         f"{file}:2:3: broker.kind = 'kafak': should be 'sqlite' or 'kafka'",
@@ -119,7 +120,7 @@ def test_all_problems_at_once_each_with_its_place(config):
         f"{file}:4:10: topics.partitons: there is no such setting; did you mean topics.partitions?",
         f"{file}:5:1: http: is a section; write http.NAME",
         "STREAM_AD_TRESHOLD__WINDOW_EVENTS: there is no such setting; did you mean STREAM_AD_THRESHOLD__WINDOW_EVENTS?",
-        "environment STREAM_AD_DRIFT__DELTA: drift.delta = '2': should be less than 1",
+        "STREAM_AD_THRESHOLD__FALSE_ALARM_RATE: threshold.false_alarm_rate = '2': should be less than or equal to 0.5",
         "--set detector.seed = 'x': should be a valid integer",
         "--set brokr.kind: there is no such setting; did you mean broker.kind?",
         "--set logs.level: the value is missing; write --set logs.level=VALUE",
@@ -305,6 +306,7 @@ DOCUMENTS = st.recursive(
 )
 
 
+@examples(deadline=None)
 @given(DOCUMENTS)
 def test_any_yaml_gives_settings_or_a_refusal(tmp_path_factory, document):
     """Whatever a YAML file holds, it is either read or refused with a SettingsError that says something."""
@@ -313,6 +315,7 @@ def test_any_yaml_gives_settings_or_a_refusal(tmp_path_factory, document):
     assert settings_or_refusal(path, ())
 
 
+@examples(deadline=None)
 @given(st.text(), st.sampled_from(sorted(all_keys())))
 def test_any_text_gives_settings_or_a_refusal(text, name):
     """Whatever text a key is given, it is either read or refused with a SettingsError that names the key."""
