@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from kafka import errors as kafka_errors
+from kafka.net.compat import KafkaNetClient
 
 from stream_ad.errors import BrokerError, TopicError
 
@@ -47,24 +48,64 @@ def client_options(settings: Settings) -> dict[str, Any]:
     }
 
 
+_REFUSED = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError)
+
+
+class _Attempts:
+    """Makes the client's network part, and remembers why it could not connect.
+
+    The client itself tries until its time is over and then says only that.
+    """
+
+    def __init__(self) -> None:
+        self.last: BaseException | None = None
+
+    def __call__(self, **options: Any) -> KafkaNetClient:
+        client = KafkaNetClient(**options)
+        connection_to = client._manager.get_connection  # noqa: SLF001
+
+        def watched(*arguments: Any, **more: Any) -> Any:
+            connection = connection_to(*arguments, **more)
+            connection.init_future.add_errback(self._note)
+            return connection
+
+        client._manager.get_connection = watched  # noqa: SLF001
+        return client
+
+    def _note(self, error: BaseException) -> None:
+        if isinstance(error, _REFUSED) or not isinstance(self.last, _REFUSED):  # after a refusal it just hangs up
+            self.last = error
+
+
 def connect(make: Callable[..., Client], settings: Settings, **options: Any) -> Client:
     """Make a client and wait until a broker has answered.
 
     Raises:
         BrokerError: None has, or it refuses.
     """
+    attempts = _Attempts()
     with errors(settings, "connecting"):
         try:
-            return make(**client_options(settings) | options)
+            return make(**client_options(settings) | options, kafka_client=attempts)
         except kafka_errors.KafkaTimeoutError as error:
+            reason = attempts.last or error
+            if isinstance(reason, kafka_errors.SaslAuthenticationFailedError):
+                raise reason from error
             raise BrokerError(
-                f"No Kafka broker answered at {settings.broker.bootstrap_servers} ({error}).",
-                hint="Check broker.bootstrap_servers, that Kafka runs there, and that broker.security fits it.",
-            ) from error
+                f"No Kafka broker answered at {settings.broker.bootstrap_servers} ({reason}).", hint=_hint(reason)
+            ) from reason
         except OSError as error:  # files of certificates and keys
             raise BrokerError(
                 f"The connection to Kafka cannot be set up: {error}.", hint="Check the files named in broker.security."
             ) from error
+
+
+def _hint(reason: BaseException) -> str:
+    if isinstance(reason, kafka_errors.UnsupportedSaslMechanismError):
+        return "Set broker.security.mechanism to one that the listener offers."
+    if "CERTIFICATE_VERIFY_FAILED" in str(reason):
+        return "Set broker.security.ca_file to the authority that signed the brokers' certificates."
+    return "Check broker.bootstrap_servers, that Kafka runs there, and that broker.security fits it."
 
 
 @contextmanager
