@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -19,7 +20,10 @@ from overview import overview
 from panels import runbook_sections, words
 from pipeline import pipeline
 
-DASHBOARDS = Path(__file__).parent / "dashboards"
+DEPLOY = Path(__file__).resolve().parents[1]
+DASHBOARDS = DEPLOY / "grafana" / "dashboards"
+RULES = DEPLOY / "prometheus" / "rules"
+OPERATOR = DEPLOY / "kubernetes" / "monitoring" / "prometheus-rule.yaml"
 
 
 def runbook() -> object:
@@ -33,8 +37,16 @@ def runbook() -> object:
 
 def files() -> dict[Path, str]:
     """Every generated file, by its path."""
+    rules = [group for path in sorted(RULES.glob("*.yml")) for group in yaml.safe_load(path.read_text())["groups"]]
+    resource = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "stream-ad"},
+        "spec": {"groups": rules},
+    }
+    operator = f"# Made from deploy/prometheus/rules by `make dashboards`.\n{yaml.safe_dump(resource, sort_keys=False)}"
     boards = {"overview": overview(), "detector": detector(), "pipeline": pipeline(), "runbook": runbook()}
-    return {
+    return {OPERATOR: operator} | {
         DASHBOARDS / f"{name}.json": json.dumps(_without_placement(dashboard.build()), indent=2, ensure_ascii=False)
         + "\n"
         for name, dashboard in boards.items()
