@@ -10,7 +10,7 @@ from kafka import errors as kafka_errors
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 
-from stream_ad.brokers.kafka_format import Body, encode
+from stream_ad.brokers.kafka_format import FORMAT, Body, encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from stream_ad.columns import OutRecord
 
 BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: small ones cost a round trip each
-_FORMAT = 2
 
 
 class BatchProducer(KafkaProducer):  # type: ignore[misc]
@@ -45,7 +44,7 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         return [batch.produce_future for batch in batches]
 
     def _batch(self, target: TopicPartition, body: Body) -> ProducerBatch:
-        builder = MemoryRecordsBuilder(_FORMAT, self.config["compression_attrs"], BATCH_BYTES)
+        builder = MemoryRecordsBuilder(FORMAT, self.config["compression_attrs"], BATCH_BYTES)
         builder._next_offset = body.count  # noqa: SLF001
         inner = builder._builder  # noqa: SLF001
         inner._buffer += body.data  # noqa: SLF001

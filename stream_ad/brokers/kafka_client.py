@@ -160,6 +160,11 @@ _MEANINGS = (
         hint=GONE_HINT,
     ),
     _Meaning(
+        (kafka_errors.UnsupportedCodecError,),
+        what="Records are compressed in a way that cannot be read here ({text}).",
+        hint="Install what reads it: pip install 'kafka-python[snappy,zstd]'.",
+    ),
+    _Meaning(
         (kafka_errors.RetriableError,),
         what="Kafka at {servers} is not there, or did not answer in time, while {doing} ({text}).",
         hint="Check that Kafka runs and can be reached.",

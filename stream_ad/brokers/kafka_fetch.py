@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import CorruptRecordError
+from kafka.errors import CorruptRecordError, KafkaError, UnsupportedForMessageFormatError
 from kafka.protocol.consumer import IsolationLevel
 
-from stream_ad.brokers.kafka_format import Record, decode
+from stream_ad.brokers.kafka_format import FORMAT, Record, decode
 from stream_ad.columns import RawRecords
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class FetchedPartition(Fetcher.PartitionRecords):  # type: ignore[misc]
 
     def take(self, n: int | None = None) -> list[Record]:
         """The next ``n`` records at most; fewer at the end of the fetch, or before one that cannot be read."""
-        self._maybe_raise_next_inline_exception()
         records: list[Record] = []
         try:
             while self.record_iterator is not None and (n is None or len(records) < n):
@@ -46,10 +45,10 @@ class FetchedPartition(Fetcher.PartitionRecords):  # type: ignore[misc]
                 self._taken = min(stop, len(self._batch))
                 whole = self._taken == len(self._batch)
                 self.next_fetch_offset = self._batch_end if whole else records[-1][0] + 1
-        except CorruptRecordError as error:
+        except KafkaError:
+            self.drain()  # the next fetch meets it again
             if not records:
                 raise
-            self._next_inline_exception = error
         return records
 
     def _maybe_skip_record(self, batch: list[Record]) -> bool:  # noqa: ARG002 (the client's signature)
@@ -59,6 +58,10 @@ class FetchedPartition(Fetcher.PartitionRecords):  # type: ignore[misc]
         while (batch := records.next_batch()) is not None:
             if self.check_crcs and not batch.validate_crc():
                 raise CorruptRecordError(f"Checksum of {tp.topic}[{tp.partition}] at offset {batch.base_offset}.")
+            if batch.magic != FORMAT:
+                raise UnsupportedForMessageFormatError(
+                    f"{tp.topic}[{tp.partition}] holds records of before Kafka 0.11."
+                )
             self.leader_epoch = batch.leader_epoch
             if self._is_hidden(batch):
                 self.next_fetch_offset = batch.next_offset

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stream_ad.columns import OutRecord
 
 
+FORMAT = 2
 Record = tuple[int, int, bytes | None, bytes | None]
 """Of a record read: offset, time in milliseconds, key, value."""
 
