@@ -1,8 +1,8 @@
 """One stacked autoencoder: M models as one tensor; M = 1 is the plain case.
 
 d inputs -> max(16, d) -> d / 3 -> max(16, d) -> d, leaky ReLU, sigmoid at the end; Adam
-(D. P. Kingma, J. Ba, arXiv 1412.6980), each model with its own step count, so that the moments of
-a model that learns nothing rest.
+(D. P. Kingma, J. Ba, arXiv 1412.6980) at a rate that halves over the first 400 steps, each model
+with its own step count, so that the moments of a model that learns nothing rest.
 
 All sizes are multiples of 8, and so must be the number of rows handed in: then a row's result does
 not depend on what stands beside it, bit for bit (tests/detector/test_autoencoder.py).
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SLOPE = 0.1
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 STEPS_TO_FULL = 20_000  # after so many, Adam's bias corrections are 1 in float32
+FAST_STEPS, SLOWEST = 100, 0.5  # the rate falls with the root of the steps after so many, to this share
 
 
 def _up(size: int, to: int = 8) -> int:
@@ -77,7 +78,8 @@ class Autoencoder:
         self.steps = torch.zeros((0, 1), dtype=torch.int64, device=device)  # (M, 1) steps taken
         powers = np.arange(1, STEPS_TO_FULL + 1)
         # Looked up, not computed per step: a vector unit's power function rounds by position.
-        self.correction1 = torch.tensor(1 - BETA1**powers, dtype=torch.float32, device=device)
+        pace = np.clip(np.sqrt(FAST_STEPS / powers), SLOWEST, 1)  # the floor lets a model follow a drift for ever
+        self.correction1 = torch.tensor((1 - BETA1**powers) / pace, dtype=torch.float32, device=device)
         self.correction2 = torch.tensor(1 - BETA2**powers, dtype=torch.float32, device=device)
 
     @property
