@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COUNTERS", "LABEL_OUTCOMES", "Shard"]
 
-SETTLE_RECORDS = 512
+SETTLE_RECORDS = 1024
 """Class importance comes into force once per so many records of the shard: sensors that are scored
 together must not see each other's labels at places that depend on the cut."""
 

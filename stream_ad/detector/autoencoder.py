@@ -80,7 +80,7 @@ class Autoencoder:
         # Looked up, not computed per step: a vector unit's power function rounds by position.
         pace = np.clip(np.sqrt(FAST_STEPS / powers), SLOWEST, 1)  # the floor lets a model follow a drift for ever
         self.correction1 = torch.tensor((1 - BETA1**powers) / pace, dtype=torch.float32, device=device)
-        self.correction2 = torch.tensor(1 - BETA2**powers, dtype=torch.float32, device=device)
+        self.root2 = torch.tensor(np.sqrt(1 - BETA2**powers), dtype=torch.float32, device=device)
 
     @property
     def nbytes(self) -> int:
@@ -162,8 +162,9 @@ class Autoencoder:
         Written out because recording these few operations costs autograd more than computing them;
         a test holds it to autograd.
         """
-        gradient = torch.zeros_like(flat)
-        delta = slope * states[-1] * (1 - states[-1])
+        gradient = torch.empty_like(flat)
+        gradient[:, self.layers[-1].stop :] = 0  # the filling behind the last layer
+        delta = torch.ops.aten.sigmoid_backward(slope, states[-1])
         for number in range(len(self.layers) - 1, -1, -1):
             layer = self.layers[number]
             weight, _ = layer.of(flat)
@@ -172,7 +173,7 @@ class Autoencoder:
             bias.copy_(delta.sum(1, keepdim=True))
             if number:
                 delta = torch.bmm(delta, weight.transpose(1, 2))
-                delta = torch.where(states[number] > 0, delta, SLOPE * delta)
+                delta = torch.ops.aten.leaky_relu_backward(delta, states[number], SLOPE, self_is_result=True)
         return gradient
 
     def models(self, which: NDArray[np.int64]) -> Tensor:
@@ -196,12 +197,14 @@ class Autoencoder:
         else:
             own = torch.from_numpy(which).to(self.device)
         steps, first, second = self.steps[own] + 1, self.first[own], self.second[own]  # copies, unless all
-        first.mul_(BETA1).add_(gradient, alpha=1 - BETA1)
+        first.lerp_(gradient, 1 - BETA1)
         second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        # p -= rate (m / c1) / (sqrt(v / c2) + eps), with what does not vary inside a model taken together.
         at = steps.clamp_max(STEPS_TO_FULL) - 1
-        root = (second / self.correction2[at]).sqrt_().add_(EPSILON)
+        root2 = self.root2[at]
+        root = second.sqrt().add_(EPSILON * root2).mul_(self.correction1[at] / (self.rate * root2))
         flat = self.flat[own]
-        flat.sub_((self.rate * first / self.correction1[at]).div_(root))
+        flat.addcdiv_(first, root, value=-1)
         self.steps[own] = steps
         if not isinstance(own, slice):
             self.first[own], self.second[own], self.flat[own] = first, second, flat

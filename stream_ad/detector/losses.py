@@ -105,6 +105,30 @@ def guided_loss(normal: Tensor, guided: Tensor, anomalous: Tensor, weight: Tenso
     return (weight * each).sum(-1) / weight.sum(-1).clamp_min(1e-12)
 
 
+def plain_slope(
+    x: Tensor, rebuilt: Tensor, weight: Tensor, inputs: Tensor, *, limit: float = 1e-12
+) -> tuple[Tensor, Tensor]:
+    """``guided_loss`` where no event is an anomaly and nothing is amplified: slope and loss in few operations.
+
+    Nearly all steps are of this kind; a test holds it to autograd.
+
+    Args:
+        x: (…, B, d).
+        rebuilt: (…, B, d).
+        weight: (…, B) w.
+        inputs: (…, B, d) weight of each input, 0 where missing.
+
+    Returns:
+        (…, B, d) slope of the loss with respect to the reconstruction; (…,) the loss.
+    """
+    share = weight / (weight.sum(-1, keepdim=True).clamp_min(limit) * inputs.sum(-1).clamp_min(limit))
+    error = rebuilt - x
+    slope = error * inputs
+    slope *= share.unsqueeze(-1)
+    loss = (slope * error).sum((-1, -2))
+    return slope.mul_(2), loss
+
+
 def guided_scale(anomalous: Tensor, weight: Tensor, lam: Tensor | float) -> Tensor:
     """(…,) what ``guided_loss`` is multiplied with so that a large lambda cannot lengthen the step.
 

@@ -270,6 +270,10 @@ class Network:
             event_weight = torch.cat([normal_weight, wrong_weight], dim=1)
         if states is None:
             states = self.stack.forward(flat, inputs)
+        if guided is None and not self.loss.amplify and not self.loss.score_penalty:
+            slope, loss = losses.plain_slope(inputs, states[-1], normal_weight, mask)
+            self.stack.step(models, self.stack.backward(flat, states, slope))
+            return _numbers(loss)
         rebuilt = states[-1].detach().requires_grad_()
         squares = (inputs - rebuilt) ** 2
         own_squares = squares[:, : self.batch]
@@ -291,8 +295,7 @@ class Network:
             loss = loss + self.loss.score_penalty * losses.score_penalty(scores, (normal_weight > 0).float())
         (slope,) = torch.autograd.grad(loss.sum(), rebuilt)
         self.stack.step(models, self.stack.backward(flat, states, slope))
-        result: NDArray[np.float64] = loss.detach().cpu().numpy().astype(np.float64)
-        return result
+        return _numbers(loss)
 
     def _apart(self, wrong: _Batch, rebuilt: Tensor) -> Tensor:
         """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
@@ -306,6 +309,10 @@ class Network:
         anomalies = self.replay.anomalies[models] + (weight > 0).sum(axis=1)
         odds = anomalies / np.maximum(self.replay.normals[models], 1)
         return self.loss.alpha * np.minimum(1 / odds, MOST_LAMBDA)
+
+
+def _numbers(loss: Tensor) -> NDArray[np.float64]:
+    return np.asarray(loss.detach().cpu().numpy(), np.float64)
 
 
 def _gather(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], rows: int) -> NDArray[Any]:

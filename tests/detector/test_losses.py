@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -194,3 +194,22 @@ def test_gradients(form, amplified):
         return losses.guided_loss(normal, guided, y, w, 1.5) + 0.1 * penalty
 
     assert torch.autograd.gradcheck(loss, (rebuilt,))
+
+
+@settings(deadline=None)
+@given(
+    x=cube(),
+    rebuilt=cube(),
+    weight=arrays(np.float64, (2, 4), elements=st.floats(0, 3)),
+    mask=arrays(np.float64, (2, 4, 3), elements=st.sampled_from([0.0, 0.5, 1.0])),
+)
+def test_the_plain_slope_is_autograds(x, rebuilt, weight, mask):
+    """Loss and slope of a batch without anomalies are those of the guided loss under autograd."""
+    x, rebuilt, weight, mask = (torch.from_numpy(one) for one in (x, rebuilt, weight, mask))
+    slope, loss = losses.plain_slope(x, rebuilt, weight, mask)
+    rebuilt.requires_grad_()
+    normal = losses.per_event((x - rebuilt) ** 2, mask)
+    expected = losses.guided_loss(normal, normal, torch.zeros_like(weight), weight, 1.0)
+    (gradient,) = torch.autograd.grad(expected.sum(), rebuilt)
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(slope, gradient)
