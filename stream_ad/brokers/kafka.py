@@ -19,7 +19,7 @@ from kafka.structs import MemberState
 from stream_ad.brokers.base import Fetched, Positions, Side, Stored
 from stream_ad.brokers.kafka_client import GONE_HINT, REQUEST_MS, connect, errors
 from stream_ad.brokers.kafka_ends import EndOffsets
-from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records
+from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records, take_up_parked
 from stream_ad.brokers.kafka_group import Membership
 from stream_ad.brokers.kafka_reading import PartitionReader, consumer_options
 from stream_ad.brokers.kafka_shard import ShardWriter
@@ -124,6 +124,7 @@ class KafkaBroker:
     def _poll_client(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Record]]:
         batches: dict[TopicPartition, list[Record]] = {}
         with errors(self._settings, "reading"), suppress(kafka_errors.RetriableError):
+            take_up_parked(self._consumer)
             batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         self._group = self._consumer.group_metadata()
         return batches

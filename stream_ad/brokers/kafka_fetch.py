@@ -100,6 +100,18 @@ def fetch_plainly(consumer: KafkaConsumer) -> None:
     consumer._fetcher.PartitionRecords = FetchedPartition  # noqa: SLF001
 
 
+def take_up_parked(consumer: KafkaConsumer) -> None:
+    """Let the next poll go on with what was fetched of a partition before it was paused.
+
+    The client (3.0.12) puts such records aside, and takes them up again only when it holds no fetch at all. But a
+    fetch that is used up stays where it is, so that a partition that was paused in the middle and then resumed would
+    never be read again: it is not fetched either as long as records of it lie aside.
+    """
+    fetcher = consumer._fetcher  # noqa: SLF001
+    if not fetcher._next_partition_records:  # noqa: SLF001 -- used up
+        fetcher._next_partition_records = None  # noqa: SLF001
+
+
 def raw_records(partition: TopicPartition, records: list[Record]) -> RawRecords:
     """One partition's records as columns."""
     offsets, times, keys, values = zip(*records, strict=True)

@@ -109,6 +109,23 @@ def test_a_held_input_waits(place: Place) -> None:
     assert values(drain(broker, 20), 0, Side.EVENTS) == [b"value %d" % n for n in range(50)]
 
 
+@pytest.mark.timeout(60)
+def test_an_input_held_in_the_middle_goes_on(place: Place) -> None:
+    """An input that is held after some of its records, while the others are read to their end, then gives the rest."""
+    producer = place.producer()
+    for shard in (0, 1):
+        producer.send(Side.EVENTS, records(shard, 50))
+    producer.flush()
+    broker = place.worker()
+    begun: list[bytes | None] = []
+    while not begun:
+        begun += broker.poll(timeout_s=0.5, max_records=20)[0][Side.EVENTS].records.values
+    while not broker.poll(timeout_s=0.5, max_records=20, hold=[(0, Side.EVENTS)])[1][Side.EVENTS].drained:
+        pass
+    rest = [] if len(begun) == 50 else values(drain(broker, 20), 0, Side.EVENTS)
+    assert begun + rest == [b"value %d" % n for n in range(50)]
+
+
 @pytest.mark.timeout(30)
 def test_a_poll_tells_at_once_that_an_input_is_drained(place: Place) -> None:
     """A poll that may wait for a minute returns once it knows that nothing is left, so that others can go on."""
