@@ -37,8 +37,10 @@ def say(text: str) -> None:
     print(f"[{time.perf_counter() - STARTED:5.0f} s] {text}", flush=True)
 
 
-def until(what: str, ask: Callable[[], object], patience_s: float = PATIENCE_S) -> object:
-    """Ask until the answer is true."""
+def until(
+    what: str, ask: Callable[[], object], patience_s: float = PATIENCE_S, *, show: Callable[[], str] = lambda: ""
+) -> object:
+    """Ask until the answer is true; ``show`` says what is missing when it never is."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -50,7 +52,7 @@ def until(what: str, ask: Callable[[], object], patience_s: float = PATIENCE_S) 
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise BrokenPromise(f"{what}: not within {patience_s:.0f} s{why}")
+            raise BrokenPromise(f"{what}: not within {patience_s:.0f} s{show() or why}")
         time.sleep(2.0)
 
 
@@ -97,7 +99,7 @@ def check_panels() -> None:
                 answered.add(where)
         return sorted(panels.keys() - answered)
 
-    until("every panel answered", lambda: not (left := unanswered()) or print(f"   waiting for {left[:3]} …"), 900.0)
+    until("every panel answered", lambda: not unanswered(), 900.0, show=lambda: f"not yet: {unanswered()}")
     say(f"Prometheus answers every expression of every panel with data: {len(panels)} of {len(panels)}")
 
 
@@ -231,7 +233,7 @@ def main() -> int:
         check_exactly_once(stack)
         stack.down("--volumes")
         check_secure()
-    except (BrokenPromise, subprocess.CalledProcessError) as error:
+    except (BrokenPromise, ValueError, subprocess.CalledProcessError) as error:
         print(f"\nBROKEN: {error}\n{getattr(error, 'stderr', '') or ''}\n{stack.logs()}", file=sys.stderr)
         return 1
     finally:

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -75,8 +76,17 @@ def get_json(service: str, path: str) -> Any:
 
 
 def instant(expr: str) -> list[Any]:
-    """What Prometheus answers now; samples that are no number are left out."""
-    answer = get_json("prometheus", f"/api/v1/query?{urlencode({'query': expr})}")
+    """What Prometheus answers now; samples that are no number are left out.
+
+    Raises:
+        ValueError: Prometheus does not understand the expression.
+    """
+    try:
+        answer = get_json("prometheus", f"/api/v1/query?{urlencode({'query': expr})}")
+    except HTTPError as error:
+        if error.code in {400, 422}:
+            raise ValueError(f"{expr}: {error.read().decode()}") from error
+        raise
     return [one for one in answer["data"]["result"] if one["value"][1] != "NaN"]
 
 
