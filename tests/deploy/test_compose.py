@@ -135,9 +135,15 @@ def test_a_worker_may_drain():
 def test_workers_wait_for_their_topics():
     """Worker and simulator start once the topics have been applied by stream-ad itself, and Kafka creates none."""
     for name in ("worker", "simulator"):
-        assert SERVICES[name]["depends_on"] == {"topics": {"condition": "service_completed_successfully"}}
-    assert "stream-ad topics apply" in " ".join(SERVICES["topics"]["command"])
+        assert SERVICES[name]["depends_on"]["topics"] == {"condition": "service_completed_successfully"}
+    assert SERVICES["topics"]["command"] == ["topics", "apply"]
     assert SERVICES["kafka"]["environment"]["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+def test_kafka_is_stopped_last():
+    """Everything that writes to Kafka depends on it, so that it is stopped first and can write its last snapshots."""
+    for name in ("topics", "worker", "simulator"):
+        assert SERVICES[name]["depends_on"]["kafka"] == {"condition": "service_healthy"}
 
 
 def test_the_settings_are_valid():
@@ -156,6 +162,7 @@ def test_variables_of_overlays_are_settings(path):
     """Every STREAM_AD_* variable that a file sets is a setting of the program."""
     for service in load(path)["services"].values():
         environment = {k: v for k, v in service.get("environment", {}).items() if k.startswith("STREAM_AD_")}
+        environment.pop("STREAM_AD_CONFIG", None)
         secret = {"STREAM_AD_BROKER__SECURITY__PASSWORD": "s"} if "SASL_SSL" in environment.values() else {}
         load_settings(None, (), environment | secret)
 
@@ -215,7 +222,9 @@ def test_a_gpu_is_asked_for_in_an_overlay_only():
 
 
 def test_the_bundled_kafka_can_be_left_out():
-    """With existing-kafka.yml nothing that starts depends on the bundled Kafka."""
-    overlay = load(ROOT / "deploy" / "compose" / "existing-kafka.yml")["services"]
-    assert overlay["kafka"]["profiles"]
-    assert not [name for name, service in SERVICES.items() if "kafka" in service.get("depends_on", {})]
+    """With existing-kafka.yml no broker is started: in its place a gate asks yours, and all others talk to yours."""
+    services = load(ROOT / "deploy" / "compose" / "existing-kafka.yml")["services"]
+    assert services["kafka"]["image"] == pins()["WORKER_IMAGE"]
+    assert services["kafka"]["healthcheck"]["test"] == ["CMD", "stream-ad", "topics", "plan"]
+    for name in ("kafka", "topics", "worker", "simulator"):
+        assert services[name]["environment"]["STREAM_AD_BROKER__BOOTSTRAP_SERVERS"] == "broker:9092"
