@@ -53,7 +53,7 @@ class Run:
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.losses: list[float] = []
         self.delays: list[float] = []
-        self.verdict = [verdicts.class_of(name) for name in labels.names]
+        self.verdict: dict[int, int] = {}  # class of each label whose turn has come
         self.label_hashes = hash_ids([event_id or "" for event_id in labels.event_ids])
         verdicts.outcomes.clear()
         self.verdicts.counts = self.counts
@@ -69,6 +69,8 @@ class Run:
             event_records: (N,) number of each event of the step among the shard's records.
             label_records: (K,) that of each label.
         """
+        # Not earlier: a class that is not known yet must not count in a settlement before its first label.
+        self.verdict.update((j, self.verdicts.class_of(self.labels.names[j])) for j in labels)
         start, first_label = rows.start, labels.start
         while start < rows.stop or first_label < labels.stop:
             numbers, stop = self._admit(start, rows.stop)
@@ -82,12 +84,9 @@ class Run:
     def _admit(self, start: int, stop: int) -> tuple[NDArray[np.int64], int]:
         """Sensor numbers of the events from ``start`` up to the first whose arrival moves a sensor's state."""
         sensors, ids, blocks = self.sensors, self.events.sensor_ids, self.block_list
-        found = list(map(sensors.numbers.get, ids[start:stop]))
-        if None not in found:
-            all_known = np.array(found, np.int64)
-            pairs = np.unique(sensors.group[all_known] * len(self.events.blocks) + self.block[start:stop])
-            if all(self._fits(*divmod(pair, len(self.events.blocks))) for pair in pairs.tolist()):
-                return all_known, stop
+        all_known = self._all_known(start, stop)
+        if all_known is not None:
+            return all_known, stop
         numbers: list[int] = []
         fitting: set[tuple[int, int]] = set()
         for i in range(start, stop):
@@ -108,6 +107,15 @@ class Run:
                 fitting.add((number, blocks[i]))
             numbers.append(number)
         return np.array(numbers, np.int64), stop
+
+    def _all_known(self, start: int, stop: int) -> NDArray[np.int64] | None:
+        """Sensor numbers, where no sensor is new and none widens: nearly always, and without a look at each event."""
+        found = list(map(self.sensors.numbers.get, self.events.sensor_ids[start:stop]))
+        if None in found:
+            return None
+        numbers, blocks = np.array(found, np.int64), len(self.events.blocks)
+        pairs = np.unique(self.sensors.group[numbers] * blocks + self.block[start:stop])
+        return numbers if all(self._fits(*divmod(pair, blocks)) for pair in pairs.tolist()) else None
 
     def _fits(self, group: int, block: int) -> bool:
         return bool((self.sensors.fit(group, self.events.blocks[block].features) >= 0).all())
@@ -251,7 +259,9 @@ class Run:
         verdicts, ids = self.verdicts, self.events.sensor_ids
         labels, label_rows, label_records = judged
         # Only events of sensors that a verdict waits for, or that get one now, need a look each.
-        waiting = verdicts.early.keys() | verdicts.intervals.keys() | {self.labels.sensor_ids[j] for j in labels.tolist()}
+        waiting = (
+            verdicts.early.keys() | verdicts.intervals.keys() | {self.labels.sensor_ids[j] for j in labels.tolist()}
+        )
         if not waiting:
             return
         found = detector.pending.find(label_rows, self.label_hashes[labels], label_records)

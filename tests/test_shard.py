@@ -17,7 +17,6 @@ from stream_ad.shard_state import dump
 from stream_ad.verdicts import LABEL_OUTCOMES
 from tests.support.streams import Story, noise, options, scores, total
 
-
 NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)  # a story this long takes minutes to shrink
 
 

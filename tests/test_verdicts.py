@@ -201,7 +201,7 @@ def test_waiting_labels_are_bounded():
         story.label("b", "leak", f"never-{number}")
     for number in range(5):
         story.interval("b", "wear", 10 * number, 10 * number + 5)
-    noise(story, 600)  # bounds are kept at fixed places of the stream
+    noise(story, 1100)  # bounds are kept at fixed places of the stream
     results = story.play(shard)
     assert total(results, "early_labels_evicted") == 5
     assert total(results, "intervals_evicted") == 3
@@ -213,7 +213,7 @@ def test_intervals_of_the_past_are_forgotten():
     story, shard = Story(), Shard(options())
     noise(story, 600)
     story.interval("a", "leak", 1, 5)
-    noise(story, 600, seed=1)
+    noise(story, 1100, seed=1)
     story.play(shard)
     assert shard.verdicts.intervals == {}
 
@@ -240,7 +240,7 @@ def test_importance_follows_the_published_decision():
         story.label("a", "loud" if found else "silent" if missed else "normal", event)
     for event in ids[300:]:
         story.label("a", "normal", event)
-    noise(story, 512, seed=8)
+    noise(story, 1024, seed=8)
     story.play(shard)
     weights, misses = shard.status().class_importance, shard.status().miss_rate
     assert weights["silent"] > weights["loud"]

@@ -101,7 +101,9 @@ class ThresholdConfig(Section):
 class DriftConfig(Section):
     enabled: bool = Field(True, description="Watch the score stream of each sensor for change (Page-Hinkley).")
     threshold: float = Field(
-        1.5, gt=0, description="Sum of shifts of the mean score rank of learn batches that counts as drift; higher detects less."
+        1.5,
+        gt=0,
+        description="Sum of shifts of the mean score rank of learn batches that counts as drift; higher detects less.",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 
 from stream_ad.detector import losses
 from stream_ad.detector.autoencoder import Autoencoder
+from stream_ad.detector.batches import Batch, Matured, Sensors, scatter
 from stream_ad.detector.replay import Replay
 from stream_ad.detector.rows import derived_size
 
@@ -18,40 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stream_ad.detector.config import DetectorOptions
-    from stream_ad.detector.context import Context
-    from stream_ad.detector.scaler import Scaler
-    from stream_ad.detector.scoring import Scoring
 
 MOST_LAMBDA = 100.0
 ROW_UNIT = 8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sensors:
-    """What the sensors of a detector know of their inputs."""
-
-    context: Context
-    scaler: Scaler
-    scoring: Scoring
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
-    """(A, B) events as the loss sees them."""
-
-    scaled: NDArray[np.float32]  # (A, B, d) not clipped
-    observed: NDArray[np.bool_]  # (A, B, d)
-    inputs: Tensor  # (A, B, d) clipped to [0, 1]
-    weights: Tensor  # (A, B, d) of the inputs, 0 where missing
-    variance: Tensor  # (A, 1 or B, d)
-
-    def take(self, some: NDArray[np.int64]) -> _Batch:
-        if len(some) == len(self.scaled):
-            return self
-        index = torch.from_numpy(some).to(self.inputs.device)
-        return _Batch(
-            self.scaled[some], self.observed[some], self.inputs[index], self.weights[index], self.variance[index]
-        )
 
 
 class Network:
@@ -141,10 +110,7 @@ class Network:
     def learn(
         self,
         rows: NDArray[np.int64],
-        derived: NDArray[np.float32],
-        normal: NDArray[np.bool_],
-        anomalous: NDArray[np.bool_],
-        class_weight: NDArray[np.float64],
+        matured: Matured,
         statistics: NDArray[np.bool_],
         order: NDArray[np.int64],
         own: Sensors,
@@ -153,52 +119,43 @@ class Network:
 
         Args:
             rows: (A,) different sensors.
-            derived: (A, B, d) their matured events.
-            normal: (A, B) taken as normal.
-            anomalous: (A, B) labelled anomalies.
-            class_weight: (A, B) importance of each event's class.
+            matured: Their (A, B) events.
             statistics: (A, B) events that move the error variances, before the model learns them.
             order: (A, B) which of two events arrived first.
             own: What the sensors know of their inputs.
         """
-        sensors = np.broadcast_to(rows[:, None], normal.shape)
-        events = sensors, derived, normal, anomalous, class_weight
         if not self.shared:
-            return self._learn(rows, rows, *events, statistics=statistics, own=own)
+            return self._learn(rows, rows, matured, statistics, own)
         # The events of all sensors, in the order of their arrival, are rows of one model's batches.
-        which = np.nonzero(normal | anomalous)
+        which = np.nonzero(matured.normal | matured.anomalous)
         in_order = np.argsort(order[which])
         found: list[float] = []
         for start in range(0, len(in_order), self.batch):
             part = tuple(axis[in_order[start : start + self.batch]] for axis in which)
             now = np.zeros_like(statistics)
             now[part] = statistics[part]
-            gathered: list[Any] = [_gather(array, part, self.batch) for array in events]
-            found += self._learn(np.zeros(1, np.int64), rows, *gathered, statistics=now, own=own, part=part)
+            found += self._learn(np.zeros(1, np.int64), rows, matured.gather(part, self.batch), now, own, part=part)
         return found
 
     def _learn(
         self,
         models: NDArray[np.int64],
         rows: NDArray[np.int64],
-        sensors: NDArray[np.int64],
-        derived: NDArray[np.float32],
-        normal: NDArray[np.bool_],
-        anomalous: NDArray[np.bool_],
-        class_weight: NDArray[np.float64],
-        *,
+        matured: Matured,
         statistics: NDArray[np.bool_],
         own: Sensors,
+        *,
         part: tuple[NDArray[np.int64], ...] | None = None,
     ) -> list[float]:
         """One batch of each model; ``part`` says where a shared model's events stand among the sensors'."""
-        new = self._batch(sensors, derived, own)
+        normal, anomalous, class_weight = matured.normal, matured.anomalous, matured.class_weight
+        new = self._batch(matured.sensors, matured.derived, own)
         states = self.stack.forward(self.stack.models(models), new.inputs)
         error, observed = new.scaled - states[-1].cpu().numpy(), new.observed  # (A, B, d)
         if part is not None:
-            error, observed = (_scatter(array, part, statistics.shape) for array in (error, observed))
+            error, observed = (scatter(array, part, statistics.shape) for array in (error, observed))
         own.scoring.update(rows, error, observed & statistics[..., None])
-        self.replay.push(models, derived, sensors, normal)
+        self.replay.push(models, matured.derived, matured.sensors, normal)
 
         few = (normal.sum(axis=1) < self.batch // 2) & (self.replay.count[models] > 0)
         guided = anomalous.sum(axis=1) * self.loss.alpha > 0
@@ -223,7 +180,7 @@ class Network:
         losses_taken: list[float] = found[~idle].tolist()
         return losses_taken
 
-    def _batch(self, sensors: NDArray[np.int64], derived: NDArray[np.float32], own: Sensors) -> _Batch:
+    def _batch(self, sensors: NDArray[np.int64], derived: NDArray[np.float32], own: Sensors) -> Batch:
         """Everything the loss needs to know of (A, B) events."""
         if self.shared:
             flat = sensors.ravel()
@@ -235,7 +192,7 @@ class Network:
             scaled, observed = own.scaler.scale(sensors[:, 0], derived)
             weights = own.context.weights(sensors[:, 0])[:, None]
             variance = own.scoring.variance[sensors[:, 0]][:, None]
-        return _Batch(
+        return Batch(
             scaled,
             observed,
             self._tensor(np.clip(scaled, 0, 1)),
@@ -243,7 +200,7 @@ class Network:
             self._tensor(variance),
         )
 
-    def _replayed(self, models: NDArray[np.int64], own: Sensors) -> _Batch:
+    def _replayed(self, models: NDArray[np.int64], own: Sensors) -> Batch:
         derived, sensors = self.replay.draw(models, self.batch)
         if not self.shared:
             sensors = np.broadcast_to(models[:, None], sensors.shape)
@@ -252,11 +209,11 @@ class Network:
     def _descend(
         self,
         models: NDArray[np.int64],
-        base: _Batch,
+        base: Batch,
         weight: NDArray[np.float64],
         *,
         states: list[Tensor] | None = None,
-        guided: tuple[_Batch, NDArray[np.float64]] | None = None,
+        guided: tuple[Batch, NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
         """One step on (A, B) normal events and, if given, labelled anomalies; returns (A,) losses."""
         normal_weight = self._tensor(weight)
@@ -297,7 +254,7 @@ class Network:
         self.stack.step(models, self.stack.backward(flat, states, slope))
         return _numbers(loss)
 
-    def _apart(self, wrong: _Batch, rebuilt: Tensor) -> Tensor:
+    def _apart(self, wrong: Batch, rebuilt: Tensor) -> Tensor:
         """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
         if self.loss.guide == "away":
             target, inputs = losses.guide_away(self._tensor(wrong.scaled), rebuilt, wrong.variance)
@@ -313,18 +270,3 @@ class Network:
 
 def _numbers(loss: Tensor) -> NDArray[np.float64]:
     return np.asarray(loss.detach().cpu().numpy(), np.float64)
-
-
-def _gather(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], rows: int) -> NDArray[Any]:
-    """(1, rows, …) the chosen elements, filled up with zeros."""
-    chosen = array[which]
-    out = np.zeros((1, rows, *chosen.shape[1:]), chosen.dtype)
-    out[0, : len(chosen)] = chosen
-    return out
-
-
-def _scatter(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], shape: tuple[int, ...]) -> NDArray[Any]:
-    """The inverse of ``_gather``: (A, B, …) with zeros elsewhere."""
-    out = np.zeros((*shape, *array.shape[2:]), array.dtype)
-    out[which] = array[0, : len(which[0])]
-    return out

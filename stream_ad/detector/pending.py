@@ -97,9 +97,7 @@ class Pending(Rows):
         np.maximum.at(self.count, rows, places + 1)
         return lost
 
-    def find(
-        self, rows: NDArray[np.int64], ids: NDArray[np.uint64], before: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def find(self, rows: NDArray[np.int64], ids: NDArray[np.uint64], before: NDArray[np.int64]) -> NDArray[np.int64]:
         """(K,) number of the newest event with this id hash in each row that came before a record, -1 for none."""
         if not len(rows):
             return np.empty(0, np.int64)

@@ -1,0 +1,75 @@
+"""What the loss sees of a batch, and how the events of many sensors become one batch of a shared model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from stream_ad.detector.context import Context
+    from stream_ad.detector.scaler import Scaler
+    from stream_ad.detector.scoring import Scoring
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sensors:
+    """What the sensors of a detector know of their inputs."""
+
+    context: Context
+    scaler: Scaler
+    scoring: Scoring
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """(A, B) events as the loss sees them."""
+
+    scaled: NDArray[np.float32]  # (A, B, d) not clipped
+    observed: NDArray[np.bool_]  # (A, B, d)
+    inputs: Tensor  # (A, B, d) clipped to [0, 1]
+    weights: Tensor  # (A, B, d) of the inputs, 0 where missing
+    variance: Tensor  # (A, 1 or B, d)
+
+    def take(self, some: NDArray[np.int64]) -> Batch:
+        if len(some) == len(self.scaled):
+            return self
+        index = torch.from_numpy(some).to(self.inputs.device)
+        return Batch(
+            self.scaled[some], self.observed[some], self.inputs[index], self.weights[index], self.variance[index]
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matured:
+    """(A, B) events to be learned."""
+
+    sensors: NDArray[np.int64]  # (A, B) whose they are
+    derived: NDArray[np.float32]  # (A, B, d)
+    normal: NDArray[np.bool_]  # (A, B) taken as normal
+    anomalous: NDArray[np.bool_]  # (A, B) labelled anomalies
+    class_weight: NDArray[np.float64]  # (A, B) importance of each event's class
+
+    def gather(self, which: tuple[NDArray[np.int64], ...], rows: int) -> Matured:
+        """The chosen events as (1, rows), filled up with zeros: a batch of one model."""
+
+        def together(array: NDArray[Any]) -> NDArray[Any]:
+            chosen = array[which]
+            out = np.zeros((1, rows, *chosen.shape[1:]), chosen.dtype)
+            out[0, : len(chosen)] = chosen
+            return out
+
+        arrays: tuple[NDArray[Any], ...] = self.sensors, self.derived, self.normal, self.anomalous, self.class_weight
+        return Matured(*map(together, arrays))
+
+
+def scatter(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The inverse of ``Matured.gather``: (A, B, …) with zeros elsewhere."""
+    out = np.zeros((*shape, *array.shape[2:]), array.dtype)
+    out[which] = array[0, : len(which[0])]
+    return out

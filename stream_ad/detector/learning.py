@@ -1,0 +1,150 @@
+"""The learning policy: what is learned when, and as what.
+
+Learning every event at once is wrong: a fault that lasts an hour becomes the new normal. What has
+matured is split into normal, anomalous and dropped, then scaler, error variances, threshold and
+model learn. Everything that learning changes, changes here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.detector.batches import Matured, Sensors
+from stream_ad.detector.head import MOST_OPENNESS
+from stream_ad.detector.pending import DROPPED, LEARNED_ANOMALY, LEARNED_NORMAL, NORMAL, UNLABELLED
+from stream_ad.detector.threshold import LABELLED_ENOUGH
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stream_ad.detector.state import SensorState
+
+CATCH_UP_BATCHES = 2  # learn batches a sensor may take at one learn point: a backlog of verdicts drains
+WARMUP_WEIGHT = 64.0  # events that the whole warm-up counts as, once verdicts speak
+
+
+@dataclass(slots=True)
+class Learned:
+    """What one call of ``learn`` did."""
+
+    normal: int = 0
+    anomaly: int = 0
+    dropped: int = 0
+    drift: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+class Learner:
+    """Learns on the state of a detector."""
+
+    def __init__(self, state: SensorState) -> None:
+        self.state = state
+
+    def learn(self, rows: NDArray[np.int64], class_weights: NDArray[np.float64]) -> Learned:
+        """Learn what has matured.
+
+        Args:
+            rows: (A,) sensors at their learn point.
+            class_weights: (K + 1,) weight in the loss of normal and of each anomaly class.
+        """
+        done = Learned()
+        self._watch(rows, done)
+        if self.state.options.learning.enabled:
+            warm = self.state.pending.count[rows] <= self.state.options.learning.warmup_events
+            if warm.any():
+                self._warm_up(rows[warm], class_weights, done)
+            mature = rows[~warm]
+            for _ in range(CATCH_UP_BATCHES):
+                if len(mature):
+                    mature = self._learn_matured(mature, class_weights, done)
+        self.state.seen[rows] = self.state.pending.count[rows]
+        return done
+
+    def _watch(self, rows: NDArray[np.int64], done: Learned) -> None:
+        """Gate and drift look at everything that arrived, a full batch of a sensor at a time."""
+        rows = rows[self.state.pending.count[rows] - self.state.gate_seen[rows] >= self.state.batch]
+        if not len(rows):
+            return
+        self.state.gate_seen[rows] = self.state.pending.count[rows]
+        places = self.state.pending.latest(rows, self.state.batch)
+        at = rows[:, None], places % self.state.pending.capacity
+        self.state.context.update_gate(rows, self.state.pending.derived[at])
+        if self.state.options.drift.enabled:
+            rank = self.state.threshold.rank(rows, self.state.pending.log_score[at])
+            done.drift += self.state.drift.update(rows, rank)
+
+    def _warm_up(self, rows: NDArray[np.int64], class_weights: NDArray[np.float64], done: Learned) -> None:
+        """Take the newest events for normal at once; they are learned again when they have matured."""
+        places = self.state.pending.latest(rows, self.state.batch)
+        at = rows[:, None], places % self.state.pending.capacity
+        normal = (places >= self.state.seen[rows][:, None]) & (self.state.pending.verdict[at] <= NORMAL)
+        settled = self.state.pending.count[rows] > self.state.options.learning.warmup_events // 2
+        scores = self.state.pending.log_score[at]
+        self.state.threshold.update(rows, scores, labelled=np.zeros_like(normal), unlabelled=normal & settled[:, None])
+        self._learn_batch(rows, places, normal, np.zeros_like(normal), normal, class_weights, done)
+        ended = rows[self.state.pending.count[rows] == self.state.options.learning.warmup_events]
+        self.state.scaler.forget(ended, WARMUP_WEIGHT)
+        self.state.scoring.forget(ended, WARMUP_WEIGHT)
+
+    def _learn_matured(
+        self, rows: NDArray[np.int64], class_weights: NDArray[np.float64], done: Learned
+    ) -> NDArray[np.int64]:
+        """Learn one batch of what is ready; returns the sensors that have a whole batch more."""
+        places, valid, has_more = self.state.pending.take(rows, self.state.batch, self.state.horizon_ns)
+        more, some = rows[has_more], valid.any(axis=1)
+        rows, places, valid = rows[some], places[some], valid[some]
+        if not len(rows):
+            return more
+        at = rows[:, None], places % self.state.pending.capacity
+        verdict, scores = self.state.pending.verdict[at], self.state.pending.log_score[at]
+        labelled, anomalous = valid & (verdict == NORMAL), valid & (verdict > NORMAL)
+        unlabelled = valid & (verdict == UNLABELLED)
+        calm = (self.state.pending.last_verdict[rows] <= NORMAL)[:, None]
+        accepted = unlabelled & calm & (scores <= self.state.threshold.gate_level[rows][:, None])
+        few_labels = (self.state.threshold.labelled_count[rows] < LABELLED_ENOUGH)[:, None]
+        self.state.threshold.update(rows, scores, labelled=labelled, unlabelled=unlabelled & calm)
+        dropped = unlabelled & ~accepted
+        outcome = np.select([labelled | accepted, anomalous], [LEARNED_NORMAL, LEARNED_ANOMALY], DROPPED)
+        which = np.nonzero(valid)
+        self.state.pending.learned[rows[which[0]], at[1][which]] = outcome[which]
+        done.normal += int((labelled | accepted).sum())
+        done.anomaly += int(anomalous.sum())
+        done.dropped += int(dropped.sum())
+        statistics = labelled | (accepted & few_labels)
+        closed = self.state.context.openness(rows) < MOST_OPENNESS
+        if closed.any():
+            readings = self.state.pending.derived[at][closed, :, : self.state.features]
+            self.state.head.learn(rows[closed], readings, labelled[closed], anomalous[closed], self.state.scaler)
+        self._learn_batch(rows, places, labelled | accepted, anomalous, statistics, class_weights, done)
+        return more
+
+    def _learn_batch(
+        self,
+        rows: NDArray[np.int64],
+        places: NDArray[np.int64],
+        normal: NDArray[np.bool_],
+        anomalous: NDArray[np.bool_],
+        statistics: NDArray[np.bool_],
+        class_weights: NDArray[np.float64],
+        done: Learned,
+    ) -> None:
+        """Scaler, error variances and model learn (A, B) events; ``statistics`` says which move the first two."""
+        at = rows[:, None], places % self.state.pending.capacity
+        derived, verdict = self.state.pending.derived[at], self.state.pending.verdict[at]
+        self.state.scaler.update(rows, derived, statistics)
+        done.losses += self.state.network.learn(
+            rows,
+            Matured(
+                np.broadcast_to(rows[:, None], normal.shape),
+                derived,
+                normal,
+                anomalous,
+                class_weights[np.where(anomalous, verdict, NORMAL)],
+            ),
+            statistics,
+            self.state.pending.order[at],
+            Sensors(self.state.context, self.state.scaler, self.state.scoring),
+        )
