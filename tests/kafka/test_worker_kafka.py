@@ -28,7 +28,7 @@ def kafka_site(kafka, folder, **worker):
 
 def test_kafka_and_the_embedded_broker_give_the_same(kafka, tmp_path, reference):
     """The same records through either broker, cut into other polls: the same scores, incidents and models."""
-    site = kafka_site(kafka, tmp_path, poll_records=700)
+    site = kafka_site(kafka, tmp_path, poll_records=700, step_records=1_000)
     site.run()
     assert site.outputs() == reference.outputs()
     assert site.states() == reference.states()
