@@ -52,7 +52,6 @@ class Shard:
         self.verdicts = Verdicts(options.learning)
         self.incidents = Incidents(quiet_events)
         self.records = 0  # events and labels so far
-        self.events = 0
         self.watermark_ns = 0
 
     # ------------------------------------------------------------------- step
@@ -142,7 +141,6 @@ class Shard:
             self.options,
             {
                 "records": self.records,
-                "events": self.events,
                 "watermark_ns": self.watermark_ns,
                 "sensors": header,
                 "verdicts": self.verdicts.state(),
@@ -156,7 +154,7 @@ class Shard:
         """The shard that ``snapshot`` was called on; StateError when the data is damaged or does not fit."""
         shard = cls(options, quiet_events=quiet_events)
         with parse(data, options) as (header, arrays):
-            shard.records, shard.events = int(header["records"]), int(header["events"])
+            shard.records = int(header["records"])
             shard.watermark_ns = int(header["watermark_ns"])
             shard.sensors.load(header["sensors"], arrays)
             shard.verdicts.load(header["verdicts"])

@@ -198,6 +198,23 @@ def test_an_event_without_any_reading_scores_like_nothing():
     assert np.isfinite(result.scores.score).all()
 
 
+@pytest.mark.parametrize("glitch", [1e308, -1e308, 1e20])
+def test_an_absurd_reading_is_an_anomaly_and_then_over(glitch):
+    """A finite but absurd reading, even one labelled normal, alarms and leaves no trace a hundred events later."""
+    story = Story()
+    noise(story, 400)
+    event = story.event("a", {"f0": glitch, "f1": 10.0, "f2": 10.0})
+    story.label("a", "normal", event)
+    noise(story, 300, seed=2)
+    result = Story.play(story, Shard(options()))[0]
+    assert np.isfinite(result.scores.score).all()
+    assert result.scores.score[400] > 1
+    assert (result.scores.score[500:] >= 1).mean() < 0.1
+    noise(story, 1, seed=3)
+    story.event("a", {"f0": 40.0, "f1": 10.0, "f2": 10.0})
+    assert scores(story.play(Shard(options())))[-1] > 1
+
+
 def test_inputs_are_not_changed():
     """A step leaves the arrays it was given as they were."""
     story = busy_story(1, 300)

@@ -22,6 +22,8 @@ JUMP_RATE = 0.1
 GATE_WINDOW = 5000
 GATE_FIRST_EVENTS = 64
 GATE_CLIP_SD = 5.0
+MEMORY_CLIP_SD = 1000.0  # a reading farther off enters the averages as if no farther: they must recover from a glitch
+MOST = 1e30  # of a reading less its shift: squares of it stay finite
 
 
 def ewma_scan(inputs: NDArray[Float], rates: NDArray[Float], start: NDArray[Float]) -> NDArray[Float]:
@@ -98,12 +100,14 @@ class Context(Rows):
             first = np.take_along_axis(values, observed.argmax(axis=0)[None], axis=0)[0]  # NaN where none
             shift = np.where(np.isnan(shift), first, shift)
             self.shift[rows] = shift
-        x = values - shift  # (T, A, F)
+        with np.errstate(over="ignore"):
+            x = np.clip(values - shift, -MOST, MOST)  # (T, A, F)
         observed = ~np.isnan(x)
-        previous = self._previous(rows, x, observed)
+        bounded = self._bounded(rows, x)
+        previous = self._previous(rows, bounded, observed)
         has_previous = observed & ~np.isnan(previous)
-        jumps = np.where(has_previous, np.abs(x - previous), 0.0)
-        inputs = np.concatenate([np.where(observed, x, 0.0), jumps], axis=2)  # (T, A, 2F)
+        jumps = np.where(has_previous, np.abs(bounded - previous), 0.0)
+        inputs = np.concatenate([np.where(observed, bounded, 0.0), jumps], axis=2)  # (T, A, 2F)
         start = np.concatenate([self.level[rows], self.jump[rows]], axis=1)
         present = np.concatenate([observed, has_previous], axis=2)
         rates = present * np.repeat([LEVEL_RATE, JUMP_RATE], features)
@@ -121,6 +125,14 @@ class Context(Rows):
         derived[..., features : 2 * features] = x - averages[..., :features]
         derived[..., 2 * features : 3 * features] = np.where(has_previous, averages[..., features:], np.nan)
         return derived
+
+    def _bounded(self, rows: NDArray[np.int64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(T, A, F) the values, no farther from their mean than the averages can forget soon."""
+        var = self.gate_var[rows]
+        known = (self.gate_count[rows] >= GATE_FIRST_EVENTS) & (var > 0)
+        reach = np.where(known, MEMORY_CLIP_SD * np.sqrt(var), np.inf)
+        mean = self.gate_mean[rows]
+        return np.clip(x, mean - reach, mean + reach)
 
     def _previous(
         self, rows: NDArray[np.int64], x: NDArray[np.float64], observed: NDArray[np.bool_]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 SCALE_SD = 8.0  # this many standard deviations span the unit interval: ±4 sd
 REACH = 1.5  # scaled values are kept to .5 ± this for the score: 12 sd
 WINDOW = 20_000
+CLIP_AFTER = 100  # events, after which no reading moves the figures by more than one that is 30 sd off would
+CLIP_SD = 30.0
 
 
 class Scaler(Rows):
@@ -49,8 +51,9 @@ class Scaler(Rows):
         if derived.ndim == 3:
             mean, slope = mean[:, None], slope[:, None]
         observed = derived == derived  # noqa: PLR0124 - false for NaN, at a third of the price of isnan
-        scaled = derived - mean
-        scaled *= slope
+        with np.errstate(over="ignore"):
+            scaled = derived - mean
+            scaled *= slope
         scaled += np.float32(0.5)
         if not observed.all():
             scaled[~observed] = 0.5
@@ -70,20 +73,21 @@ class Scaler(Rows):
         """
         counted = ~np.isnan(derived) & used[..., None]
         number = counted.sum(axis=1)  # (A, d)
-        # Around the mean so far: sums of float32 keep the digits that matter.
-        x = np.where(counted, derived - self.mean[rows].astype(np.float32)[:, None], np.float32(0))
+        before = self.count[rows]
+        sd = np.where(before >= CLIP_AFTER, CLIP_SD * self.deviation(rows), np.inf)[:, None]
+        x = np.where(counted, derived - self.mean[rows][:, None], 0.0)  # (A, B, d) float64
+        x = np.clip(x, -sd, sd, out=x)
         offset = x.sum(axis=1) / np.maximum(number, 1)
-        mean = self.mean[rows].astype(np.float32) + offset
-        x -= offset.astype(np.float32)[:, None]
+        mean = self.mean[rows] + offset
+        x -= offset[:, None]
         x *= x
         var = (x * counted).sum(axis=1) / np.maximum(number, 1)
-        count = self.count[rows]
-        rate = np.where(number > 0, np.maximum(number / np.maximum(count + number, 1), number / WINDOW), 0.0)
+        rate = np.where(number > 0, np.maximum(number / np.maximum(before + number, 1), number / WINDOW), 0.0)
         rate = np.minimum(rate, 1.0)
         delta = mean - self.mean[rows]
         self.mean[rows] += rate * delta
         self.var[rows] = (1 - rate) * (self.var[rows] + rate * delta**2) + rate * var
-        self.count[rows] = count + number
+        self.count[rows] = before + number
 
     def forget(self, rows: NDArray[np.int64], most: float) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""

@@ -41,7 +41,7 @@ class WorkLine:
             self._since = self._clock()
         self._counts.update(counts)
         self._busy_s += busy_s
-        self._slowest_s = max(self._slowest_s, delay_s)
+        self._slowest_s = max(self._slowest_s, float(delay_s))
 
     def due(self) -> bool:
         """Whether ``log`` would write."""
