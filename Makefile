@@ -18,7 +18,7 @@ demo: $(READY) ## A plant of machines, a worker and late verdicts, for about a m
 
 .PHONY: test
 test: $(READY) ## All tests; a real Apache Kafka is fetched and started (needs Java 17 and Maven)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .PHONY: check
 check: $(READY) ## Lint, format, types, and which module may import which

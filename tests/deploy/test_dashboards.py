@@ -189,10 +189,21 @@ def prometheus(worker, tmp_path_factory):
         listening = re.compile(
             r'Listening on".*address=(127\.0\.0\.1:\d+)'
         )  # it chooses the port, and says it here alone
-        yield f"http://{until(lambda: listening.search((folder / 'log').read_text()))[1]}"
+        address = f"http://{until(lambda: listening.search((folder / 'log').read_text()))[1]}"
+        until(lambda: is_ready(address))
+        yield address
     finally:
         process.terminate()
         process.wait()
+
+
+def is_ready(prometheus):
+    """Whether Prometheus answers queries: it listens some time before."""
+    try:
+        with urllib.request.urlopen(f"{prometheus}/-/ready"):
+            return True
+    except urllib.error.HTTPError:
+        return False
 
 
 def ask(prometheus, expr):
