@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, all that need Kafka run in one process, so that one Kafka serves them;
-    the others stay together by file, for the sake of what a file prepares once."""
+    the others stay together by file, for the sake of what a file prepares once.
+    """
     for item in items:
         needs_kafka = "kafka" in getattr(item, "fixturenames", ()) or "[kafka" in item.name
         item.add_marker(pytest.mark.xdist_group("kafka" if needs_kafka else str(item.path)))
