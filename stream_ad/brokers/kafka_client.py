@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -83,6 +84,7 @@ def connect(make: Callable[..., Client], settings: Settings, **options: Any) -> 
     Raises:
         BrokerError: None has, or it refuses.
     """
+    _require_files(settings)
     attempts = _Attempts()
     with errors(settings, "connecting"):
         try:
@@ -94,10 +96,14 @@ def connect(make: Callable[..., Client], settings: Settings, **options: Any) -> 
             raise BrokerError(
                 f"No Kafka broker answered at {settings.broker.bootstrap_servers} ({reason}).", hint=_hint(reason)
             ) from reason
-        except OSError as error:  # files of certificates and keys
-            raise BrokerError(
-                f"The connection to Kafka cannot be set up: {error}.", hint="Check the files named in broker.security."
-            ) from error
+
+
+def _require_files(settings: Settings) -> None:
+    """The client would only say that some file is missing, each time it tries."""
+    for name in ("ca_file", "certificate_file", "key_file"):
+        path = getattr(settings.broker.security, name)
+        if path is not None and not os.access(path, os.R_OK):
+            raise BrokerError(f"The file {path} cannot be read.", hint=f"Check broker.security.{name}.")
 
 
 def _hint(reason: BaseException) -> str:

@@ -426,6 +426,14 @@ def test_a_record_too_large_for_its_topic_is_named(place: KafkaPlace) -> None:
     assert scores(place) == []
 
 
+def test_a_missing_certificate_is_named() -> None:
+    """A file of broker.security that is not there is named with its setting, before anything is tried."""
+    security = {"protocol": "SSL", "ca_file": "/nowhere/ca.pem"}
+    with pytest.raises(BrokerError, match=r"/nowhere/ca\.pem cannot be read") as missing:
+        open_broker(Settings(broker={"kind": "kafka", "security": security}))
+    assert "broker.security.ca_file" in missing.value.hint
+
+
 def test_security_reaches_the_client() -> None:
     """Protocol, files, mechanism and login are passed on; the password is not shown by the settings."""
     security = {
