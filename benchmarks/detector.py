@@ -65,8 +65,8 @@ def ours(sensors: int, per_step: int) -> Callable[[], int]:
     """A shard past its warm-up."""
     options = DetectorOptions()
     shard, made = Shard(options), stream(sensors, per_step)
-    # Every ring full, every sensor live and learning what matured.
-    settled = (options.learning.label_horizon_events + 2 * options.threshold.window_events) * sensors
+    # Past the horizon: every sensor is live and learns what matured. The rings were taken in full at the start.
+    settled = (options.learning.label_horizon_events + 512) * sensors
     for _ in range(-(-settled // per_step)):
         shard.step(next(made), NO_LABELS)
     events = itertools.cycle(list(itertools.islice(made, PREPARED)))  # making them is not what is measured

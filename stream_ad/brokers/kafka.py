@@ -165,7 +165,7 @@ class KafkaBroker:
         settings = self._settings
         reader = PartitionReader(settings, settings.topics.state, [shard])
         try:
-            records = ((record.key, record.value) for record in reader.read())
+            records = ((record.key, record.value) for record in reader.read_settled())
             return ShardState(settings.application_id, shard, settings.topics.partitions, records)
         finally:
             reader.close()

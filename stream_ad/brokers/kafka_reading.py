@@ -11,7 +11,7 @@ from stream_ad.brokers.kafka_client import REQUEST_MS, connect
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from stream_ad.settings import Settings
 
@@ -73,25 +73,45 @@ class PartitionReader:
         Raises:
             BrokerError: Nothing came for half a minute although there is more.
         """
-        came = False
         deadline = time.monotonic() + timeout_s
-        while not came:
-            ends = self._consumer.end_offsets(self._partitions)
-            stalled = time.monotonic() + _STALLED_S
-            while any(self._consumer.position(partition) < end for partition, end in ends.items()):
-                for records in self._consumer.poll(timeout_ms=FETCH_MAX_WAIT_MS, max_records=10_000).values():
-                    came = True
-                    yield from records
-                    stalled = time.monotonic() + _STALLED_S
-                if time.monotonic() > stalled:
-                    raise BrokerError(
-                        f"Topic {self._topic} could not be read to its end.",
-                        hint="Check that Kafka and its disks are well.",
-                    )
-            if time.monotonic() >= deadline:
+        while True:
+            came = False
+            for record in self._read_to(self._consumer.end_offsets(self._partitions)):
+                came = True
+                yield record
+            if came or time.monotonic() >= deadline:
                 return
-            if not came:
-                time.sleep(_LOOK_S)
+            time.sleep(_LOOK_S)
+
+    def read_settled(self) -> Iterator[Any]:
+        """The same up to everything that is written now, once it is committed or aborted.
+
+        Somebody else's open transaction hides what was committed after it began; this waits for its end.
+        """
+        yield from self._read_until(lambda: len(self._highwaters()) == len(self._partitions))
+        yield from self._read_to(self._highwaters())
+
+    def _highwaters(self) -> dict[TopicPartition, int]:
+        """The ends of partitions, open transactions included, where a fetch has told them."""
+        told = {partition: self._consumer.highwater(partition) for partition in self._partitions}
+        return {partition: end for partition, end in told.items() if end is not None}
+
+    def _read_to(self, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
+        return self._read_until(
+            lambda: all(self._consumer.position(partition) >= end for partition, end in ends.items())
+        )
+
+    def _read_until(self, enough: Callable[[], bool]) -> Iterator[Any]:
+        stalled = time.monotonic() + _STALLED_S
+        while not enough():
+            for records in self._consumer.poll(timeout_ms=FETCH_MAX_WAIT_MS, max_records=10_000).values():
+                yield from records
+                stalled = time.monotonic() + _STALLED_S
+            if time.monotonic() > stalled:
+                raise BrokerError(
+                    f"Topic {self._topic} could not be read to its end.",
+                    hint="Check that Kafka and its disks are well, and that no transaction on it stays open.",
+                )
 
     def close(self) -> None:
         self._consumer.close()

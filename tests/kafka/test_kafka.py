@@ -229,6 +229,26 @@ def test_records_of_others_transactions(place: KafkaPlace) -> None:
     assert worker.lag()[0][Side.EVENTS] == 0
 
 
+def test_a_neighbours_open_transaction_hides_no_state(place: KafkaPlace) -> None:
+    """While another application's transaction on the state topic is open, a load waits instead of finding old state."""
+    fill(place, 20)
+    worker = place.worker()
+    neighbour = KafkaProducer(
+        bootstrap_servers=place.settings.broker.bootstrap_servers,
+        transactional_id=f"n-{place.settings.application_id}",
+        transaction_timeout_ms=2_000,
+    )
+    neighbour.init_transactions()
+    neighbour.begin_transaction()
+    neighbour.send(place.settings.topics.state, key=b"neighbour/x", value=b"1", partition=0).get(10)
+    mark = Positions(3, 0)
+    worker.commit(Commit(0, mark, marks=(Positions(), mark), snapshot=b"state"))
+    stored = worker.load(0)  # Kafka aborts the neighbour's transaction meanwhile
+    neighbour.close(timeout=0)
+    assert stored.snapshot is not None
+    assert (stored.snapshot.data, stored.positions) == (b"state", mark)
+
+
 def test_open_scores_are_not_read(place: KafkaPlace) -> None:
     """A reader sees scores once their transaction is committed, and not before."""
     topic, reader = place.settings.topics.scores, place.reader()
