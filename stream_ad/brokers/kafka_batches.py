@@ -13,7 +13,7 @@ from kafka.record.memory_records import MemoryRecordsBuilder
 from stream_ad.brokers.kafka_format import FORMAT, Body, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from kafka.structs import ConsumerGroupMetadata
 
@@ -23,10 +23,14 @@ BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: smal
 
 
 class BatchProducer(KafkaProducer):  # type: ignore[misc]
-    """A transactional producer.
+    """A transactional producer."""
 
-    The partitions written to must be known to it (``partitions_for``) before the first batch.
-    """
+    def learn(self, topics: Collection[str]) -> None:
+        """Find out where topics are, which must be known before their first batch; all in one request."""
+        for topic in topics:
+            self._sender.add_topic(topic)
+        for topic in topics:
+            self.partitions_for(topic)
 
     def send_batches(self, topic: str, partition: int, records: Sequence[OutRecord]) -> list[Any]:
         """Hand records to the sender as whole batches; returns their futures, for ``check``."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CONNECT_S = 30.0
 """Longest wait for the first answer of a broker or coordinator; less when broker.give_up_seconds is less."""
 REQUEST_MS = 10_000
+METADATA_BACKOFF_MS = 10
 RETRY_BACKOFF_MS = 5  # a transaction right after another one is first told to wait: at 20 that costs 20 ms
 
 Client = TypeVar("Client")
@@ -53,7 +54,7 @@ _REFUSED = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.Unsupported
 
 
 class _Attempts:
-    """Makes the client's network part, and remembers why it could not connect.
+    """Makes the client's network part as it was asked for, and remembers why it could not connect.
 
     The client itself tries until its time is over and then says only that.
     """
@@ -63,6 +64,12 @@ class _Attempts:
 
     def __call__(self, **options: Any) -> KafkaNetClient:
         client = KafkaNetClient(**options)
+        # The client loses these two of its own options on the way: a missing topic would be made with whatever number
+        # of partitions, and every step of finding out where topics are would take 100 ms.
+        client._manager.cluster.config |= {  # noqa: SLF001
+            "allow_auto_create_topics": False,
+            "retry_backoff_ms": METADATA_BACKOFF_MS,
+        }
         connection_to = client._manager.get_connection  # noqa: SLF001
 
         def watched(*arguments: Any, **more: Any) -> Any:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FETCH_MAX_WAIT_MS = 100  # a consumer asks each broker one thing at a time: what is resumed waits so long
 METADATA_MS = 60_000  # partitions that were added are noticed after so long
 _STALLED_S = 30.0
+_WAIT_MS = 10  # whoever reads to the end knows that there is more, or asks for nothing
 _LOOK_S = 0.02  # between looks for something new
 
 
@@ -46,7 +47,9 @@ class PartitionReader:
         self._settings = settings
         self._topic = topic
         self._consumer: KafkaConsumer = connect(
-            KafkaConsumer, settings, max_partition_fetch_bytes=8 * 1024 * 1024, **consumer_options()
+            KafkaConsumer,
+            settings,
+            **consumer_options() | {"fetch_max_wait_ms": _WAIT_MS, "max_partition_fetch_bytes": 8 * 1024 * 1024},
         )
         try:
             numbers = self._all_partitions() if partitions is None else partitions
@@ -104,7 +107,7 @@ class PartitionReader:
     def _read_until(self, enough: Callable[[], bool]) -> Iterator[Any]:
         stalled = time.monotonic() + _STALLED_S
         while not enough():
-            for records in self._consumer.poll(timeout_ms=FETCH_MAX_WAIT_MS, max_records=10_000).values():
+            for records in self._consumer.poll(timeout_ms=_WAIT_MS, max_records=10_000).values():
                 yield from records
                 stalled = time.monotonic() + _STALLED_S
             if time.monotonic() > stalled:

@@ -72,13 +72,8 @@ class ShardWriter:
         )
         try:
             with errors(settings, f"taking over shard {shard}"):
-                for topic in (
-                    self._topics.scores,
-                    self._topics.incidents,
-                    self._topics.dead_letters,
-                    self._topics.state,
-                ):
-                    self._producer.partitions_for(topic)
+                topics = settings.topics
+                self._producer.learn((topics.scores, topics.incidents, topics.dead_letters, topics.state))
                 self._producer.init_transactions()
         except BaseException:
             self._producer.abandon()

@@ -270,6 +270,16 @@ def test_missing_topics_are_named(kafka: KafkaServer) -> None:
     assert "stream-ad topics apply" in missing.value.hint
 
 
+def test_no_topic_is_made_in_passing(place: KafkaPlace) -> None:
+    """Asking for topics never makes them, even where Kafka would make any topic that somebody asks for."""
+    worker = place.worker()
+    clients = [worker._consumer, *(writer._producer for writer in worker._writers.values())]
+    assert len(clients) == 1 + PARTITIONS
+    for client in clients:
+        cluster = client._cluster if client is worker._consumer else client._metadata
+        assert cluster.metadata_request().allow_auto_topic_creation is False
+
+
 def test_an_unreachable_kafka_is_an_error() -> None:
     """Nobody at the address: said with the address and what to check."""
     broker = {"kind": "kafka", "bootstrap_servers": "127.0.0.1:1", "give_up_seconds": 0.5}
