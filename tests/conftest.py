@@ -19,7 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     the others stay together by file, for the sake of what a file prepares once.
     """
     for item in items:
-        needs_kafka = "kafka" in getattr(item, "fixturenames", ()) or "[kafka" in item.name
+        uses = getattr(item, "fixturenames", ())
+        needs_kafka = "kafka" in uses or "[kafka" in item.name or item.path.parent.name == "kafka"
         item.add_marker(pytest.mark.xdist_group("kafka" if needs_kafka else str(item.path)))
 
 

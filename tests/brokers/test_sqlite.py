@@ -112,7 +112,7 @@ def test_several_processes_produce_while_a_worker_reads(place: SqlitePlace) -> N
 def test_kill_in_the_middle_of_commits_loses_nothing(place: SqlitePlace) -> None:
     """Killed at any instant, a worker leaves exactly the commits it had made: scores, positions and journal agree."""
     producer = place.producer()
-    total = 1000
+    total = 3000  # more than six workers can do before they are killed, on a slow day too
     producer.send(Side.EVENTS, [OutRecord(b"sensor", b"%d" % n, n) for n in range(total)])
     code = """
         broker = open_broker(settings)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import base64
+import fcntl
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -89,10 +91,13 @@ def jars() -> Path:
     """The folder of Kafka's jars, fetched unless those of this very pom.xml are there."""
     libs = CACHE / "libs"
     stamp = libs / POM.name
-    if stamp.exists() and stamp.read_bytes() == POM.read_bytes():
-        return libs
     CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+    with ExitStack() as stack:
+        lock = stack.enter_context((CACHE / "lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side: one fetches, the others wait
+        if stamp.exists() and stamp.read_bytes() == POM.read_bytes():
+            return libs
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=CACHE))
         command = [
             "mvn",
             "-q",
