@@ -77,6 +77,10 @@ Configuration:
 """
 
 
+# where the system can, the server dies with the thread that started it, however that ends
+_DIE_TOGETHER = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+
+
 class ToolMissingError(RuntimeError):
     """Java or Maven is not installed."""
 
@@ -190,7 +194,7 @@ class KafkaServer:
         """Start the broker and return once it answers."""
         with (self.folder / "output.log").open("ab") as output:
             self._process = subprocess.Popen(
-                self._java("kafka.Kafka", str(self._properties)),
+                _DIE_TOGETHER + self._java("kafka.Kafka", str(self._properties)),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=self._environment,
