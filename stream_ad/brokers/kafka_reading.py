@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from stream_ad.settings import Settings
 
-FETCH_MAX_WAIT_MS = 100  # a consumer asks each broker one thing at a time: what is resumed waits so long
+FETCH_MAX_WAIT_MS = 25  # of a fetch that finds nothing: it keeps the next one, of the other side, waiting so long
 METADATA_MS = 60_000  # partitions that were added are noticed after so long
 _STALLED_S = 30.0
 _WAIT_MS = 10  # whoever reads to the end knows that there is more, or asks for nothing
