@@ -55,7 +55,8 @@ class Context(Rows):
 
     shift: NDArray[np.float64]  # (S, F) first value seen; taken off so that float32 keeps the digits that vary
     last: NDArray[np.float64]  # (S, F) last value seen, NaN before
-    averages: NDArray[np.float64]  # (S, 2F) of the level and of the jumps, NaN before the first
+    level: NDArray[np.float64]  # (S, F) average of the values, NaN before the first
+    jump: NDArray[np.float64]  # (S, F) average of the jumps, NaN before the first
     gate_count: NDArray[np.float64]  # (S, F)
     gate_mean: NDArray[np.float64]  # (S, F)
     gate_var: NDArray[np.float64]  # (S, F)
@@ -79,9 +80,6 @@ class Context(Rows):
                 "gate": zero,
             },
         )
-
-    level: NDArray[np.float64]  # (S, F)
-    jump: NDArray[np.float64]  # (S, F)
 
     def derive(self, rows: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float32]:
         """Derived inputs of the next events of some sensors; moves their state on.

@@ -105,9 +105,7 @@ def guided_loss(normal: Tensor, guided: Tensor, anomalous: Tensor, weight: Tenso
     return (weight * each).sum(-1) / weight.sum(-1).clamp_min(1e-12)
 
 
-def plain_slope(
-    x: Tensor, rebuilt: Tensor, weight: Tensor, inputs: Tensor, *, limit: float = 1e-12
-) -> tuple[Tensor, Tensor]:
+def plain_slope(x: Tensor, rebuilt: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """``guided_loss`` where no event is an anomaly and nothing is amplified: slope and loss in few operations.
 
     Nearly all steps are of this kind; a test holds it to autograd.
@@ -121,7 +119,7 @@ def plain_slope(
     Returns:
         (…, B, d) slope of the loss with respect to the reconstruction; (…,) the loss.
     """
-    share = weight / (weight.sum(-1, keepdim=True).clamp_min(limit) * inputs.sum(-1).clamp_min(limit))
+    share = weight / (weight.sum(-1, keepdim=True).clamp_min(1e-12) * inputs.sum(-1).clamp_min(1e-12))
     error = rebuilt - x
     slope = error * inputs
     slope *= share.unsqueeze(-1)
