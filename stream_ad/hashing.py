@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stream_ad.detector.compiled import kernel
 from stream_ad.detector.rng import mix
 
 if TYPE_CHECKING:
@@ -16,12 +17,28 @@ if TYPE_CHECKING:
 
 def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
     """(N,) hashes that depend on the text alone: not on the process, the machine or the neighbours."""
-    if not ids:
-        return np.empty(0, np.uint64)
-    encoded = [one.encode("utf-8", "surrogatepass") for one in ids]
-    width = -(-max(map(len, encoded), default=1) // 8) * 8 or 8
-    words = np.array(encoded, dtype=f"S{width}").view(np.uint64).reshape(len(ids), -1)  # (N, W) zero-filled
-    out = np.array([len(one) for one in encoded], np.uint64)
-    for word in words.T:
-        out = np.where(word != 0, mix(out ^ word), out)  # skips the filling, whose amount the neighbours decide
+    out = np.empty(len(ids), np.uint64)
+    text = "".join(ids)
+    if text.isascii():
+        data, sizes = text.encode(), map(len, ids)
+    else:
+        encoded = [one.encode("utf-8", "surrogatepass") for one in ids]
+        data, sizes = b"".join(encoded), map(len, encoded)
+    _hash(np.frombuffer(data, np.uint8), np.fromiter(sizes, np.int64, len(ids)), out)
     return out
+
+
+@kernel
+def _hash(data: NDArray[np.uint8], sizes: NDArray[np.int64], out: NDArray[np.uint64]) -> None:
+    """Eight bytes at a time, the last filled up with zeros."""
+    at = 0
+    for n in range(len(sizes)):
+        stop = at + sizes[n]
+        found = np.uint64(sizes[n])
+        while at < stop:
+            word = np.uint64(0)
+            for byte in range(min(8, stop - at)):
+                word |= np.uint64(data[at + byte]) << np.uint64(8 * byte)
+            found = mix(found ^ word)
+            at = min(at + 8, stop)
+        out[n] = found

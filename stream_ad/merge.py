@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stream_ad.detector.compiled import Arrays, kernel
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -34,3 +36,34 @@ def merge_order(event_times_ms: NDArray[np.int64], label_times_ms: NDArray[np.in
     newest_event = np.maximum.accumulate(event_times_ms)
     newest_label = np.maximum.accumulate(label_times_ms)
     return np.searchsorted(newest_label, newest_event, side="right").astype(np.int64, copy=False)
+
+
+@kernel
+def count_rounds(events: Arrays, labels: Arrays, missing: NDArray[np.int64], batch: int, out: Arrays) -> None:
+    """How many learn points of its model come before each event and each label.
+
+    An event belongs to the round that its model's learn point ends; a label to that of the events
+    that came before it, so that a model which has just learned meets it in the next.
+
+    Args:
+        events: (N,) models, (N,) rising records.
+        labels: (K,) models, (K,) rising records.
+        missing: (M,) events up to each model's first learn point, 1 or more; used up.
+        batch: Events from one learn point to the next.
+        out: (N,), (K,) rounds, to be filled.
+    """
+    models, records = events
+    label_models, label_records = labels
+    round_of, label_round = out
+    at, done = 0, np.zeros(len(missing), np.int64)
+    for j in range(len(label_models) + 1):
+        stop = label_records[j] if j < len(label_models) else np.iinfo(np.int64).max
+        while at < len(models) and records[at] < stop:
+            m = models[at]
+            round_of[at] = done[m]
+            missing[m] -= 1
+            if missing[m] == 0:
+                missing[m], done[m] = batch, done[m] + 1
+            at += 1
+        if j < len(label_models):
+            label_round[j] = done[label_models[j]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from stream_ad.columns import Contribution
 from stream_ad.hashing import hash_ids
+from stream_ad.merge import count_rounds
 from stream_ad.verdicts import Target, Verdicts
 
 if TYPE_CHECKING:
@@ -110,12 +112,13 @@ class Run:
 
     def _all_known(self, start: int, stop: int) -> NDArray[np.int64] | None:
         """Sensor numbers, where no sensor is new and none widens: nearly always, and without a look at each event."""
-        found = list(map(self.sensors.numbers.get, self.events.sensor_ids[start:stop]))
-        if None in found:
+        found = map(self.sensors.numbers.get, self.events.sensor_ids[start:stop], itertools.repeat(-1))
+        numbers, blocks = np.fromiter(found, np.int64, stop - start), len(self.events.blocks)
+        if numbers.min(initial=0) < 0:
             return None
-        numbers, blocks = np.array(found, np.int64), len(self.events.blocks)
-        pairs = np.unique(self.sensors.group[numbers] * blocks + self.block[start:stop])
-        return numbers if all(self._fits(*divmod(pair, blocks)) for pair in pairs.tolist()) else None
+        pairs = self.sensors.group[numbers] * blocks + self.block[start:stop]
+        present = np.flatnonzero(np.bincount(pairs))
+        return numbers if all(self._fits(*divmod(pair, blocks)) for pair in present.tolist()) else None
 
     def _fits(self, group: int, block: int) -> bool:
         return bool((self.sensors.fit(group, self.events.blocks[block].features) >= 0).all())
@@ -165,23 +168,16 @@ class Run:
         models, label_models = (
             (np.zeros_like(rows), np.zeros_like(label_rows)) if detector.shared else (rows, label_rows)
         )
-        # Both by model, then by record: an event's place in its model's run is its model's events before it.
-        by_model = np.lexsort((records, models))
-        begin = np.searchsorted(models[by_model], models)
-        nth = np.empty(len(rows), np.int64)
-        nth[by_model] = np.arange(len(rows))
-        nth -= begin
-        round_of = (batch - detector.until_learning(rows) + nth) // batch
-        scale = int(max(records.max(initial=0), label_records.max(initial=0))) + 1
-        keys = models[by_model] * scale + records[by_model]
-        before = np.searchsorted(keys, label_models * scale + label_records) - np.searchsorted(
-            models[by_model], label_models
-        )
-        label_round = (batch - detector.until_learning(label_rows) + before) // batch
+        missing = np.full(len(detector.pending.count), batch)  # (S,) events that each model still takes
+        missing[models] = detector.until_learning(rows)
+        missing[label_models] = detector.until_learning(label_rows)
+        round_of, label_round = np.empty_like(rows), np.empty_like(label_rows)
+        count_rounds((models, records), (label_models, label_records), missing, batch, (round_of, label_round))
         values = self._values(group, events)
-        last = max(round_of.max(initial=0), label_round.max(initial=0))
-        for number in range(int(last) + 1):
-            mine, joined = np.flatnonzero(round_of == number), np.flatnonzero(label_round == number)
+        last = int(max(round_of.max(initial=0), label_round.max(initial=0)))
+        for number in range(last + 1):
+            mine = np.flatnonzero(round_of == number) if last else np.arange(len(rows))
+            joined = np.flatnonzero(label_round == number)
             places = np.empty(0, np.int64)
             if len(mine):
                 places = self._score(group, events[mine], rows[mine], values[mine], records[mine])
@@ -202,7 +198,10 @@ class Run:
 
     def _values(self, group: int, events: NDArray[np.int64]) -> NDArray[np.float64]:
         """(E, F) readings in the order of the detector's features, NaN where an event has none."""
-        out = np.full((len(events), len(self.sensors.features[group])), np.nan)
+        features = self.sensors.features[group]
+        if len(self.events.blocks) == 1 and self.events.blocks[0].features == features:  # nearly always
+            return self.events.blocks[0].values[self.block_row[events]]
+        out = np.full((len(events), len(features)), np.nan)
         blocks = self.block[events]
         for number in np.unique(blocks).tolist():
             block = self.events.blocks[number]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stream_ad.detector import losses
 from stream_ad.detector.rng import uniform
 from stream_ad.detector.rows import derived_index
 
@@ -54,8 +55,12 @@ class Layer:
 
     def of(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """(M, P) -> weights (M, inputs, outputs), biases (M, 1, outputs); views."""
-        weight = flat[:, self.start : self.bias].view(-1, self.inputs, self.outputs)
-        return weight, flat[:, self.bias : self.stop].unsqueeze(1)
+        return self.weight(flat), flat[:, self.bias : self.stop].unsqueeze(1)
+
+    def weight(self, flat: Tensor) -> Tensor:
+        """(M, P) -> weights (M, inputs, outputs); a view."""
+        size = (len(flat), self.inputs, self.outputs)
+        return flat.as_strided(size, (flat.stride(0), self.outputs, 1), flat.storage_offset() + self.start)
 
 
 class Autoencoder:
@@ -208,6 +213,21 @@ class Autoencoder:
         self.steps[own] = steps
         if not isinstance(own, slice):
             self.first[own], self.second[own], self.flat[own] = first, second, flat
+
+    def plain_slope(self, x: Tensor, rebuilt: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """See losses.plain_slope."""
+        return losses.plain_slope(x, rebuilt, weight, inputs)
+
+    def descend(self, which: NDArray[np.int64], flat: Tensor, states: list[Tensor], slope: Tensor) -> None:
+        """One step of Adam down a loss.
+
+        Args:
+            which: (A,) different models.
+            flat: (A, P) what ``models`` gave for them.
+            states: What ``forward`` gave.
+            slope: (A, R, d) of the loss with respect to the reconstruction; may be overwritten.
+        """
+        self.step(which, self.backward(flat, states, slope))
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Copies of all parameters and moments, by name, for a snapshot."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from stream_ad.detector.compiled import kernel
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -25,6 +27,28 @@ class Sensors:
     scaler: Scaler
     scoring: Scoring
 
+    def batch(self, rows: NDArray[np.int64], derived: NDArray[np.float32], device: torch.device) -> Batch:
+        """(A, B, d) events as the loss sees them.
+
+        Args:
+            rows: (A,) or (A, B) sensors.
+            derived: (A, B, d).
+            device: Where the loss is computed.
+        """
+        flat = rows.ravel()
+        shape = (len(flat), -1, derived.shape[-1])
+        scaled, observed = self.scaler.scale(flat, derived.reshape(shape))
+        inputs, weights = np.empty_like(scaled), np.empty_like(scaled)
+        _weigh(flat, scaled, observed, self.context.gate, inputs, weights)
+        variance = self.scoring.variance[flat].reshape(len(rows), -1, derived.shape[-1])
+        return Batch(
+            scaled.reshape(derived.shape),
+            observed.reshape(derived.shape),
+            to_device(inputs.reshape(derived.shape), device),
+            to_device(weights.reshape(derived.shape), device),
+            variance,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
@@ -34,14 +58,14 @@ class Batch:
     observed: NDArray[np.bool_]  # (A, B, d)
     inputs: Tensor  # (A, B, d) clipped to [0, 1]
     weights: Tensor  # (A, B, d) of the inputs, 0 where missing
-    variance: Tensor  # (A, 1 or B, d)
+    variance: NDArray[np.float64]  # (A, 1 or B, d)
 
     def take(self, some: NDArray[np.int64]) -> Batch:
         if len(some) == len(self.scaled):
             return self
         index = torch.from_numpy(some).to(self.inputs.device)
         return Batch(
-            self.scaled[some], self.observed[some], self.inputs[index], self.weights[index], self.variance[index]
+            self.scaled[some], self.observed[some], self.inputs[index], self.weights[index], self.variance[some]
         )
 
 
@@ -73,3 +97,33 @@ def scatter(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], shape: tu
     out = np.zeros((*shape, *array.shape[2:]), array.dtype)
     out[which] = array[0, : len(which[0])]
     return out
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array on the device, as float32; pinned on the way to a GPU, so that the copy does not wait."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
+
+
+@kernel
+def _weigh(
+    rows: NDArray[np.int64],
+    scaled: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+    gate: NDArray[np.float64],
+    inputs: NDArray[np.float32],
+    weights: NDArray[np.float32],
+) -> None:
+    features = gate.shape[1]
+    weight = np.zeros(scaled.shape[2], np.float32)
+    weight[:features] = 1
+    nothing, one = np.float32(0), np.float32(1)
+    for a in range(len(rows)):
+        for f in range(features):
+            weight[features + f] = weight[2 * features + f] = gate[rows[a], f]
+        for b in range(scaled.shape[1]):
+            for k in range(len(weight)):
+                inputs[a, b, k] = min(max(scaled[a, b, k], nothing), one)
+                weights[a, b, k] = weight[k] if observed[a, b, k] else nothing

@@ -7,7 +7,7 @@ Order for every event: derive, scale, score, keep; what is learned of it later i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -66,27 +66,8 @@ class Detector(SensorState):
             ids: (N,) hashes of the event ids.
             order: (N,) rising numbers that say which of two events of different sensors came first.
         """
-        sensors, column = np.unique(rows, return_inverse=True)
-        counts = np.bincount(column)
-        by_sensor = np.argsort(column, kind="stable")
-        step = np.empty(len(rows), np.int64)  # the how-manieth of its sensor here
-        step[by_sensor] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        places = self.pending.count[rows] + step
-        log_score = np.empty(len(rows))
-        derived = np.empty((len(rows), self.network.width), np.float32)
-        # Sensors with few events here are not padded to the length of the busiest: each size has its grid.
-        bucket = np.ceil(np.log2(np.maximum(counts, 8))).astype(np.int64)
-        place = np.empty(len(sensors), np.int64)  # (A,) of a sensor in its grid
-        pieces: dict[int, list[NDArray[np.float32]]] = {}  # by size: rebuilt, both parts of the score
-        for size in np.unique(bucket).tolist():
-            chosen = np.flatnonzero(bucket == size)
-            place[chosen] = np.arange(len(chosen))
-            inside = np.flatnonzero(bucket[column] == size)
-            at = step[inside], place[column[inside]]
-            grid = np.full((int(counts[chosen].max()), len(chosen), self.features), np.nan)
-            grid[at] = values[inside]
-            log_score[inside], grid_derived, *rest = self._score(sensors[chosen], grid, at)
-            derived[inside], pieces[size] = grid_derived[at], rest
+        places = self.pending.numbers(rows)
+        log_score, derived, rebuilt, parts = self._score(rows, values)
         level = self.threshold.log_level[rows]
         with np.errstate(over="ignore"):
             score = np.exp(log_score - level)  # 0 while there is no threshold
@@ -104,13 +85,8 @@ class Detector(SensorState):
         )
         self.arrived += len(rows)
         blamed_rows = np.flatnonzero(flagged)
-        rebuilt, first, second = (np.empty((len(blamed_rows), self.network.width), np.float32) for _ in range(3))
-        for size, grids in pieces.items():
-            some = np.flatnonzero(bucket[column[blamed_rows]] == size)
-            at = step[blamed_rows[some]], place[column[blamed_rows[some]]]
-            rebuilt[some], first[some], second[some] = (one[at] for one in grids)
-        parts = shares((first, second), self.context.openness(rows[blamed_rows]))
-        explained = self._explain(rows[blamed_rows], derived[blamed_rows], rebuilt, parts)
+        added = shares([part[blamed_rows] for part in parts], self.context.openness(rows[blamed_rows]))
+        explained = self._explain(rows[blamed_rows], derived[blamed_rows], rebuilt[blamed_rows], added)
         return Arrived(score, live, places, blamed_rows, *explained, lost)
 
     def peek(self, row: int, values: NDArray[np.float64]) -> float:
@@ -121,34 +97,26 @@ class Detector(SensorState):
             values: (F,), NaN where missing.
         """
         moving = self.context, self.scoring
-        before = [part.state("") for part in moving]
-        grid = values[None, None, :]
-        log_score, *_ = self._score(np.array([row]), grid, (np.zeros(1, np.int64), np.zeros(1, np.int64)))
+        before = [part.row(row) for part in moving]
+        log_score, *_ = self._score(np.array([row]), values[None])
         for part, state in zip(moving, before, strict=True):
-            part.load("", state)
+            part.set_row(row, state)
         with np.errstate(over="ignore"):
             return float(np.exp(log_score[0] - self.threshold.log_level[row]))
 
     def _score(
-        self, sensors: NDArray[np.int64], grid: NDArray[np.float64], at: tuple[Any, Any]
-    ) -> tuple[NDArray[Any], ...]:
-        """Of a grid of values (T, A, F) with the real events ``at``: the log score of each of these;
-        grids (T, A, d) of derived inputs, reconstructions and the two parts of the score.
-        """
-        derived = self.context.derive(sensors, grid)
-        scaled, observed = self.scaler.scale(sensors, derived.transpose(1, 0, 2))  # (A, T, d)
-        models = np.zeros(len(sensors), np.int64) if self.shared else sensors
-        rebuilt = self.network.rebuild(models, scaled, at).transpose(1, 0, 2)
-        weights, openness = self.context.weights(sensors), self.context.openness(sensors)
-        log_score, parts = self.scoring.score(
-            sensors, scaled.transpose(1, 0, 2), observed.transpose(1, 0, 2), rebuilt, weights, openness
-        )
-        say = self.head.say(sensors, openness)
-        some = np.flatnonzero(say)
-        if len(some):
-            readings = scaled[some, :, : self.features].transpose(1, 0, 2)
-            log_score[:, some] += say[some] * self.head.log_odds(sensors[some], readings)
-        return log_score[at], derived, rebuilt, *parts
+        self, rows: NDArray[np.int64], values: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
+        """(N,) log scores of events (N, F); (N, d) each derived inputs, reconstructions and both parts of the score."""
+        derived = self.context.derive(rows, values)
+        scaled, observed = self.scaler.scale(rows, derived)
+        rebuilt = self.network.rebuild(np.zeros_like(rows) if self.shared else rows, scaled)
+        log_score, parts = self.scoring.score(rows, scaled, observed, rebuilt, self.context.gate)
+        if self.head.trust[: self.size].any():
+            say = self.head.say(rows, self.context.openness(rows))
+            some = np.flatnonzero(say)
+            log_score[some] += say[some] * self.head.log_odds(rows[some], scaled[some, : self.features])
+        return log_score, derived, rebuilt, parts
 
     def _explain(
         self,

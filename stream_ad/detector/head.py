@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from stream_ad.detector.rng import uniform
-from stream_ad.detector.rows import Column, Rows
+from stream_ad.detector.rows import Column, Rows, push_ring
 from stream_ad.detector.scaler import SCALE_SD
 
 if TYPE_CHECKING:
@@ -93,11 +93,11 @@ class Head(Rows):
         return self.trust[rows] * np.maximum(0.0, 1 - openness / MOST_OPENNESS)
 
     def log_odds(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(T, A) clipped log odds of an anomaly.
+        """(N,) clipped log odds of an anomaly.
 
         Args:
-            rows: (A,) sensors.
-            scaled: (T, A, F) readings as the scaler gave them.
+            rows: (N,) sensors.
+            scaled: (N, F) readings as the scaler gave them.
         """
         return self._odds(rows, _presentable(scaled))
 
@@ -146,20 +146,13 @@ class Head(Rows):
             anomalous: (A, B) labelled anomalous.
             scaler: Standardises with what is known now.
         """
-        self._push("normal", rows, readings, normal)
-        self._push("anomaly", rows, readings, anomalous)
+        push_ring(self.normal, self.normals, rows, readings, normal)
+        push_ring(self.anomaly, self.anomalies, rows, readings, anomalous)
         kept = np.minimum(self.normals[rows], RING) + np.minimum(self.anomalies[rows], RING)
         new = self.normals[rows] + self.anomalies[rows] - self.fitted[rows]
         due = (self.anomalies[rows] >= FIRST_ANOMALIES) & (new >= np.maximum(1, REFIT_GROWTH * kept))
         for row in rows[due & (self.normals[rows] >= FIRST_ANOMALIES)].tolist():
             self._fit(row, scaler)
-
-    def _push(self, ring: str, rows: NDArray[np.int64], readings: NDArray[np.float32], used: NDArray[np.bool_]) -> None:
-        count = getattr(self, "normals" if ring == "normal" else "anomalies")
-        which, place = np.nonzero(used)
-        slot = (count[rows][which] + (np.cumsum(used, axis=1) - 1)[which, place]) % RING
-        getattr(self, ring)[rows[which], slot] = readings[which, place]
-        count[rows] += used.sum(axis=1)
 
     def _fit(self, row: int, scaler: Scaler) -> None:
         """Ridge logistic regression by Newton's method from the last weights; classes weigh alike."""

@@ -15,6 +15,7 @@ import numpy as np
 from stream_ad.detector.batches import Matured, Sensors
 from stream_ad.detector.head import MOST_OPENNESS
 from stream_ad.detector.pending import DROPPED, LEARNED_ANOMALY, LEARNED_NORMAL, NORMAL, UNLABELLED
+from stream_ad.detector.rows import take_ring
 from stream_ad.detector.threshold import LABELLED_ENOUGH
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Learner:
         self.state.gate_seen[rows] = self.state.pending.count[rows]
         places = self.state.pending.latest(rows, self.state.batch)
         at = rows[:, None], places % self.state.pending.capacity
-        self.state.context.update_gate(rows, self.state.pending.derived[at])
+        self.state.context.update_gate(rows, at[1], self.state.pending.derived)
         if self.state.options.drift.enabled:
             rank = self.state.threshold.rank(rows, self.state.pending.log_score[at])
             done.drift += self.state.drift.update(rows, rank)
@@ -116,7 +117,7 @@ class Learner:
         statistics = labelled | (accepted & few_labels)
         closed = self.state.context.openness(rows) < MOST_OPENNESS
         if closed.any():
-            readings = self.state.pending.derived[at][closed, :, : self.state.features]
+            readings = take_ring(self.state.pending.derived, rows[closed], at[1][closed])[..., : self.state.features]
             self.state.head.learn(rows[closed], readings, labelled[closed], anomalous[closed], self.state.scaler)
         self._learn_batch(rows, places, labelled | accepted, anomalous, statistics, class_weights, done)
         return more
@@ -133,7 +134,7 @@ class Learner:
     ) -> None:
         """Scaler, error variances and model learn (A, B) events; ``statistics`` says which move the first two."""
         at = rows[:, None], places % self.state.pending.capacity
-        derived, verdict = self.state.pending.derived[at], self.state.pending.verdict[at]
+        derived, verdict = take_ring(self.state.pending.derived, rows, at[1]), self.state.pending.verdict[at]
         self.state.scaler.update(rows, derived, statistics)
         done.losses += self.state.network.learn(
             rows,

@@ -9,7 +9,9 @@ import torch
 
 from stream_ad.detector import losses
 from stream_ad.detector.autoencoder import Autoencoder
-from stream_ad.detector.batches import Batch, Matured, Sensors, scatter
+from stream_ad.detector.batches import Batch, Matured, Sensors, scatter, to_device
+from stream_ad.detector.compiled import count_up, kernel
+from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.replay import Replay
 from stream_ad.detector.rows import derived_size
 
@@ -31,7 +33,8 @@ class Network:
         self.features, self.width, self.device = features, derived_size(features), device
         self.shared = options.detector.models == "shared"
         self.batch, self.loss = learning.batch_events, learning.loss
-        self.stack = Autoencoder(self.width, device=device, rate=learning.rate)
+        kind = CompiledAutoencoder if device.type == "cpu" else Autoencoder
+        self.stack = kind(self.width, device=device, rate=learning.rate)
         self.replay = Replay(features, capacity=learning.replay_events)
 
     @property
@@ -72,40 +75,29 @@ class Network:
         if self.stack.size != self.replay.size:
             raise ValueError(f"{prefix}*: {self.stack.size} models, {self.replay.size} replay rings")
 
-    def rebuild(
-        self, models: NDArray[np.int64], scaled: NDArray[np.float32], at: tuple[Any, Any]
-    ) -> NDArray[np.float32]:
-        """(A, T, d) reconstructions of scaled inputs.
+    def rebuild(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, d) reconstructions of scaled inputs.
 
         Args:
-            models: (A,) model of each sensor.
-            scaled: (A, T, d).
-            at: Steps and sensors of the real events in it; the rest is padding.
+            models: (N,) model of each event.
+            scaled: (N, d).
         """
-        sensors, steps, width = scaled.shape
-        if self.shared:  # one model: the events of all sensors are its rows
-            rows = -(-len(at[0]) // ROW_UNIT) * ROW_UNIT
-            grid = np.full((1, rows, width), 0.5, np.float32)
-            grid[0, : len(at[0])] = np.clip(scaled[at[1], at[0]], 0, 1)
-            models = models[:1]
-        else:
-            rows = -(-steps // ROW_UNIT) * ROW_UNIT
-            grid = np.full((sensors, rows, width), 0.5, np.float32)
-            grid[:, :steps] = np.clip(scaled, 0, 1)
-        states = self.stack.forward(self.stack.models(models), self._tensor(grid))
-        out: NDArray[np.float32] = states[-1].cpu().numpy()
-        if not self.shared:
-            return out[:, :steps]
-        rebuilt = np.full(scaled.shape, 0.5, np.float32)
-        rebuilt[at[1], at[0]] = out[0, : len(at[0])]
+        rebuilt, slot = np.empty_like(scaled), np.empty_like(models)
+        count = np.zeros(self.size, np.int64)
+        count_up(models, count, slot)
+        # Models with few events here are not padded to the length of the busiest: each length has its grid.
+        length = -(-count // ROW_UNIT) * ROW_UNIT
+        for rows in np.flatnonzero(np.bincount(length)).tolist():
+            if not rows:
+                continue
+            chosen = np.flatnonzero(length == rows)
+            place = np.full(self.size, -1)
+            place[chosen] = np.arange(len(chosen))
+            grid = np.full((len(chosen), rows, self.width), 0.5, np.float32)
+            _spread(models, slot, place, scaled, grid)
+            states = self.stack.forward(self.stack.models(chosen), to_device(grid, self.device))
+            _collect(models, slot, place, states[-1].cpu().numpy(), rebuilt)
         return rebuilt
-
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        """The array on the device, as float32; pinned on the way to a GPU, so that the copy does not wait."""
-        tensor = torch.from_numpy(np.ascontiguousarray(array, np.float32))
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor
 
     def learn(
         self,
@@ -149,7 +141,7 @@ class Network:
     ) -> list[float]:
         """One batch of each model; ``part`` says where a shared model's events stand among the sensors'."""
         normal, anomalous, class_weight = matured.normal, matured.anomalous, matured.class_weight
-        new = self._batch(matured.sensors, matured.derived, own)
+        new = own.batch(matured.sensors if self.shared else rows, matured.derived, self.device)
         states = self.stack.forward(self.stack.models(models), new.inputs)
         error, observed = new.scaled - states[-1].cpu().numpy(), new.observed  # (A, B, d)
         if part is not None:
@@ -180,31 +172,9 @@ class Network:
         losses_taken: list[float] = found[~idle].tolist()
         return losses_taken
 
-    def _batch(self, sensors: NDArray[np.int64], derived: NDArray[np.float32], own: Sensors) -> Batch:
-        """Everything the loss needs to know of (A, B) events."""
-        if self.shared:
-            flat = sensors.ravel()
-            scaled, observed = own.scaler.scale(flat, derived.reshape(len(flat), -1))
-            scaled, observed = scaled.reshape(derived.shape), observed.reshape(derived.shape)
-            weights = own.context.weights(flat).reshape(derived.shape)
-            variance = own.scoring.variance[flat].reshape(derived.shape)
-        else:
-            scaled, observed = own.scaler.scale(sensors[:, 0], derived)
-            weights = own.context.weights(sensors[:, 0])[:, None]
-            variance = own.scoring.variance[sensors[:, 0]][:, None]
-        return Batch(
-            scaled,
-            observed,
-            self._tensor(np.clip(scaled, 0, 1)),
-            self._tensor(weights * observed),
-            self._tensor(variance),
-        )
-
     def _replayed(self, models: NDArray[np.int64], own: Sensors) -> Batch:
         derived, sensors = self.replay.draw(models, self.batch)
-        if not self.shared:
-            sensors = np.broadcast_to(models[:, None], sensors.shape)
-        return self._batch(sensors, derived, own)
+        return own.batch(sensors if self.shared else models, derived, self.device)
 
     def _descend(
         self,
@@ -216,20 +186,20 @@ class Network:
         guided: tuple[Batch, NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
         """One step on (A, B) normal events and, if given, labelled anomalies; returns (A,) losses."""
-        normal_weight = self._tensor(weight)
+        normal_weight = to_device(weight, self.device)
         flat = self.stack.models(models)
-        inputs, mask, variance = base.inputs, base.weights, base.variance
+        inputs, mask = base.inputs, base.weights
         event_weight = normal_weight
         if guided is not None:
-            wrong, wrong_weight = guided[0], self._tensor(guided[1])
+            wrong, wrong_weight = guided[0], to_device(guided[1], self.device)
             inputs = torch.cat([inputs, wrong.inputs], dim=1)  # (A, 2B, d)
             mask = torch.cat([mask, wrong.weights], dim=1)
             event_weight = torch.cat([normal_weight, wrong_weight], dim=1)
         if states is None:
             states = self.stack.forward(flat, inputs)
         if guided is None and not self.loss.amplify and not self.loss.score_penalty:
-            slope, loss = losses.plain_slope(inputs, states[-1], normal_weight, mask)
-            self.stack.step(models, self.stack.backward(flat, states, slope))
+            slope, loss = self.stack.plain_slope(inputs, states[-1], normal_weight, mask)
+            self.stack.descend(models, flat, states, slope)
             return _numbers(loss)
         rebuilt = states[-1].detach().requires_grad_()
         squares = (inputs - rebuilt) ** 2
@@ -243,21 +213,24 @@ class Network:
             anomalous = torch.cat([torch.zeros_like(normal_weight), torch.ones_like(wrong_weight)], dim=1)
             apart = losses.per_event(self._apart(wrong, rebuilt[:, self.batch :]), wrong.weights)
             padding = torch.zeros_like(apart)
-            lam = self._tensor(self._lambda(models, guided[1]))[:, None]
+            lam = to_device(self._lambda(models, guided[1]), self.device)[:, None]
             loss = losses.guided_loss(
                 torch.cat([normal_loss, padding], 1), torch.cat([padding, apart], 1), anomalous, event_weight, lam
             ) * losses.guided_scale(anomalous, event_weight, lam)
         if self.loss.score_penalty:
+            variance = to_device(base.variance, self.device)
             scores = losses.per_event(own_squares / variance, mask[:, : self.batch])
             loss = loss + self.loss.score_penalty * losses.score_penalty(scores, (normal_weight > 0).float())
         (slope,) = torch.autograd.grad(loss.sum(), rebuilt)
-        self.stack.step(models, self.stack.backward(flat, states, slope))
+        self.stack.descend(models, flat, states, slope)
         return _numbers(loss)
 
     def _apart(self, wrong: Batch, rebuilt: Tensor) -> Tensor:
         """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
         if self.loss.guide == "away":
-            target, inputs = losses.guide_away(self._tensor(wrong.scaled), rebuilt, wrong.variance)
+            target, inputs = losses.guide_away(
+                to_device(wrong.scaled, self.device), rebuilt, to_device(wrong.variance, self.device)
+            )
             return (target - rebuilt) ** 2 * inputs
         return (losses.guide(wrong.inputs, self.loss.guide) - rebuilt) ** 2
 
@@ -270,3 +243,34 @@ class Network:
 
 def _numbers(loss: Tensor) -> NDArray[np.float64]:
     return np.asarray(loss.detach().cpu().numpy(), np.float64)
+
+
+@kernel
+def _spread(
+    models: NDArray[np.int64],
+    slot: NDArray[np.int64],
+    place: NDArray[np.int64],
+    scaled: NDArray[np.float32],
+    grid: NDArray[np.float32],
+) -> None:
+    nothing, one = np.float32(0), np.float32(1)
+    for n in range(len(models)):
+        a = place[models[n]]
+        if a >= 0:
+            for k in range(scaled.shape[1]):
+                grid[a, slot[n], k] = min(max(scaled[n, k], nothing), one)
+
+
+@kernel
+def _collect(
+    models: NDArray[np.int64],
+    slot: NDArray[np.int64],
+    place: NDArray[np.int64],
+    grid: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    for n in range(len(models)):
+        a = place[models[n]]
+        if a >= 0:
+            for k in range(out.shape[1]):
+                out[n, k] = grid[a, slot[n], k]

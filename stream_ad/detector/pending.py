@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stream_ad.detector.compiled import Arrays, count_up, kernel
 from stream_ad.detector.rows import Column, Rows, derived_size
 
 if TYPE_CHECKING:
@@ -81,21 +82,16 @@ class Pending(Rows):
         derived: NDArray[np.float32],
     ) -> int:
         """Keep new events, all arrays (N, …); returns how many that nobody has learned had to make room."""
-        slots = places % self.capacity
-        lost = int((self.learned[rows, slots] == WAITING).sum())
-        self.ids[rows, slots] = ids
-        self.times[rows, slots] = times
-        self.order[rows, slots] = order
-        self.log_score[rows, slots] = log_score
-        self.flagged[rows, slots] = flagged
-        self.verdict[rows, slots] = UNLABELLED
-        self.source[rows, slots] = FROM_NOTHING
-        self.learned[rows, slots] = WAITING
-        self.queued[rows, slots] = False
-        self.derived[rows, slots] = derived
-        np.maximum.at(self.newest_time, rows, times)
-        np.maximum.at(self.count, rows, places + 1)
-        return lost
+        per_event = self.ids, self.times, self.order, self.log_score, self.flagged, self.derived
+        fresh = self.verdict, self.source, self.learned, self.queued
+        new = ids, times, order, log_score, flagged, derived
+        return _push(rows, places, per_event, fresh, new, (self.count, self.newest_time))
+
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(N,) the number that each of the next events will have among its sensor's."""
+        out = np.empty_like(rows)
+        count_up(rows, self.count.copy(), out)
+        return out
 
     def find(self, rows: NDArray[np.int64], ids: NDArray[np.uint64], before: NDArray[np.int64]) -> NDArray[np.int64]:
         """(K,) number of the newest event with this id hash in each row that came before a record, -1 for none."""
@@ -149,41 +145,90 @@ class Pending(Rows):
         Returns:
             (A, B) event numbers; (A, B) which of them are real; (A,) sensors that have a batch more.
         """
-        step = np.arange(batch)
-        head, tail, count = (part[rows][:, None] for part in (self.queue_head, self.queue_tail, self.count))
-        entry = head + step
-        judged = self.queue[rows[:, None], entry % self.capacity]
-        slots = judged % self.capacity
-        at = rows[:, None], slots
-        wanted = np.where(self.verdict[at] == NORMAL, LEARNED_NORMAL, LEARNED_ANOMALY)
-        inside = (entry < tail) & (judged >= count - self.capacity)
-        due = inside & (self.verdict[at] != UNLABELLED) & (self.learned[at] != wanted)
-        which = np.nonzero(inside)
-        self.queued[rows[which[0]], slots[which]] = False
-        self.queue_head[rows] += np.minimum(batch, (tail - head)[:, 0])
-
-        old = self.expired[rows][:, None] + step
-        slots = old % self.capacity
-        at = rows[:, None], slots
-        past = count - old > self.horizon_events
-        if horizon_ns is not None:
-            past |= self.times[at] < (self.newest_time[rows] - horizon_ns)[:, None]
-        past = np.logical_and.accumulate(past & (old < count), axis=1)
-        silent = past & (self.learned[at] == WAITING) & (self.verdict[at] == UNLABELLED)
-        room = batch - due.sum(axis=1)
-        taken = np.cumsum(silent, axis=1) <= room[:, None]
-        self.expired[rows] += (past & taken).sum(axis=1)
-
-        places = np.concatenate([judged, old], axis=1)
-        chosen = np.concatenate([due, silent & taken], axis=1)
-        rank = np.cumsum(chosen, axis=1) - 1
         out, valid = np.zeros((len(rows), batch), np.int64), np.zeros((len(rows), batch), np.bool_)
-        which = np.nonzero(chosen)
-        out[which[0], rank[which]], valid[which[0], rank[which]] = places[which], True
-        backlog = self.count[rows] - self.horizon_events - self.expired[rows]
-        more = np.maximum(self.queue_tail[rows] - self.queue_head[rows], backlog) >= batch
+        more = np.empty(len(rows), np.bool_)
+        queue = self.queue, self.queued, self.queue_head, self.queue_tail
+        events = self.times, self.verdict, self.learned
+        sensors = self.count, self.expired, self.newest_time
+        wait = self.horizon_events, -1 if horizon_ns is None else horizon_ns
+        _take(rows, queue, events, sensors, wait, out, valid, more)
         return out, valid, more
 
     def waiting(self) -> int:
         """Events of all sensors that nobody has learned yet."""
         return int((self.learned[: self.size] == WAITING).sum())
+
+
+@kernel
+def _push(
+    rows: NDArray[np.int64],
+    places: NDArray[np.int64],
+    per_event: Arrays,
+    fresh: Arrays,
+    new: Arrays,
+    sensors: Arrays,
+) -> int:
+    ids, times, order, log_score, flagged, derived = per_event
+    verdict, source, learned, queued = fresh
+    new_ids, new_times, new_order, new_log_score, new_flagged, new_derived = new
+    count, newest_time = sensors
+    lost = 0
+    for n in range(len(rows)):
+        s, slot = rows[n], places[n] % ids.shape[1]
+        lost += learned[s, slot] == WAITING
+        ids[s, slot], times[s, slot], order[s, slot] = new_ids[n], new_times[n], new_order[n]
+        log_score[s, slot], flagged[s, slot] = new_log_score[n], new_flagged[n]
+        verdict[s, slot], source[s, slot] = UNLABELLED, FROM_NOTHING
+        learned[s, slot], queued[s, slot] = WAITING, False
+        for k in range(derived.shape[2]):
+            derived[s, slot, k] = new_derived[n, k]
+        newest_time[s] = max(newest_time[s], new_times[n])
+        count[s] = places[n] + 1
+    return lost
+
+
+@kernel
+def _take(
+    rows: NDArray[np.int64],
+    queue: Arrays,
+    events: Arrays,
+    sensors: Arrays,
+    wait: tuple[int, int],
+    out: NDArray[np.int64],
+    valid: NDArray[np.bool_],
+    more: NDArray[np.bool_],
+) -> None:
+    entries, queued, head, tail = queue
+    times, verdict, learned = events
+    count, expired, newest_time = sensors
+    horizon_events, horizon_ns = wait
+    batch, capacity = out.shape[1], times.shape[1]
+    for a in range(len(rows)):
+        s, found = rows[a], 0
+        # No more entries than the batch is long are looked at, whatever comes of them.
+        for _ in range(min(np.int64(batch), tail[s] - head[s])):
+            place = entries[s, head[s] % capacity]
+            head[s] += 1
+            if place < count[s] - capacity:
+                continue  # the event has left memory
+            slot = place % capacity
+            queued[s, slot] = False
+            wanted = LEARNED_NORMAL if verdict[s, slot] == NORMAL else LEARNED_ANOMALY
+            if verdict[s, slot] != UNLABELLED and learned[s, slot] != wanted:
+                out[a, found], valid[a, found] = place, True
+                found += 1
+        expired[s] = max(expired[s], count[s] - capacity)
+        for _ in range(batch):
+            place = expired[s]
+            slot = place % capacity
+            past = count[s] - place > horizon_events
+            past = past or (horizon_ns >= 0 and times[s, slot] < newest_time[s] - horizon_ns)
+            if place >= count[s] or not past:
+                break
+            if learned[s, slot] == WAITING and verdict[s, slot] == UNLABELLED:
+                if found == batch:
+                    break
+                out[a, found], valid[a, found] = place, True
+                found += 1
+            expired[s] += 1
+        more[a] = max(tail[s] - head[s], count[s] - horizon_events - expired[s]) >= batch

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.rng import draws
+from stream_ad.detector.compiled import Arrays, kernel
+from stream_ad.detector.rng import draw
 from stream_ad.detector.rows import Column, Rows, derived_size
 
 if TYPE_CHECKING:
@@ -55,23 +56,51 @@ class Replay(Rows):
             sensors: (A, B) whose they are.
             used: (A, B) which of them.
         """
-        which, place = np.nonzero(used)
-        slot = (self.count[models][which] + (np.cumsum(used, axis=1) - 1)[which, place]) % self.capacity
-        self.derived[models[which], slot] = derived[which, place]
-        self.sensor[models[which], slot] = sensors[which, place]
-        number = used.sum(axis=1)
-        self.count[models] += number
-        self.normals[models] += number
+        _push(models, derived, sensors, used, (self.count, self.normals, self.derived, self.sensor))
 
     def draw(self, models: NDArray[np.int64], batch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """(A, B, d) events drawn at random with replacement, (A, B) whose they are; models must have some."""
-        random = draws(self.key[models], self.drawn[models].astype(np.uint64), batch)
-        self.drawn[models] += batch
-        kept = np.minimum(self.count[models], self.capacity).astype(np.uint64)
-        slots = (random % kept[:, None]).astype(np.int64)
-        return self.derived[models[:, None], slots], self.sensor[models[:, None], slots].astype(np.int64)
+        derived = np.empty((len(models), batch, self.derived.shape[2]), np.float32)
+        sensors = np.empty((len(models), batch), np.int64)
+        _draw(models, (self.key, self.count, self.drawn, self.derived, self.sensor), derived, sensors)
+        return derived, sensors
 
     def forget_sensor(self, row: int, last: int) -> None:
         """A sensor left and the last one took its row (shared models): its events now count as that one's own."""
         owners = self.sensor[: self.size]
         owners[owners == last] = row
+
+
+@kernel
+def _push(
+    models: NDArray[np.int64],
+    derived: NDArray[np.float32],
+    sensors: NDArray[np.int64],
+    used: NDArray[np.bool_],
+    state: Arrays,
+) -> None:
+    count, normals, ring, owner = state
+    for a in range(len(models)):
+        m = models[a]
+        for b in range(used.shape[1]):
+            if used[a, b]:
+                slot = count[m] % ring.shape[1]
+                for k in range(ring.shape[2]):
+                    ring[m, slot, k] = derived[a, b, k]
+                owner[m, slot] = sensors[a, b]
+                count[m] += 1
+                normals[m] += 1
+
+
+@kernel
+def _draw(models: NDArray[np.int64], state: Arrays, derived: NDArray[np.float32], sensors: NDArray[np.int64]) -> None:
+    key, count, drawn, ring, owner = state
+    for a in range(len(models)):
+        m = models[a]
+        kept = np.uint64(min(count[m], ring.shape[1]))
+        for b in range(derived.shape[1]):
+            slot = np.int64(draw(key[m], drawn[m]) % kept)
+            drawn[m] += 1
+            for k in range(ring.shape[2]):
+                derived[a, b, k] = ring[m, slot, k]
+            sensors[a, b] = owner[m, slot]

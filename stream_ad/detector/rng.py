@@ -7,9 +7,11 @@ sensors happened to arrive; these are the same for a sensor wherever and wheneve
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from stream_ad.detector.compiled import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,23 +26,30 @@ def key_of(text: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, salt=seed.to_bytes(8, "big")).digest(), "big")
 
 
-def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spread the bits of each value; any shape."""
-    with np.errstate(over="ignore"):
-        z = values + _STEP
-        z = (z ^ (z >> np.uint64(30))) * _MIX1
-        z = (z ^ (z >> np.uint64(27))) * _MIX2
-        return z ^ (z >> np.uint64(31))
+@kernel
+def mix(value: Any) -> Any:
+    """Spread the bits of an unsigned 64-bit integer."""
+    z = value + _STEP
+    z = (z ^ (z >> np.uint64(30))) * _MIX1
+    z = (z ^ (z >> np.uint64(27))) * _MIX2
+    return z ^ (z >> np.uint64(31))
 
 
-def draws(keys: NDArray[np.uint64], start: NDArray[np.uint64] | int, count: int) -> NDArray[np.uint64]:
-    """(K, count) random 64-bit integers: numbers ``start`` to ``start + count`` of each key's sequence."""
-    first = np.broadcast_to(np.asarray(start, np.uint64), keys.shape)
-    with np.errstate(over="ignore"):
-        counters = np.add(first[:, None], np.arange(count, dtype=np.uint64), dtype=np.uint64)
-        return mix(mix(keys)[:, None] ^ mix(counters))
+@kernel
+def draw(key: Any, counter: Any) -> Any:
+    """A random 64-bit integer: number ``counter`` of a key's sequence."""
+    return mix(mix(np.uint64(key)) ^ mix(np.uint64(counter)))
 
 
-def uniform(keys: NDArray[np.uint64], start: NDArray[np.uint64] | int, count: int) -> NDArray[np.float32]:
-    """(K, count) uniform in [0, 1)."""
-    return ((draws(keys, start, count) >> np.uint64(40)).astype(np.float64) / 2**24).astype(np.float32)
+def uniform(keys: NDArray[np.uint64], start: int, count: int) -> NDArray[np.float32]:
+    """(K, count) uniform in [0, 1): numbers ``start`` to ``start + count`` of each key's sequence."""
+    out = np.empty((len(keys), count), np.float32)
+    _uniform(keys, start, out)
+    return out
+
+
+@kernel
+def _uniform(keys: NDArray[np.uint64], start: int, out: NDArray[np.float32]) -> None:
+    for row in range(len(keys)):
+        for column in range(out.shape[1]):
+            out[row, column] = np.float64(draw(keys[row], start + column) >> np.uint64(40)) / 2**24

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from stream_ad.detector.compiled import kernel
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -93,6 +95,15 @@ class Rows:
             else:
                 new[self.size - 1] = old[row]
 
+    def row(self, row: int) -> dict[str, NDArray[Any]]:
+        """Copies of one row, by name."""
+        return {name: getattr(self, name)[row].copy() for name in self.columns}
+
+    def set_row(self, row: int, state: dict[str, NDArray[Any]]) -> None:
+        """Put back what ``row`` gave."""
+        for name, array in state.items():
+            getattr(self, name)[row] = array
+
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Copies of the rows in use, by name, for a snapshot."""
         return {prefix + name: getattr(self, name)[: self.size].copy() for name in self.columns}
@@ -114,3 +125,50 @@ class Rows:
     @property
     def nbytes(self) -> int:
         return sum(getattr(self, name).nbytes for name in self.columns)
+
+
+def push_ring(
+    ring: NDArray[Any],
+    count: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    values: NDArray[Any],
+    used: NDArray[np.bool_],
+) -> None:
+    """Put what is used of (A, B, …) values into the rings (S, W, …) of some rows; ``count`` moves on."""
+    shape = (*used.shape, -1)
+    _push_ring(ring.reshape(*ring.shape[:2], -1), count, rows, values.reshape(shape), used)
+
+
+@kernel
+def _push_ring(
+    ring: NDArray[Any],
+    count: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    values: NDArray[Any],
+    used: NDArray[np.bool_],
+) -> None:
+    for a in range(len(rows)):
+        s = rows[a]
+        for b in range(used.shape[1]):
+            if used[a, b]:
+                slot = count[s] % ring.shape[1]
+                for k in range(ring.shape[2]):
+                    ring[s, slot, k] = values[a, b, k]
+                count[s] += 1
+
+
+def take_ring(ring: NDArray[Any], rows: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[Any]:
+    """(A, B, K) what stands in the slots (A, B) of the rings (S, W, K) of some rows (A,)."""
+    out = np.empty((*slots.shape, ring.shape[2]), ring.dtype)
+    _take_ring(ring, rows, slots, out)
+    return out
+
+
+@kernel
+def _take_ring(ring: NDArray[Any], rows: NDArray[np.int64], slots: NDArray[np.int64], out: NDArray[Any]) -> None:
+    for a in range(len(rows)):
+        own = ring[rows[a]]
+        for b in range(slots.shape[1]):
+            event, target = own[slots[a, b]], out[a, b]
+            for k in range(len(event)):
+                target[k] = event[k]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stream_ad.detector.compiled import Arrays, kernel
 from stream_ad.detector.rows import Column, Rows, derived_size
 
 if TYPE_CHECKING:
@@ -45,19 +46,16 @@ class Scaler(Rows):
         Returns:
             The values; which of them were observed.
         """
-        k = derived.shape[-1]
-        mean = self.mean[rows, :k].astype(np.float32)
-        slope = np.where(self.count[rows] > 0, 1 / (SCALE_SD * self.deviation(rows)), 0.0).astype(np.float32)[:, :k]
-        if derived.ndim == 3:
-            mean, slope = mean[:, None], slope[:, None]
-        observed = derived == derived  # noqa: PLR0124 - false for NaN, at a third of the price of isnan
-        with np.errstate(over="ignore"):
-            scaled = derived - mean
-            scaled *= slope
-        scaled += np.float32(0.5)
-        if not observed.all():
-            scaled[~observed] = 0.5
-        return np.clip(scaled, np.float32(0.5 - REACH), np.float32(0.5 + REACH), out=scaled), observed
+        scaled, observed = np.empty(derived.shape, np.float32), np.empty(derived.shape, np.bool_)
+        shape = (len(rows), -1, derived.shape[-1])
+        _scale(
+            rows,
+            np.ascontiguousarray(derived).reshape(shape),
+            (self.count, self.mean, self.var),
+            scaled.reshape(shape),
+            observed.reshape(shape),
+        )
+        return scaled, observed
 
     def unscale(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
         """The inverse of ``scale`` for (A, d)."""
@@ -71,24 +69,72 @@ class Scaler(Rows):
             derived: (A, B, d), NaN where missing.
             used: (A, B) the events that count.
         """
-        counted = ~np.isnan(derived) & used[..., None]
-        number = counted.sum(axis=1)  # (A, d)
-        before = self.count[rows]
-        sd = np.where(before >= CLIP_AFTER, CLIP_SD * self.deviation(rows), np.inf)[:, None]
-        x = np.where(counted, derived - self.mean[rows][:, None], 0.0)  # (A, B, d) float64
-        x = np.clip(x, -sd, sd, out=x)
-        offset = x.sum(axis=1) / np.maximum(number, 1)
-        mean = self.mean[rows] + offset
-        x -= offset[:, None]
-        x *= x
-        var = (x * counted).sum(axis=1) / np.maximum(number, 1)
-        rate = np.where(number > 0, np.maximum(number / np.maximum(before + number, 1), number / WINDOW), 0.0)
-        rate = np.minimum(rate, 1.0)
-        delta = mean - self.mean[rows]
-        self.mean[rows] += rate * delta
-        self.var[rows] = (1 - rate) * (self.var[rows] + rate * delta**2) + rate * var
-        self.count[rows] = before + number
+        _update(rows, derived, used, (self.count, self.mean, self.var))
 
     def forget(self, rows: NDArray[np.int64], most: float) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""
         self.count[rows] = np.minimum(self.count[rows], most)
+
+
+@kernel
+def _deviation(mean: float, var: float) -> float:
+    """The standard deviation, floored at what float32 can tell apart from the mean."""
+    return np.sqrt(var + (1e-6 * mean) ** 2 + 1e-18)
+
+
+@kernel
+def _scale(
+    rows: NDArray[np.int64],
+    derived: NDArray[np.float32],
+    figures: Arrays,
+    scaled: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+) -> None:
+    count, mean, var = figures
+    width = derived.shape[2]
+    middle, slope = np.empty(width, np.float32), np.empty(width, np.float32)
+    low, half, high = np.float32(0.5 - REACH), np.float32(0.5), np.float32(0.5 + REACH)
+    for a in range(len(rows)):
+        s = rows[a]
+        for k in range(width):
+            middle[k] = mean[s, k]
+            slope[k] = 1 / (SCALE_SD * _deviation(mean[s, k], var[s, k])) if count[s, k] > 0 else 0.0
+        for b in range(derived.shape[1]):
+            for k in range(width):
+                x = derived[a, b, k]
+                there = not np.isnan(x)
+                observed[a, b, k] = there
+                scaled[a, b, k] = min(max((x - middle[k]) * slope[k] + half, low), high) if there else half
+
+
+@kernel
+def _update(rows: NDArray[np.int64], derived: NDArray[np.float32], used: NDArray[np.bool_], figures: Arrays) -> None:
+    count, mean, var = figures
+    steps, width = derived.shape[1:]
+    number, offset, square, reach = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    for a in range(len(rows)):
+        s = rows[a]
+        number[:], offset[:], square[:] = 0, 0, 0
+        for k in range(width):
+            reach[k] = CLIP_SD * _deviation(mean[s, k], var[s, k]) if count[s, k] >= CLIP_AFTER else np.inf
+        for b in range(steps):
+            if used[a, b]:
+                for k in range(width):
+                    x = np.float64(derived[a, b, k]) - mean[s, k]
+                    if not np.isnan(x):
+                        number[k] += 1
+                        offset[k] += min(max(x, -reach[k]), reach[k])
+        for k in range(width):
+            offset[k] /= max(number[k], 1)
+        for b in range(steps):
+            if used[a, b]:
+                for k in range(width):
+                    x = np.float64(derived[a, b, k]) - mean[s, k]
+                    if not np.isnan(x):
+                        square[k] += (min(max(x, -reach[k]), reach[k]) - offset[k]) ** 2
+        for k in range(width):
+            if number[k] > 0:
+                count[s, k] += number[k]
+                rate = min(max(number[k] / count[s, k], number[k] / WINDOW), 1.0)
+                mean[s, k] += rate * offset[k]
+                var[s, k] = (1 - rate) * (var[s, k] + rate * offset[k] ** 2) + rate * (square[k] / number[k])

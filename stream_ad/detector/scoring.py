@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.context import ewma_scan
+from stream_ad.detector.compiled import Arrays, kernel
 from stream_ad.detector.rows import Column, Rows, derived_size
 from stream_ad.detector.scaler import SCALE_SD
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 ERROR_WINDOW = 5000
@@ -43,47 +45,28 @@ class Scoring(Rows):
         scaled: NDArray[np.float32],
         observed: NDArray[np.bool_],
         rebuilt: NDArray[np.float32],
-        weights: NDArray[np.float32],
-        openness: NDArray[np.float64],
+        gate: NDArray[np.float64],
     ) -> tuple[NDArray[np.float64], tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Score the next events of some sensors; moves their smoothed errors on.
+        """Score the next events; moves the smoothed errors of their sensors on.
 
         S = log(Q + (1 - g) Z + .01) + g log(M + .01), with Q the capped mean square of the
         normalised errors, Z that of the standardised values, M that of the smoothed errors and g
         the openness of the temporal context: tables get Q + Z, time series Q · M.
 
         Args:
-            rows: (A,) different sensors.
-            scaled: (T, A, d) as ``Scaler.scale`` gave it.
-            observed: (T, A, d) false where missing or past the sensor's last event.
-            rebuilt: (T, A, d) the autoencoder's output.
-            weights: (A, d) of the inputs.
-            openness: (A,) of the context.
+            rows: (N,) sensors, in the order of arrival.
+            scaled: (N, d) as ``Scaler.scale`` gave it.
+            observed: (N, d) false where missing.
+            rebuilt: (N, d) the autoencoder's output.
+            gate: (S, F) of the context.
 
         Returns:
-            (T, A) log scores; what each input adds to Q + (1 - g) Z and to M, (T, A, d) each (see ``shares``).
+            (N,) log scores; what each input adds to Q + (1 - g) Z and to M, (N, d) each (see ``shares``).
         """
-        error = scaled - rebuilt
-        error *= (1 / np.sqrt(self.variance[rows])).astype(np.float32)
-        smooth = ewma_scan(error, observed * np.float32(SMOOTH_RATE), self.smooth[rows])
-        self.smooth[rows] = smooth[-1]
-        weight = weights * observed
-        weight /= np.maximum(weight.sum(axis=2), np.float32(1e-12))[..., None]
-        z = scaled - np.float32(0.5)
-        z *= z
-        z *= np.float32(SCALE_SD**2)
-        np.minimum(z, SQUARE_CAP, out=z)
-        z *= (1 - openness).astype(np.float32)[:, None]
-        error *= error
-        z += np.minimum(error, SQUARE_CAP, out=error)
-        z *= weight
-        smooth *= smooth
-        smooth *= np.float32(SMOOTH_SCALE)
-        np.minimum(smooth, SQUARE_CAP, out=smooth)
-        smooth *= weight
-        log_score = np.log(z.sum(axis=2).astype(np.float64) + FLOOR)
-        log_score += openness * np.log(smooth.sum(axis=2).astype(np.float64) + FLOOR)
-        return log_score, (z, smooth)
+        log_score = np.empty(len(rows))
+        parts = np.empty_like(scaled), np.empty_like(scaled)
+        _score(rows, scaled, observed, rebuilt, gate, (self.variance, self.smooth), log_score, parts)
+        return log_score, parts
 
     def update(self, rows: NDArray[np.int64], error: NDArray[np.float32], used: NDArray[np.bool_]) -> None:
         """Learn how large errors are, from events taken as normal and before the model has learned them.
@@ -93,14 +76,7 @@ class Scoring(Rows):
             error: (A, B, d) scaled value minus reconstruction.
             used: (A, B, d) where it was observed and the event counts.
         """
-        count = self.error_count[rows]
-        cap = np.where(count >= ERROR_CAP_AFTER, 9 * self.error_var[rows], np.inf)
-        square = np.minimum(error * error, cap[:, None].astype(np.float32), dtype=np.float32)
-        number = used.sum(axis=1)
-        mean = (square * used).sum(axis=1) / np.maximum(number, 1)
-        rate = np.where(number > 0, number / np.maximum(np.minimum(count + number, ERROR_WINDOW), 1), 0.0)
-        self.error_var[rows] += rate * (mean - self.error_var[rows])
-        self.error_count[rows] = count + number
+        _update(rows, error, used, (self.error_count, self.error_var))
         self._refresh(rows)
 
     def _refresh(self, rows: NDArray[np.int64]) -> None:
@@ -117,11 +93,77 @@ class Scoring(Rows):
         self.error_count[rows] = np.minimum(self.error_count[rows], most)
 
 
-def shares(
-    parts: tuple[NDArray[np.float32], NDArray[np.float32]], openness: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def shares(parts: Sequence[NDArray[np.float32]], openness: NDArray[np.float64]) -> NDArray[np.float64]:
     """(K, d) how much each input adds to K scores: of each of the two sums its part, the second times the openness."""
     first, second = (part.astype(np.float64) for part in parts)
     out = first / np.maximum(first.sum(axis=1, keepdims=True), 1e-12)
     out += openness[:, None] * second / np.maximum(second.sum(axis=1, keepdims=True), 1e-12)
     return out
+
+
+@kernel
+def _score(
+    rows: NDArray[np.int64],
+    scaled: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+    rebuilt: NDArray[np.float32],
+    gate: NDArray[np.float64],
+    figures: Arrays,
+    log_score: NDArray[np.float64],
+    parts: Arrays,
+) -> None:
+    variance, smooth = figures
+    first, second = parts
+    features = gate.shape[1]
+    weight, own = np.zeros(scaled.shape[1], np.float32), np.empty(scaled.shape[1], np.float32)
+    weight[:features] = 1
+    rate, half, least = np.float32(SMOOTH_RATE), np.float32(0.5), np.float32(1e-12)
+    square_sd, smooth_scale = np.float32(SCALE_SD**2), np.float32(SMOOTH_SCALE)
+    for n in range(len(rows)):
+        s = rows[n]
+        openness = 0.0
+        for f in range(features):
+            openness += gate[s, f]
+            weight[features + f] = weight[2 * features + f] = gate[s, f]
+        openness /= features
+        tabular = np.float32(1 - openness)
+        total = np.float32(0)
+        for k in range(len(weight)):
+            own[k] = weight[k] if observed[n, k] else np.float32(0)
+            total += own[k]
+        total = max(total, least)
+        for k in range(len(weight)):
+            share = own[k] / total
+            error = (scaled[n, k] - rebuilt[n, k]) * np.float32(1 / np.sqrt(variance[s, k]))
+            if observed[n, k]:
+                smooth[s, k] += rate * (error - smooth[s, k])
+            z = scaled[n, k] - half
+            first[n, k] = share * (min(error * error, SQUARE_CAP) + tabular * min(z * z * square_sd, SQUARE_CAP))
+            second[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
+        here, lasting = 0.0, 0.0
+        for k in range(len(weight)):
+            here += first[n, k]
+            lasting += second[n, k]
+        log_score[n] = np.log(here + FLOOR) + openness * np.log(lasting + FLOOR)
+
+
+@kernel
+def _update(rows: NDArray[np.int64], error: NDArray[np.float32], used: NDArray[np.bool_], figures: Arrays) -> None:
+    count, var = figures
+    steps, width = error.shape[1:]
+    number, total, cap = np.empty(width), np.empty(width), np.empty(width)
+    for a in range(len(rows)):
+        s = rows[a]
+        number[:], total[:] = 0, 0
+        for k in range(width):
+            cap[k] = 9 * var[s, k] if count[s, k] >= ERROR_CAP_AFTER else np.inf
+        for b in range(steps):
+            for k in range(width):
+                if used[a, b, k]:
+                    number[k] += 1
+                    total[k] += min(np.float64(error[a, b, k]) ** 2, cap[k])
+        for k in range(width):
+            if number[k] > 0:
+                count[s, k] += number[k]
+                rate = number[k] / min(count[s, k], ERROR_WINDOW)
+                var[s, k] += rate * (total[k] / number[k] - var[s, k])

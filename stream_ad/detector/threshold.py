@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.rows import Column, Rows
+from stream_ad.detector.compiled import kernel
+from stream_ad.detector.rows import Column, Rows, push_ring
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,21 +125,14 @@ class Threshold(Rows):
         """
         near = scores <= (self.log_level[rows] + UNLABELLED_BAND)[:, None]
         unlabelled = unlabelled & near
-        self._push("labelled", rows, scores, labelled)
-        self._push("unlabelled", rows, scores, unlabelled)
+        push_ring(self.labelled, self.labelled_count, rows, scores, labelled)
+        push_ring(self.unlabelled, self.unlabelled_count, rows, scores, unlabelled)
         self.fresh[rows] += labelled.sum(axis=1) + unlabelled.sum(axis=1)
         resting = np.minimum(self.labelled_count[rows] + self.unlabelled_count[rows], self.window)
         due = rows[self.fresh[rows] * REFRESH_SHARE >= resting]
         if len(due):
             self.fresh[due] = 0
             self._refresh(due)
-
-    def _push(self, ring: str, rows: NDArray[np.int64], scores: NDArray[np.float64], used: NDArray[np.bool_]) -> None:
-        count = getattr(self, f"{ring}_count")
-        which, place = np.nonzero(used)
-        slot = (count[rows][which] + (np.cumsum(used, axis=1) - 1)[which, place]) % self.window
-        getattr(self, ring)[rows[which], slot] = scores[which, place]
-        count[rows] += used.sum(axis=1)
 
     def _refresh(self, rows: NDArray[np.int64]) -> None:
         """Set the levels of some sensors from their rings."""
@@ -164,6 +158,20 @@ class Threshold(Rows):
 
     def rank(self, rows: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """(A,) mean rank, 0 to 1, of (A, B) scores among the calibration scores; NaN without any."""
-        ladder = self.ladder[rows]
-        rank = (scores[:, :, None] > ladder[:, None]).mean(axis=(1, 2))
-        return np.where(np.isfinite(ladder[:, 0]), rank, np.nan)
+        out = np.full(len(rows), np.nan)
+        _rank(rows, scores, self.ladder, out)
+        return out
+
+
+@kernel
+def _rank(
+    rows: NDArray[np.int64], scores: NDArray[np.float64], ladder: NDArray[np.float64], out: NDArray[np.float64]
+) -> None:
+    for a in range(len(rows)):
+        rungs = ladder[rows[a]]
+        if np.isfinite(rungs[0]):
+            above = 0
+            for b in range(scores.shape[1]):
+                for k in range(len(rungs)):
+                    above += scores[a, b] > rungs[k]
+            out[a] = above / (scores.shape[1] * len(rungs))

@@ -7,13 +7,17 @@ import pytest
 import torch
 
 from stream_ad.detector.autoencoder import SLOPE, Autoencoder
+from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.rows import derived_size
 
 CPU = torch.device("cpu")
 
 
-def stack(models: int, width: int = 24) -> Autoencoder:
-    out = Autoencoder(width, device=CPU, rate=3e-3)
+KINDS = [Autoencoder, CompiledAutoencoder]
+
+
+def stack(models: int, width: int = 24, kind: type[Autoencoder] = Autoencoder) -> Autoencoder:
+    out = kind(width, device=CPU, rate=3e-3)
     out.append(np.arange(1, models + 1, dtype=np.uint64))
     return out
 
@@ -31,11 +35,12 @@ def module(own: Autoencoder, model: int) -> torch.nn.Sequential:
     return torch.nn.Sequential(*parts)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("features", [1, 8, 19])
-def test_forward_is_that_of_a_plain_torch_module(features):
+def test_forward_is_that_of_a_plain_torch_module(features, kind):
     """Each model of the stack computes what torch's own layers compute."""
     width = derived_size(features)
-    own = stack(3, width)
+    own = stack(3, width, kind)
     x = torch.rand(3, 16, width)
     got = own.forward(own.flat[:3], x)[-1]
     for model in range(3):
@@ -73,6 +78,30 @@ def test_steps_are_those_of_torchs_adam():
     torch.testing.assert_close(own.flat[:1], parameter.detach(), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("features", [1, 8, 19])
+@pytest.mark.parametrize("which", [[0, 1, 2], [2, 0]])
+def test_the_compiled_stack_learns_what_torchs_operations_learn(features, which):
+    """Thirty steps on the plain loss take all models or some of them to the same weights, to rounding."""
+    width, chosen = derived_size(features), np.array(which)
+    torch.manual_seed(features)
+    x, weight, mask = torch.rand(30, len(which), 32, width), torch.rand(30, len(which), 32), torch.rand(width).round()
+    inputs = mask.expand(len(which), 32, width).contiguous()
+    found = []
+    for kind in KINDS:
+        own = stack(3, width, kind)
+        for step in range(30):
+            flat = own.models(chosen)
+            states = own.forward(flat, x[step])
+            slope, loss = own.plain_slope(x[step], states[-1], weight[step], inputs)
+            own.descend(chosen, flat, states, slope)
+        found.append((own, loss))
+    (torchs, torchs_loss), (compiled, compiled_loss) = found
+    assert torchs.steps.tolist() == compiled.steps.tolist()
+    torch.testing.assert_close(compiled_loss, torchs_loss, rtol=1e-4, atol=1e-6)
+    for name in ("flat", "first", "second"):
+        torch.testing.assert_close(getattr(compiled, name), getattr(torchs, name), rtol=1e-3, atol=1e-5)
+
+
 def test_a_model_that_does_not_step_rests():
     """A step of some models leaves weights, moments and step counts of the others untouched."""
     own = stack(4)
@@ -88,7 +117,7 @@ def test_a_model_that_does_not_step_rests():
 def test_a_row_does_not_depend_on_its_neighbours(features):
     """Bit for bit, a reconstruction is the same for every number of rows and of models beside it."""
     width = derived_size(features)
-    own = stack(40, width)
+    own = stack(40, width, CompiledAutoencoder)
     x = torch.rand(40, 32, width)
     whole = own.forward(own.flat, x.clone())[-1]
     for models in (1, 2, 3, 7, 40):
@@ -107,11 +136,11 @@ def test_a_step_does_not_depend_on_its_neighbours(features):
     x, target = torch.rand(40, 32, width), torch.rand(40, 32, width)
 
     def learn(which: np.ndarray) -> torch.Tensor:
-        own = stack(40, width)
+        own = stack(40, width, CompiledAutoencoder)
         for _ in range(3):
             flat = own.models(which)
             states = own.forward(flat, x[which])
-            own.step(which, own.backward(flat, states, states[-1] - target[which]))
+            own.descend(which, flat, states, states[-1] - target[which])
         return own.flat
 
     together = learn(np.arange(40))
