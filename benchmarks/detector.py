@@ -21,6 +21,7 @@ from river import anomaly, compose, preprocessing
 
 from stream_ad.columns import Events, Labels, ValueBlock
 from stream_ad.detector.config import DetectorOptions
+from stream_ad.process import prepare_process
 from stream_ad.shard import Shard
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ PREPARED = 64  # micro-batches made beforehand, gone through in turn
 
 
 def stream(sensors: int, per_step: int) -> Iterator[Events]:
-    """Endless micro-batches: a random walk and noise per sensor, sensors in turn."""
+    """Endless micro-batches: a level that wanders around its mean, and noise; sensors in turn."""
     random = np.random.default_rng(0)
     level = random.normal(size=(sensors, FEATURES))
     names = [f"sensor-{number}" for number in range(sensors)]
     for start in itertools.count(0, per_step):
         number = np.arange(start, start + per_step)
         which = number % sensors
-        level += random.normal(size=level.shape) * 0.05
+        level += random.normal(size=level.shape) * 0.05 - level * 0.01
         values = level[which] + random.normal(size=(per_step, FEATURES))
         yield Events(
             number,
@@ -127,7 +128,7 @@ def bare_torch(sensors: int, per_step: int) -> Callable[[], int]:
             x = torch.nn.functional.leaky_relu(x, 0.1) if layer < 3 else torch.sigmoid(x)
         return x
 
-    rows = min(BATCH, max(8, per_step // sensors))
+    rows = min(BATCH, per_step // sensors)
     x, learn = torch.rand(sensors, rows, 24), torch.rand(sensors, BATCH, 24)
     due = itertools.count(rows, rows)
 
@@ -175,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="processor time per measurement")
     seconds = parser.parse_args().seconds
-    torch.set_num_threads(1)
+    prepare_process()  # as a worker does; for both sides
     table = Table("what", "sensors", "events/s", "anchor", "anchor events/s", "ratio")
     micro_batch = 1024
     trees = rate(half_space_trees(16, micro_batch), seconds)

@@ -72,7 +72,7 @@ class Incidents:
         alarmed = {events.sensor_ids[i] for i in np.flatnonzero(anomalous).tolist()} | self.open.keys()
         if not alarmed:
             return np.empty(0, np.int64)
-        return np.flatnonzero(np.fromiter((sensor in alarmed for sensor in events.sensor_ids), np.bool_, len(events)))
+        return np.flatnonzero(np.fromiter(map(alarmed.__contains__, events.sensor_ids), np.bool_, len(events)))
 
     def state(self) -> dict[str, Any]:
         return {sensor: asdict(known) for sensor, known in self.open.items()}

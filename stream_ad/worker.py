@@ -11,7 +11,6 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
-import torch
 
 from stream_ad.brokers import open_broker
 from stream_ad.codec import Codec
@@ -19,6 +18,7 @@ from stream_ad.detector.config import DetectorOptions
 from stream_ad.errors import BrokerError
 from stream_ad.loaded_shard import Surroundings
 from stream_ad.owned_shard import OwnedShard
+from stream_ad.process import prepare_process
 from stream_ad.signals import stop_on_signals
 from stream_ad.telemetry.health import Health
 from stream_ad.telemetry.http import HttpServer
@@ -87,7 +87,7 @@ class Worker:
             SettingsError: The HTTP address cannot be used.
             StateError: Saved state cannot be used.
         """
-        torch.set_num_threads(1)  # more would group sums anew and change their last bits
+        prepare_process()
         settings = self._settings
         with ExitStack() as stack:
             stop = self._given_stop

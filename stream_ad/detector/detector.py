@@ -127,6 +127,8 @@ class Detector(SensorState):
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """The features that contributed most to K anomalies: which, expected values, shares; (K, top) each."""
         top = min(self.options.detector.contributions, self.features)
+        if not len(rows):
+            return np.empty((0, top), np.int64), np.empty((0, top)), np.empty((0, top))
         by_feature = parts[:, derived_index(self.features)].sum(axis=1)  # (K, F)
         say = self.head.say(rows, self.context.openness(rows))
         some = np.flatnonzero(say)

@@ -146,7 +146,7 @@ class Network:
         error, observed = new.scaled - states[-1].cpu().numpy(), new.observed  # (A, B, d)
         if part is not None:
             error, observed = (scatter(array, part, statistics.shape) for array in (error, observed))
-        own.scoring.update(rows, error, observed & statistics[..., None])
+        own.scoring.update(rows, error, observed, statistics)
         self.replay.push(models, matured.derived, matured.sensors, normal)
 
         few = (normal.sum(axis=1) < self.batch // 2) & (self.replay.count[models] > 0)
@@ -154,6 +154,9 @@ class Network:
         idle = ~normal.any(axis=1) & ~guided  # the moments of a model that has nothing to learn rest
         found = np.zeros(len(models))
         plain = ~idle & ~few & ~guided
+        if plain.all():
+            found = self._descend(models, new, np.where(normal, class_weight, 0.0), states=states)
+            plain[:] = False
         for chosen in (plain, ~idle & few & ~guided, guided & ~few, guided & few):
             some = np.flatnonzero(chosen)
             if not len(some):
@@ -162,8 +165,8 @@ class Network:
             if few[some[0]]:
                 base, weight = self._replayed(models[some], own), np.ones((len(some), self.batch))
             wrong = (new.take(some), np.where(anomalous[some], class_weight[some], 0.0)) if guided[some[0]] else None
-            # Where every model takes the plain step, what the errors were taken from serves again.
-            ready = states if plain.all() else None
+            # A plain step starts from what the errors were taken from.
+            ready = [state[torch.from_numpy(some).to(self.device)] for state in states] if plain[some[0]] else None
             found[some] = self._descend(models[some], base, weight, states=ready, guided=wrong)
         self.replay.anomalies[models] += anomalous.sum(axis=1)
         busy = models[~idle & (self.replay.count[models] > 0)]

@@ -68,15 +68,22 @@ class Scoring(Rows):
         _score(rows, scaled, observed, rebuilt, gate, (self.variance, self.smooth), log_score, parts)
         return log_score, parts
 
-    def update(self, rows: NDArray[np.int64], error: NDArray[np.float32], used: NDArray[np.bool_]) -> None:
+    def update(
+        self,
+        rows: NDArray[np.int64],
+        error: NDArray[np.float32],
+        observed: NDArray[np.bool_],
+        used: NDArray[np.bool_],
+    ) -> None:
         """Learn how large errors are, from events taken as normal and before the model has learned them.
 
         Args:
             rows: (A,) different sensors.
             error: (A, B, d) scaled value minus reconstruction.
-            used: (A, B, d) where it was observed and the event counts.
+            observed: (A, B, d) false where missing.
+            used: (A, B) the events that count.
         """
-        _update(rows, error, used, (self.error_count, self.error_var))
+        _update(rows, error, observed, used, (self.error_count, self.error_var))
         self._refresh(rows)
 
     def _refresh(self, rows: NDArray[np.int64]) -> None:
@@ -148,7 +155,13 @@ def _score(
 
 
 @kernel
-def _update(rows: NDArray[np.int64], error: NDArray[np.float32], used: NDArray[np.bool_], figures: Arrays) -> None:
+def _update(
+    rows: NDArray[np.int64],
+    error: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+    used: NDArray[np.bool_],
+    figures: Arrays,
+) -> None:
     count, var = figures
     steps, width = error.shape[1:]
     number, total, cap = np.empty(width), np.empty(width), np.empty(width)
@@ -158,10 +171,11 @@ def _update(rows: NDArray[np.int64], error: NDArray[np.float32], used: NDArray[n
         for k in range(width):
             cap[k] = 9 * var[s, k] if count[s, k] >= ERROR_CAP_AFTER else np.inf
         for b in range(steps):
-            for k in range(width):
-                if used[a, b, k]:
-                    number[k] += 1
-                    total[k] += min(np.float64(error[a, b, k]) ** 2, cap[k])
+            if used[a, b]:
+                for k in range(width):
+                    if observed[a, b, k]:
+                        number[k] += 1
+                        total[k] += min(np.float64(error[a, b, k]) ** 2, cap[k])
         for k in range(width):
             if number[k] > 0:
                 count[s, k] += number[k]

@@ -7,8 +7,6 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from stream_ad.errors import InputFileError
 from stream_ad.evaluation.backtest import run_backtest
 from stream_ad.evaluation.baselines import TITLES
@@ -17,6 +15,7 @@ from stream_ad.evaluation.report import report_html
 from stream_ad.evaluation.results import results
 from stream_ad.evaluation.stream import Stream
 from stream_ad.evaluation.wording import count, figure, percent, short
+from stream_ad.process import prepare_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,7 +64,7 @@ def backtest(
     for path in outputs:
         if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise _unwritable(path, "no such folder, or no permission")  # better now than after an hour
-    torch.set_num_threads(1)  # as the worker does: the same sums, the same scores
+    prepare_process()  # as the worker does: the same sums, the same scores
     stream = Stream(
         [read_recording(path, order.columns) for path in order.paths],
         warmup=order.warmup,
