@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kaf
 
 from stream_ad.brokers import open_admin, open_broker, open_producer
 from stream_ad.brokers.base import Side
+from stream_ad.brokers.kafka_batches import BATCH_BYTES, LINGER_MS
 from stream_ad.brokers.kafka_client import client_options
 from stream_ad.brokers.kafka_reading import consumer_options
-from stream_ad.brokers.kafka_shard import BATCH_BYTES, LINGER_MS
 from stream_ad.codec.encode import encode_event
 from stream_ad.settings import Settings
 from stream_ad.signals import StopFlag

@@ -145,7 +145,7 @@ class Broker(Protocol):
         """
 
     def lag(self) -> dict[int, dict[Side, int]]:
-        """Records that wait to be read, by owned shard and side."""
+        """Offsets that wait to be read, by owned shard and side: records, and on Kafka the marks of transactions."""
 
     def close(self) -> None:
         """Leave the group and free everything; a second call does nothing."""
@@ -155,10 +155,13 @@ class Producer(Protocol):
     """Writes input records: for ``replay``, ``simulate``, ``demo`` and tests; any number may run beside workers."""
 
     def send(self, side: Side, records: Sequence[OutRecord]) -> None:
-        """Append records, in order; a record's key chooses its shard (``partition_for``)."""
+        """Append records, in order; a record's key chooses its shard (``partition_for``).
+
+        They may wait in memory until ``flush`` or ``close``.
+        """
 
     def flush(self) -> None:
-        """Return once everything sent is durable, or raise BrokerError."""
+        """Return once everything sent is durable, each record once, or raise BrokerError."""
 
     def close(self) -> None: ...
 

@@ -10,6 +10,7 @@ from kafka import errors as kafka_errors
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 
+from stream_ad.brokers.kafka_client import connect, errors, patience_ms
 from stream_ad.brokers.kafka_format import FORMAT, Body, encode
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from kafka.structs import ConsumerGroupMetadata
 
     from stream_ad.columns import OutRecord
+    from stream_ad.settings import Settings
 
+LINGER_MS = 20  # flush ends it; keeps the first few records of a step from going alone
+MAX_RECORD_BYTES = 64 * 1024 * 1024  # the topic's own max.message.bytes decides
 BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: small ones cost a round trip each
 
 
@@ -90,3 +94,40 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         self._sender.join(1.0)
         with suppress(kafka_errors.KafkaError):
             self.close(timeout=0)
+
+
+def open_transactional(settings: Settings, transactional_id: str, topics: Collection[str], doing: str) -> BatchProducer:
+    """A producer that has taken over its transactional id: what was open under it is aborted, whoever had it is fenced.
+
+    Args:
+        topics: Where it is going to write.
+        doing: What it is for, should it fail.
+
+    Raises:
+        BrokerError: Kafka did not answer, or refuses.
+    """
+    timeout_ms = int(settings.broker.transaction_timeout_seconds * 1000)
+    producer: BatchProducer = connect(
+        BatchProducer,
+        settings,
+        transactional_id=transactional_id,
+        transaction_timeout_ms=timeout_ms,
+        delivery_timeout_ms=timeout_ms,
+        request_timeout_ms=max(1, timeout_ms // 2),
+        max_block_ms=patience_ms(settings),
+        acks="all",
+        compression_type="lz4",
+        batch_size=BATCH_BYTES,
+        linger_ms=min(LINGER_MS, timeout_ms // 4),
+        max_request_size=MAX_RECORD_BYTES,
+        allow_auto_create_topics=False,
+        metrics_enabled=False,
+    )
+    try:
+        with errors(settings, doing):
+            producer.learn(topics)
+            producer.init_transactions()
+    except BaseException:
+        producer.abandon()
+        raise
+    return producer

@@ -41,9 +41,12 @@ class PartitionReader:
 
     Args:
         partitions: Of one topic; None for all it has.
+        start: Offset to begin with in each of them; None for the oldest one kept.
     """
 
-    def __init__(self, settings: Settings, topic: str, partitions: Iterable[int] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, topic: str, partitions: Iterable[int] | None = None, *, start: int | None = None
+    ) -> None:
         self._settings = settings
         self._topic = topic
         self._consumer: KafkaConsumer = connect(
@@ -56,7 +59,7 @@ class PartitionReader:
             self._partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
             self._consumer.assign(self._partitions)
             for partition, offset in self._consumer.beginning_offsets(self._partitions).items():
-                self._consumer.seek(partition, offset)
+                self._consumer.seek(partition, offset if start is None else start)
         except BaseException:
             self.close()
             raise

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
-from stream_ad.brokers.kafka_batches import BATCH_BYTES, BatchProducer
-from stream_ad.brokers.kafka_client import connect, errors, patience_ms, translated
+from stream_ad.brokers.kafka_batches import open_transactional
+from stream_ad.brokers.kafka_client import translated
 from stream_ad.errors import BrokerError, FencedError, TopicError
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from stream_ad.brokers.base import Commit
     from stream_ad.brokers.kafka_state import ShardState
     from stream_ad.settings import Settings
-
-LINGER_MS = 20  # flush ends it; keeps the first few records of a step from going alone
-MAX_RECORD_BYTES = 64 * 1024 * 1024  # the topic's own max.message.bytes decides
 
 FENCED = (
     kafka_errors.ProducerFencedError,
@@ -53,31 +50,12 @@ class ShardWriter:
         self._topics = settings.topics
         self._shard = shard
         self._timeout_s = settings.broker.transaction_timeout_seconds
-        timeout_ms = int(self._timeout_s * 1000)
-        self._producer: BatchProducer = connect(
-            BatchProducer,
+        self._producer = open_transactional(
             settings,
-            transactional_id=f"{settings.application_id}-{shard}",
-            transaction_timeout_ms=timeout_ms,
-            delivery_timeout_ms=timeout_ms,
-            request_timeout_ms=max(1, timeout_ms // 2),
-            max_block_ms=patience_ms(settings),
-            acks="all",
-            compression_type="lz4",
-            batch_size=BATCH_BYTES,
-            linger_ms=min(LINGER_MS, timeout_ms // 4),
-            max_request_size=MAX_RECORD_BYTES,
-            allow_auto_create_topics=False,
-            metrics_enabled=False,
+            f"{settings.application_id}-{shard}",
+            (self._topics.scores, self._topics.incidents, self._topics.dead_letters, self._topics.state),
+            f"taking over shard {shard}",
         )
-        try:
-            with errors(settings, f"taking over shard {shard}"):
-                topics = settings.topics
-                self._producer.learn((topics.scores, topics.incidents, topics.dead_letters, topics.state))
-                self._producer.init_transactions()
-        except BaseException:
-            self._producer.abandon()
-            raise
         self.state: ShardState | None = None  # read after this, so that nobody can add to it any more
 
     def commit(self, commit: Commit, group: ConsumerGroupMetadata) -> None:

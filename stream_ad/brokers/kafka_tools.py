@@ -3,68 +3,71 @@
 from __future__ import annotations
 
 import time
+import uuid
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import kafka
 from kafka import errors as kafka_errors
 
-from stream_ad.brokers.kafka_client import REQUEST_MS, connect, errors
+from stream_ad.brokers.kafka_batches import open_transactional
+from stream_ad.brokers.kafka_client import errors
 from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.kafka_topics import input_topics
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError
+from stream_ad.patience import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_ad.brokers.base import Side, TopicPlan
+    from stream_ad.brokers.kafka_batches import BatchProducer
     from stream_ad.settings import Settings
 
-BATCH_BYTES = 512 * 1024
-LINGER_MS = 20
-PENDING_RECORDS = 50_000  # the client itself would take records until memory is full
+PENDING_RECORDS = 50_000
+PENDING_BYTES = 16 * 1024 * 1024
+
+_TRY_AGAIN = (
+    kafka_errors.RetriableError,
+    kafka_errors.ProducerFencedError,  # Kafka aborted the transaction, because it took too long
+    kafka_errors.InvalidProducerEpochError,
+    kafka_errors.InvalidTxnStateError,
+    kafka_errors.OutOfOrderSequenceNumberError,
+    kafka_errors.UnknownProducerIdError,
+)
 
 
 class KafkaProducer:
-    """See ``base.Producer``."""
+    """See ``base.Producer``. What is sent waits in memory until ``flush``, which writes all of it or nothing.
+
+    In transactions, since idempotence alone doubles recordings: Kafka tells a repeated batch by what it
+    remembers of the producer, and goes by the records' own times in what to forget. Records that are a day old
+    (producer.id.expiration.ms) are forgotten within minutes, and at once when it starts after a crash. It does
+    not forget an open transaction.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._topics = input_topics(settings)
-        self._pending: list[Any] = []
-        self._producer: kafka.KafkaProducer = connect(
-            kafka.KafkaProducer,
-            settings,
-            enable_idempotence=True,
-            acks="all",
-            compression_type="lz4",
-            batch_size=BATCH_BYTES,
-            linger_ms=LINGER_MS,
-            request_timeout_ms=REQUEST_MS,
-            delivery_timeout_ms=int(max(2 * REQUEST_MS, settings.broker.give_up_seconds * 1000)),
-            max_request_size=64 * 1024 * 1024,  # the topic's own max.message.bytes decides
-            allow_auto_create_topics=False,
-            metrics_enabled=False,
-        )
+        self._id = f"{settings.application_id}-input-{uuid.uuid4().hex[:12]}"  # any number may write side by side
+        self._pending: dict[tuple[str, int], list[OutRecord]] = {}
+        self._count = self._bytes = 0
+        self._producer: BatchProducer | None = self._open()
+
+    def _open(self) -> BatchProducer:
+        topics = [topic.topic for topic in self._topics.values()]
+        return open_transactional(self._settings, self._id, topics, "opening a producer")
 
     def send(self, side: Side, records: Sequence[OutRecord]) -> None:
-        topic, partitions, send = self._topics[side].topic, self._topics[side].partitions, self._producer.send
+        topic, partitions = self._topics[side].topic, self._topics[side].partitions
         self._refuse_what_would_vanish(self._topics[side], records)
-        with errors(self._settings, f"writing to {topic}"):
-            self._pending += [
-                send(
-                    topic,
-                    value=record.value,
-                    key=record.key,
-                    headers=list(record.headers),
-                    partition=partition_for(record.key, partitions),
-                    timestamp_ms=record.time_ms,
-                )
-                for record in records
-            ]
-        if len(self._pending) > PENDING_RECORDS:
+        for record in records:
+            self._pending.setdefault((topic, partition_for(record.key, partitions)), []).append(record)
+            self._bytes += len(record.key or b"") + len(record.value or b"")
+        self._count += len(records)
+        if self._count >= PENDING_RECORDS or self._bytes >= PENDING_BYTES:
             self.flush()
 
     def _refuse_what_would_vanish(self, topic: TopicPlan, records: Sequence[OutRecord]) -> None:
@@ -83,16 +86,72 @@ class KafkaProducer:
             )
 
     def flush(self) -> None:
-        pending, self._pending = self._pending, []
-        with errors(self._settings, "writing"):
-            self._producer.flush(timeout=self._settings.broker.give_up_seconds)
-            for future in pending:
-                if not future.succeeded():
-                    raise future.exception or kafka_errors.KafkaTimeoutError("records were not acknowledged")
+        pending, count, self._pending = self._pending, self._count, {}
+        self._count = self._bytes = 0
+        if pending:
+            self._write(pending, count)
+
+    def _write(self, pending: dict[tuple[str, int], list[OutRecord]], count: int) -> None:
+        """Once, however often it must be tried: a try that failed is known to have left nothing before the next one."""
+        patience = Patience(
+            f"Writing {count:,} records, all or none,",
+            give_up_s=self._settings.broker.give_up_seconds,
+            clock=time.monotonic,
+        )
+        first: Any = None  # place of the try's first batch, once acknowledged
+        while True:
+            try:
+                if self._producer is None:
+                    self._producer = self._open()  # from here on the last try is committed or aborted for good
+                if first is not None and self._is_committed(first):
+                    return
+                first = None
+                with errors(self._settings, f"writing {count:,} records"):
+                    first = self._append(self._producer, pending)
+                    self._producer.end_transaction(self._settings.broker.give_up_seconds)
+            except BrokerError as error:
+                self._abandon()
+                cause = error.__cause__
+                # the client knows no more than KafkaError where a coordinator did not answer in time
+                if first is None and not isinstance(cause, _TRY_AGAIN) and type(cause) is not kafka_errors.KafkaError:
+                    raise
+                time.sleep(patience.failed(error))
+            else:
+                return
+
+    def _append(self, producer: BatchProducer, pending: dict[tuple[str, int], list[OutRecord]]) -> tuple[str, int, int]:
+        """Write everything in a transaction that stays open; returns topic, partition and offset of its first batch."""
+        timeout_s = self._settings.broker.transaction_timeout_seconds
+        producer.begin_transaction()
+        futures = [
+            future
+            for (topic, partition), records in pending.items()
+            for future in producer.send_batches(topic, partition, records)
+        ]
+        producer.flush(timeout_s)
+        producer.check(futures)
+        return *next(iter(pending)), futures[0].value[0]
+
+    def _is_committed(self, place: tuple[str, int, int]) -> bool:
+        """Whether the record there can be read, now that its transaction has ended."""
+        topic, partition, offset = place
+        with errors(self._settings, f"reading {topic}"):
+            reader = PartitionReader(self._settings, topic, [partition], start=offset)
+            with closing(reader):
+                return any(record.offset == offset for record in reader.read_settled())
+
+    def _abandon(self) -> None:
+        if self._producer is not None:
+            self._producer.abandon()
+            self._producer = None
 
     def close(self) -> None:
-        with errors(self._settings, "closing"):
-            self._producer.close(timeout=self._settings.broker.give_up_seconds)
+        try:
+            self.flush()
+        finally:
+            if self._producer is not None:
+                self._producer.close(timeout=self._settings.broker.transaction_timeout_seconds)
+                self._producer = None
 
 
 class KafkaReader:

@@ -123,6 +123,8 @@ class _Replay:
             # the labels at the very end come after the last row, in the same breath
             if labels := self._labels_after(end if end < rows else rows + 1):
                 producer.send(Side.LABELS, labels)
+            if end >= ready:  # the next row is to come
+                producer.flush()
             yield end
 
     def _event(self, row: int) -> OutRecord:

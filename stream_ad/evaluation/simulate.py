@@ -177,6 +177,7 @@ def simulate(
             if progress is not None:
                 progress(events, labels)
             if ready < _MOST_STEPS:
+                out.flush()
                 pace.rest(_TICK_S)  # so that sped-up writes are few and large
         out.flush()
     finally:

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Self
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from tests.support.proxy import Proxy
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -133,6 +135,8 @@ class KafkaServer:
         settings: Server properties that replace or join the usual ones.
         listeners: More listeners, by name: ``{"SECURE": "SASL_SSL"}``; see ``address``.
         environment: More environment of the Java process.
+
+    The listener PROXIED stands behind ``proxy``, which can harm its connections.
     """
 
     def __init__(
@@ -144,13 +148,16 @@ class KafkaServer:
         require_tools()
         self._libs = jars()
         self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
-        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **(listeners or {})}
+        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", "PROXIED": "PLAINTEXT", **(listeners or {})}
         self._ports = {name: free_port() for name in protocols}
+        self.proxy = Proxy(self._ports["PROXIED"])
         urls = {name: f"{name}://127.0.0.1:{port}" for name, port in self._ports.items()}
         properties = {
             **_SETTINGS,
             "listeners": ",".join(urls.values()),
-            "advertised.listeners": ",".join(url for name, url in urls.items() if name != "CONTROLLER"),
+            "advertised.listeners": ",".join(
+                f"{name}://{self.address(name)}" for name in protocols if name != "CONTROLLER"
+            ),
             "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
             "controller.quorum.voters": f"1@127.0.0.1:{self._ports['CONTROLLER']}",
             "log.dirs": str(self.folder / "data"),
@@ -183,7 +190,7 @@ class KafkaServer:
         return self.address("PLAINTEXT")
 
     def address(self, listener: str) -> str:
-        return f"127.0.0.1:{self._ports[listener]}"
+        return f"127.0.0.1:{self.proxy.port if listener == 'PROXIED' else self._ports[listener]}"
 
     @property
     def pid(self) -> int:
@@ -260,6 +267,7 @@ class KafkaServer:
         """End it and remove its data."""
         atexit.unregister(self.close)
         self.kill()
+        self.proxy.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:

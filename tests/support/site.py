@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from stream_ad.settings import Settings
 from stream_ad.signals import StopFlag
 from stream_ad.testing import plant_stream
 from stream_ad.worker import Worker
+from tests.support.members import Member
 
 ROOT = Path(__file__).resolve().parents[2]
 MACHINES, STEPS = 4, 500
@@ -27,29 +29,43 @@ class Site:
         folder: For the settings file.
         broker: The section of that name.
         topics: More of the section of that name.
+        machines: Sensors.
         steps: Readings of each machine.
+        more: Other sections.
         worker: The section of that name.
     """
 
-    def __init__(self, folder, broker, *, topics=None, steps=STEPS, **worker):
+    def __init__(self, folder, broker, *, topics=None, machines=MACHINES, steps=STEPS, more=None, **worker):
         self.tree = {
             "broker": broker,
             "topics": {"partitions": 2} | (topics or {}),
             "http": {"port": 0},
             "worker": {"step_records": 100, "poll_records": 150, "snapshot_interval_seconds": 0.5} | worker,
+            **(more or {}),
         }
+        self.folder = folder
         self.settings = Settings.model_validate(self.tree)
         self.config = folder / "stream-ad.yaml"
         self.config.write_text(yaml.safe_dump(self.tree))
         with closing(open_admin(self.settings)) as admin:
             admin.apply()
         with closing(open_producer(self.settings)) as producer:
-            plant_stream(machines=MACHINES, steps=steps).send(producer)
+            plant_stream(machines=machines, steps=steps).send(producer)
 
     def start(self, *more):
         """A worker in a process of its own."""
         command = [sys.executable, "-m", "stream_ad", "run", "--config", str(self.config), *more]
         return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+    def member(self, fault=None, *, until_idle_s=None, order=False, **broker):
+        """A worker forked off, with a fault waiting in it; see ``Member``.
+
+        Args:
+            broker: Settings of that section that it has for itself.
+        """
+        log = self.folder / f"worker-{time.monotonic_ns()}.log"
+        tree = self.tree | {"broker": self.tree["broker"] | broker}
+        return Member(tree, log, fault, until_idle_s=until_idle_s, order=order)
 
     def run(self):
         """A worker in this process, until all is done; returns it."""
@@ -79,13 +95,14 @@ class Site:
         assert None not in snapshots
         return [(snapshot.positions, snapshot.data) for snapshot in snapshots]
 
-    def wait_for_scores(self, count, process):
-        """Until so many more are there."""
+    def wait_for_scores(self, count, *processes):
+        """Until so many are there; the processes must live so long."""
         seen = 0
         with closing(open_reader(self.settings)) as reader:
             while seen < count:
-                assert process.poll() is None, process.stderr.read()
-                seen += len(reader.read(self.settings.topics.scores, timeout_s=0.5))
+                for process in processes:
+                    assert process.poll() is None, process.stderr.read()
+                seen += len(reader.read(self.settings.topics.scores, timeout_s=0.2))
 
 
 def sorted_by_shard(records):

@@ -1,0 +1,82 @@
+"""Two runs over the same records: one that nothing disturbs, and one that is to show no difference."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from tests.support.site import Site
+
+PARTITIONS = 3
+SIZE = {"machines": 8, "steps": 300}
+ROLES = ("events", "labels", "scores", "incidents", "dead_letters", "state")
+SMALL = {"step_records": 40, "poll_records": 120, "snapshot_interval_seconds": 0.1}
+
+
+class Disturbed(Site):
+    """A site whose workers come to harm."""
+
+    def __init__(self, reference, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.reference = reference
+
+    def finish(self, member):
+        """Let a worker that has survived do what is left, and end in good order."""
+        self.wait_for_scores(len(self.reference.outputs["scores"]), member)
+        member.stop()
+
+    def check(self):
+        """Nothing missing, nothing doubled, nothing different; models and journal as if nothing had happened."""
+        self.run()
+        outputs, reference = self.outputs(), self.reference
+        assert len(outputs["scores"]) == len(reference.outputs["scores"])
+        assert outputs == reference.outputs
+        assert self.states() == reference.states
+
+
+class Reference:
+    def __init__(self, folder):
+        site = Site(folder, {"path": str(folder / "stream.db")}, topics={"partitions": PARTITIONS}, **SIZE)
+        site.run()
+        self.outputs, self.states = site.outputs(), site.states()
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory):
+    """What an undisturbed worker makes of the records."""
+    return Reference(tmp_path_factory.mktemp("reference"))
+
+
+def kafka_site(reference, kafka, folder, **more):
+    name = uuid.uuid4().hex[:8]
+    broker = {"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers, "session_timeout_seconds": 2.0}
+    topics = {role: f"{role}-{name}" for role in ROLES}
+    return Disturbed(
+        reference,
+        folder,
+        broker,
+        topics={"partitions": PARTITIONS, **topics},
+        **SIZE,
+        **{"more": {"application_id": name}} | SMALL | more,
+    )
+
+
+def sqlite_site(reference, folder, **more):
+    broker = {"path": str(folder / "stream.db")}
+    return Disturbed(reference, folder, broker, topics={"partitions": PARTITIONS}, **SIZE, **SMALL | more)
+
+
+@pytest.fixture(params=["kafka", "sqlite"])
+def make_site(request, tmp_path, reference):
+    """Makes a site on either broker."""
+    if request.param == "sqlite":
+        return lambda **more: sqlite_site(reference, tmp_path, **more)
+    server = request.getfixturevalue("kafka")
+    return lambda **more: kafka_site(reference, server, tmp_path, **more)
+
+
+@pytest.fixture
+def site(kafka, tmp_path, reference):
+    """A site on Kafka."""
+    return kafka_site(reference, kafka, tmp_path)

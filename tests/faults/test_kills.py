@@ -1,0 +1,47 @@
+"""A worker that is killed, wherever it is and however often, cannot be told from one that never was."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from tests.support.fault_points import Fault
+
+COMMITS = ["before produce", "after produce", "before commit", "after commit"]
+ALONE = {"instance_id": "the-only-one"}  # Kafka need not wait for the dead one's session to end
+SNAPSHOTS = ["making a snapshot", "writing a snapshot"]
+
+
+def test_killed_at_every_point_of_a_commit(make_site):
+    """Killed before and after it produces, before and after it commits, making and writing a snapshot: each time its
+    step is published whole or not at all, and the next worker goes on alike.
+    """
+    site = make_site()
+    for point in COMMITS + SNAPSHOTS:
+        site.member(Fault(point, at=5 if point in COMMITS else 2), **ALONE).wait_killed()
+        scores = site.scores()
+        assert 0 < len(set(scores)) == len(scores) < len(site.reference.outputs["scores"]), point
+    site.check()
+
+
+def test_killed_while_it_recovers(make_site):
+    """Killed between commits, then while its successor loads, then in the middle of a replay: one recovers at last."""
+    site = make_site(snapshot_interval_seconds=1e6)
+    for fault in (Fault("after commit", at=12), Fault("loading", at=2), Fault("recovering", at=3)):
+        site.member(fault, **ALONE).wait_killed()
+    site.check()
+
+
+def test_killed_at_random_instants(make_site):
+    """Killed four times, at instants that nobody chose, each soon after some progress: nothing shows it."""
+    seed = 20_261
+    random_ = random.Random(seed)
+    site = make_site(step_records=20)
+    for _ in range(4):
+        done = len(site.scores())
+        member = site.member()
+        site.wait_for_scores(done + random_.randint(1, 150), member)
+        time.sleep(random_.uniform(0, 0.05))
+        member.kill()
+    print(f"seed {seed}: {len(site.scores())} scores after the last kill")
+    site.check()

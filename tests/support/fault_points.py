@@ -1,0 +1,143 @@
+"""Named points in a worker's work, and faults that wait there: the process is killed, or its main thread held."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stream_ad.brokers.kafka import KafkaBroker
+from stream_ad.brokers.kafka_batches import BatchProducer
+from stream_ad.brokers.kafka_state import ShardState
+from stream_ad.brokers.sqlite import SqliteBroker
+from stream_ad.brokers.sqlite_database import Database
+from stream_ad.loaded_shard import LoadedShard
+from stream_ad.shard import Shard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+POINTS = (
+    "before produce",
+    "after produce",
+    "before commit",
+    "after commit",
+    "making a snapshot",
+    "writing a snapshot",
+    "loading",
+    "recovering",
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Args:
+    point: One of POINTS.
+    at: The how many-th time it is reached.
+    hold: Stand still there until released, while other threads go on; else SIGKILL.
+    """
+
+    point: str
+    at: int = 1
+    hold: bool = False
+
+    def __str__(self) -> str:
+        return f"{'held' if self.hold else 'killed'} {self.point} ({self.at})"
+
+
+def arm(fault: Fault, kind: str, release: Path) -> None:
+    """Let the fault wait in this process.
+
+    Args:
+        fault: What and where.
+        kind: Of the broker.
+        release: File that ends a hold.
+    """
+    times = iter(range(fault.at))
+
+    def reached() -> None:
+        if next(times, None) != fault.at - 1:
+            return
+        if not fault.hold:
+            os.kill(os.getpid(), signal.SIGKILL)
+        print(fault, file=sys.stderr, flush=True)
+        while not release.exists():
+            time.sleep(0.01)
+
+    if fault.point == "making a snapshot":
+        _around(Shard, "snapshot", after=reached)
+    elif fault.point == "recovering":
+        _around(LoadedShard, "_replay", after=reached)
+    else:
+        {"kafka": _arm_kafka, "sqlite": _arm_sqlite}[kind](fault.point, reached)
+
+
+def _arm_kafka(point, reached):
+    if point == "before produce":
+        _around(BatchProducer, "begin_transaction", before=reached)
+    elif point == "after produce":
+        _around(BatchProducer, "check", after=reached)
+    elif point == "before commit":
+        _around(BatchProducer, "end_transaction", before=reached)
+    elif point == "after commit":
+        _around(BatchProducer, "end_transaction", after=reached)
+    elif point == "writing a snapshot":
+        with_snapshot = []
+        _around(ShardState, "_snapshot_records", before=lambda: with_snapshot.append(True))
+        _around(BatchProducer, "check", after=lambda: with_snapshot and (with_snapshot.clear(), reached()))
+    elif point == "loading":
+        _around(KafkaBroker, "_read_state", after=reached)
+    else:
+        raise ValueError(point)
+
+
+def _arm_sqlite(point, reached):
+    committing = []
+    _around(SqliteBroker, "commit", before=lambda: committing.append(True), after=committing.clear)
+    once = _when(committing, reached)
+    if point == "before produce":
+        _around(SqliteBroker, "commit", before=reached)
+    elif point == "after produce":
+        appended = []
+        _around(Database, "append", after=lambda: (appended.append(True), len(appended) % 3 or once()))
+    elif point in ("before commit", "after commit"):
+        write = Database.write
+
+        @contextmanager
+        def watched(self):
+            with write(self):
+                yield
+                if point == "before commit":
+                    once()
+            if point == "after commit":
+                once()
+
+        Database.write = watched
+    elif point == "writing a snapshot":
+        _around(SqliteBroker, "_save_snapshot", after=reached)
+    elif point == "loading":
+        _around(SqliteBroker, "_newest_snapshot", after=reached)
+    else:
+        raise ValueError(point)
+
+
+def _when(condition, reached):
+    return lambda: condition and reached()
+
+
+def _around(owner, name, *, before=lambda: None, after=lambda: None):
+    method = getattr(owner, name)
+
+    @functools.wraps(method)
+    def watched(*arguments, **more):
+        before()
+        result = method(*arguments, **more)
+        after()
+        return result
+
+    setattr(owner, name, watched)

@@ -1,0 +1,128 @@
+"""Workers in processes of their own that can be killed, stopped, and given a fault to meet.
+
+They are forked from a server that has imported everything already, so that a hundred of them can die
+in the time that the imports of one take.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from stream_ad import loaded_shard
+from stream_ad.settings import Settings
+from stream_ad.worker import Worker
+from tests.support.fault_points import Fault, arm
+from tests.support.order_shard import OrderShard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import TextIO
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["stream_ad.worker", "stream_ad.brokers.kafka", "stream_ad.brokers.sqlite"])
+PATIENCE_S = 120.0
+
+
+def _work(tree: dict, log: Path, fault: Fault | None, until_idle_s: float | None, *, order: bool) -> None:
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+        os.dup2(file.fileno(), 1)
+    sys.stderr = sys.stdout = os.fdopen(2, "w", buffering=1, closefd=False)
+    settings = Settings.model_validate(tree)
+    if fault is not None:
+        arm(fault, settings.broker.kind, _release(log))
+    if order:
+        loaded_shard.Shard = OrderShard
+    Worker(settings).run(until_idle_s)
+
+
+def _release(log: Path) -> Path:
+    return log.with_suffix(".go")
+
+
+class Member:
+    """A running worker.
+
+    Args:
+        tree: Its settings.
+        log: File for what it says.
+        fault: What waits in it.
+        until_idle_s: See ``Worker.run``.
+        order: Let an ``OrderShard`` do the work.
+    """
+
+    def __init__(
+        self,
+        tree: dict,
+        log: Path,
+        fault: Fault | None = None,
+        *,
+        until_idle_s: float | None = None,
+        order: bool = False,
+    ) -> None:
+        self.log = log
+        self.fault = fault
+        self._process = _FORKS.Process(
+            target=_work, args=(tree, log, fault, until_idle_s), kwargs={"order": order}, daemon=True
+        )
+        self._process.start()
+
+    def poll(self) -> int | None:
+        """As of ``subprocess.Popen``."""
+        return self._process.exitcode
+
+    @property
+    def stderr(self) -> TextIO:
+        """What it has said, from the beginning."""
+        return self.log.open()
+
+    def kill(self) -> None:
+        """SIGKILL, at whatever instant this is."""
+        self._process.kill()
+        self._process.join(PATIENCE_S)
+
+    def pause(self) -> None:
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """SIGTERM, and a clean end."""
+        self._process.terminate()
+        assert self.wait() == 0, self.said()
+
+    def wait(self) -> int:
+        """Until it has ended; its exit code."""
+        self._process.join(PATIENCE_S)
+        code = self.poll()
+        assert code is not None, f"it does not end:\n{self.said()}"
+        return code
+
+    def wait_killed(self) -> None:
+        """Until the fault that waits in it has killed it."""
+        assert self.wait() == -signal.SIGKILL, self.said()
+
+    def wait_held(self) -> None:
+        """Until it stands where its fault waits."""
+        self.wait_until_said(str(self.fault))
+
+    def release(self) -> None:
+        """Let it go on from there."""
+        _release(self.log).touch()
+
+    def wait_until_said(self, text: str, *, times: int = 1) -> None:
+        """Until its log contains this."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.said().count(text) < times:
+            assert self.poll() is None, self.said()
+            assert time.monotonic() < deadline, f"no «{text}» in:\n{self.said()}"
+            time.sleep(0.05)
+
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
