@@ -20,7 +20,7 @@ from stream_ad.errors import BrokerError, FencedError
 from stream_ad.settings import HttpSettings, Settings, TopicSettings, WorkerSettings
 from stream_ad.testing import ManualClock
 from stream_ad.worker import Worker
-from tests.support.order_shard import OrderShard, digest
+from tests.support.order_shard import OrderShard, expected_scores
 
 
 class Killed(BaseException):
@@ -114,13 +114,8 @@ class Plant:
 
     def check(self):
         """Every event was scored once, every score by the one order of records that the state has seen."""
-        score, expected = 0.0, []
         order = self.final_order()
-        for side, offset in order:
-            score = digest(score, side, offset)
-            if side == "event":
-                expected.append((f"{self.settings.topics.events}-0-{offset}", score))
-        assert self.published() == expected
+        assert self.published() == expected_scores(self.settings.topics.events, 0, order)
         assert len(order) == sum(self.sent.values()) - self.bad
         assert len(self.broker.records(self.settings.topics.dead_letters)) == self.bad
 

@@ -40,28 +40,31 @@ class Fault:
     point: One of POINTS.
     at: The how many-th time it is reached.
     hold: Stand still there until released, while other threads go on; else SIGKILL.
+    dormant: It does not count how often the point is reached before it is roused.
     """
 
     point: str
     at: int = 1
     hold: bool = False
+    dormant: bool = False
 
     def __str__(self) -> str:
         return f"{'held' if self.hold else 'killed'} {self.point} ({self.at})"
 
 
-def arm(fault: Fault, kind: str, release: Path) -> None:
+def arm(fault: Fault, kind: str, release: Path, rouse: Path) -> None:
     """Let the fault wait in this process.
 
     Args:
         fault: What and where.
         kind: Of the broker.
         release: File that ends a hold.
+        rouse: File that wakes a dormant fault.
     """
     times = iter(range(fault.at))
 
     def reached() -> None:
-        if next(times, None) != fault.at - 1:
+        if (fault.dormant and not rouse.exists()) or next(times, None) != fault.at - 1:
             return
         if not fault.hold:
             os.kill(os.getpid(), signal.SIGKILL)

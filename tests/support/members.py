@@ -6,6 +6,7 @@ in the time that the imports of one take.
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["stream_ad.worker", "stream_ad.brokers.kafka", "stream_ad.brokers.sqlite"])
-PATIENCE_S = 120.0
+PATIENCE_S = 90.0
 
 
 def _work(tree: dict, log: Path, fault: Fault | None, until_idle_s: float | None, *, order: bool) -> None:
@@ -33,16 +34,13 @@ def _work(tree: dict, log: Path, fault: Fault | None, until_idle_s: float | None
         os.dup2(file.fileno(), 2)
         os.dup2(file.fileno(), 1)
     sys.stderr = sys.stdout = os.fdopen(2, "w", buffering=1, closefd=False)
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
     settings = Settings.model_validate(tree)
     if fault is not None:
-        arm(fault, settings.broker.kind, _release(log))
+        arm(fault, settings.broker.kind, log.with_suffix(".release"), log.with_suffix(".rouse"))
     if order:
         loaded_shard.Shard = OrderShard
     Worker(settings).run(until_idle_s)
-
-
-def _release(log: Path) -> Path:
-    return log.with_suffix(".go")
 
 
 class Member:
@@ -92,16 +90,20 @@ class Member:
     def resume(self) -> None:
         os.kill(self._process.pid, signal.SIGCONT)
 
+    def terminate(self) -> None:
+        """SIGTERM, without waiting for the end."""
+        self._process.terminate()
+
     def stop(self) -> None:
         """SIGTERM, and a clean end."""
-        self._process.terminate()
+        self.terminate()
         assert self.wait() == 0, self.said()
 
     def wait(self) -> int:
         """Until it has ended; its exit code."""
         self._process.join(PATIENCE_S)
         code = self.poll()
-        assert code is not None, f"it does not end:\n{self.said()}"
+        assert code is not None, f"it does not end:\n{self._hangs()}"
         return code
 
     def wait_killed(self) -> None:
@@ -114,15 +116,25 @@ class Member:
 
     def release(self) -> None:
         """Let it go on from there."""
-        _release(self.log).touch()
+        self.log.with_suffix(".release").touch()
+
+    def rouse(self) -> None:
+        """Wake its dormant fault."""
+        self.log.with_suffix(".rouse").touch()
 
     def wait_until_said(self, text: str, *, times: int = 1) -> None:
         """Until its log contains this."""
         deadline = time.monotonic() + PATIENCE_S
         while self.said().count(text) < times:
             assert self.poll() is None, self.said()
-            assert time.monotonic() < deadline, f"no «{text}» in:\n{self.said()}"
+            assert time.monotonic() < deadline, f"no «{text}» in:\n{self._hangs()}"
             time.sleep(0.05)
+
+    def _hangs(self) -> str:
+        """What it has said, and where its threads are."""
+        os.kill(self._process.pid, signal.SIGUSR2)
+        time.sleep(1)
+        return self.said()
 
     def said(self) -> str:
         return self.log.read_text() if self.log.exists() else ""

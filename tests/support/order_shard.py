@@ -19,6 +19,16 @@ def digest(score: float, side: str, offset: int) -> float:
     return int.from_bytes(hashlib.sha256(text).digest()[:6]) / 2**48
 
 
+def expected_scores(topic, shard, order):
+    """(event_id, score) of every event of a shard whose records were processed in this order."""
+    score, expected = 0.0, []
+    for side, offset in order:
+        score = digest(score, side, offset)
+        if side == "event":
+            expected.append((f"{topic}-{shard}-{offset}", score))
+    return expected
+
+
 class OrderShard:
     """Takes the place of ``stream_ad.shard.Shard``."""
 

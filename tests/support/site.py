@@ -31,11 +31,12 @@ class Site:
         topics: More of the section of that name.
         machines: Sensors.
         steps: Readings of each machine.
+        fill: Whether to write them; else they are there already.
         more: Other sections.
         worker: The section of that name.
     """
 
-    def __init__(self, folder, broker, *, topics=None, machines=MACHINES, steps=STEPS, more=None, **worker):
+    def __init__(self, folder, broker, *, topics=None, machines=MACHINES, steps=STEPS, fill=True, more=None, **worker):
         self.tree = {
             "broker": broker,
             "topics": {"partitions": 2} | (topics or {}),
@@ -49,8 +50,11 @@ class Site:
         self.config.write_text(yaml.safe_dump(self.tree))
         with closing(open_admin(self.settings)) as admin:
             admin.apply()
-        with closing(open_producer(self.settings)) as producer:
-            plant_stream(machines=machines, steps=steps).send(producer)
+        if fill:
+            stream = plant_stream(machines=machines, steps=steps)
+            self.sent = len(stream.events), len(stream.labels)
+            with closing(open_producer(self.settings)) as producer:
+                stream.send(producer)
 
     def start(self, *more):
         """A worker in a process of its own."""

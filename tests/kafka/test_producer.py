@@ -1,0 +1,68 @@
+"""Input records are written once, whatever Kafka does meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from kafka import errors as kafka_errors
+
+from stream_ad.brokers.base import Side
+from stream_ad.brokers.kafka_batches import BatchProducer
+from stream_ad.columns import OutRecord
+
+if TYPE_CHECKING:
+    from tests.support.kafka_server import KafkaServer
+    from tests.support.places import KafkaPlace
+
+LONG_AGO_MS = 1_500_000_000_000
+RECORDS = [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, LONG_AGO_MS + n) for n in range(300)]
+
+
+def written(place: KafkaPlace) -> list[int]:
+    return sorted(int(value or b"-1") for _, value in place.reader().read(place.settings.topics.events))
+
+
+def test_a_crash_before_the_answer_doubles_no_recording(place: KafkaPlace, kafka: KafkaServer) -> None:
+    """Kafka appends records of long ago and dies before it says so: sent again, they are there once. (Idempotence alone
+    doubles them: on its way up Kafka forgets producers whose newest record is a day old.)
+    """
+    producer = place.producer()
+    sender = producer._producer._sender
+    appended, restarted, answer = threading.Event(), threading.Event(), sender._handle_produce_response
+
+    def lose_the_first(node, _sent, batches, _response):
+        sender._handle_produce_response = answer
+        appended.set()
+        restarted.wait(60)
+        sender._failed_produce(batches, node, kafka_errors.KafkaConnectionError("lost"))
+
+    sender._handle_produce_response = lose_the_first
+    producer.send(Side.EVENTS, RECORDS)
+    flushing = threading.Thread(target=producer.flush)
+    flushing.start()
+    assert appended.wait(30)
+    kafka.restart(kill=True)
+    restarted.set()
+    flushing.join(100)
+    assert written(place) == list(range(300))
+
+
+@pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
+def test_a_commit_without_an_answer_is_looked_up(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch, committed) -> None:
+    """When nobody knows whether a transaction was committed, the producer looks, and repeats only one that was not."""
+    producer, end, tries = place.producer(), BatchProducer.end_transaction, []
+
+    def lost(self, timeout_s):
+        tries.append(timeout_s)
+        if committed or len(tries) > 1:
+            end(self, timeout_s)
+        if len(tries) == 1:
+            raise kafka_errors.KafkaTimeoutError("no answer")
+
+    monkeypatch.setattr(BatchProducer, "end_transaction", lost)
+    producer.send(Side.EVENTS, RECORDS)
+    producer.flush()
+    assert len(tries) == 1 + (not committed)
+    assert written(place) == list(range(300))
