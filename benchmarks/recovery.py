@@ -108,9 +108,6 @@ class Run:
             time.sleep(0.05)
         return at
 
-    def replayed_from(self) -> str:
-        return self._log.read_text()
-
 
 def recovery(server: KafkaServer, folder: Path, name: str, sensors: int, since_s: float, **broker: Any) -> list[float]:
     """Seconds of each phase."""
@@ -147,8 +144,8 @@ def recovery(server: KafkaServer, folder: Path, name: str, sensors: int, since_s
     return [after - before for before, after in itertools.pairwise(marks)]
 
 
-def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: int) -> tuple[float, float, int]:
-    """Events per second with snapshots at the default interval and without any, and the size of one."""
+def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: int) -> tuple[float, float]:
+    """Events per second with snapshots at the default interval and without any."""
     feed = Feed(Settings(), sensors)
     name = "cost-input"
     plain = tree_of(server, name)
@@ -159,7 +156,6 @@ def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: i
         for number in range(events // sensors):
             producer.send(Side.EVENTS, feed.round(1_760_000_000_000_000_000 + number * 1_000_000_000))
     speeds: dict[bool, list[float]] = {True: [], False: []}
-    size = 0
     for turn in range(rounds):
         for with_snapshots in (True, False) if turn % 2 == 0 else (False, True):
             tree = tree_of(server, f"cost-{turn}-{with_snapshots}")
@@ -169,7 +165,7 @@ def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: i
             with closing(open_admin(Settings.model_validate(tree))) as admin:
                 admin.apply()
             speeds[with_snapshots].append(speed(tree, folder, events))
-    return statistics.median(speeds[True]), statistics.median(speeds[False]), size
+    return statistics.median(speeds[True]), statistics.median(speeds[False])
 
 
 def speed(tree: dict[str, Any], folder: Path, events: int) -> float:
@@ -205,10 +201,10 @@ def main() -> None:
                     label = f"{what.split()[0]}-{turn}"
                     parts = recovery(server, folder, label, options.sensors, options.since, **broker)
                     table.add_row(what, *(f"{part:.2f}" for part in parts), f"{sum(parts):.2f}")
-            console.print(f"{options.sensors:,} sensors, one reading of each a second, killed {options.since:g} s after going live")
+            console.print(f"{options.sensors:,} sensors, a reading of each a second, killed after {options.since:g} s")
             console.print(table)
         if options.only != "recovery":
-            with_, without, _ = cost(server, folder, options.sensors, options.events, options.rounds)
+            with_, without = cost(server, folder, options.sensors, options.events, options.rounds)
             console.print(f"{options.events:,} events of {options.sensors:,} sensors, median of {options.rounds}")
             table = Table("snapshots", "events/s", "cost")
             table.add_row("none", f"{without:,.0f}", "")

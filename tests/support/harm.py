@@ -176,6 +176,8 @@ class Harm:
         """A third worker joins, and leaves in good order."""
         if not self._guest_marks or done < self._guest_marks[0]:
             return
+        if self._guest is not None and "shards assigned" not in self._guest.said():
+            return  # it is still joining
         self._guest_marks.popleft()
         if self._guest is None:
             self._guest = self.site.member()
