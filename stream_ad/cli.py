@@ -16,6 +16,7 @@ from stream_ad import __version__
 from stream_ad.cli_backtest import backtest
 from stream_ad.cli_errors import EXIT_CODES, end
 from stream_ad.cli_options import AsJson, ConfigFile, Overrides, print_json, print_table, read_settings
+from stream_ad.cli_snapshots import snapshots
 from stream_ad.cli_streams import demo, replay, simulate
 from stream_ad.errors import TopicError
 
@@ -183,4 +184,5 @@ def schema() -> None:
 
 
 app.add_typer(topics, name="topics")
+app.add_typer(snapshots, name="snapshots")
 app.add_typer(config, name="config")

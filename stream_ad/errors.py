@@ -7,9 +7,12 @@
     ├── BrokerError                  4   the broker cannot be reached or refuses
     │   ├── TopicError               4   a topic is missing or has the wrong shape
     │   ├── FencedError              -   another worker owns the shard now; the worker rejoins by itself
-    │   └── ShardBusyError           4   another worker holds this shard (embedded broker)
+    │   ├── ShardBusyError           4   a worker holds this shard
+    │   └── LostRecordsError         4   records are gone that nobody has read
     ├── InputFileError               5   a file given on the command line cannot be used
     ├── StateError                   6   saved state is damaged or does not fit
+    │   ├── DamagedStateError        6   it is cut off, altered or nonsense; an older one may do
+    │   └── UnfitStateError          6   it was made with settings that give models of another shape
     └── DeviceError                  7   the torch device asked for is not there
 
 Each says what happened, where, and what to do about it. Codes 0 (done), 1 (unexpected failure) and
@@ -58,12 +61,34 @@ class ShardBusyError(BrokerError):
     pass
 
 
+class LostRecordsError(BrokerError):
+    """Records are gone before they were read.
+
+    Args:
+        what: As ever.
+        shard: Whose.
+        hint: As ever.
+    """
+
+    def __init__(self, what: str, *, shard: int, hint: str = "") -> None:
+        super().__init__(what, hint=hint)
+        self.shard = shard
+
+
 class InputFileError(StreamADError):
     exit_code = 5
 
 
 class StateError(StreamADError):
     exit_code = 6
+
+
+class DamagedStateError(StateError):
+    pass
+
+
+class UnfitStateError(StateError):
+    pass
 
 
 class DeviceError(StreamADError):

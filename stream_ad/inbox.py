@@ -118,25 +118,44 @@ class Inbox:
             if len(lane) >= self._limit and not (self._awaited and self._missing(side, self._awaited))
         }
 
-    def take(self, max_records: int) -> tuple[RawRecords, RawRecords]:
+    def take(self, max_records: int, upto: Positions | None = None) -> tuple[RawRecords, RawRecords]:
         """The next records, events and labels: the longest prefix that the merge rule allows.
 
         Args:
             max_records: The most records taken, of both sides together.
+            upto: As if there were nothing from these positions on.
         """
         events, labels = self._lanes[Side.EVENTS], self._lanes[Side.LABELS]
-        event_times, label_times = events.times_ms(max_records), labels.times_ms(max_records)
+        limits = {side: self._limit_of(side, max_records, upto) for side in Side}
+        event_times, label_times = events.times_ms(limits[Side.EVENTS]), labels.times_ms(limits[Side.LABELS])
         ahead = merge_order(event_times, label_times)
         places = np.arange(len(ahead)) + ahead  # (N,) of events, in the merged order
         total = min(max_records, len(event_times) + len(label_times))
         # A side that is not drained may have an older record still to come: go no further than its last one.
-        if not events.drained and len(event_times) == len(events):
+        if not self._ends(Side.EVENTS, upto) and len(event_times) == len(events):
             total = min(total, int(places[-1]) + 1 if len(places) else 0)
-        if not labels.drained and len(label_times) == len(labels):
+        if not self._ends(Side.LABELS, upto) and len(label_times) == len(labels):
             events_ahead = int(np.searchsorted(ahead, len(label_times)))  # of the last label
             total = min(total, len(label_times) + events_ahead if len(label_times) else 0)
         count = int(np.searchsorted(places, total))
         return self._taken(count, total - count)
+
+    def _limit_of(self, side: Side, max_records: int, upto: Positions | None) -> int:
+        """Records of a side to look at."""
+        if upto is None:
+            return max_records
+        return min(max_records, self._lanes[side].before(int(getattr(upto, side.value))))
+
+    def _ends(self, side: Side, upto: Positions | None) -> bool:
+        """Whether nothing of a side is still to come."""
+        return self._lanes[side].drained if upto is None else not self._missing(side, upto)
+
+    def arrived(self, at: Positions) -> bool:
+        """Whether all before these positions has been fetched and taken; then that is where it stands."""
+        if any(self._missing(side, at) or self._limit_of(side, 1, at) for side in Side):
+            return False
+        self.positions = at
+        return True
 
     def take_upto(self, upto: Positions) -> tuple[RawRecords, RawRecords] | None:
         """All records before these positions, whatever their record times: a step that was taken before.

@@ -42,7 +42,7 @@ class Journal:
                     f"The journal leads from events {before.events}, labels {before.labels} to events "
                     f"{after.events}, labels {after.labels}, with events {self.end.events}, labels "
                     f"{self.end.labels} committed: no order of records does that.",
-                    hint="The stored state is damaged; use another application_id to start afresh.",
+                    hint="The stored state is damaged: `stream-ad snapshots reset` starts with a new model.",
                 )
         self._last = stored.journal[-1] if stored.journal else None
         self._began = bool(stored.journal) or stored.snapshot is not None

@@ -13,13 +13,14 @@ from stream_ad.errors import FencedError
 from stream_ad.inbox import Inbox
 from stream_ad.journal import Journal
 from stream_ad.shard import Shard
+from stream_ad.shard_loading import load_state
 from stream_ad.telemetry.collectors import ShardView
 from stream_ad.telemetry.health import LIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_ad.brokers.base import Broker, Fetched, Stored
+    from stream_ad.brokers.base import Broker, Fetched
     from stream_ad.codec import Codec
     from stream_ad.columns import Events, Labels, OutRecord, RawRecords, StepResult
     from stream_ad.detector.config import DetectorOptions
@@ -55,7 +56,8 @@ class LoadedShard:
 
     Raises:
         BrokerError: The broker does not give it, or its records.
-        StateError: Its snapshot cannot be used.
+        LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
+        StateError: Nothing that is stored of it can be used.
     """
 
     def __init__(self, number: int, around: Surroundings) -> None:
@@ -65,14 +67,16 @@ class LoadedShard:
         self._around = around
         self._began = around.clock()
         with around.metrics.stage("load"):
-            stored = around.broker.load(number)
-            self._shard = self._state(stored)
+            state = load_state(number, around.broker, around.settings, around.options, Shard)
+            stored = state.stored
+            self._shard = state.shard
             self._journal = Journal(stored)
             limit = around.settings.worker.inbox_records
-            self._inbox = Inbox(number, around.settings.topics, limit=limit, start=self._journal.start)
-            around.broker.seek(number, self._journal.start)
-        around.metrics.restored(from_snapshot=stored.snapshot is not None)
-        moved = self._journal.start != self._journal.end
+            self._inbox = Inbox(number, around.settings.topics, limit=limit, start=state.start)
+        around.metrics.restored(state.source)
+        self._unmarked = state.unmarked
+        self._origin, self._lost = state.origin, state.lost  # until they are committed
+        moved = state.start != stored.positions
         self._view = ShardView(
             positions=stored.positions,
             unsaved_since=time.time() if moved else None,
@@ -83,13 +87,7 @@ class LoadedShard:
         interval = around.settings.worker.snapshot_interval_seconds
         self._snapshot_due = self._began + interval * (1 + number * 0.618 % 1) / 2  # not all shards at once
         if moved:
-            _log.info("shard replays", shard=number, start=str(self._journal.start), end=str(self._journal.end))
-
-    def _state(self, stored: Stored) -> Shard:
-        options, quiet = self._around.options, self._around.settings.incidents.quiet_events
-        if stored.snapshot is None:
-            return Shard(options, quiet_events=quiet)
-        return Shard.restore(stored.snapshot.data, options, quiet_events=quiet)
+            _log.info("shard replays", shard=number, start=str(state.start), end=str(self._journal.end))
 
     def condition(self) -> str:
         """For ``Health.shards``."""
@@ -125,18 +123,28 @@ class LoadedShard:
 
     def save(self) -> None:
         """Commit a snapshot if anything changed since the last one; errors as ``advance``."""
-        if not self.recovering and self._view.unsaved_since is not None:
-            self._commit(Commit(self.number, self._inbox.positions, snapshot=self._snapshot()))
+        if not self.recovering and (self._view.unsaved_since is not None or self._origin):
+            self._commit(Commit(self.number, self._inbox.positions, snapshot=self._snapshot(), origin=self._origin))
 
     def _replay(self) -> bool:
-        target = self._journal.target(self._inbox.positions, self._around.settings.worker.step_records)
-        if target is None:
-            self._go_live()
-            return True
-        taken = self._inbox.take_upto(target)
-        self._starved = taken is None
-        if taken is None:
-            return False
+        end, most = self._journal.end, self._around.settings.worker.step_records
+        if self._unmarked:
+            if self._inbox.arrived(end):
+                self._go_live()
+                return True
+            taken = self._inbox.take(most, end)
+            if not len(taken[0]) and not len(taken[1]):
+                return False
+        else:
+            target = self._journal.target(self._inbox.positions, most)
+            if target is None:
+                self._go_live()
+                return True
+            step = self._inbox.take_upto(target)
+            self._starved = step is None
+            if step is None:
+                return False
+            taken = step
         events, labels, _ = self._decode(*taken)
         with self._around.metrics.stage("step"):
             self._shard.step(events, labels)
@@ -155,7 +163,7 @@ class LoadedShard:
         before = self._inbox.positions
         raw_events, raw_labels = self._inbox.take(around.settings.worker.step_records)
         if not len(raw_events) and not len(raw_labels):
-            if self._snapshot_is_due() and self._view.unsaved_since is not None:
+            if self._origin or (self._snapshot_is_due() and self._view.unsaved_since is not None):
                 self.save()
                 return True
             return False
@@ -204,6 +212,7 @@ class LoadedShard:
                 dead_letters=[*rejected[Side.EVENTS], *rejected[Side.LABELS]],
                 marks=self._journal.marks(before, after),
                 snapshot=snapshot,
+                origin=self._origin if snapshot is not None else "",
             )
 
     def _commit(self, commit: Commit) -> None:
@@ -224,11 +233,15 @@ class LoadedShard:
         self._view = replace(self._view, positions=commit.positions, unsaved_since=unsaved or time.time())
         if commit.snapshot is not None:
             metrics.snapshot_committed()
+            for side, count in self._lost:
+                metrics.lost_records(side, count)
+            self._origin, self._lost = "", ()
             self._view = replace(self._view, unsaved_since=None, snapshot_bytes=len(commit.snapshot))
             self._snapshot_due = self._around.clock() + self._around.settings.worker.snapshot_interval_seconds
 
     def _snapshot_is_due(self) -> bool:
-        return self._journal.marks_since_snapshot >= MAX_MARKS or self._around.clock() >= self._snapshot_due
+        due = bool(self._origin) or self._around.clock() >= self._snapshot_due
+        return due or self._journal.marks_since_snapshot >= MAX_MARKS
 
     def _snapshot(self) -> bytes:
         began = time.perf_counter()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from stream_ad.brokers.base import Side
-from stream_ad.errors import BrokerError
+from stream_ad.errors import BrokerError, LostRecordsError
 from stream_ad.loaded_shard import LoadedShard
 from stream_ad.patience import Patience
 from stream_ad.telemetry.collectors import ShardView
@@ -52,6 +52,11 @@ class OwnedShard:
         if self._loaded is not None:
             self._loaded.receive(fetched)
 
+    def forget(self, error: LostRecordsError) -> None:
+        """Load it anew: its next records are gone."""
+        self._loaded = None
+        self._problem = f"loading after: {error.what}"
+
     def advance(self) -> bool:
         """Do the next piece of work: load, a step of the replay, or a live step with its commit.
 
@@ -60,7 +65,8 @@ class OwnedShard:
 
         Raises:
             BrokerError: This shard has failed for longer than ``broker.give_up_seconds``.
-            StateError: Its snapshot cannot be used.
+            LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
+            StateError: Nothing that is stored of it can be used.
         """
         if self._patience.waiting:
             return False
@@ -70,6 +76,8 @@ class OwnedShard:
                 return True
             commits = self._loaded.commits
             done = self._loaded.advance()
+        except LostRecordsError:
+            raise  # asking again brings nothing back
         except BrokerError as error:
             self._fail(error)
             return False

@@ -153,3 +153,17 @@ class Sensors:
                 raise ValueError(f"detector {group} has {self.detectors[group].size} rows for {len(owners)} sensors")
         if len(self.last_seen) != len(self.ids) or (self.group == NOWHERE).any() or len(self.numbers) != len(self.ids):
             raise ValueError("the table of sensors does not match their state")
+
+    def require_sense(self, *, classes: int) -> None:
+        """Raise ValueError where what was loaded could not have come about: it would fail, or never end, later."""
+        for number, detector in enumerate(self.detectors):
+            pending = detector.pending
+            used = slice(pending.size)
+            head, tail = pending.queue_head[used], pending.queue_tail[used]
+            count, expired = pending.count[used], pending.expired[used]
+            if (pending.verdict[used] >= classes).any() or (pending.verdict[used] < -1).any():
+                raise ValueError(f"detector {number} waits with a verdict of a class that is not there")
+            if ((head < 0) | (tail < head) | (tail - head > pending.capacity)).any():
+                raise ValueError(f"detector {number} has a queue of verdicts that cannot be")
+            if ((expired < 0) | (count < expired) | (detector.seen[used] > count)).any():
+                raise ValueError(f"detector {number} has counted its events wrongly")

@@ -85,6 +85,11 @@ class BrokerSettings(Section):
     give_up_seconds: float = Field(
         120.0, gt=0, description="A broker that stays away for longer ends the worker with an error."
     )
+    on_lost_records: Literal["stop", "continue"] = Field(
+        "stop",
+        description="When records are gone before they were read (retention, a topic made anew): stop with an error, "
+        "or continue with the oldest ones kept and count what is missing.",
+    )
     synchronous: Literal["normal", "full"] = Field(
         "full",
         description="Embedded broker: full survives a power cut; normal may lose the last commits, but never corrupts.",
@@ -162,6 +167,16 @@ class WorkerSettings(Section):
         20_000, ge=1, description="Most records of a shard and side that wait in memory for the other side."
     )
     snapshot_interval_seconds: float = Field(60.0, gt=0, description="Between snapshots of a shard.")
+    snapshot_history: int = Field(
+        2,
+        ge=0,
+        le=1000,
+        description="Older snapshots of a shard that are kept beside the two that recovery needs, for "
+        "`snapshots restore`.",
+    )
+    snapshot_history_interval_seconds: float = Field(
+        86_400.0, ge=0, description="Between the older snapshots that are kept."
+    )
     drain_timeout_seconds: float = Field(20.0, gt=0, description="Most time between SIGTERM and the end.")
 
 
@@ -192,3 +207,8 @@ class Settings(DetectorOptions):
     worker: WorkerSettings = WorkerSettings()
     http: HttpSettings = HttpSettings()
     logs: LogSettings = LogSettings()
+
+    @property
+    def detector_options(self) -> DetectorOptions:
+        """What of it the detector takes."""
+        return DetectorOptions(**{name: getattr(self, name) for name in DetectorOptions.model_fields})

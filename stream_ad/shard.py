@@ -151,7 +151,7 @@ class Shard:
 
     @classmethod
     def restore(cls, data: bytes, options: DetectorOptions, *, quiet_events: int = 16) -> Shard:
-        """The shard that ``snapshot`` was called on; StateError when the data is damaged or does not fit."""
+        """The shard that ``snapshot`` was called on; errors as ``shard_state.parse``."""
         shard = cls(options, quiet_events=quiet_events)
         with parse(data, options) as (header, arrays):
             shard.records = int(header["records"])
@@ -159,4 +159,5 @@ class Shard:
             shard.sensors.load(header["sensors"], arrays)
             shard.verdicts.load(header["verdicts"])
             shard.incidents.load(header["incidents"])
+            shard.sensors.require_sense(classes=len(shard.verdicts.classes))
         return shard

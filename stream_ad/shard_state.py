@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from stream_ad import __version__
-from stream_ad.errors import StateError
+from stream_ad.errors import DamagedStateError, StateError, UnfitStateError
+from stream_ad.verdicts import NORMAL_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -23,9 +25,61 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 KEY = "stream_ad"
-START_FRESH = (
-    "Restore an older snapshot, go back to the settings it was made with, or start fresh under a new application_id."
-)
+OTHERS = "`stream-ad snapshots list` shows the others; `stream-ad snapshots reset` begins with a new model."
+_NONSENSE = (SafetensorError, ValueError, KeyError, TypeError, IndexError, AssertionError, OverflowError, MemoryError)
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class SensorsHeader(msgspec.Struct, frozen=True):
+    """See ``Sensors.state``."""
+
+    ids: list[str]
+    features: list[list[str]]
+    owners: list[list[Count]]
+    arrived: list[Count]
+    evicted: Count
+
+
+class VerdictsHeader(msgspec.Struct, frozen=True):
+    """See ``Verdicts.state``."""
+
+    classes: list[str]
+    labels: list[float]
+    misses: list[float]
+    average: list[float]
+    weights: list[float]
+    early: dict[str, list[tuple[Count, Count, Count]]]
+    intervals: dict[str, list[tuple[int, int, Count, Count]]]
+    fresh_intervals: list[str]
+    judged: list[tuple[Count, Count, Count, bool]]
+
+
+class IncidentHeader(msgspec.Struct, frozen=True):
+    """See ``Incidents.state``."""
+
+    first_event: str
+    start_ns: int
+    end_ns: int
+    events: Count
+    peak: float
+    peak_event: str
+    features: list[str]
+    quiet: Count
+
+
+class Header(msgspec.Struct, frozen=True):
+    """The plain part of a snapshot."""
+
+    records: Count
+    watermark_ns: int
+    sensors: SensorsHeader
+    verdicts: VerdictsHeader
+    incidents: dict[str, IncidentHeader]
+
+
+class _Outer(msgspec.Struct, frozen=True):
+    meta: dict[str, str] = msgspec.field(name="__metadata__")
 
 
 def fingerprint(options: DetectorOptions) -> str:
@@ -69,37 +123,80 @@ def _digest(header: str, arrays: dict[str, NDArray[Any]]) -> str:
 
 @contextmanager
 def parse(data: bytes, options: DetectorOptions) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
-    """Header and arrays of a snapshot; whatever is wrong with it, there or in the block, is a StateError."""
+    """Header and arrays of a snapshot.
+
+    Raises:
+        StateError: It is of a format that this program does not know.
+        UnfitStateError: It was made with settings that give models of another shape.
+        DamagedStateError: Anything else is wrong with it, here or in the block.
+    """
     meta = metadata(data)
-    if meta.get("format") != str(FORMAT):
-        raise StateError(
-            f"The snapshot has format {meta.get('format')!r}; this program reads format {FORMAT}.",
-            hint="Run the version of the program that wrote it, or start fresh under a new application_id.",
-        )
+    require_format(meta)
     if meta.get("fingerprint") != fingerprint(options):
-        raise StateError(
+        raise UnfitStateError(
             "The snapshot was made with other settings for the shape of the state (detector.models, detector.seed, "
             "learning.batch_events, label_horizon_events, warmup_events, replay_events or threshold.window_events).",
-            hint=START_FRESH,
+            hint="With the settings of before, `stream-ad snapshots restore` goes on with it.",
         )
     try:
         arrays = load(data)
-        if _digest(meta["header"], arrays) != meta.get("digest"):
+        text = meta["header"]
+        if _digest(text, arrays) != meta.get("digest"):
             raise ValueError("its digest does not match its content")
-        yield json.loads(meta["header"]), arrays
-    except (SafetensorError, ValueError, KeyError, TypeError, IndexError, AssertionError, OverflowError) as error:
-        raise StateError(f"The snapshot cannot be used: {error}.", hint=START_FRESH) from error
+        _require_finite(arrays)
+        yield read_header(text), arrays
+    except _NONSENSE as error:
+        raise DamagedStateError(
+            f"The snapshot cannot be used: {error or type(error).__name__}.", hint=OTHERS
+        ) from error
+
+
+def require_format(meta: Mapping[str, str]) -> None:
+    """Refuse what another version of the program wrote in a form of its own: it must never be misread."""
+    if meta.get("format") != str(FORMAT):
+        raise StateError(
+            f"The snapshot has format {meta.get('format')!r}; this program reads format {FORMAT}.",
+            hint=f"Run the version of the program that wrote it, {meta.get('program', 'unknown')}, or begin with a new "
+            "model: `stream-ad snapshots reset`.",
+        )
+
+
+def read_header(text: str) -> dict[str, Any]:
+    """The plain part of the state, checked; ValueError where it is not what ``dump`` writes."""
+    try:
+        header = msgspec.convert(json.loads(text), Header)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"header: {error}") from error
+    verdicts, sensors = header.verdicts, header.sensors
+    classes = len(verdicts.classes)
+    tables = (verdicts.labels, verdicts.misses, verdicts.average, verdicts.weights)
+    meant = [early[1] for known in verdicts.early.values() for early in known]
+    meant += [interval[2] for known in verdicts.intervals.values() for interval in known]
+    meant += [judged[2] for judged in verdicts.judged]
+    if any(len(table) != classes or not np.isfinite(table).all() for table in tables):
+        raise ValueError("header: the tables of the classes do not fit")
+    if verdicts.classes[:1] != [NORMAL_NAME] or max(meant, default=0) >= classes:
+        raise ValueError("header: a verdict of a class that is not there")
+    if sum(map(len, sensors.owners)) != len(sensors.ids):
+        raise ValueError("header: sensors and their places do not fit")
+    result: dict[str, Any] = msgspec.to_builtins(header)
+    return result
+
+
+def _require_finite(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Weights that are no numbers would make every score one: nothing in the shape tells them."""
+    for name, array in arrays.items():
+        if ".model." in name and array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name} holds values that are no numbers")
 
 
 def metadata(data: bytes) -> dict[str, str]:
-    """The header's own fields, read without touching the arrays; StateError when there is no such header."""
+    """The header's own fields, read without touching the arrays; DamagedStateError when there is no such header."""
     try:
         size = int.from_bytes(data[:8], "little")
         if not 0 < size <= len(data) - 8:
             raise ValueError("it is cut off")
-        meta = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][KEY])
-        if not isinstance(meta, dict):
-            raise TypeError("it has no header")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StateError(f"The snapshot cannot be read: {error}.", hint=START_FRESH) from error
-    return {str(key): str(value) for key, value in meta.items()}
+        meta = msgspec.json.decode(msgspec.json.decode(data[8 : 8 + size], type=_Outer).meta[KEY], type=dict[str, str])
+    except (ValueError, KeyError, msgspec.MsgspecError, RecursionError) as error:
+        raise DamagedStateError(f"The snapshot cannot be read: {error}.", hint=OTHERS) from error
+    return meta

@@ -14,8 +14,7 @@ import structlog
 
 from stream_ad.brokers import open_broker
 from stream_ad.codec import Codec
-from stream_ad.detector.config import DetectorOptions
-from stream_ad.errors import BrokerError
+from stream_ad.errors import BrokerError, LostRecordsError
 from stream_ad.loaded_shard import Surroundings
 from stream_ad.owned_shard import OwnedShard
 from stream_ad.process import prepare_process
@@ -84,6 +83,7 @@ class Worker:
 
         Raises:
             BrokerError: The broker stayed away, or refused a shard, for longer than ``broker.give_up_seconds``.
+            LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
             SettingsError: The HTTP address cannot be used.
             StateError: Saved state cannot be used.
         """
@@ -117,9 +117,10 @@ class _Loop:
         clock: Callable[[], float],
         stop: Stop,
     ) -> None:
-        options = DetectorOptions(**{name: getattr(settings, name) for name in DetectorOptions.model_fields})
         self._line = WorkLine(clock)
-        self._around = Surroundings(settings, options, broker, Codec(settings), metrics, self._line, clock)
+        self._around = Surroundings(
+            settings, settings.detector_options, broker, Codec(settings), metrics, self._line, clock
+        )
         self._health = health
         self._stop = stop
         self._shards: dict[int, OwnedShard] = {}
@@ -161,7 +162,13 @@ class _Loop:
         around.metrics.bound_hit("inbox", len(full))
         self._held = held
         began = time.perf_counter()
-        fetched = around.broker.poll(timeout_s=timeout_s, max_records=around.settings.worker.poll_records, hold=held)
+        try:
+            fetched = around.broker.poll(
+                timeout_s=timeout_s, max_records=around.settings.worker.poll_records, hold=held
+            )
+        except LostRecordsError as error:
+            self._shards[error.shard].forget(error)
+            return False
         found = [one for sides in fetched.values() for one in sides.values()]
         came = any(len(one.records) for one in found)
         if not fetched and timeout_s:  # nothing is positioned yet, so the broker had nothing to wait for

@@ -198,11 +198,11 @@ def test_a_failing_shard_does_not_stop_the_others():
     worker = plant.broker.worker(plant.settings)
     load = worker.load
 
-    def failing_load(shard):
+    def failing_load(shard, **options):
         if shard == 0 and len(plant.published()) < 10:
             seen.append(len(plant.published()))
             raise BrokerError("not now")
-        return load(shard)
+        return load(shard, **options)
 
     worker.load = failing_load
     Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
@@ -216,7 +216,7 @@ def test_a_broker_that_stays_away_ends_the_worker_with_its_error():
     worker = plant.broker.worker(plant.settings)
     times = []
 
-    def failing_load(_shard):
+    def failing_load(_shard, **_):
         times.append(plant.clock())
         raise BrokerError("no leader", hint="Start the broker.")
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stream_ad.brokers.base import Admin, Broker, Producer, Reader
+    from stream_ad.brokers.base import Admin, Broker, Producer, Reader, Snapshots
     from stream_ad.settings import Settings
 
-__all__ = ["open_admin", "open_broker", "open_producer", "open_reader"]
+__all__ = ["open_admin", "open_broker", "open_producer", "open_reader", "open_snapshots"]
 
 
 def open_broker(settings: Settings) -> Broker:
@@ -61,3 +61,14 @@ def open_admin(settings: Settings) -> Admin:
     from stream_ad.brokers.sqlite_tools import SqliteAdmin
 
     return SqliteAdmin(settings)
+
+
+def open_snapshots(settings: Settings) -> Snapshots:
+    """The snapshots kept of the application; errors as ``open_broker``."""
+    if settings.broker.kind == "kafka":
+        from stream_ad.brokers.kafka_snapshots import KafkaSnapshots
+
+        return KafkaSnapshots(settings)
+    from stream_ad.brokers.sqlite_snapshots import SqliteSnapshots
+
+    return SqliteSnapshots(settings)

@@ -1,7 +1,8 @@
 """The contract between the program and a broker: poll, commit, load.
 
 In it: reading the two inputs of a shard in offset order, writing everything that follows from them
-in one atomic step, and giving back what was written when a worker starts or takes over.
+in one atomic step, giving back what was written when a worker starts or takes over, and, for people,
+a look at the snapshots and a way back to an older one.
 
 Deliberately not in it: what a record means (codec), how events and labels are merged (inbox), what
 a snapshot contains (shard), retries of a failed commit (the worker reopens the shard and replays).
@@ -50,6 +51,23 @@ class Snapshot:
 
     positions: Positions
     data: bytes
+    number: int = 0
+    """Rises with every snapshot of the shard, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSnapshot:
+    """What a broker knows of a snapshot that it keeps, without its data."""
+
+    number: int
+    positions: Positions
+    line: int = 0
+    """Number of the snapshot that began its line (see ``Commit.origin``); 0 for the shard's first line."""
+    origin: str = ""
+    """As in its commit: of the first one of a line only."""
+    saved_ms: int = 0
+    """Milliseconds since the epoch; 0 where nobody has written it down."""
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,11 +78,15 @@ class Stored:
     """As last committed: everything before them has been published. Before the first commit: the
     oldest offsets that the broker keeps."""
     snapshot: Snapshot | None = None
-    """The newest one whose data arrived whole."""
+    """The newest one of the current line whose data arrived whole."""
     journal: tuple[Positions, ...] = ()
     """Where a replay from the snapshot must cut: all ``Commit.marks`` since it, in the order they were
     committed, without those at or before the snapshot's positions. Rising; may end before ``positions``. As
     long as there is no snapshot, the first one is where the shard began.
+    """
+    rebuild: bool = False
+    """No snapshot can be used and the journal does not reach back, but both topics do: from ``Positions(0, 0)`` on
+    everything can be gone through again, merged by record time alone.
     """
 
 
@@ -90,6 +112,10 @@ class Commit:
     """
     snapshot: bytes | None = None
     """State after this step; once committed, marks at or before ``positions`` are no longer needed."""
+    origin: str = ""
+    """Says why the snapshot does not follow from the one before and the records between, "" where it does. It
+    begins a new line: what was kept before it stays for people to go back to, and is never replayed from.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +153,29 @@ class Broker(Protocol):
 
         Raises:
             BrokerError: The broker stayed away for longer than ``broker.give_up_seconds``.
+            LostRecordsError: The next records of a shard are gone; it must be loaded anew.
         """
 
-    def load(self, shard: int) -> Stored:
-        """What was committed for the shard; takes it over, so that an earlier owner's commits fail from here on."""
+    def load(self, shard: int, *, older_than: int | None = None) -> Stored:
+        """What was committed for the shard; takes it over, so that an earlier owner's commits fail from here on.
+
+        Args:
+            shard: An owned one.
+            older_than: Snapshots of this number and above are of no use.
+
+        Raises:
+            StateError: There were snapshots, none can be used, and the topics do not reach back to their beginning.
+        """
 
     def seek(self, shard: int, positions: Positions) -> None:
-        """Read on from here. An offset below the oldest one kept raises BrokerError."""
+        """Read on from here.
+
+        Raises:
+            LostRecordsError: Records from here on are gone: retention has deleted them, or a topic was made anew.
+        """
+
+    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+        """The oldest offsets kept of an owned shard's inputs, and the next ones to be written."""
 
     def commit(self, commit: Commit) -> None:
         """Write all of it in one atomic step, or nothing.
@@ -182,6 +224,33 @@ class Reader(Protocol):
 
     def read_records(self, topic: str, *, timeout_s: float = 0.0) -> list[OutRecord]:
         """The same with times and headers; it shares its position with ``read``."""
+
+    def close(self) -> None: ...
+
+
+class Snapshots(Protocol):
+    """What is kept of an application's shards, for people; the worker has no use for it.
+
+    Whatever changes something is refused while a worker has the shard (ShardBusyError).
+    """
+
+    def kept(self, shard: int) -> list[KeptSnapshot]:
+        """All of a shard, the newest first, damaged ones included."""
+
+    def read(self, shard: int, number: int) -> bytes:
+        """The data of one; StateError when it is not there, or not whole."""
+
+    def positions(self, shard: int) -> Positions | None:
+        """As last committed; None before the first commit."""
+
+    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+        """The oldest offsets kept, and the next ones to be written."""
+
+    def begin_line(self, shard: int, data: bytes, *, positions: Positions, origin: str) -> KeptSnapshot:
+        """Save data as the newest snapshot; the next worker goes on with it from these positions."""
+
+    def delete(self, shard: int, number: int) -> None:
+        """Delete one for good; StateError for the newest one, which the next start needs."""
 
     def close(self) -> None: ...
 

@@ -16,22 +16,23 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import MemberState
 
-from stream_ad.brokers.base import Fetched, Positions, Side, Stored
-from stream_ad.brokers.kafka_client import GONE_HINT, REQUEST_MS, connect, errors
+from stream_ad.brokers.base import Fetched, Side, Stored
+from stream_ad.brokers.kafka_client import connect, errors
 from stream_ad.brokers.kafka_ends import EndOffsets
 from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records, take_up_parked
 from stream_ad.brokers.kafka_group import Membership
-from stream_ad.brokers.kafka_reading import PartitionReader, consumer_options
+from stream_ad.brokers.kafka_load import committed_positions, input_bounds, read_state
+from stream_ad.brokers.kafka_reading import consumer_options
 from stream_ad.brokers.kafka_shard import ShardWriter
-from stream_ad.brokers.kafka_state import ShardState
 from stream_ad.brokers.kafka_topics import require_topics
+from stream_ad.brokers.recovery import must_rebuild, require_offset
 from stream_ad.columns import RawRecords
-from stream_ad.errors import BrokerError, FencedError, StateError
+from stream_ad.errors import BrokerError, FencedError, LostRecordsError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from stream_ad.brokers.base import Commit
+    from stream_ad.brokers.base import Commit, Positions
     from stream_ad.brokers.kafka_format import Record
     from stream_ad.brokers.kafka_group import Input
     from stream_ad.settings import Settings
@@ -123,11 +124,29 @@ class KafkaBroker:
 
     def _poll_client(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Record]]:
         batches: dict[TopicPartition, list[Record]] = {}
-        with errors(self._settings, "reading"), suppress(kafka_errors.RetriableError):
-            take_up_parked(self._consumer)
-            batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        try:
+            with errors(self._settings, "reading"), suppress(kafka_errors.RetriableError):
+                take_up_parked(self._consumer)
+                batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        except BrokerError as error:
+            if isinstance(error.__cause__, kafka_errors.OffsetOutOfRangeError):
+                self._say_what_is_lost()
+            raise
         self._group = self._consumer.group_metadata()
         return batches
+
+    def _say_what_is_lost(self) -> None:
+        """Find the shard whose records are gone; it has no position from here on, and is to be loaded anew."""
+        for shard in sorted({shard for shard, _ in self._members.next}):
+            oldest, ends = self.bounds(shard)
+            for side, topic in self._topics.items():
+                bounds = getattr(oldest, side.value), getattr(ends, side.value)
+                try:
+                    require_offset(shard, topic, self._members.next[shard, side], bounds)
+                except LostRecordsError:
+                    self._abandon(shard)
+                    self._members.forget(shard)
+                    raise
 
     def _columns(self, batches: dict[TopicPartition, list[Record]]) -> dict[Input, RawRecords]:
         columns = {}
@@ -145,69 +164,39 @@ class KafkaBroker:
             fetched.setdefault(shard, {})[side] = Fetched(some, (shard, side) in drained)
         return fetched
 
-    def load(self, shard: int) -> Stored:
+    def load(self, shard: int, *, older_than: int | None = None) -> Stored:
         self._must_own(shard)
         self._abandon(shard)
         writer = ShardWriter(self._settings, shard)  # first of all: from here on nobody else can add to what is read
         try:
             with errors(self._settings, f"loading shard {shard}"):
-                state = self._read_state(shard)
-                positions = self._committed(shard, state)
+                state = read_state(self._settings, shard)
+                oldest, _ = self.bounds(shard)
+                committed = committed_positions(self._settings, self._consumer, shard, state) or oldest
+                snapshot = state.newest_whole(committed, older_than)
+                rebuild = snapshot is None and must_rebuild(shard, state.kept, oldest)
         except BaseException:
             writer.abandon()
             raise
+        state.forget_data()
         writer.state = state
         self._writers[shard] = writer
         self._ends.heard()
-        return Stored(positions, state.snapshot, state.journal)
-
-    def _read_state(self, shard: int) -> ShardState:
-        settings = self._settings
-        reader = PartitionReader(settings, settings.topics.state, [shard])
-        try:
-            records = ((record.key, record.value) for record in reader.read_settled())
-            return ShardState(settings.application_id, shard, settings.topics.partitions, records)
-        finally:
-            reader.close()
-
-    def _committed(self, shard: int, state: ShardState) -> Positions:
-        partitions = [self._members.partition((shard, side)) for side in Side]
-        offsets = [self._consumer.committed(partition, timeout_ms=REQUEST_MS) for partition in partitions]
-        found = [offset for offset in offsets if offset is not None]
-        name = f"shard {shard} of {self._settings.application_id}"
-        if not state.empty and len(found) < len(partitions):
-            raise StateError(
-                f"Kafka has forgotten how far {name} had come, but not its state.",
-                hint="Groups without a worker are forgotten after offsets.retention.minutes. Use another "
-                "application_id to start afresh from the oldest records kept.",
-            )
-        if state.empty and found:
-            raise StateError(
-                f"The state of {name} is gone from {self._settings.topics.state}, but not how far it had come.",
-                hint="Use another application_id to start afresh from the oldest records kept.",
-            )
-        if not found:
-            oldest = self._consumer.beginning_offsets(partitions)
-            found = [oldest[partition] for partition in partitions]
-        return Positions(*found)
+        return Stored(committed, rebuild=True) if rebuild else Stored(committed, snapshot, state.journal(snapshot))
 
     def seek(self, shard: int, positions: Positions) -> None:
         self._must_own(shard)
-        wanted = {(shard, side): int(getattr(positions, side.value)) for side in Side}
-        partitions = [self._members.partition(key) for key in wanted]
-        with errors(self._settings, f"positioning shard {shard}"):
-            oldest, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
-        for key, offset in wanted.items():
-            partition = self._members.partition(key)
-            if not oldest[partition] <= offset <= ends[partition]:
-                raise BrokerError(
-                    f"{partition.topic}[{shard}] has no offset {offset} any more: it holds {oldest[partition]} to "
-                    f"{ends[partition]}.",
-                    hint=GONE_HINT,
-                )
-        for key, offset in wanted.items():
-            self._members.place(key, offset)
-            self._told_drained.discard(key)
+        oldest, ends = self.bounds(shard)
+        for side, topic in self._topics.items():
+            offset, *bounds = (int(getattr(one, side.value)) for one in (positions, oldest, ends))
+            require_offset(shard, topic, offset, (bounds[0], bounds[1]))
+        for side in Side:
+            self._members.place((shard, side), int(getattr(positions, side.value)))
+            self._told_drained.discard((shard, side))
+
+    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+        with errors(self._settings, f"looking at the inputs of shard {shard}"):
+            return input_bounds(self._settings, self._consumer, shard)
 
     def commit(self, commit: Commit) -> None:
         writer = self._writers.get(commit.shard)

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
+from kafka.structs import ConsumerGroupMetadata
 
 from stream_ad.brokers.kafka_batches import open_transactional
 from stream_ad.brokers.kafka_client import translated
 from stream_ad.errors import BrokerError, FencedError, TopicError
 
 if TYPE_CHECKING:
-    from kafka.structs import ConsumerGroupMetadata
+    from collections.abc import Mapping, Sequence
 
-    from stream_ad.brokers.base import Commit
+    from stream_ad.brokers.base import Commit, Positions
     from stream_ad.brokers.kafka_state import ShardState
+    from stream_ad.columns import OutRecord
     from stream_ad.settings import Settings
 
 FENCED = (
@@ -66,11 +68,40 @@ class ShardWriter:
             group: The worker's membership when it last polled. Its own idea of it is live, and empty once it is
                 lost; brokers take an empty one unchecked.
         """
-        assert self.state is not None
+        if group.generation_id < 0:
+            self.abandon()
+            raise self._explained(kafka_errors.CommitFailedError("the worker has left its group"))
+        topics = self._topics
+        outputs = {
+            topics.scores: commit.scores,
+            topics.incidents: commit.incidents,
+            topics.dead_letters: commit.dead_letters,
+            topics.state: self._known.records(commit),
+        }
+        self._write(outputs, commit.positions, group)
+
+    def commit_alone(self, commit: Commit) -> None:
+        """A commit while nobody is in the group."""
+        nobody = ConsumerGroupMetadata(self._settings.application_id, -1, "", None)
+        self._write({self._topics.state: self._known.records(commit)}, commit.positions, nobody)
+
+    def remove_snapshot(self, number: int) -> None:
+        """Delete a snapshot from the state topic."""
+        self._write({self._topics.state: self._known.removal(number)}, None, None)
+
+    @property
+    def _known(self) -> ShardState:
+        assert self.state is not None, "it is read right after this was made"
+        return self.state
+
+    def _write(
+        self,
+        outputs: Mapping[str, Sequence[OutRecord]],
+        positions: Positions | None,
+        group: ConsumerGroupMetadata | None,
+    ) -> None:
         try:
-            if group.generation_id < 0:
-                raise kafka_errors.CommitFailedError("the worker has left its group")
-            self._transaction(commit, group)
+            self._transaction(outputs, positions, group)
         except (kafka_errors.KafkaError, ValueError, TypeError) as error:
             reason = self._producer.last_error or error  # the first one says more than what followed from it
             self.abandon()
@@ -79,29 +110,28 @@ class ShardWriter:
             self.abandon()
             raise
 
-    def _transaction(self, commit: Commit, group: ConsumerGroupMetadata) -> None:
-        assert self.state is not None
-        topics, positions = self._topics, commit.positions
+    def _transaction(
+        self,
+        outputs: Mapping[str, Sequence[OutRecord]],
+        positions: Positions | None,
+        group: ConsumerGroupMetadata | None,
+    ) -> None:
         self._producer.begin_transaction()
         futures = [
             future
-            for topic, records in (
-                (topics.scores, commit.scores),
-                (topics.incidents, commit.incidents),
-                (topics.dead_letters, commit.dead_letters),
-                (topics.state, self.state.records(commit)),
-            )
+            for topic, records in outputs.items()
             for future in self._producer.send_batches(topic, self._shard, records)
         ]
         # Every batch must be acknowledged before the transaction is asked to end: the client commits what is left of
         # it when a batch has timed out, and calls it committed when the last batch fails while it is committed.
         self._producer.flush(self._timeout_s)
         self._producer.check(futures)
-        offsets = {
-            TopicPartition(topics.events, self._shard): OffsetAndMetadata(positions.events, "", -1),
-            TopicPartition(topics.labels, self._shard): OffsetAndMetadata(positions.labels, "", -1),
-        }
-        self._producer.send_offsets(self._timeout_s, offsets, group)
+        if positions is not None and group is not None:
+            offsets = {
+                TopicPartition(self._topics.events, self._shard): OffsetAndMetadata(positions.events, "", -1),
+                TopicPartition(self._topics.labels, self._shard): OffsetAndMetadata(positions.labels, "", -1),
+            }
+            self._producer.send_offsets(self._timeout_s, offsets, group)
         self._producer.end_transaction(self._timeout_s)
 
     def _explained(self, error: BaseException) -> BrokerError:

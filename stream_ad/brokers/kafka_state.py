@@ -2,118 +2,162 @@
 
 The state topic is compacted; the partition is the shard; keys begin with the application's id::
 
-    <application>/snapshot/<seq>/<chunk>     bytes of the state
-    <application>/snapshot/<seq>/manifest    positions, number of chunks, digest
-    <application>/journal/<events>/<labels>  marks of one commit; the key is the last one
+    <application>/snapshot/<number>/<chunk>     bytes of the state
+    <application>/snapshot/<number>/manifest    positions, number of chunks, digest
+    <application>/journal/<events>/<labels>     marks of one commit; the key is the last one
 
 Tombstones remove what is no longer needed. Everything is written in the transaction of its commit,
 so a reader of committed records finds a snapshot whole or not at all; the digest finds what
-happened to it later.
+happened to it later. Whoever may write to the topic may write nonsense: it is read as such.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from stream_ad.brokers.base import Positions, Snapshot
-from stream_ad.brokers.recovery import refuse_without_snapshot
+from stream_ad.brokers.base import KeptSnapshot, Positions, Snapshot
+from stream_ad.brokers.recovery import following, for_replay, journal_floor, superseded
 from stream_ad.columns import OutRecord
-from stream_ad.errors import TopicError
+from stream_ad.errors import StateError, TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stream_ad.brokers.base import Commit
+    from stream_ad.settings import Settings
 
 CHUNK_BYTES = 512 * 1024
-KEPT_SNAPSHOTS = 2
+_KEY = re.compile(r"(journal|snapshot)/(\d{1,18})/(\d{1,18}|manifest)", re.ASCII)
+
+Offset = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Manifest(msgspec.Struct, frozen=True):
     """Closes a snapshot."""
 
-    events: int
-    labels: int
-    chunks: int
+    events: Offset
+    labels: Offset
+    chunks: Offset
     sha256: str
     partitions: int
     """Of the events topic at the time: with another number sensors live in other shards."""
-
-    @property
-    def positions(self) -> Positions:
-        return Positions(self.events, self.labels)
+    line: Offset = 0
+    origin: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    saved_ms: Offset = 0
 
 
 class ShardState:
     """What the state topic holds of one shard, kept up to date by the only one who may write it.
 
     Args:
+        settings: Whose.
+        shard: Its number.
         records: All (key, value) of the shard's partition of the state topic, in order.
+
+    Raises:
+        StateError: The journal cannot be read.
     """
 
-    def __init__(
-        self, application_id: str, shard: int, partitions: int, records: Iterable[tuple[bytes | None, bytes | None]]
-    ) -> None:
+    def __init__(self, settings: Settings, shard: int, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+        self._settings = settings
         self._shard = shard
-        self._partitions = partitions
-        self._prefix = f"{application_id}/"
-        self._manifests: dict[int, Manifest] = {}  # by seq, rising
+        self._prefix = f"{settings.application_id}/"
+        self._manifests: dict[int, Manifest | None] = {}  # by number; None: it cannot be read
         self._marks: dict[Positions, tuple[Positions, ...]] = {}  # of a commit, by the last one, in order
-        chunks: dict[str, bytes] = {}
+        self._chunks: dict[int, dict[int, bytes]] = {}  # by number and place
+        prefix = self._prefix.encode()
         for key, value in records:
-            if key is not None and key.startswith(self._prefix.encode()):
-                self._take(key.decode().removeprefix(self._prefix), value, chunks)
-        self._manifests = dict(sorted(self._manifests.items()))
-        self._last_seq = max(self._manifests, default=0)
-        self.snapshot = self._newest_whole(chunks)
+            if key is not None and key.startswith(prefix):
+                self._take(key[len(prefix) :].decode("ascii", "replace"), value)
+        self._places = {number: list(chunks) for number, chunks in self._chunks.items()}
+        self.kept = [self._entry(number) for number in sorted(self._manifests)]
+        """All snapshots, damaged ones included, by rising number."""
 
-    def _take(self, key: str, value: bytes | None, chunks: dict[str, bytes]) -> None:
-        kind, *place = key.split("/")
-        if kind == "journal":
-            mark = Positions(int(place[0]), int(place[1]))
+    def _take(self, key: str, value: bytes | None) -> None:
+        if (match := _KEY.fullmatch(key)) is None:
+            return  # nobody of ours writes such a key
+        kind, first, second = match.groups()
+        number = int(first)
+        if kind == "journal" and second != "manifest":
+            mark = Positions(number, int(second))
             if value is None:
                 self._marks.pop(mark, None)
             else:
-                self._marks[mark] = tuple(Positions(*m) for m in msgspec.json.decode(value, type=list[tuple[int, int]]))
-        elif place[1] == "manifest":
+                self._marks[mark] = self._read_marks(value)
+        elif kind == "snapshot" and second == "manifest":
             if value is None:
-                self._manifests.pop(int(place[0]), None)
+                self._manifests.pop(number, None)
             else:
-                self._manifests[int(place[0])] = msgspec.json.decode(value, type=Manifest)
-        elif value is None:
-            chunks.pop(key, None)
-        else:
-            chunks[key] = value
+                self._manifests[number] = _read_manifest(value)
+        elif kind == "snapshot":
+            chunks = self._chunks.setdefault(number, {})
+            if value is not None:
+                chunks[int(second)] = value
+            elif chunks.pop(int(second), None) is not None and not chunks:
+                del self._chunks[number]
 
-    def _newest_whole(self, chunks: dict[str, bytes]) -> Snapshot | None:
-        for seq, manifest in reversed(self._manifests.items()):
-            if manifest.partitions != self._partitions:
+    def _read_marks(self, value: bytes) -> tuple[Positions, ...]:
+        try:
+            return tuple(Positions(*mark) for mark in msgspec.json.decode(value, type=list[tuple[Offset, Offset]]))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise StateError(
+                f"The journal of shard {self._shard} in {self._settings.topics.state} cannot be read ({error}).",
+                hint=f"`stream-ad snapshots reset {self._shard}` starts with a new model.",
+            ) from error
+
+    def _entry(self, number: int) -> KeptSnapshot:
+        manifest, size = self._manifests[number], sum(map(len, self._chunks.get(number, {}).values()))
+        if manifest is None:
+            return KeptSnapshot(number, Positions(), line=number, size_bytes=size)
+        positions = Positions(manifest.events, manifest.labels)
+        return KeptSnapshot(number, positions, manifest.line, manifest.origin, manifest.saved_ms, size)
+
+    def data(self, number: int) -> bytes | None:
+        """A snapshot's data; None where it is not what was written."""
+        manifest, chunks = self._manifests.get(number), self._chunks.get(number, {})
+        if manifest is None or manifest.chunks > len(chunks):
+            return None
+        data = b"".join(chunks.get(place, b"") for place in range(manifest.chunks))
+        return data if hashlib.sha256(data).hexdigest() == manifest.sha256 else None
+
+    def newest_whole(self, committed: Positions, older_than: int | None = None) -> Snapshot | None:
+        """What a replay begins with; see ``recovery.for_replay``.
+
+        Raises:
+            TopicError: It was saved with another number of partitions.
+        """
+        for one in for_replay(self.kept, committed, older_than) if self.kept else ():
+            manifest = self._manifests[one.number]
+            wanted = self._settings.topics.partitions
+            if manifest is not None and manifest.partitions != wanted:
                 raise TopicError(
                     f"Shard {self._shard} was saved when the events topic had {manifest.partitions} partitions, "
-                    f"now it has {self._partitions}; its sensors live in other shards now.",
+                    f"now it has {wanted}; its sensors live in other shards now.",
                     hint="Make topics with the new number of partitions under other names, move the records there, "
                     "and start with another application_id.",
                 )
-            data = b"".join(chunks.get(f"snapshot/{seq}/{n}", b"") for n in range(manifest.chunks))
-            if hashlib.sha256(data).hexdigest() == manifest.sha256:
-                return Snapshot(manifest.positions, data)
-        refuse_without_snapshot(self._shard, len(self._manifests))
+            if (data := self.data(one.number)) is not None:
+                return Snapshot(one.positions, data, one.number)
         return None
+
+    def forget_data(self) -> None:
+        """Let go of the data; what is kept stays known."""
+        self._chunks.clear()
 
     @property
     def empty(self) -> bool:
         """Nothing was ever committed."""
         return not self._manifests and not self._marks
 
-    @property
-    def journal(self) -> tuple[Positions, ...]:
+    def journal(self, since: Snapshot | None) -> tuple[Positions, ...]:
         """See ``base.Stored.journal``."""
         marks = dict.fromkeys(mark for commit in self._marks.values() for mark in commit)  # a repeated one counts once
-        return tuple(mark for mark in marks if self.snapshot is None or mark > self.snapshot.positions)
+        return tuple(mark for mark in marks if since is None or mark > since.positions)
 
     def records(self, commit: Commit) -> list[OutRecord]:
         """What a commit must write; assumes that it will be written."""
@@ -124,31 +168,60 @@ class ShardState:
             value = msgspec.json.encode([(mark.events, mark.labels) for mark in commit.marks])
             written.append((_journal_key(last), value))
         if commit.snapshot is not None:
-            written += self._snapshot_records(commit.positions, commit.snapshot)
+            written += self._snapshot_records(commit.positions, commit.snapshot, commit.origin)
+        return self._as_records(written)
+
+    def removal(self, number: int) -> list[OutRecord]:
+        """What removes a snapshot; assumes that it will be written."""
+        return self._as_records(self._remove(number))
+
+    def _as_records(self, written: list[tuple[str, bytes | None]]) -> list[OutRecord]:
         now_ms = int(time.time() * 1000)
         return [OutRecord(f"{self._prefix}{key}".encode(), value, now_ms) for key, value in written]
 
-    def _snapshot_records(self, positions: Positions, data: bytes) -> list[tuple[str, bytes | None]]:
-        self._last_seq += 1
-        seq = self._last_seq
+    def _snapshot_records(self, positions: Positions, data: bytes, origin: str) -> list[tuple[str, bytes | None]]:
+        now_ms = int(time.time() * 1000)
+        new = following(self.kept, positions=positions, origin=origin, saved_ms=now_ms, size_bytes=len(data))
         starts = range(0, len(data), CHUNK_BYTES)
         manifest = Manifest(
-            positions.events, positions.labels, len(starts), hashlib.sha256(data).hexdigest(), self._partitions
+            positions.events,
+            positions.labels,
+            len(starts),
+            hashlib.sha256(data).hexdigest(),
+            self._settings.topics.partitions,
+            new.line,
+            new.origin,
+            new.saved_ms,
         )
-        self._manifests[seq] = manifest
+        self.kept.append(new)
+        self._manifests[new.number] = manifest
+        self._places[new.number] = list(range(len(starts)))
+        prefix = f"snapshot/{new.number}"
         written: list[tuple[str, bytes | None]] = [
-            (f"snapshot/{seq}/{n}", data[start : start + CHUNK_BYTES]) for n, start in enumerate(starts)
+            (f"{prefix}/{place}", data[start : start + CHUNK_BYTES]) for place, start in enumerate(starts)
         ]
-        written.append((f"snapshot/{seq}/manifest", msgspec.json.encode(manifest)))
-        for old in list(self._manifests)[:-KEPT_SNAPSHOTS]:
-            written += [(f"snapshot/{old}/{n}", None) for n in range(self._manifests.pop(old).chunks)]
-            written.append((f"snapshot/{old}/manifest", None))
-        if len(self._manifests) > 1:  # a damaged snapshot falls back to the one before, a damaged only one to the start
-            oldest = next(iter(self._manifests.values())).positions
-            for mark in [mark for mark in self._marks if mark <= oldest]:
-                del self._marks[mark]
-                written.append((_journal_key(mark), None))
+        written.append((f"{prefix}/manifest", msgspec.json.encode(manifest)))
+        for old in superseded(self.kept, self._settings):
+            written += self._remove(old.number)
+        floor = journal_floor(self.kept)
+        for mark in [mark for mark in self._marks if origin or (floor is not None and mark <= floor)]:
+            del self._marks[mark]
+            written.append((_journal_key(mark), None))
         return written
+
+    def _remove(self, number: int) -> list[tuple[str, bytes | None]]:
+        self.kept = [one for one in self.kept if one.number != number]
+        del self._manifests[number]
+        places = self._places.pop(number, [])
+        removed: list[tuple[str, bytes | None]] = [(f"snapshot/{number}/{place}", None) for place in places]
+        return [*removed, (f"snapshot/{number}/manifest", None)]
+
+
+def _read_manifest(value: bytes) -> Manifest | None:
+    try:
+        return msgspec.json.decode(value, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _journal_key(mark: Positions) -> str:

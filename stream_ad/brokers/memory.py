@@ -10,6 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from stream_ad.brokers.base import Side, TopicPlan
+from stream_ad.brokers.memory_snapshots import MemorySnapshots
 from stream_ad.brokers.memory_store import ROLES, Store, refuse_unwritable
 from stream_ad.brokers.memory_worker import MemoryWorker
 from stream_ad.brokers.partitioning import partition_for
@@ -18,7 +19,7 @@ from stream_ad.errors import BrokerError, TopicError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_ad.brokers.base import Admin, Broker, Producer, Reader
+    from stream_ad.brokers.base import Admin, Broker, Producer, Reader, Snapshots
     from stream_ad.brokers.memory_store import Clock, Point
     from stream_ad.columns import OutRecord
     from stream_ad.settings import Settings
@@ -48,6 +49,9 @@ class MemoryBroker:
 
     def admin(self, settings: Settings) -> Admin:
         return _Admin(self._store, settings)
+
+    def snapshots(self, settings: Settings) -> Snapshots:
+        return MemorySnapshots(self._store, settings)
 
     def records(self, topic: str) -> list[OutRecord]:
         """Everything a topic holds, partition after partition."""
@@ -79,13 +83,13 @@ class MemoryBroker:
     def damage_snapshot(self, application_id: str, shard: int) -> None:
         """Make the newest snapshot of a shard that is whole unreadable, as if its data had not arrived."""
         with self._store.changed:
-            snapshots = self._store.shards[application_id, shard].snapshots
-            snapshots[max(index for index, one in enumerate(snapshots) if one is not None)] = None
+            data = self._store.shards[application_id, shard].data
+            data[max(number for number, one in data.items() if one is not None)] = None
 
-    def kept_snapshots(self, application_id: str, shard: int) -> int:
-        """How many snapshots of a shard there are, damaged ones included."""
+    def delete_records(self, topic: str, partition: int, *, before: int) -> None:
+        """Make a partition's records below an offset unreadable for workers, as retention does."""
         with self._store.changed:
-            return len(self._store.shards[application_id, shard].snapshots)
+            self._store.oldest[topic, partition] = before
 
 
 class _Producer:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from stream_ad.brokers.base import Positions, Snapshot
-from stream_ad.brokers.recovery import refuse_without_snapshot
+from stream_ad.brokers.recovery import following, for_replay, journal_floor, superseded
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_ad.brokers.base import Commit
+    from stream_ad.brokers.base import Commit, KeptSnapshot
     from stream_ad.columns import OutRecord
-    from stream_ad.settings import Settings
+    from stream_ad.settings import Settings, TopicSettings
 
 Point = Literal["poll", "load", "commit_before", "commit_after", "send", "flush"]
 """Where it can be made to fail."""
-KEPT_SNAPSHOTS = 3
 ROLES = ("events", "labels", "scores", "incidents", "dead_letters")
 """Topics that it keeps; the state stands beside them."""
 
@@ -36,25 +36,39 @@ class ShardState:
     """What is kept of one shard for one application."""
 
     epoch: int = 0
-    positions: Positions = field(default_factory=Positions)
+    positions: Positions | None = None  # before the first commit
     journal: list[Positions] = field(default_factory=list)
-    snapshots: list[Snapshot | None] = field(default_factory=list)  # None: damaged
+    kept: list[KeptSnapshot] = field(default_factory=list)
+    data: dict[int, bytes | None] = field(default_factory=dict)  # by number; None: damaged
 
-    def newest_snapshot(self, shard: int) -> Snapshot | None:
-        whole = [one for one in self.snapshots if one is not None]
-        if not whole:
-            refuse_without_snapshot(shard, len(self.snapshots))
-        return whole[-1] if whole else None
+    def newest_whole(self, older_than: int | None) -> Snapshot | None:
+        usable = for_replay(self.kept, self.positions or Positions(), older_than) if self.kept else []
+        whole = ((one, data) for one in usable if (data := self.data[one.number]) is not None)
+        return next((Snapshot(one.positions, data, one.number) for one, data in whole), None)
 
-    def save(self, commit: Commit) -> None:
+    def save(self, commit: Commit, settings: Settings) -> None:
         self.positions = commit.positions
         self.journal += [mark for mark in commit.marks if not self.journal or mark > self.journal[-1]]
-        if commit.snapshot is None:
-            return
-        self.snapshots = [*self.snapshots, Snapshot(commit.positions, commit.snapshot)][-KEPT_SNAPSHOTS:]
-        # a damaged snapshot falls back to the one before, a damaged only one to the shard's beginning
-        if len(self.snapshots) > 1 and (oldest := self.snapshots[0]) is not None:
-            self.journal = [mark for mark in self.journal if mark > oldest.positions]
+        if commit.snapshot is not None:
+            self.add(commit.positions, commit.snapshot, commit.origin, settings)
+
+    def add(self, positions: Positions, data: bytes, origin: str, settings: Settings) -> KeptSnapshot:
+        """Keep a snapshot, and drop what is of no use beside it."""
+        now_ms = int(time.time() * 1000)
+        new = following(self.kept, positions=positions, origin=origin, saved_ms=now_ms, size_bytes=len(data))
+        self.kept.append(new)
+        self.data[new.number] = data
+        for one in superseded(self.kept, settings):
+            self.drop(one)
+        if origin:
+            self.journal = []
+        elif (floor := journal_floor(self.kept)) is not None:
+            self.journal = [mark for mark in self.journal if mark > floor]
+        return new
+
+    def drop(self, one: KeptSnapshot) -> None:
+        self.kept.remove(one)
+        del self.data[one.number]
 
 
 @dataclass(slots=True)
@@ -64,6 +78,9 @@ class Store:
     clock: Clock | None
     changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
     topics: dict[str, int] = field(default_factory=dict)  # name: partitions
+    oldest: defaultdict[tuple[str, int], int] = field(
+        default_factory=lambda: defaultdict(int)
+    )  # records before are gone
     logs: defaultdict[tuple[str, int], list[OutRecord]] = field(default_factory=lambda: defaultdict(list))
     shards: defaultdict[tuple[str, int], ShardState] = field(default_factory=lambda: defaultdict(ShardState))
     owners: dict[tuple[str, int], object] = field(default_factory=dict)
@@ -95,6 +112,12 @@ class Store:
     def append(self, topic: str, partition: int, records: Sequence[OutRecord]) -> None:
         self.logs[topic, partition].extend(records)
         self.changed.notify_all()
+
+    def bounds(self, topics: TopicSettings, shard: int) -> tuple[Positions, Positions]:
+        """See ``base.Broker.bounds``."""
+        inputs = [(topics.events, shard), (topics.labels, shard)]
+        ends = Positions(*(len(self.logs[key]) for key in inputs))
+        return Positions(*(self.oldest[key] for key in inputs)), ends
 
     def wait(self, timeout_s: float) -> None:
         """Wait for a change; with a clock of its own, time passes at once."""

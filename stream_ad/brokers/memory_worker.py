@@ -9,6 +9,7 @@ import numpy as np
 
 from stream_ad.brokers.base import Fetched, Positions, Side, Stored
 from stream_ad.brokers.memory_store import refuse_unwritable
+from stream_ad.brokers.recovery import must_rebuild, require_offset
 from stream_ad.columns import RawRecords
 from stream_ad.errors import BrokerError, FencedError, ShardBusyError
 
@@ -27,6 +28,7 @@ class MemoryWorker:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
+        self._settings = settings
         self._application = settings.application_id
         self._topics = settings.topics
         self._epochs: dict[int, int] = {}
@@ -70,9 +72,9 @@ class MemoryWorker:
         for (shard, side), start in self._next.items():
             topic = self._topic(side)
             log = self._store.logs[topic, shard]
+            require_offset(shard, topic, start, (self._store.oldest[topic, shard], len(log)))
             held = (shard, side) in hold
             some = [] if held else log[start : start + share]
-            self._next[shard, side] = start + len(some)
             records = RawRecords(
                 topic,
                 shard,
@@ -82,28 +84,38 @@ class MemoryWorker:
                 [record.value for record in some],
             )
             fetched.setdefault(shard, {})[side] = Fetched(records, not held and start + len(some) == len(log))
+        for shard, sides in fetched.items():  # not before all could be read: else some would be lost with an error
+            for side, one in sides.items():
+                self._next[shard, side] += len(one.records)
         return fetched
 
-    def load(self, shard: int) -> Stored:
+    def load(self, shard: int, *, older_than: int | None = None) -> Stored:
         with self._store.changed:
             self._must_own(shard)
             self._store.reach("load")
             state = self._store.shards[self._application, shard]
             state.epoch += 1
             self._epochs[shard] = state.epoch
-            snapshot = state.newest_snapshot(shard)
+            oldest, _ = self.bounds(shard)
+            committed = state.positions or oldest
+            snapshot = state.newest_whole(older_than)
+            if snapshot is None and must_rebuild(shard, state.kept, oldest):
+                return Stored(committed, rebuild=True)
             journal = (mark for mark in state.journal if snapshot is None or mark > snapshot.positions)
-            return Stored(state.positions, snapshot, tuple(journal))
+            return Stored(committed, snapshot, tuple(journal))
 
     def seek(self, shard: int, positions: Positions) -> None:
         with self._store.changed:
             self._must_own(shard)
+            oldest, ends = self.bounds(shard)
             for side in Side:
-                offset, topic = getattr(positions, side.value), self._topic(side)
-                if not 0 <= offset <= len(self._store.logs[topic, shard]):
-                    raise BrokerError(f"{topic}[{shard}] has no offset {offset}.")
+                offset, *bounds = (int(getattr(one, side.value)) for one in (positions, oldest, ends))
+                require_offset(shard, self._topic(side), offset, (bounds[0], bounds[1]))
                 self._next[shard, side] = offset
                 self._told_drained.discard((shard, side))
+
+    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+        return self._store.bounds(self._topics, shard)
 
     def commit(self, commit: Commit) -> None:
         store, shard = self._store, commit.shard
@@ -124,7 +136,7 @@ class MemoryWorker:
                 refuse_unwritable(records)
             for topic, records in outputs.items():
                 store.append(topic, shard, records)
-            state.save(commit)
+            state.save(commit, self._settings)
             store.reach("commit_after")
 
     def lag(self) -> dict[int, dict[Side, int]]:
@@ -142,7 +154,7 @@ class MemoryWorker:
                 self._drop(shard)
 
     def _position(self, shard: int, side: Side) -> int:
-        committed = self._store.shards[self._application, shard].positions
+        committed = self._store.shards[self._application, shard].positions or Positions()
         return self._next.get((shard, side), int(getattr(committed, side.value)))
 
     def _topic(self, side: Side) -> str:

@@ -7,26 +7,25 @@ owner even where the lock was lost (a deleted lock file, a network disk without 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stream_ad.brokers.base import Fetched, Positions, Side, Snapshot, Stored
-from stream_ad.brokers.recovery import refuse_without_snapshot
+from stream_ad.brokers.recovery import for_replay, must_rebuild, require_offset
 from stream_ad.brokers.sqlite_database import OFFSET_BITS, OFFSET_MASK, Database
 from stream_ad.brokers.sqlite_lock import ShardLock
+from stream_ad.brokers.sqlite_state import StateTables
 from stream_ad.columns import RawRecords
 from stream_ad.errors import BrokerError, FencedError, ShardBusyError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
-    from stream_ad.brokers.base import Commit
+    from stream_ad.brokers.base import Commit, KeptSnapshot
     from stream_ad.settings import Settings
 
-KEPT_SNAPSHOTS = 3
 POLL_BYTES = 64 * 1024 * 1024  # of one side; bounds memory when records are huge
 
 Input = tuple[int, Side]
@@ -53,6 +52,7 @@ class SqliteBroker:
         self._topics = settings.topics
         self._inputs = {Side.EVENTS: settings.topics.events, Side.LABELS: settings.topics.labels}
         self._database = Database(settings)
+        self._state = StateTables(self._database, settings)
         self._locks: dict[int, ShardLock] = {}
         self._epochs: dict[int, int] = {}
         self._next: dict[Input, int] = {}
@@ -106,8 +106,13 @@ class SqliteBroker:
         fetched: dict[int, dict[Side, Fetched]] = {}
         for (shard, side), end in ends.items():
             records = self._records(shard, side, shares.get((shard, side), 0))
-            drained = (shard, side) not in hold and self._next[shard, side] >= end
+            next_offset = int(records.offsets[-1]) + 1 if len(records) else self._next[shard, side]
+            drained = (shard, side) not in hold and next_offset >= end
             fetched.setdefault(shard, {})[side] = Fetched(records, drained)
+        for shard, sides in fetched.items():  # not before all could be read: else some would be lost with an error
+            for side, one in sides.items():
+                if len(one.records):
+                    self._next[shard, side] = int(one.records.offsets[-1]) + 1
         return fetched
 
     def _records(self, shard: int, side: Side, limit: int) -> RawRecords:
@@ -127,105 +132,61 @@ class SqliteBroker:
             while size < POLL_BYTES and (some := cursor.fetchmany(64)):
                 rows += some
                 size += sum(len(row[3]) for row in some if row[3] is not None)
+        if not rows or rows[0][0] != base | self._next[shard, side]:
+            bounds = self._database.oldest(topic, shard), self._database.heads()[base >> OFFSET_BITS]
+            require_offset(shard, topic, self._next[shard, side], bounds)
         ids, times, keys, values = zip(*rows, strict=True)
         offsets = np.array(ids, dtype=np.int64) & OFFSET_MASK
-        self._next[shard, side] = int(offsets[-1]) + 1
         return RawRecords(topic, shard, offsets, np.array(times, dtype=np.int64), keys, values)
 
-    def load(self, shard: int) -> Stored:
+    def load(self, shard: int, *, older_than: int | None = None) -> Stored:
         self._must_own(shard)
-        mine = (self._application, shard)
         with self._database.write():
-            ((epoch, *reached),) = self._database.cursor(
-                """INSERT INTO shards (application, shard, epoch) VALUES (?, ?, 1)
-                   ON CONFLICT DO UPDATE SET epoch = epoch + 1 RETURNING epoch, events, labels""",
-                *mine,
-            ).fetchall()
-            snapshot = self._newest_snapshot(shard)
-            journal = self._database.cursor(
-                "SELECT events, labels FROM journal WHERE application = ? AND shard = ? ORDER BY events, labels", *mine
-            ).fetchall()
-        self._epochs[shard] = epoch
-        marks = (Positions(*row) for row in journal)
-        since = tuple(mark for mark in marks if snapshot is None or mark > snapshot.positions)
-        return Stored(Positions(*reached), snapshot, since)
+            self._epochs[shard], committed = self._state.take_over(shard)
+            kept = self._state.kept(shard)
+            usable = for_replay(kept, committed, older_than) if kept else []
+            snapshot = self._newest_whole(shard, usable)
+            marks = self._state.journal(shard)
+        if snapshot is None and must_rebuild(shard, kept, self.bounds(shard)[0]):
+            return Stored(committed, rebuild=True)
+        since = (mark for mark in marks if snapshot is None or mark > snapshot.positions)
+        return Stored(committed, snapshot, tuple(since))
 
-    def _newest_snapshot(self, shard: int) -> Snapshot | None:
-        rows = self._database.cursor(
-            "SELECT events, labels, digest, data FROM snapshots WHERE application = ? AND shard = ? ORDER BY seq DESC",
-            self._application,
-            shard,
-        )
-        damaged = 0
-        for events, labels, digest, data in rows:
-            if hashlib.sha256(data).digest() == digest:
-                return Snapshot(Positions(events, labels), data)
-            damaged += 1
-        refuse_without_snapshot(shard, damaged)
+    def _newest_whole(self, shard: int, usable: Sequence[KeptSnapshot]) -> Snapshot | None:
+        for one in usable:
+            if (data := self._state.data(shard, one.number)) is not None:
+                return Snapshot(one.positions, data, one.number)
         return None
 
     def seek(self, shard: int, positions: Positions) -> None:
         self._must_own(shard)
-        heads = self._database.heads()
+        oldest, ends = self.bounds(shard)
         for side in Side:
-            offset, end = getattr(positions, side.value), heads[self._database.logs[self._inputs[side], shard]]
-            if not 0 <= offset <= end:
-                raise BrokerError(
-                    f"{self._inputs[side]}[{shard}] has no offset {offset}: it ends at {end}.",
-                    hint="The database was exchanged; use another application_id to start afresh.",
-                )
+            offset, *bounds = (int(getattr(one, side.value)) for one in (positions, oldest, ends))
+            require_offset(shard, self._inputs[side], offset, (bounds[0], bounds[1]))
             self._next[shard, side] = offset
             self._told_drained.discard((shard, side))
+
+    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+        return self._state.bounds(shard)
 
     def commit(self, commit: Commit) -> None:
         if (epoch := self._epochs.get(commit.shard)) is None:
             raise BrokerError(f"Shard {commit.shard} was not loaded.", hint="Load it before the first commit.")
-        mine = (self._application, commit.shard)
         with self._database.write():
-            updated = self._database.cursor(
-                "UPDATE shards SET events = ?, labels = ? WHERE application = ? AND shard = ? AND epoch = ?",
-                commit.positions.events, commit.positions.labels, *mine, epoch,
-            ).rowcount  # fmt: skip
-            if not updated:
+            if not self._state.move(commit.shard, commit.positions, epoch):
                 self._drop(commit.shard)
                 raise FencedError(f"Shard {commit.shard} of {self._application} belongs to another worker now.")
             self._database.append(self._topics.scores, commit.shard, commit.scores)
             self._database.append(self._topics.incidents, commit.shard, commit.incidents)
             self._database.append(self._topics.dead_letters, commit.shard, commit.dead_letters)
-            for mark in commit.marks:
-                self._database.cursor(
-                    "INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?)", *mine, mark.events, mark.labels
-                )
+            self._state.mark(commit.shard, commit.marks)
             if commit.snapshot is not None:
-                self._save_snapshot(commit.shard, commit.positions, commit.snapshot)
-
-    def _save_snapshot(self, shard: int, positions: Positions, data: bytes) -> None:
-        mine = (self._application, shard)
-        self._database.cursor(
-            """INSERT INTO snapshots SELECT ?, ?, 1 + coalesce(max(seq), 0), ?, ?, ?, ? FROM snapshots
-               WHERE application = ? AND shard = ?""",
-            *mine, positions.events, positions.labels, hashlib.sha256(data).digest(), data, *mine,
-        )  # fmt: skip
-        self._database.cursor(
-            """DELETE FROM snapshots WHERE application = ? AND shard = ? AND seq <=
-               (SELECT max(seq) FROM snapshots WHERE application = ? AND shard = ?) - ?""",
-            *mine, *mine, KEPT_SNAPSHOTS,
-        )  # fmt: skip
-        # a damaged snapshot falls back to the one before, a damaged only one to the shard's beginning
-        self._database.cursor(
-            """DELETE FROM journal WHERE application = ? AND shard = ? AND (events, labels) <=
-               (SELECT min(events), min(labels) FROM snapshots WHERE application = ? AND shard = ?
-                HAVING count(*) > 1)""",
-            *mine, *mine,
-        )  # fmt: skip
+                self._state.save(commit.shard, commit.positions, commit.snapshot, commit.origin)
 
     def lag(self) -> dict[int, dict[Side, int]]:
         heads = self._database.heads()
-        with self._database.errors():
-            rows = self._database.cursor(
-                "SELECT shard, events, labels FROM shards WHERE application = ?", self._application
-            ).fetchall()
-        committed = {shard: Positions(events, labels) for shard, events, labels in rows}
+        committed = self._state.all_positions()
         return {
             shard: {
                 side: heads[self._database.logs[self._inputs[side], shard]]

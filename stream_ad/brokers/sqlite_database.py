@@ -27,7 +27,7 @@ OFFSET_BITS = 40
 OFFSET_MASK = (1 << OFFSET_BITS) - 1
 
 _MAGIC = 0x5AD0_5AD0  # PRAGMA application_id: tells our files from other programs'
-_FORMAT = 1  # PRAGMA user_version
+_FORMAT = 2  # PRAGMA user_version
 _BUSY_S = 0.25  # SQLite waits so long for a lock in C, where no signal is answered; we try again until give_up_seconds
 _LOOK_S = (0.0005, 0.004)  # between looks at an idle database: shortest, longest
 
@@ -46,7 +46,13 @@ _TABLES = (
     """CREATE TABLE snapshots (
         application TEXT NOT NULL, shard INTEGER NOT NULL, seq INTEGER NOT NULL,
         events INTEGER NOT NULL, labels INTEGER NOT NULL, digest BLOB NOT NULL, data BLOB NOT NULL,
+        line INTEGER NOT NULL DEFAULT 0, origin TEXT NOT NULL DEFAULT '', saved_ms INTEGER NOT NULL DEFAULT 0,
         UNIQUE (application, shard, seq))""",
+)
+_SINCE_FORMAT_1 = (
+    "ALTER TABLE snapshots ADD COLUMN line INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE snapshots ADD COLUMN origin TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE snapshots ADD COLUMN saved_ms INTEGER NOT NULL DEFAULT 0",
 )
 
 
@@ -114,9 +120,9 @@ class Database:
         self._patiently("PRAGMA journal_mode=WAL")
         execute(f"PRAGMA synchronous={settings.broker.synchronous.upper()}")
         with self.write():
-            if execute("PRAGMA user_version").fetchone()[0] == 0:
-                for table in _TABLES:
-                    execute(table)
+            if (version := execute("PRAGMA user_version").fetchone()[0]) < _FORMAT:
+                for statement in _SINCE_FORMAT_1 if version else _TABLES:
+                    execute(statement)
                 execute(f"PRAGMA application_id={_MAGIC}")
                 execute(f"PRAGMA user_version={_FORMAT}")
             made_with = execute("SELECT count(DISTINCT partition) FROM logs").fetchone()[0]
@@ -148,6 +154,17 @@ class Database:
             time.sleep(min(pause, left))
             pause = min(2 * pause, longest)
         return False
+
+    def oldest(self, topic: str, partition: int) -> int:
+        """The oldest offset kept, or the next one to be written where none is."""
+        log = self.logs[topic, partition]
+        with self.errors():
+            first = self.cursor(
+                "SELECT id FROM records WHERE id >= ? AND id <= ? ORDER BY id LIMIT 1",
+                log << OFFSET_BITS,
+                log << OFFSET_BITS | OFFSET_MASK,
+            ).fetchone()
+        return int(first[0]) & OFFSET_MASK if first else self.heads()[log]
 
     def heads(self) -> dict[int, int]:
         """The next offset to be written, by log."""

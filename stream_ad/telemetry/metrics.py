@@ -50,6 +50,7 @@ EVENT_COUNTS = {
 SHARD_BOUNDS = ("dropped_overflow", "sensors_evicted", "features_refused", "intervals_evicted", "early_labels_evicted")
 BOUNDS = (*SHARD_BOUNDS, "inbox", "journal", "http_connections", "log_lines")
 LABEL_OUTCOMES = ("applied", "repeated", "corrected", "retracted", "interval", "early", "late", "unknown_sensor")
+RESTORE_SOURCES = ("snapshot", "older_snapshot", "beginning", "new_model", "nothing")
 COMMIT_RESULTS = ("ok", "fenced", "error")
 OUTPUTS = ("scores", "incidents", "dead_letters")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -85,6 +86,12 @@ class Metrics:
         self._records = self._counters("records", "Input records, once committed.", side=_SIDES, outcome=_OUTCOMES)
         self._dead_letters = self._counters("dead_letters", "Rejected records.", side=_SIDES, reason=REASONS)
         self._replayed = self._counters("replayed_records", "Records gone through again to recover.", side=_SIDES)
+        self._lost = self._counters(
+            "lost_records",
+            "Offsets that were deleted before they were read, with broker.on_lost_records=continue; on Kafka marks of "
+            "transactions count too.",
+            side=_SIDES,
+        )
         self._labels = self._counters("labels", "Verdicts by what they did.", outcome=LABEL_OUTCOMES)
         self._label_delays = self._binned(
             "label_delay_seconds", "Event time to the record time of its verdict.", DELAY_EDGES
@@ -116,7 +123,10 @@ class Metrics:
         self._snapshots = self._counters("snapshots", "Snapshots committed.")[()]
         self._snapshot_seconds = self._histogram("snapshot_duration_seconds", "Duration of making a snapshot.")
         self._restores = self._counters(
-            "restores", "Shards loaded, by what their state was made from.", source=("snapshot", "nothing")
+            "restores",
+            "Shards loaded, by what their state was made from: older_snapshot and beginning follow damaged state, "
+            "new_model settings that give models of another shape, nothing a shard that has no state yet.",
+            source=RESTORE_SOURCES,
         )
         self._recovery_seconds = self._histogram("recovery_duration_seconds", "From loading a shard until it is live.")
         self._rebalances = self._counters("rebalances", "Changes of the set of owned shards.")[()]
@@ -201,9 +211,13 @@ class Metrics:
         self._replayed[Side.EVENTS.value,].inc(events)
         self._replayed[Side.LABELS.value,].inc(labels)
 
-    def restored(self, *, from_snapshot: bool) -> None:
-        """A shard was loaded."""
-        self._restores["snapshot" if from_snapshot else "nothing",].inc()
+    def restored(self, source: str) -> None:
+        """A shard was loaded; ``source`` is one of RESTORE_SOURCES."""
+        self._restores[source,].inc()
+
+    def lost_records(self, side: Side, number: int) -> None:
+        """Records are gone that nobody has read."""
+        self._lost[side.value,].inc(number)
 
     def recovered(self, seconds: float) -> None:
         """A shard is live, so long after it began to load."""

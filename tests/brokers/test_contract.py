@@ -10,7 +10,7 @@ import pytest
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.columns import OutRecord
-from stream_ad.errors import BrokerError, FencedError, ShardBusyError, StateError, TopicError
+from stream_ad.errors import BrokerError, FencedError, LostRecordsError, ShardBusyError, StateError, TopicError
 from tests.support.places import PARTITIONS, KafkaPlace, Place, drain, own
 
 
@@ -268,7 +268,9 @@ def test_the_journal_holds_the_marks_since_the_snapshot(place: Place) -> None:
 
 
 def test_a_damaged_snapshot_falls_back(place: Place) -> None:
-    """The snapshot before takes the place of a damaged one, with all marks since; when all are damaged, it is said."""
+    """The snapshot before takes the place of a damaged one, with all marks since; when all are damaged, the topics are
+    gone through from their beginning, or, where that is gone, the refusal names the ways out.
+    """
     broker = place.worker()
     place.producer().send(Side.EVENTS, records(0, 50))
     place.producer().send(Side.LABELS, records(0, 50))
@@ -283,8 +285,170 @@ def test_a_damaged_snapshot_falls_back(place: Place) -> None:
     assert stored.journal == (Positions(40, 4), Positions(45, 5))
     for _ in range(place.kept_snapshots(0) - 1):
         place.damage_newest_snapshot(0)
-    with pytest.raises(StateError, match="None of the"):
+    stored = broker.load(0)
+    assert (stored.positions, stored.snapshot, stored.journal, stored.rebuild) == (Positions(45, 5), None, (), True)
+    place.delete_records(Side.EVENTS, 0, 1)
+    with pytest.raises(StateError, match="hold events from offset 1, labels from 0") as refused:
         broker.load(0)
+    assert "stream-ad snapshots reset 0" in refused.value.hint
+
+
+def test_a_snapshot_that_its_reader_refuses_falls_back(place: Place) -> None:
+    """Asked for something older than a snapshot, a broker gives the one before with all marks since."""
+    broker = place.worker()
+    place.producer().send(Side.EVENTS, records(0, 50))
+    for n in range(1, 4):
+        mark = Positions(10 * n, 0)
+        broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
+    newest = broker.load(0).snapshot
+    assert newest is not None
+    stored = broker.load(0, older_than=newest.number)
+    assert stored.snapshot is not None
+    assert (stored.snapshot.data, stored.journal) == (b"state 2", (Positions(30, 0),))
+    assert broker.load(0, older_than=stored.snapshot.number).rebuild
+
+
+def test_a_new_line_is_never_replayed_across(place: Place) -> None:
+    """After a snapshot that does not follow from the one before, neither that one nor the journal leads back; it stays
+    for people to go back to, however many follow.
+    """
+    broker = place.worker(place.altered(worker={"snapshot_history": 0}))
+    place.producer().send(Side.EVENTS, records(0, 90))
+    place.producer().send(Side.LABELS, records(0, 90))
+    for n in (1, 2):
+        mark = Positions(10 * n, n)
+        broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
+    broker.commit(Commit(0, Positions(25, 3), marks=(Positions(25, 3),)))
+    broker.commit(Commit(0, Positions(30, 4), marks=(Positions(30, 4),), snapshot=b"new", origin="for a test"))
+    snapshots = place.snapshots()
+    kept = snapshots.kept(0)
+    assert [(one.number, one.origin) for one in kept] == [(3, "for a test"), (2, "")]
+    assert snapshots.read(0, 2) == b"state 2"
+    stored = broker.load(0)
+    assert (stored.snapshot and stored.snapshot.data, stored.journal) == (b"new", ())
+    place.damage_newest_snapshot(0)
+    assert broker.load(0).rebuild
+    for n in (5, 6, 7):
+        mark = Positions(10 * n, n)
+        broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
+    assert [one.number for one in place.snapshots().kept(0)] == [6, 5, 2]
+
+
+def test_older_snapshots_are_kept_at_intervals(place: Place) -> None:
+    """Beside the two that recovery needs, so many older ones stay as the settings say, as far apart as they say."""
+    dense = {"snapshot_history": 3, "snapshot_history_interval_seconds": 0.0}
+    for worker, kept in ((dense, [9, 8, 7, 6, 5]), ({"snapshot_history": 3}, [9, 8, 1])):
+        settings = place.altered(application_id=f"{place.settings.application_id}-{len(kept)}", worker=worker)
+        broker = place.worker(settings)
+        place.producer().send(Side.EVENTS, records(0, 9))
+        for n in range(9):
+            broker.commit(Commit(0, Positions(n, 0), snapshot=b"state %d" % n))
+        found = place.snapshots(settings).kept(0)
+        assert [one.number for one in found] == kept
+        assert [one.positions.events for one in found] == [number - 1 for number in kept]
+        assert all(one.saved_ms > 1e12 and one.size_bytes == len(b"state 0") for one in found)
+        broker.close()
+
+
+def test_people_go_back_to_an_older_snapshot(place: Place) -> None:
+    """What people save becomes the newest, at the positions they say; outputs stay, and the worker goes on with it."""
+    broker = place.worker()
+    place.producer().send(Side.EVENTS, records(0, 30))
+    for n in (1, 2):
+        mark = Positions(10 * n, 0)
+        broker.commit(Commit(0, mark, scores=[OutRecord(b"a", b"%d" % n, 1)], marks=(mark,), snapshot=b"state %d" % n))
+    broker.commit(Commit(0, Positions(25, 0)))
+    broker.close()
+    snapshots = place.snapshots()
+    assert snapshots.positions(0) == Positions(25, 0)
+    assert snapshots.bounds(0) == (Positions(0, 0), Positions(30, 0))
+    new = snapshots.begin_line(0, snapshots.read(0, 1), positions=Positions(25, 0), origin="restored from 1")
+    assert (new.number, new.positions, new.origin) == (3, Positions(25, 0), "restored from 1")
+    again = place.worker()
+    stored = again.load(0)
+    assert stored.snapshot is not None
+    assert (stored.positions, stored.snapshot.positions) == (Positions(25, 0), Positions(25, 0))
+    assert (stored.snapshot.data, stored.journal) == (b"state 1", ())
+    assert len(place.reader().read(place.settings.topics.scores)) == 2
+
+
+def test_people_change_nothing_under_a_worker(place: Place) -> None:
+    """While a worker has the shard, snapshots can be looked at, but neither saved nor deleted."""
+    broker = place.worker()
+    for data in (b"one", b"two"):
+        broker.commit(Commit(0, Positions(0, 0), snapshot=data))
+    snapshots = place.snapshots()
+    assert len(snapshots.kept(0)) == 2
+    with pytest.raises(ShardBusyError):
+        snapshots.begin_line(0, b"x", positions=Positions(0, 0), origin="x")
+    with pytest.raises(ShardBusyError):
+        snapshots.delete(0, 1)
+    broker.commit(Commit(0, Positions(0, 0), snapshot=b"three"))
+
+
+def test_people_delete_a_snapshot(place: Place) -> None:
+    """One that is deleted is gone, and the others stay; the newest, and one that is not there, are refused."""
+    broker = place.worker()
+    for data in (b"one", b"two", b"three"):
+        broker.commit(Commit(0, Positions(0, 0), snapshot=data))
+    broker.close()
+    snapshots = place.snapshots()
+    snapshots.delete(0, 2)
+    assert [one.number for one in place.snapshots().kept(0)] == [3, 1]
+    with pytest.raises(StateError, match="is its newest"):
+        snapshots.delete(0, 3)
+    for action in (snapshots.delete, snapshots.read):
+        with pytest.raises(StateError, match="no snapshot 2; there are: "):
+            action(0, 2)
+    again = place.worker().load(0)
+    assert again.snapshot is not None
+    assert again.snapshot.data == b"three"
+
+
+def test_a_damaged_snapshot_cannot_be_read(place: Place) -> None:
+    """Data that is not what was written is refused, and the snapshot is still listed."""
+    broker = place.worker()
+    broker.commit(Commit(0, Positions(0, 0), snapshot=b"one"))
+    place.damage_newest_snapshot(0)
+    assert len(place.snapshots().kept(0)) == 1
+    with pytest.raises(StateError, match="Snapshot 1 of shard 0 is damaged"):
+        place.snapshots().read(0, 1)
+
+
+def test_records_that_are_gone_are_said(place: Place) -> None:
+    """A position whose records were deleted is refused with what there is; from the oldest on it can be read."""
+    place.producer().send(Side.EVENTS, records(0, 40))
+    broker = place.worker()
+    place.delete_records(Side.EVENTS, 0, 30)
+    with pytest.raises(LostRecordsError, match="no offset 10 any more: it holds 30 to 40") as lost:
+        broker.seek(0, Positions(10, 0))
+    assert lost.value.shard == 0
+    assert "broker.on_lost_records" in lost.value.hint
+    broker.seek(0, broker.bounds(0)[0])
+    assert len(values(drain(broker), 0, Side.EVENTS)) == 10
+
+
+def test_records_that_go_while_they_are_read_are_said(place: Place) -> None:
+    """When the next record is deleted in the middle of reading, the poll names the shard, and others can be read on."""
+    producer = place.producer()
+    for shard in (0, 1):
+        producer.send(Side.EVENTS, records(shard, 40))
+    producer.flush()
+    broker = place.worker()
+    place.delete_records(Side.EVENTS, 1, 30)
+    came: list[bytes | None] = []
+
+    def read_for_ever() -> None:
+        while True:
+            came.extend(broker.poll(timeout_s=0.5, max_records=10)[0][Side.EVENTS].records.values)
+
+    with pytest.raises(LostRecordsError) as lost:
+        read_for_ever()
+    assert lost.value.shard == 1
+    broker.seek(1, broker.bounds(1)[0])
+    rest = drain(broker)
+    assert came + values(rest, 0, Side.EVENTS) == [b"value %d" % n for n in range(40)]
+    assert values(rest, 1, Side.EVENTS)[-1] == b"value 39"
 
 
 def test_a_damaged_first_snapshot_leads_back_to_the_beginning(place: Place) -> None:

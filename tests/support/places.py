@@ -7,14 +7,14 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
-from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader
+from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader, open_snapshots
 from stream_ad.settings import Settings
 from stream_ad.testing import MemoryBroker
 
 if TYPE_CHECKING:
-    from stream_ad.brokers.base import Admin, Broker, Fetched, Producer, Reader, Side
+    from stream_ad.brokers.base import Admin, Broker, Fetched, Producer, Reader, Side, Snapshots
     from tests.support.kafka_server import KafkaServer
 
 PARTITIONS = 2
@@ -63,8 +63,18 @@ class Place:
         """Exchange the data of the newest one that is whole, behind the broker's back."""
         raise NotImplementedError
 
-    def kept_snapshots(self, shard: int) -> int:
+    def delete_records(self, side: Side, shard: int, before: int) -> None:
+        """Take the records below an offset away, as retention does."""
         raise NotImplementedError
+
+    def snapshots(self, settings: Settings | None = None) -> Snapshots:
+        return self._stack.enter_context(closing(open_snapshots(settings or self.settings)))
+
+    def kept_snapshots(self, shard: int) -> int:
+        return len(self.snapshots().kept(shard))
+
+    def topic(self, side: Side) -> str:
+        return str(getattr(self.settings.topics, side.value))
 
 
 class SqlitePlace(Place):
@@ -82,9 +92,13 @@ class SqlitePlace(Place):
             assert data
             database.execute("UPDATE snapshots SET data = ? WHERE shard = ? AND seq = ?", (b"damaged", shard, seq))
 
-    def kept_snapshots(self, shard: int) -> int:
-        with closing(sqlite3.connect(self.settings.broker.path)) as database:
-            return database.execute("SELECT count(*) FROM snapshots WHERE shard = ?", (shard,)).fetchone()[0]
+    def delete_records(self, side: Side, shard: int, before: int) -> None:
+        with closing(sqlite3.connect(self.settings.broker.path)) as database, database:
+            database.execute(
+                "DELETE FROM records WHERE id >> 40 = (SELECT id FROM logs WHERE topic = ? AND partition = ?)"
+                " AND (id & 1099511627775) < ?",
+                (self.topic(side), shard, before),
+            )
 
 
 class KafkaPlace(Place):
@@ -100,8 +114,9 @@ class KafkaPlace(Place):
         producer.send(self.settings.topics.state, key=key, value=b"damaged", partition=shard).get(10)
         producer.close()
 
-    def kept_snapshots(self, shard: int) -> int:
-        return sum(key.endswith(b"/manifest") for key in self._state(shard))
+    def delete_records(self, side: Side, shard: int, before: int) -> None:
+        with closing(KafkaAdminClient(bootstrap_servers=self.settings.broker.bootstrap_servers)) as admin:
+            admin.delete_records({TopicPartition(self.topic(side), shard): before})
 
     def _state(self, shard: int) -> dict[bytes, bytes]:
         """What compaction leaves of the state topic."""
@@ -146,8 +161,11 @@ class MemoryPlace(Place):
     def damage_newest_snapshot(self, shard: int) -> None:
         self.memory.damage_snapshot(self.settings.application_id, shard)
 
-    def kept_snapshots(self, shard: int) -> int:
-        return self.memory.kept_snapshots(self.settings.application_id, shard)
+    def delete_records(self, side: Side, shard: int, before: int) -> None:
+        self.memory.delete_records(self.topic(side), shard, before=before)
+
+    def snapshots(self, settings: Settings | None = None) -> Snapshots:
+        return self._stack.enter_context(closing(self.memory.snapshots(settings or self.settings)))
 
 
 def leave_group(worker: Any) -> None:

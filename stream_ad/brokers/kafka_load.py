@@ -1,0 +1,67 @@
+"""What Kafka holds of a shard: its state, how far it was committed, and how far its inputs reach."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from kafka import TopicPartition
+
+from stream_ad.brokers.base import Positions
+from stream_ad.brokers.kafka_client import REQUEST_MS
+from stream_ad.brokers.kafka_reading import PartitionReader
+from stream_ad.brokers.kafka_state import ShardState
+from stream_ad.errors import StateError
+
+if TYPE_CHECKING:
+    from kafka import KafkaConsumer
+
+    from stream_ad.settings import Settings
+
+
+def _inputs(settings: Settings, shard: int) -> list[TopicPartition]:
+    return [TopicPartition(topic, shard) for topic in (settings.topics.events, settings.topics.labels)]
+
+
+def read_state(settings: Settings, shard: int) -> ShardState:
+    """All that the state topic holds of a shard, once no open transaction hides any of it."""
+    with closing(PartitionReader(settings, settings.topics.state, [shard])) as reader:
+        records = ((record.key, record.value) for record in reader.read_settled())
+        return ShardState(settings, shard, records)
+
+
+def group_positions(settings: Settings, consumer: KafkaConsumer, shard: int) -> Positions | None:
+    """What the group has committed of both inputs of a shard; None where it has not of both."""
+    found = [consumer.committed(partition, timeout_ms=REQUEST_MS) for partition in _inputs(settings, shard)]
+    return None if None in found else Positions(*found)
+
+
+def committed_positions(settings: Settings, consumer: KafkaConsumer, shard: int, state: ShardState) -> Positions | None:
+    """How far a shard has come; None before its first commit.
+
+    Raises:
+        StateError: Its state and its positions do not belong together.
+    """
+    positions = group_positions(settings, consumer, shard)
+    name = f"shard {shard} of {settings.application_id}"
+    if not state.empty and positions is None:
+        raise StateError(
+            f"Kafka has forgotten how far {name} had come, but not its state.",
+            hint="Groups without a worker are forgotten after offsets.retention.minutes. "
+            f"`stream-ad snapshots restore {shard} NUMBER --at oldest` goes on with an older model from the "
+            "oldest records kept, with `--at newest` from the newest.",
+        )
+    if state.empty and positions is not None:
+        raise StateError(
+            f"The state of {name} is gone from {settings.topics.state}, but not how far it had come.",
+            hint=f"`stream-ad snapshots reset {shard}` starts with a new model from there, with `--at oldest` from the "
+            "oldest records kept.",
+        )
+    return positions
+
+
+def input_bounds(settings: Settings, consumer: KafkaConsumer, shard: int) -> tuple[Positions, Positions]:
+    """See ``base.Broker.bounds``."""
+    partitions = _inputs(settings, shard)
+    oldest, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    return Positions(*(oldest[p] for p in partitions)), Positions(*(ends[p] for p in partitions))

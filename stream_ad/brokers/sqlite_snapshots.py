@@ -1,0 +1,78 @@
+"""The snapshots of the embedded broker, for people."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream_ad.brokers.recovery import damaged_data, no_such_snapshot, refuse_newest
+from stream_ad.brokers.sqlite_database import Database
+from stream_ad.brokers.sqlite_lock import ShardLock
+from stream_ad.brokers.sqlite_state import StateTables
+from stream_ad.errors import BrokerError, ShardBusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ad.brokers.base import KeptSnapshot, Positions
+    from stream_ad.settings import Settings
+
+
+class SqliteSnapshots:
+    """See ``base.Snapshots``."""
+
+    def __init__(self, settings: Settings) -> None:
+        path = Path(settings.broker.path).expanduser()
+        if not path.exists():
+            raise BrokerError(f"There is no embedded broker in {path}.", hint="Set broker.path to the right file.")
+        self._application = settings.application_id
+        self._database = Database(settings)
+        self._state = StateTables(self._database, settings)
+
+    def kept(self, shard: int) -> list[KeptSnapshot]:
+        with self._database.errors():
+            return self._state.kept(shard)[::-1]
+
+    def read(self, shard: int, number: int) -> bytes:
+        kept = self.kept(shard)
+        if number not in {one.number for one in kept}:
+            raise no_such_snapshot(shard, number, kept)
+        with self._database.errors():
+            data = self._state.data(shard, number)
+        if data is None:
+            raise damaged_data(shard, number)
+        return data
+
+    def positions(self, shard: int) -> Positions | None:
+        return self._state.all_positions().get(shard)
+
+    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+        return self._state.bounds(shard)
+
+    def begin_line(self, shard: int, data: bytes, *, positions: Positions, origin: str) -> KeptSnapshot:
+        with self._mine(shard), self._database.write():
+            epoch, _ = self._state.take_over(shard)
+            self._state.move(shard, positions, epoch)
+            return self._state.save(shard, positions, data, origin)
+
+    def delete(self, shard: int, number: int) -> None:
+        with self._mine(shard), self._database.write():
+            refuse_newest(shard, number, self._state.kept(shard))
+            self._state.drop(shard, number)
+
+    @contextmanager
+    def _mine(self, shard: int) -> Iterator[None]:
+        lock = ShardLock(self._database.path, self._application, shard)
+        if not lock.acquire():
+            raise ShardBusyError(
+                f"Shard {shard} of {self._application} is held by {lock.owner()}; its snapshots cannot be changed now.",
+                hint="Stop that worker first.",
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def close(self) -> None:
+        self._database.close()

@@ -1,0 +1,125 @@
+"""What the embedded broker keeps of an application's shards: positions, journal and snapshots, as tables."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING
+
+from stream_ad.brokers.base import KeptSnapshot, Positions
+from stream_ad.brokers.recovery import following, journal_floor, superseded
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from stream_ad.brokers.sqlite_database import Database
+    from stream_ad.settings import Settings
+
+
+class StateTables:
+    """Statements over the tables of one application; all but ``all_positions`` within ``errors`` or ``write``."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._application = settings.application_id
+
+    def take_over(self, shard: int) -> tuple[int, Positions]:
+        """Make an earlier owner's commits fail; the new epoch, and the positions as committed."""
+        ((epoch, events, labels),) = self._database.cursor(
+            """INSERT INTO shards (application, shard, epoch) VALUES (?, ?, 1)
+               ON CONFLICT DO UPDATE SET epoch = epoch + 1 RETURNING epoch, events, labels""",
+            self._application,
+            shard,
+        ).fetchall()
+        return epoch, Positions(events, labels)
+
+    def move(self, shard: int, positions: Positions, epoch: int) -> bool:
+        """Set the positions; False where the epoch is over."""
+        done = self._database.cursor(
+            "UPDATE shards SET events = ?, labels = ? WHERE application = ? AND shard = ? AND epoch = ?",
+            positions.events, positions.labels, self._application, shard, epoch,
+        )  # fmt: skip
+        return bool(done.rowcount)
+
+    def all_positions(self) -> dict[int, Positions]:
+        """As committed, by shard."""
+        with self._database.errors():
+            rows = self._database.cursor(
+                "SELECT shard, events, labels FROM shards WHERE application = ?", self._application
+            ).fetchall()
+        return {shard: Positions(events, labels) for shard, events, labels in rows}
+
+    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+        """See ``base.Broker.bounds``."""
+        topics, database, heads = self._settings.topics, self._database, self._database.heads()
+        inputs = (topics.events, topics.labels)
+        oldest = Positions(*(database.oldest(topic, shard) for topic in inputs))
+        return oldest, Positions(*(heads[database.logs[topic, shard]] for topic in inputs))
+
+    def journal(self, shard: int) -> list[Positions]:
+        rows = self._database.cursor(
+            "SELECT events, labels FROM journal WHERE application = ? AND shard = ? ORDER BY events, labels",
+            self._application,
+            shard,
+        )
+        return [Positions(*row) for row in rows]
+
+    def mark(self, shard: int, marks: Collection[Positions]) -> None:
+        """Add to the journal."""
+        for mark in marks:
+            self._database.cursor(
+                "INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?)", self._application, shard, mark.events, mark.labels
+            )
+
+    def kept(self, shard: int) -> list[KeptSnapshot]:
+        """All of a shard, by rising number."""
+        rows = self._database.cursor(
+            """SELECT seq, events, labels, line, origin, saved_ms, length(data) FROM snapshots
+               WHERE application = ? AND shard = ? ORDER BY seq""",
+            self._application,
+            shard,
+        )
+        return [
+            KeptSnapshot(number, Positions(events, labels), *rest) for number, events, labels, *rest in rows.fetchall()
+        ]
+
+    def data(self, shard: int, number: int) -> bytes | None:
+        """The data of a snapshot; None where it is not what was written."""
+        ((digest, data),) = self._database.cursor(
+            "SELECT digest, data FROM snapshots WHERE application = ? AND shard = ? AND seq = ?",
+            self._application,
+            shard,
+            number,
+        ).fetchall()
+        return bytes(data) if hashlib.sha256(data).digest() == digest else None
+
+    def save(self, shard: int, positions: Positions, data: bytes, origin: str) -> KeptSnapshot:
+        """Add a snapshot, and drop what is of no use beside it."""
+        mine, now_ms = (self._application, shard), int(time.time() * 1000)
+        kept = self.kept(shard)
+        new = following(kept, positions=positions, origin=origin, saved_ms=now_ms, size_bytes=len(data))
+        self._database.cursor(
+            """INSERT INTO snapshots (application, shard, seq, events, labels, digest, data, line, origin, saved_ms)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            *mine, new.number, positions.events, positions.labels, hashlib.sha256(data).digest(), data,
+            new.line, new.origin, new.saved_ms,
+        )  # fmt: skip
+        kept.append(new)
+        for one in superseded(kept, self._settings):
+            self.drop(shard, one.number)
+            kept.remove(one)
+        if new.origin:
+            self._database.cursor("DELETE FROM journal WHERE application = ? AND shard = ?", *mine)
+        elif (floor := journal_floor(kept)) is not None:
+            self._database.cursor(
+                "DELETE FROM journal WHERE application = ? AND shard = ? AND (events, labels) <= (?, ?)",
+                *mine, floor.events, floor.labels,
+            )  # fmt: skip
+        return new
+
+    def drop(self, shard: int, number: int) -> None:
+        """Delete a snapshot."""
+        self._database.cursor(
+            "DELETE FROM snapshots WHERE application = ? AND shard = ? AND seq = ?", self._application, shard, number
+        )
