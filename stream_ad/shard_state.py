@@ -28,7 +28,9 @@ KEY = "stream_ad"
 OTHERS = "`stream-ad snapshots list` shows the others; `stream-ad snapshots reset` begins with a new model."
 _NONSENSE = (SafetensorError, ValueError, KeyError, TypeError, IndexError, AssertionError, OverflowError, MemoryError)
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Hash = Annotated[int, msgspec.Meta(ge=0)]  # below 2**64, a bound that msgspec cannot state
 
 
 class SensorsHeader(msgspec.Struct, frozen=True):
@@ -49,8 +51,8 @@ class VerdictsHeader(msgspec.Struct, frozen=True):
     misses: list[float]
     average: list[float]
     weights: list[float]
-    early: dict[str, list[tuple[Count, Count, Count]]]
-    intervals: dict[str, list[tuple[int, int, Count, Count]]]
+    early: dict[str, list[tuple[Hash, Count, Count]]]
+    intervals: dict[str, list[tuple[Whole, Whole, Count, Count]]]
     fresh_intervals: list[str]
     judged: list[tuple[Count, Count, Count, bool]]
 
@@ -59,8 +61,8 @@ class IncidentHeader(msgspec.Struct, frozen=True):
     """See ``Incidents.state``."""
 
     first_event: str
-    start_ns: int
-    end_ns: int
+    start_ns: Whole
+    end_ns: Whole
     events: Count
     peak: float
     peak_event: str
@@ -72,7 +74,7 @@ class Header(msgspec.Struct, frozen=True):
     """The plain part of a snapshot."""
 
     records: Count
-    watermark_ns: int
+    watermark_ns: Whole
     sensors: SensorsHeader
     verdicts: VerdictsHeader
     incidents: dict[str, IncidentHeader]
@@ -143,7 +145,7 @@ def parse(data: bytes, options: DetectorOptions) -> Iterator[tuple[dict[str, Any
         text = meta["header"]
         if _digest(text, arrays) != meta.get("digest"):
             raise ValueError("its digest does not match its content")
-        _require_finite(arrays)
+        _require_models(arrays)
         yield read_header(text), arrays
     except _NONSENSE as error:
         raise DamagedStateError(
@@ -170,24 +172,33 @@ def read_header(text: str) -> dict[str, Any]:
     verdicts, sensors = header.verdicts, header.sensors
     classes = len(verdicts.classes)
     tables = (verdicts.labels, verdicts.misses, verdicts.average, verdicts.weights)
-    meant = [early[1] for known in verdicts.early.values() for early in known]
+    early = [one for known in verdicts.early.values() for one in known]
+    meant = [one[1] for one in early]
     meant += [interval[2] for known in verdicts.intervals.values() for interval in known]
     meant += [judged[2] for judged in verdicts.judged]
     if any(len(table) != classes or not np.isfinite(table).all() for table in tables):
         raise ValueError("header: the tables of the classes do not fit")
     if verdicts.classes[:1] != [NORMAL_NAME] or max(meant, default=0) >= classes:
         raise ValueError("header: a verdict of a class that is not there")
+    if max((one[0] for one in early), default=0) >= 2**64:
+        raise ValueError("header: a verdict on an event that cannot be")
     if sum(map(len, sensors.owners)) != len(sensors.ids):
         raise ValueError("header: sensors and their places do not fit")
     result: dict[str, Any] = msgspec.to_builtins(header)
     return result
 
 
-def _require_finite(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Weights that are no numbers would make every score one: nothing in the shape tells them."""
+def _require_models(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Weights that are no numbers, or models that are there in part, would fail later, or score nonsense for ever."""
+    lengths: dict[str, int] = {}
     for name, array in arrays.items():
-        if ".model." in name and array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{name} holds values that are no numbers")
+        group, model, _ = name.partition(".model.")
+        if not model:
+            continue
+        if not np.isfinite(array).all() or (array.dtype.kind == "i" and (array < 0).any()):
+            raise ValueError(f"{name} holds values that cannot be")
+        if array.ndim == 0 or lengths.setdefault(group, len(array)) != len(array):
+            raise ValueError(f"{group}.model.*: arrays of different lengths")
 
 
 def metadata(data: bytes) -> dict[str, str]:

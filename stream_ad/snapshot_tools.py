@@ -57,9 +57,7 @@ def reset(snapshots: Snapshots, settings: Settings, shard: int, place: Place) ->
     return _begin(snapshots, shard, new, place, "reset")
 
 
-def _begin(
-    snapshots: Snapshots, shard: int, model: Shard, place: Place, origin: str
-) -> KeptSnapshot:
+def _begin(snapshots: Snapshots, shard: int, model: Shard, place: Place, origin: str) -> KeptSnapshot:
     positions = _positions(snapshots, shard, place)
     _take_over_incidents(snapshots, shard, model)
     return snapshots.begin_line(shard, model.snapshot(), positions=positions, origin=origin)
