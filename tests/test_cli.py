@@ -22,7 +22,7 @@ from stream_ad.cli_errors import EXIT_CODES
 from stream_ad.settings_load import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("run", "demo", "replay", "simulate", "backtest", "health", "topics", "config")
+COMMANDS = ("run", "demo", "replay", "simulate", "backtest", "health", "topics", "snapshots", "config")
 NOWHERE = ("--set", "broker.kind=kafka", "--set", "broker.bootstrap_servers=127.0.0.1:1")
 SECRET = {"STREAM_AD_BROKER__SECURITY__PASSWORD": "hunter2"}
 
@@ -65,12 +65,14 @@ def test_help_lists_commands_and_exit_codes(stream_ad):
     assert stream_ad().returncode == stream_ad("-h").returncode == 0
 
 
-@pytest.mark.parametrize("command", [*((name,) for name in COMMANDS), ("topics", "apply"), ("config", "show")])
+@pytest.mark.parametrize(
+    "command", [*((name,) for name in COMMANDS), ("topics", "apply"), ("config", "show"), ("snapshots", "restore")]
+)
 def test_every_command_has_help(command):
     """Each command explains itself; those that read settings take --config and --set (the demo brings its own)."""
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0
-    if command not in {("demo",), ("topics",), ("config",)}:
+    if command not in {("demo",), ("topics",), ("snapshots",), ("config",)}:
         assert "--config" in result.output
         assert "--set" in result.output
 

@@ -69,7 +69,7 @@ def test_commands_exist(page):
     """Every stream-ad command of a page is one that the program has, with options that it takes."""
     for words in shell_commands(page):
         names = [word for word in words if re.fullmatch(r"[a-z]+", word)]
-        command = names[:2] if names[0] in {"topics", "config"} else names[:1]
+        command = names[:2] if names[0] in {"topics", "snapshots", "config"} else names[:1]
         shown = CliRunner().invoke(app, [*command, "--help"])
         assert shown.exit_code == 0, words
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
