@@ -214,6 +214,41 @@ class Autoencoder:
         if not isinstance(own, slice):
             self.first[own], self.second[own], self.flat[own] = first, second, flat
 
+    def rebuild(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
+        """(A, R, d) reconstructions.
+
+        Args:
+            which: (A,) different models.
+            x: (A, R, d) with R a multiple of 8.
+        """
+        return self.forward(self.models(which), x)[-1]
+
+    def plain_step(
+        self,
+        which: NDArray[np.int64],
+        x: Tensor,
+        weight: Tensor,
+        inputs: Tensor,
+        states: list[Tensor] | None = None,
+    ) -> Tensor:
+        """One step down the plain loss; its arguments are those of losses.plain_slope.
+
+        Args:
+            which: (A,) different models.
+            x: (A, B, d).
+            weight: (A, B).
+            inputs: (A, B, d).
+            states: What ``forward`` gave for x, where that is known.
+
+        Returns:
+            (A,) the loss before the step.
+        """
+        flat = self.models(which)
+        states = states or self.forward(flat, x)
+        slope, loss = self.plain_slope(x, states[-1], weight, inputs)
+        self.descend(which, flat, states, slope)
+        return loss
+
     def plain_slope(self, x: Tensor, rebuilt: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """See losses.plain_slope."""
         return losses.plain_slope(x, rebuilt, weight, inputs)

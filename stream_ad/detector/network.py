@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from stream_ad.detector import losses
-from stream_ad.detector.autoencoder import Autoencoder
 from stream_ad.detector.batches import Batch, Matured, Sensors, scatter, to_device
 from stream_ad.detector.compiled import count_up, kernel
 from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
+from stream_ad.detector.cuda_autoencoder import CudaAutoencoder
 from stream_ad.detector.replay import Replay
 from stream_ad.detector.rows import derived_size
 
@@ -33,7 +33,7 @@ class Network:
         self.features, self.width, self.device = features, derived_size(features), device
         self.shared = options.detector.models == "shared"
         self.batch, self.loss = learning.batch_events, learning.loss
-        kind = CompiledAutoencoder if device.type == "cpu" else Autoencoder
+        kind = CompiledAutoencoder if device.type == "cpu" else CudaAutoencoder
         self.stack = kind(self.width, device=device, rate=learning.rate)
         self.replay = Replay(features, capacity=learning.replay_events)
 
@@ -95,8 +95,8 @@ class Network:
             place[chosen] = np.arange(len(chosen))
             grid = np.full((len(chosen), rows, self.width), 0.5, np.float32)
             _spread(models, slot, place, scaled, grid)
-            states = self.stack.forward(self.stack.models(chosen), to_device(grid, self.device))
-            _collect(models, slot, place, states[-1].cpu().numpy(), rebuilt)
+            out = self.stack.rebuild(chosen, to_device(grid, self.device))
+            _collect(models, slot, place, out.cpu().numpy(), rebuilt)
         return rebuilt
 
     def learn(
@@ -190,9 +190,11 @@ class Network:
     ) -> NDArray[np.float64]:
         """One step on (A, B) normal events and, if given, labelled anomalies; returns (A,) losses."""
         normal_weight = to_device(weight, self.device)
-        flat = self.stack.models(models)
         inputs, mask = base.inputs, base.weights
         event_weight = normal_weight
+        if guided is None and not self.loss.amplify and not self.loss.score_penalty:
+            return _numbers(self.stack.plain_step(models, inputs, normal_weight, mask, states))
+        flat = self.stack.models(models)
         if guided is not None:
             wrong, wrong_weight = guided[0], to_device(guided[1], self.device)
             inputs = torch.cat([inputs, wrong.inputs], dim=1)  # (A, 2B, d)
@@ -200,10 +202,6 @@ class Network:
             event_weight = torch.cat([normal_weight, wrong_weight], dim=1)
         if states is None:
             states = self.stack.forward(flat, inputs)
-        if guided is None and not self.loss.amplify and not self.loss.score_penalty:
-            slope, loss = self.stack.plain_slope(inputs, states[-1], normal_weight, mask)
-            self.stack.descend(models, flat, states, slope)
-            return _numbers(loss)
         rebuilt = states[-1].detach().requires_grad_()
         squares = (inputs - rebuilt) ** 2
         own_squares = squares[:, : self.batch]
