@@ -87,7 +87,8 @@ class Worker:
             SettingsError: The HTTP address cannot be used.
             StateError: Saved state cannot be used.
         """
-        prepare_process()
+        if said := prepare_process():
+            _log.info("compiled", note=said)
         settings = self._settings
         with ExitStack() as stack:
             stop = self._given_stop
