@@ -18,8 +18,7 @@ from detector import NO_LABELS, stream
 from rich.console import Console
 from rich.table import Table
 
-from stream_ad.detector.autoencoder import Autoencoder
-from stream_ad.detector.batches import to_device
+from stream_ad.detector.autoencoder import Autoencoder, to_device
 from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.config import DetectorConfig, DetectorOptions
 from stream_ad.detector.cuda_autoencoder import CudaAutoencoder

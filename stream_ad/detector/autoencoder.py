@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stream_ad.detector import losses
+from stream_ad.detector.compiled import count_up
 from stream_ad.detector.rng import uniform
 from stream_ad.detector.rows import derived_index
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SLOPE = 0.1
+ROW_UNIT = 8  # rows of a model handed to torch together come in multiples of this: its products then round alike
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 STEPS_TO_FULL = 20_000  # after so many, Adam's bias corrections are 1 in float32
 FAST_STEPS, SLOWEST = 100, 0.5  # the rate falls with the root of the steps after so many, to this share
@@ -55,12 +57,8 @@ class Layer:
 
     def of(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """(M, P) -> weights (M, inputs, outputs), biases (M, 1, outputs); views."""
-        return self.weight(flat), flat[:, self.bias : self.stop].unsqueeze(1)
-
-    def weight(self, flat: Tensor) -> Tensor:
-        """(M, P) -> weights (M, inputs, outputs); a view."""
-        size = (len(flat), self.inputs, self.outputs)
-        return flat.as_strided(size, (flat.stride(0), self.outputs, 1), flat.storage_offset() + self.start)
+        weight = flat[:, self.start : self.bias].view(-1, self.inputs, self.outputs)
+        return weight, flat[:, self.bias : self.stop].unsqueeze(1)
 
 
 class Autoencoder:
@@ -219,50 +217,59 @@ class Autoencoder:
 
         Args:
             which: (A,) different models.
-            x: (A, R, d) with R a multiple of 8.
+            x: (A, R, d).
         """
         return self.forward(self.models(which), x)[-1]
 
-    def plain_step(
-        self,
-        which: NDArray[np.int64],
-        x: Tensor,
-        weight: Tensor,
-        inputs: Tensor,
-        states: list[Tensor] | None = None,
-    ) -> Tensor:
-        """One step down the plain loss; its arguments are those of losses.plain_slope.
+    def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, d) reconstructions of single events.
+
+        Args:
+            models: (N,) model of each event.
+            scaled: (N, d) inputs, taken as if within [0, 1].
+        """
+        inputs, out = np.clip(scaled, 0, 1), np.empty_like(scaled)
+        slot, count = np.empty_like(models), np.zeros(self.size, np.int64)
+        count_up(models, count, slot)
+        # Models with few events are not padded to the length of the busiest: each length has its grid.
+        length = -(-count // ROW_UNIT) * ROW_UNIT
+        for rows in np.unique(length[length > 0]).tolist():
+            chosen = np.flatnonzero(length == rows)
+            mine = np.flatnonzero(length[models] == rows)
+            at = np.searchsorted(chosen, models[mine]), slot[mine]
+            grid = np.full((len(chosen), rows, self.width), 0.5, np.float32)
+            grid[at] = inputs[mine]
+            out[mine] = self.rebuild(chosen, to_device(grid, self.device)).cpu().numpy()[at]
+        return out
+
+    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
+        """One step down the plain loss; the arguments are those of losses.plain_slope.
 
         Args:
             which: (A,) different models.
             x: (A, B, d).
             weight: (A, B).
             inputs: (A, B, d).
-            states: What ``forward`` gave for x, where that is known.
 
         Returns:
             (A,) the loss before the step.
         """
         flat = self.models(which)
-        states = states or self.forward(flat, x)
-        slope, loss = self.plain_slope(x, states[-1], weight, inputs)
-        self.descend(which, flat, states, slope)
+        states = self.forward(flat, x)
+        slope, loss = losses.plain_slope(x, states[-1], weight, inputs)
+        self.step(which, self.backward(flat, states, slope))
         return loss
 
-    def plain_slope(self, x: Tensor, rebuilt: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """See losses.plain_slope."""
-        return losses.plain_slope(x, rebuilt, weight, inputs)
-
-    def descend(self, which: NDArray[np.int64], flat: Tensor, states: list[Tensor], slope: Tensor) -> None:
+    def descend(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
         """One step of Adam down a loss.
 
         Args:
             which: (A,) different models.
-            flat: (A, P) what ``models`` gave for them.
-            states: What ``forward`` gave.
-            slope: (A, R, d) of the loss with respect to the reconstruction; may be overwritten.
+            x: (A, R, d) inputs.
+            slope: (A, R, d) of the loss by their reconstructions.
         """
-        self.step(which, self.backward(flat, states, slope))
+        flat = self.models(which)
+        self.step(which, self.backward(flat, self.forward(flat, x), slope))
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Copies of all parameters and moments, by name, for a snapshot."""
@@ -279,3 +286,11 @@ class Autoencoder:
                 raise ValueError(f"{prefix}{name}: expected {kind.__name__}[n, {width}], found {found}")
             setattr(self, name, torch.from_numpy(array.copy()).to(self.device))
         self.size = len(self.flat)
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array on the device, as float32; pinned on the way to a GPU, so that the copy does not wait."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor

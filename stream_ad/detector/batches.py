@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from stream_ad.detector.autoencoder import to_device
 from stream_ad.detector.compiled import kernel
 
 if TYPE_CHECKING:
@@ -97,14 +98,6 @@ def scatter(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], shape: tu
     out = np.zeros((*shape, *array.shape[2:]), array.dtype)
     out[which] = array[0, : len(which[0])]
     return out
-
-
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device, as float32; pinned on the way to a GPU, so that the copy does not wait."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array, np.float32))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor
 
 
 @kernel

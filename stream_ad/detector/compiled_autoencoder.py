@@ -1,7 +1,9 @@
-"""The stacked autoencoder on the processor: torch multiplies the matrices, the rest is compiled.
+"""The stacked autoencoder on the processor: model after model, each with all it needs in the cache.
 
-At these sizes a pass over memory costs as much as a product, so that what torch does in many
-passes (biases, activations, their slopes, Adam) is done here in one each.
+The matrices of one model are so small that starting a library's operation costs more than the
+operation, and a pass over all models leaves the cache. Here a model's whole step is one compiled
+function: BLAS multiplies (through numba), the rest is fused around it. Every product of a stack has
+the same number of rows, whatever stands beside them, so that a row's result is its own.
 """
 
 from __future__ import annotations
@@ -18,56 +20,57 @@ from stream_ad.detector.compiled import Arrays, kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+FEW_ROWS, MANY_ROWS = 8, 32  # scored together: few, or many where reading the weights costs more than computing
+WIDE = 128  # inputs from which on it does
+
 
 class CompiledAutoencoder(Autoencoder):
     """See Autoencoder: the same to rounding (tests/detector/test_autoencoder.py)."""
 
-    def forward(self, flat: Tensor, x: Tensor) -> list[Tensor]:
-        """As Autoencoder.forward; the models' parameters must be rows of one block of memory."""
-        states, parameters = [x], flat.numpy()
-        for layer in self.layers:
-            z = torch.bmm(states[-1], layer.weight(flat))
-            _activate(z.numpy(), parameters, layer.bias, layer is self.layers[-1])
-            states.append(z)
-        return states
+    def __init__(self, width: int, *, device: torch.device, rate: float) -> None:
+        super().__init__(width, device=device, rate=rate)
+        self._starts = np.array([layer.start for layer in self.layers])
+        self._tables = self.correction1.numpy(), self.root2.numpy(), np.float32(rate)
+        self._rooms: dict[int, tuple[Arrays, Arrays, NDArray[np.float32]]] = {}
 
-    def plain_slope(self, x: Tensor, rebuilt: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """See losses.plain_slope."""
-        slope, loss = torch.empty_like(x), torch.empty(len(x))
-        _plain_slope(*(one.numpy() for one in (x, rebuilt, weight, inputs, slope, loss)))
-        return slope, loss
+    def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As Autoencoder.reconstruct."""
+        out = np.empty_like(scaled)
+        rows = FEW_ROWS if self.width < WIDE else MANY_ROWS
+        states, _, _ = self._room(rows)
+        _reconstruct(models, scaled, self.flat.numpy(), self._starts, states, out)
+        return out
 
-    def descend(self, which: NDArray[np.int64], flat: Tensor, states: list[Tensor], slope: Tensor) -> None:
+    def rebuild(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
+        """As Autoencoder.rebuild."""
+        out = torch.empty_like(x)
+        states, _, _ = self._room(x.shape[1])
+        _rebuild(which, x.numpy(), self.flat.numpy(), self._starts, states, out.numpy())
+        return out
+
+    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
+        """As Autoencoder.plain_step."""
+        loss = torch.empty(len(which))
+        batch = x.numpy(), weight.numpy(), inputs.numpy()
+        _plain_step(which, batch, self._memory(), self._tables, self._starts, self._room(x.shape[1]), loss.numpy())
+        return loss
+
+    def descend(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
         """As Autoencoder.descend."""
-        delta = slope
-        _sigmoid_slope(delta.numpy(), states[-1].numpy())
-        steps = self.steps.numpy()
-        memory = (self.flat.numpy(), self.first.numpy(), self.second.numpy())
-        tables = self.correction1.numpy(), self.root2.numpy(), self.rate
-        for number in range(len(self.layers) - 1, -1, -1):
-            layer, here = self.layers[number], delta
-            gradient = torch.bmm(states[number].transpose(1, 2), here)  # (A, inputs, outputs)
-            if number:
-                delta = torch.bmm(here, layer.weight(flat).transpose(1, 2))
-                _leaky_slope(delta.numpy(), states[number].numpy())
-            _adam(which, memory, steps, tables, layer.start, gradient.numpy(), here.numpy())
-        steps[which] += 1
+        room = self._room(x.shape[1])
+        _descend(which, x.numpy(), slope.numpy(), self._memory(), self._tables, self._starts, room)
 
+    def _memory(self) -> tuple[NDArray[Any], ...]:
+        return self.flat.numpy(), self.first.numpy(), self.second.numpy(), self.steps.numpy()
 
-@kernel
-def _activate(z: NDArray[np.float32], flat: NDArray[np.float32], start: int, last: bool) -> None:
-    slope = np.float32(SLOPE)
-    for a in range(z.shape[0]):
-        bias = flat[a, start : start + z.shape[2]]
-        for b in range(z.shape[1]):
-            row = z[a, b]
-            if last:
-                for k in range(len(row)):
-                    row[k] = _sigmoid(row[k] + bias[k])
-            else:
-                for k in range(len(row)):
-                    x = row[k] + bias[k]
-                    row[k] = x if x > 0 else slope * x
+    def _room(self, rows: int) -> tuple[Arrays, Arrays, NDArray[np.float32]]:
+        """Where one model's states, its slopes and its gradient are computed."""
+        if rows not in self._rooms:
+            states, slopes = (
+                tuple(np.empty((rows, layer.outputs), np.float32) for layer in self.layers) for _ in range(2)
+            )
+            self._rooms[rows] = states, slopes, np.zeros(self.parameters, np.float32)
+        return self._rooms[rows]
 
 
 @kernel
@@ -94,82 +97,183 @@ def _sigmoid(x: Any) -> Any:
 
 
 @kernel
+def _forward(x: NDArray[np.float32], flat: NDArray[np.float32], starts: NDArray[np.int64], states: Arrays) -> None:
+    """One model (P,) on x (R, d): fills the states of its layers, (R, outputs) each."""
+    slope, here = np.float32(SLOPE), x
+    for number in range(len(states)):
+        out = states[number]
+        inputs, outputs = here.shape[1], out.shape[1]
+        stop = starts[number] + inputs * outputs
+        np.dot(here, flat[starts[number] : stop].reshape((inputs, outputs)), out)
+        bias = flat[stop : stop + outputs]
+        for b in range(len(out)):
+            row = out[b]
+            if number == len(states) - 1:
+                for k in range(outputs):
+                    row[k] = _sigmoid(row[k] + bias[k])
+            else:
+                for k in range(outputs):
+                    z = row[k] + bias[k]
+                    row[k] = z if z > 0 else slope * z
+        here = out
+
+
+@kernel
+def _backward(
+    x: NDArray[np.float32],
+    flat: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    states: Arrays,
+    slopes: Arrays,
+    gradient: NDArray[np.float32],
+) -> None:
+    """Fill one model's gradient (P,); the last of ``slopes`` holds that of the loss by the reconstruction."""
+    slope, one, last = np.float32(SLOPE), np.float32(1), len(states) - 1
+    for step in range(len(states)):
+        number = last - step
+        y, delta = states[number], slopes[number]
+        for b in range(len(y)):
+            row, value = delta[b], y[b]
+            if number == last:
+                for k in range(len(row)):
+                    row[k] *= value[k] * (one - value[k])
+            else:
+                for k in range(len(row)):
+                    row[k] *= one if value[k] > 0 else slope
+        here = states[number - 1] if number > 0 else x
+        inputs, outputs = here.shape[1], y.shape[1]
+        stop = starts[number] + inputs * outputs
+        np.dot(here.T, delta, gradient[starts[number] : stop].reshape((inputs, outputs)))
+        bias = gradient[stop : stop + outputs]
+        bias[:] = 0
+        for b in range(len(delta)):
+            row = delta[b]
+            for k in range(outputs):
+                bias[k] += row[k]
+        if number > 0:
+            np.dot(delta, flat[starts[number] : stop].reshape((inputs, outputs)).T, slopes[number - 1])
+
+
+@kernel
+def _adam(m: int, memory: Arrays, tables: tuple[Any, ...], gradient: NDArray[np.float32]) -> None:
+    flat, first, second, steps = memory
+    correction1, root2, rate = tables
+    keep1, keep2 = np.float32(1 - BETA1), np.float32(BETA2)
+    add2, epsilon = np.float32(1 - BETA2), np.float32(EPSILON)
+    at = min(steps[m, 0], STEPS_TO_FULL - 1)
+    # p -= rate (m / c1) / (sqrt(v / c2) + eps), with what does not vary inside a model taken together.
+    scale, floor = correction1[at] / (rate * root2[at]), epsilon * root2[at]
+    p, average, square = flat[m], first[m], second[m]
+    for k in range(len(gradient)):
+        average[k] += keep1 * (gradient[k] - average[k])
+        square[k] = keep2 * square[k] + add2 * (gradient[k] * gradient[k])
+        p[k] -= average[k] / ((np.sqrt(square[k]) + floor) * scale)
+    steps[m, 0] += 1
+
+
+@kernel
 def _plain_slope(
     x: NDArray[np.float32],
     rebuilt: NDArray[np.float32],
     weight: NDArray[np.float32],
     inputs: NDArray[np.float32],
     slope: NDArray[np.float32],
+) -> Any:
+    """losses.plain_slope of one model: fills the slope (B, d), returns the loss."""
+    least, two = np.float32(1e-12), np.float32(2)
+    events, total = np.float32(0), np.float32(0)
+    for b in range(len(x)):
+        events += weight[b]
+    for b in range(len(x)):
+        each, squares = np.float32(0), np.float32(0)
+        value, guess, share_of, out = x[b], rebuilt[b], inputs[b], slope[b]
+        for k in range(len(value)):
+            each += share_of[k]
+        share = weight[b] / (max(events, least) * max(each, least))
+        for k in range(len(value)):
+            error = guess[k] - value[k]
+            out[k] = two * share * share_of[k] * error
+            squares += share_of[k] * error * error
+        total += share * squares
+    return total
+
+
+@kernel
+def _plain_step(
+    which: NDArray[np.int64],
+    batch: Arrays,
+    memory: Arrays,
+    tables: tuple[Any, ...],
+    starts: NDArray[np.int64],
+    room: tuple[Any, ...],
     loss: NDArray[np.float32],
 ) -> None:
-    least, two = np.float32(1e-12), np.float32(2)
-    for a in range(x.shape[0]):
-        events, total = np.float32(0), np.float32(0)
-        for b in range(x.shape[1]):
-            events += weight[a, b]
-        for b in range(x.shape[1]):
-            each, squares = np.float32(0), np.float32(0)
-            for k in range(x.shape[2]):
-                each += inputs[a, b, k]
-            share = weight[a, b] / (max(events, least) * max(each, least))
-            for k in range(x.shape[2]):
-                error = rebuilt[a, b, k] - x[a, b, k]
-                slope[a, b, k] = two * share * inputs[a, b, k] * error
-                squares += inputs[a, b, k] * error * error
-            total += share * squares
-        loss[a] = total
-
-
-@kernel
-def _sigmoid_slope(delta: NDArray[np.float32], y: NDArray[np.float32]) -> None:
-    one = np.float32(1)
-    for a in range(y.shape[0]):
-        for b in range(y.shape[1]):
-            for k in range(y.shape[2]):
-                delta[a, b, k] *= y[a, b, k] * (one - y[a, b, k])
-
-
-@kernel
-def _leaky_slope(delta: NDArray[np.float32], y: NDArray[np.float32]) -> None:
-    slope, one = np.float32(SLOPE), np.float32(1)
-    for a in range(y.shape[0]):
-        for b in range(y.shape[1]):
-            for k in range(y.shape[2]):
-                delta[a, b, k] *= one if y[a, b, k] > 0 else slope
-
-
-@kernel
-def _adam(
-    which: NDArray[np.int64],
-    memory: Arrays,
-    steps: NDArray[np.int64],
-    tables: tuple[Any, ...],
-    start: int,
-    gradient: NDArray[np.float32],
-    delta: NDArray[np.float32],
-) -> None:
-    """One layer's weights, then its biases, whose gradient is the sum of delta (A, B, outputs) over the events."""
-    flat, first, second = memory
-    correction1, root2, rate = tables
-    _, inputs, outputs = gradient.shape
-    own = np.empty((inputs + 1) * outputs, np.float32)
-    keep1, keep2 = np.float32(1 - BETA1), np.float32(BETA2)
-    add2, epsilon, pace = np.float32(1 - BETA2), np.float32(EPSILON), np.float32(rate)
+    x, weight, inputs = batch
+    states, slopes, gradient = room
     for a in range(len(which)):
-        m = which[a]
-        own[: inputs * outputs] = gradient[a].ravel()
-        bias = own[inputs * outputs :]
-        bias[:] = 0
-        for b in range(delta.shape[1]):
-            row = delta[a, b]
-            for k in range(outputs):
-                bias[k] += row[k]
-        at = min(steps[m, 0], STEPS_TO_FULL - 1)
-        # p -= rate (m / c1) / (sqrt(v / c2) + eps), with what does not vary inside a model taken together.
-        scale, floor = correction1[at] / (pace * root2[at]), epsilon * root2[at]
-        stop = start + len(own)
-        p, average, square = flat[m, start:stop], first[m, start:stop], second[m, start:stop]
-        for k in range(len(own)):
-            average[k] += keep1 * (own[k] - average[k])
-            square[k] = keep2 * square[k] + add2 * (own[k] * own[k])
-            p[k] -= average[k] / ((np.sqrt(square[k]) + floor) * scale)
+        flat = memory[0][which[a]]
+        _forward(x[a], flat, starts, states)
+        loss[a] = _plain_slope(x[a], states[-1], weight[a], inputs[a], slopes[-1])
+        _backward(x[a], flat, starts, states, slopes, gradient)
+        _adam(which[a], memory, tables, gradient)
+
+
+@kernel
+def _descend(
+    which: NDArray[np.int64],
+    x: NDArray[np.float32],
+    slope: NDArray[np.float32],
+    memory: Arrays,
+    tables: tuple[Any, ...],
+    starts: NDArray[np.int64],
+    room: tuple[Any, ...],
+) -> None:
+    states, slopes, gradient = room
+    for a in range(len(which)):
+        flat = memory[0][which[a]]
+        _forward(x[a], flat, starts, states)
+        slopes[-1][:] = slope[a]
+        _backward(x[a], flat, starts, states, slopes, gradient)
+        _adam(which[a], memory, tables, gradient)
+
+
+@kernel
+def _rebuild(
+    which: NDArray[np.int64],
+    x: NDArray[np.float32],
+    flat: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    states: Arrays,
+    out: NDArray[np.float32],
+) -> None:
+    for a in range(len(which)):
+        _forward(x[a], flat[which[a]], starts, states)
+        out[a] = states[-1]
+
+
+@kernel
+def _reconstruct(
+    models: NDArray[np.int64],
+    scaled: NDArray[np.float32],
+    flat: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    states: Arrays,
+    out: NDArray[np.float32],
+) -> None:
+    """Rows of the same model are brought together, so many at a time as a state has rows."""
+    rows, width = states[0].shape[0], scaled.shape[1]
+    nothing, one = np.float32(0), np.float32(1)
+    x = np.full((rows, width), np.float32(0.5))
+    order = np.argsort(models, kind="mergesort")
+    begin = 0
+    while begin < len(order):
+        model, stop = models[order[begin]], begin
+        while stop < len(order) and stop - begin < rows and models[order[stop]] == model:
+            row, value = x[stop - begin], scaled[order[stop]]
+            for k in range(width):
+                row[k] = min(max(value[k], nothing), one)
+            stop += 1
+        _forward(x, flat[model], starts, states)
+        for place in range(begin, stop):
+            out[order[place]] = states[-1][place - begin]
+        begin = stop

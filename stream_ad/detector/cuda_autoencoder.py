@@ -45,18 +45,10 @@ class CudaAutoencoder(Autoencoder):
             return super().rebuild(which, x)
         return self._replay("rebuild", lambda x: super(CudaAutoencoder, self).rebuild(which, x), x)
 
-    def plain_step(
-        self,
-        which: NDArray[np.int64],
-        x: Tensor,
-        weight: Tensor,
-        inputs: Tensor,
-        states: list[Tensor] | None = None,
-    ) -> Tensor:
+    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
         """As Autoencoder.plain_step; good until the next call of the same shape."""
         if not self._all(which):
-            return super().plain_step(which, x, weight, inputs, states)
-        # The states handed in are computed anew: that costs less than to start the rest kernel by kernel.
+            return super().plain_step(which, x, weight, inputs)
         plain = super().plain_step
         return self._replay("step", lambda *batch: plain(which, *batch), x, weight, inputs)
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from stream_ad.detector import losses
-from stream_ad.detector.batches import Batch, Matured, Sensors, scatter, to_device
-from stream_ad.detector.compiled import count_up, kernel
+from stream_ad.detector.autoencoder import to_device
+from stream_ad.detector.batches import Batch, Matured, Sensors, scatter
 from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.cuda_autoencoder import CudaAutoencoder
 from stream_ad.detector.replay import Replay
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from stream_ad.detector.config import DetectorOptions
 
 MOST_LAMBDA = 100.0
-ROW_UNIT = 8
 
 
 class Network:
@@ -76,28 +75,8 @@ class Network:
             raise ValueError(f"{prefix}*: {self.stack.size} models, {self.replay.size} replay rings")
 
     def rebuild(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, d) reconstructions of scaled inputs.
-
-        Args:
-            models: (N,) model of each event.
-            scaled: (N, d).
-        """
-        rebuilt, slot = np.empty_like(scaled), np.empty_like(models)
-        count = np.zeros(self.size, np.int64)
-        count_up(models, count, slot)
-        # Models with few events here are not padded to the length of the busiest: each length has its grid.
-        length = -(-count // ROW_UNIT) * ROW_UNIT
-        for rows in np.flatnonzero(np.bincount(length)).tolist():
-            if not rows:
-                continue
-            chosen = np.flatnonzero(length == rows)
-            place = np.full(self.size, -1)
-            place[chosen] = np.arange(len(chosen))
-            grid = np.full((len(chosen), rows, self.width), 0.5, np.float32)
-            _spread(models, slot, place, scaled, grid)
-            out = self.stack.rebuild(chosen, to_device(grid, self.device))
-            _collect(models, slot, place, out.cpu().numpy(), rebuilt)
-        return rebuilt
+        """(N, d) reconstructions of scaled inputs (N, d), by the model (N,) of each."""
+        return self.stack.reconstruct(models, scaled)
 
     def learn(
         self,
@@ -142,8 +121,8 @@ class Network:
         """One batch of each model; ``part`` says where a shared model's events stand among the sensors'."""
         normal, anomalous, class_weight = matured.normal, matured.anomalous, matured.class_weight
         new = own.batch(matured.sensors if self.shared else rows, matured.derived, self.device)
-        states = self.stack.forward(self.stack.models(models), new.inputs)
-        error, observed = new.scaled - states[-1].cpu().numpy(), new.observed  # (A, B, d)
+        rebuilt = self.stack.rebuild(models, new.inputs).cpu().numpy()
+        error, observed = new.scaled - rebuilt, new.observed  # (A, B, d)
         if part is not None:
             error, observed = (scatter(array, part, statistics.shape) for array in (error, observed))
         own.scoring.update(rows, error, observed, statistics)
@@ -154,9 +133,6 @@ class Network:
         idle = ~normal.any(axis=1) & ~guided  # the moments of a model that has nothing to learn rest
         found = np.zeros(len(models))
         plain = ~idle & ~few & ~guided
-        if plain.all():
-            found = self._descend(models, new, np.where(normal, class_weight, 0.0), states=states)
-            plain[:] = False
         for chosen in (plain, ~idle & few & ~guided, guided & ~few, guided & few):
             some = np.flatnonzero(chosen)
             if not len(some):
@@ -165,9 +141,7 @@ class Network:
             if few[some[0]]:
                 base, weight = self._replayed(models[some], own), np.ones((len(some), self.batch))
             wrong = (new.take(some), np.where(anomalous[some], class_weight[some], 0.0)) if guided[some[0]] else None
-            # A plain step starts from what the errors were taken from.
-            ready = [state[torch.from_numpy(some).to(self.device)] for state in states] if plain[some[0]] else None
-            found[some] = self._descend(models[some], base, weight, states=ready, guided=wrong)
+            found[some] = self._descend(models[some], base, weight, guided=wrong)
         self.replay.anomalies[models] += anomalous.sum(axis=1)
         busy = models[~idle & (self.replay.count[models] > 0)]
         if len(busy):
@@ -185,7 +159,6 @@ class Network:
         base: Batch,
         weight: NDArray[np.float64],
         *,
-        states: list[Tensor] | None = None,
         guided: tuple[Batch, NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
         """One step on (A, B) normal events and, if given, labelled anomalies; returns (A,) losses."""
@@ -193,16 +166,13 @@ class Network:
         inputs, mask = base.inputs, base.weights
         event_weight = normal_weight
         if guided is None and not self.loss.amplify and not self.loss.score_penalty:
-            return _numbers(self.stack.plain_step(models, inputs, normal_weight, mask, states))
-        flat = self.stack.models(models)
+            return _numbers(self.stack.plain_step(models, inputs, normal_weight, mask))
         if guided is not None:
             wrong, wrong_weight = guided[0], to_device(guided[1], self.device)
             inputs = torch.cat([inputs, wrong.inputs], dim=1)  # (A, 2B, d)
             mask = torch.cat([mask, wrong.weights], dim=1)
             event_weight = torch.cat([normal_weight, wrong_weight], dim=1)
-        if states is None:
-            states = self.stack.forward(flat, inputs)
-        rebuilt = states[-1].detach().requires_grad_()
+        rebuilt = self.stack.rebuild(models, inputs).requires_grad_()
         squares = (inputs - rebuilt) ** 2
         own_squares = squares[:, : self.batch]
         normal_loss = losses.per_event(
@@ -223,7 +193,7 @@ class Network:
             scores = losses.per_event(own_squares / variance, mask[:, : self.batch])
             loss = loss + self.loss.score_penalty * losses.score_penalty(scores, (normal_weight > 0).float())
         (slope,) = torch.autograd.grad(loss.sum(), rebuilt)
-        self.stack.descend(models, flat, states, slope)
+        self.stack.descend(models, inputs, slope)
         return _numbers(loss)
 
     def _apart(self, wrong: Batch, rebuilt: Tensor) -> Tensor:
@@ -244,34 +214,3 @@ class Network:
 
 def _numbers(loss: Tensor) -> NDArray[np.float64]:
     return np.asarray(loss.detach().cpu().numpy(), np.float64)
-
-
-@kernel
-def _spread(
-    models: NDArray[np.int64],
-    slot: NDArray[np.int64],
-    place: NDArray[np.int64],
-    scaled: NDArray[np.float32],
-    grid: NDArray[np.float32],
-) -> None:
-    nothing, one = np.float32(0), np.float32(1)
-    for n in range(len(models)):
-        a = place[models[n]]
-        if a >= 0:
-            for k in range(scaled.shape[1]):
-                grid[a, slot[n], k] = min(max(scaled[n, k], nothing), one)
-
-
-@kernel
-def _collect(
-    models: NDArray[np.int64],
-    slot: NDArray[np.int64],
-    place: NDArray[np.int64],
-    grid: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
-    for n in range(len(models)):
-        a = place[models[n]]
-        if a >= 0:
-            for k in range(out.shape[1]):
-                out[n, k] = grid[a, slot[n], k]

@@ -36,15 +36,20 @@ def module(own: Autoencoder, model: int) -> torch.nn.Sequential:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("features", [1, 8, 19])
-def test_forward_is_that_of_a_plain_torch_module(features, kind):
-    """Each model of the stack computes what torch's own layers compute."""
+@pytest.mark.parametrize("features", [1, 8, 19, 52])
+def test_each_model_rebuilds_what_a_plain_torch_module_does(features, kind):
+    """Each model of the stack computes what torch's own layers compute, for batches and for single events."""
     width = derived_size(features)
     own = stack(3, width, kind)
     x = torch.rand(3, 16, width)
-    got = own.forward(own.flat[:3], x)[-1]
-    for model in range(3):
-        torch.testing.assert_close(got[model], module(own, model)(x[model]))
+    which = np.array([2, 0])
+    got = own.rebuild(which, x[which])
+    models = np.array([1, 0, 1, 2, 1])
+    events = own.reconstruct(models, x[0, :5].numpy())
+    for place, model in enumerate(which):
+        torch.testing.assert_close(got[place], module(own, model)(x[model]))
+    for place, model in enumerate(models):
+        torch.testing.assert_close(torch.from_numpy(events[place]), module(own, model)(x[0, place]))
 
 
 def test_backward_is_autograds():
@@ -89,11 +94,9 @@ def test_the_compiled_stack_learns_what_torchs_operations_learn(features, which)
     found = []
     for kind in KINDS:
         own = stack(3, width, kind)
-        for step in range(30):
-            flat = own.models(chosen)
-            states = own.forward(flat, x[step])
-            slope, loss = own.plain_slope(x[step], states[-1], weight[step], inputs)
-            own.descend(chosen, flat, states, slope)
+        for step in range(0, 30, 2):
+            loss = own.plain_step(chosen, x[step], weight[step], inputs)
+            own.descend(chosen, x[step + 1], (own.rebuild(chosen, x[step + 1]) - 0.5) / width)
         found.append((own, loss))
     (torchs, torchs_loss), (compiled, compiled_loss) = found
     assert torchs.steps.tolist() == compiled.steps.tolist()
@@ -113,34 +116,33 @@ def test_a_model_that_does_not_step_rests():
         assert not np.array_equal(array[[1, 3]], after[name][[1, 3]]), name
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("features", [1, 2, 3, 5, 8, 13, 19, 52])
-def test_a_row_does_not_depend_on_its_neighbours(features):
-    """Bit for bit, a reconstruction is the same for every number of rows and of models beside it."""
+def test_a_row_does_not_depend_on_its_neighbours(features, kind):
+    """Bit for bit, an event is rebuilt alike alone and among any others of its model and of others."""
     width = derived_size(features)
-    own = stack(40, width, CompiledAutoencoder)
-    x = torch.rand(40, 32, width)
-    whole = own.forward(own.flat, x.clone())[-1]
-    for models in (1, 2, 3, 7, 40):
-        for rows in (8, 16, 24, 32, 64):
-            part = torch.full((models, rows, width), 0.5)
-            shown = min(rows, 32)
-            part[:, :shown] = x[:models, :shown]
-            got = own.forward(own.models(np.arange(models)), part)[-1]
-            assert torch.equal(got[:, :shown], whole[:models, :shown]), (models, rows)
+    own = stack(7, width, kind)
+    random = np.random.default_rng(features)
+    x = random.random((300, width), np.float32)
+    models = random.integers(0, 7, 300)
+    whole = own.reconstruct(models, x)
+    for some in (np.arange(1), np.arange(9), np.arange(33), random.permutation(300)[:64], np.flatnonzero(models == 3)):
+        some.sort()
+        assert np.array_equal(own.reconstruct(models[some], x[some]), whole[some])
 
 
 @pytest.mark.parametrize("features", [1, 3, 8, 19])
 def test_a_step_does_not_depend_on_its_neighbours(features):
     """Bit for bit, a model learns the same alone and beside 39 others."""
     width = derived_size(features)
-    x, target = torch.rand(40, 32, width), torch.rand(40, 32, width)
+    x = torch.rand(40, 32, width)
+    weight, inputs = torch.rand(40, 32), torch.rand(40, 32, width)
 
     def learn(which: np.ndarray) -> torch.Tensor:
         own = stack(40, width, CompiledAutoencoder)
         for _ in range(3):
-            flat = own.models(which)
-            states = own.forward(flat, x[which])
-            own.descend(which, flat, states, states[-1] - target[which])
+            own.plain_step(which, x[which], weight[which], inputs[which])
+            own.descend(which, x[which], inputs[which] - 0.5)
         return own.flat
 
     together = learn(np.arange(40))
