@@ -255,3 +255,25 @@ def test_a_step_larger_than_the_inbox_is_still_replayed():
     plant.send(Side.EVENTS, [99])
     plant.run()
     plant.check()
+
+
+def test_while_one_shard_recovers_the_others_go_on():
+    """A shard with much to replay takes turns with the others: they go on scoring and committing meanwhile."""
+    plant = Plant(partitions=2, snapshot_interval_seconds=1e6)
+    sensors = {partition_for(f"s{number}".encode(), 2): f"s{number}" for number in range(50)}
+    plant.send(Side.EVENTS, range(400), sensor=sensors[0])
+    plant.broker.fail("commit_after", at=300, error=Killed())
+    with pytest.raises(Killed):
+        plant.run()
+    plant.send(Side.EVENTS, range(40), sensor=sensors[1])
+    worker, committed = plant.broker.worker(plant.settings), []
+    commit = worker.commit
+
+    def noted(one):
+        committed.append(one.shard)
+        commit(one)
+
+    worker.commit = noted
+    Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
+    assert committed[:30] == [1] * 30
+    assert len(plant.published()) == 440

@@ -48,7 +48,7 @@ def reference(tmp_path_factory):
     return Reference(tmp_path_factory.mktemp("reference"))
 
 
-def kafka_site(reference, kafka, folder, **more):
+def kafka_site(reference, kafka, folder, *, replicas=1, **more):
     name = uuid.uuid4().hex[:8]
     broker = {"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers, "session_timeout_seconds": 2.0}
     topics = {role: f"{role}-{name}" for role in ROLES}
@@ -56,7 +56,7 @@ def kafka_site(reference, kafka, folder, **more):
         reference,
         folder,
         broker,
-        topics={"partitions": PARTITIONS, **topics},
+        topics={"partitions": PARTITIONS, "replication_factor": replicas, **topics},
         **SIZE,
         **{"more": {"application_id": name}} | SMALL | more,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
 from kafka.structs import MemberState
 
 from stream_ad.brokers import open_broker
@@ -123,6 +124,34 @@ def test_a_stalled_kafka_costs_the_whole_commit(place: KafkaPlace, kafka: KafkaS
     assert scores(place) == [1]
     worker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state"))
     assert scores(place) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "error", ["OutOfOrderSequenceNumberError", "InvalidProducerEpochError", "UnknownProducerIdError"]
+)
+def test_a_batch_refused_inside_a_transaction_costs_the_whole_commit(place: KafkaPlace, error: str) -> None:
+    """The client calls a transaction committed although one of its batches was refused; here nothing is published, and
+    after a reload the same goes through.
+    """
+    fill(place, 20)
+    worker = place.worker()
+    drain(worker)
+    sender = worker._writers[0]._producer._sender
+    complete = sender._complete_batch
+
+    def refuse(batch, _response):
+        sender._complete_batch = complete
+        sender._complete_batch_with_exception(batch, getattr(kafka_errors, error)("injected"))
+
+    sender._complete_batch = refuse
+    commit = Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state", marks=(Positions(),))
+    with pytest.raises(BrokerError):
+        worker.commit(commit)
+    assert scores(place) == []
+    own(worker, PARTITIONS)
+    assert worker.load(0).snapshot is None
+    worker.commit(commit)
+    assert scores(place) == [2]
 
 
 def test_a_kafka_that_stays_away_ends_the_worker(place: KafkaPlace, kafka: KafkaServer) -> None:

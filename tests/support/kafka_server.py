@@ -135,6 +135,7 @@ class KafkaServer:
         settings: Server properties that replace or join the usual ones.
         listeners: More listeners, by name: ``{"SECURE": "SASL_SSL"}``; see ``address``.
         environment: More environment of the Java process.
+        joins: Server whose cluster this one enlarges, as a broker without a controller.
 
     The listener PROXIED stands behind ``proxy``, which can harm its connections.
     """
@@ -144,6 +145,7 @@ class KafkaServer:
         settings: Mapping[str, str] | None = None,
         listeners: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
+        joins: KafkaServer | None = None,
     ) -> None:
         require_tools()
         self._libs = jars()
@@ -154,13 +156,14 @@ class KafkaServer:
         urls = {name: f"{name}://127.0.0.1:{port}" for name, port in self._ports.items()}
         properties = {
             **_SETTINGS,
-            "listeners": ",".join(urls.values()),
+            "listeners": ",".join(url for name, url in urls.items() if not (joins and name == "CONTROLLER")),
             "advertised.listeners": ",".join(
                 f"{name}://{self.address(name)}" for name in protocols if name != "CONTROLLER"
             ),
             "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
             "controller.quorum.voters": f"1@127.0.0.1:{self._ports['CONTROLLER']}",
             "log.dirs": str(self.folder / "data"),
+            **(joins._invitation() if joins else {}),
             **(settings or {}),
         }
         self._properties = self.folder / "server.properties"
@@ -169,9 +172,12 @@ class KafkaServer:
         self._log4j.write_text(_LOG4J.format(log=self.folder / "server.log"))
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        made_up = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        self._cluster: str = joins._cluster if joins else made_up
         done = subprocess.run(
-            self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._properties)),
+            self._java(
+                "kafka.tools.StorageTool", "format", f"--cluster-id={self._cluster}", "-c", str(self._properties)
+            ),
             capture_output=True,
             text=True,
             env=self._environment,
@@ -180,6 +186,11 @@ class KafkaServer:
         if done.returncode != 0:
             raise RuntimeError(f"Kafka's storage could not be made:\n{done.stdout}{done.stderr}")
         atexit.register(self.close)
+
+    def _invitation(self) -> dict[str, str]:
+        """Properties of a second broker."""
+        voters = f"1@127.0.0.1:{self._ports['CONTROLLER']}"
+        return {"process.roles": "broker", "node.id": "2", "controller.quorum.voters": voters}
 
     def _java(self, *arguments: str) -> list[str]:
         heap = ["-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # small and quick to start
