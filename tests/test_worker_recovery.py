@@ -277,3 +277,27 @@ def test_while_one_shard_recovers_the_others_go_on():
     Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
     assert committed[:30] == [1] * 30
     assert len(plant.published()) == 440
+
+
+def test_a_long_recovery_is_saved_at_once(monkeypatch):
+    """After a replay that took long the first commit holds a snapshot, so that a worker that keeps dying gets on."""
+    plant = Plant(snapshot_interval_seconds=1e6)
+    plant.send(Side.EVENTS, range(40))
+    plant.broker.fail("commit_after", at=8, error=Killed())
+    with pytest.raises(Killed):
+        plant.run()
+    step = OrderShard.step
+
+    def slow(self, *records):
+        plant.clock.advance(2)
+        return step(self, *records)
+
+    monkeypatch.setattr(OrderShard, "step", slow)
+    plant.broker.fail("commit_after", error=Killed())
+    with pytest.raises(Killed):
+        plant.run()
+    stored = plant.stored()
+    assert stored.snapshot is not None
+    assert stored.snapshot.positions == stored.positions
+    plant.run()
+    plant.check()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
@@ -17,7 +17,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import MemberState
 
 from stream_ad.brokers.base import Fetched, Side, Stored
-from stream_ad.brokers.kafka_client import connect, errors
+from stream_ad.brokers.kafka_client import GONE_HINT, connect, errors
 from stream_ad.brokers.kafka_ends import EndOffsets
 from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records, take_up_parked
 from stream_ad.brokers.kafka_group import Membership
@@ -27,7 +27,7 @@ from stream_ad.brokers.kafka_shard import ShardWriter
 from stream_ad.brokers.kafka_topics import require_topics
 from stream_ad.brokers.recovery import must_rebuild, require_offset
 from stream_ad.columns import RawRecords
-from stream_ad.errors import BrokerError, FencedError, LostRecordsError
+from stream_ad.errors import BrokerError, FencedError, LostRecordsError, TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -77,6 +77,7 @@ class KafkaBroker:
         except BaseException:
             self._consumer.close(timeout_ms=0)
             raise
+        self._topic_ids = self._ids_of_topics()
         self._group = self._consumer.group_metadata()
         self._writers: dict[int, ShardWriter] = {}
         self._ends = EndOffsets(settings, self._consumer, self._members)
@@ -132,6 +133,7 @@ class KafkaBroker:
             if isinstance(error.__cause__, kafka_errors.OffsetOutOfRangeError):
                 self._say_what_is_lost()
             raise
+        self._refuse_new_topics()
         self._group = self._consumer.group_metadata()
         return batches
 
@@ -147,6 +149,18 @@ class KafkaBroker:
                     self._abandon(shard)
                     self._members.forget(shard)
                     raise
+
+    def _ids_of_topics(self) -> dict[str, Any]:
+        return {topic: self._consumer._cluster.topic_id(topic) for topic in self._topics.values()}  # noqa: SLF001
+
+    def _refuse_new_topics(self) -> None:
+        """A topic that was deleted and made again has other records at the offsets where this worker reads on."""
+        for topic, now in self._ids_of_topics().items():
+            known = self._topic_ids[topic] or now
+            self._topic_ids[topic] = known
+            if now not in (None, known):
+                self._fatal = TopicError(f"Topic {topic} was deleted and made anew while it was read.", hint=GONE_HINT)
+                raise self._fatal
 
     def _columns(self, batches: dict[TopicPartition, list[Record]]) -> dict[Input, RawRecords]:
         columns = {}

@@ -410,6 +410,20 @@ def test_records_that_retention_took_are_missed(place: KafkaPlace, admin: KafkaA
         place.worker(place.altered(application_id="third")).seek(shard, Positions(10, 0))
 
 
+def test_a_topic_made_anew_is_noticed(place: KafkaPlace, admin: KafkaAdminClient) -> None:
+    """Deleted and made again under a worker, a topic has other records where it would read on: it is refused."""
+    fill(place, 400)
+    worker, events = place.worker(), place.settings.topics.events
+    drain(worker)
+    admin.delete_topics([events])
+    for _ in range(5):
+        worker.poll(timeout_s=0.2, max_records=10)
+    place.admin().apply()
+    fill(place, 800)
+    with pytest.raises(TopicError, match=f"{events} was deleted and made anew"):
+        drain(worker)
+
+
 def test_positions_and_state_must_fit(place: KafkaPlace, admin: KafkaAdminClient) -> None:
     """Forgotten positions beside state, or lost state beside positions: refused, since either would double or lose."""
     fill(place, 40)
