@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_MARKS = 1_000  # of the journal; then a snapshot comes before its time
 STATUS_SECONDS = 1.0
+SNAPSHOT_SHARE = 0.04  # of the time, at most, goes into making and writing snapshots, however large they are
 SAVE_AFTER_SECONDS = 10.0  # of recovery: so long a replay shall not be repeated, and grow, if this worker dies soon
 
 _log = structlog.get_logger("stream_ad.worker")
@@ -86,6 +87,7 @@ class LoadedShard:
         self._starved = False  # the replay waits for records
         self._status_due = 0.0
         interval = around.settings.worker.snapshot_interval_seconds
+        self._snapshot_began = self._began
         self._snapshot_due = self._began + interval * (1 + number * 0.618 % 1) / 2  # not all shards at once
         if moved:
             _log.info("shard replays", shard=number, start=str(state.start), end=str(self._journal.end))
@@ -240,14 +242,15 @@ class LoadedShard:
                 metrics.lost_records(side, count)
             self._origin, self._lost = "", ()
             self._view = replace(self._view, unsaved_since=None, snapshot_bytes=len(commit.snapshot))
-            self._snapshot_due = self._around.clock() + self._around.settings.worker.snapshot_interval_seconds
+            now, interval = self._around.clock(), self._around.settings.worker.snapshot_interval_seconds
+            self._snapshot_due = now + max(interval, (now - self._snapshot_began) / SNAPSHOT_SHARE)
 
     def _snapshot_is_due(self) -> bool:
         due = bool(self._origin) or self._around.clock() >= self._snapshot_due
         return due or self._journal.marks_since_snapshot >= MAX_MARKS
 
     def _snapshot(self) -> bytes:
-        began = time.perf_counter()
+        began, self._snapshot_began = time.perf_counter(), self._around.clock()
         if self._journal.marks_since_snapshot >= MAX_MARKS:
             self._around.metrics.bound_hit("journal")
         with self._around.metrics.stage("snapshot"):

@@ -166,7 +166,11 @@ class WorkerSettings(Section):
     inbox_records: int = Field(
         20_000, ge=1, description="Most records of a shard and side that wait in memory for the other side."
     )
-    snapshot_interval_seconds: float = Field(60.0, gt=0, description="Between snapshots of a shard.")
+    snapshot_interval_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Between snapshots of a shard; longer where making and writing one takes over 4 % of it.",
+    )
     snapshot_history: int = Field(
         2,
         ge=0,

@@ -41,6 +41,18 @@ class Never:
         return False
 
 
+class Every(Never):
+    """Lets time pass with each look, and stops a worker when it is over."""
+
+    def __init__(self, clock, seconds, until):
+        super().__init__(clock)
+        self.seconds, self.until = seconds, until
+
+    def is_set(self):
+        self.clock.advance(self.seconds)
+        return self.clock() > self.until
+
+
 class AfterChecks(Never):
     """Stops a worker in the middle of its work."""
 
@@ -277,6 +289,24 @@ def test_while_one_shard_recovers_the_others_go_on():
     Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
     assert committed[:30] == [1] * 30
     assert len(plant.published()) == 440
+
+
+def test_snapshots_take_a_small_share_of_the_time(monkeypatch):
+    """A snapshot that takes long to make and write is made less often than the interval says."""
+    plant = Plant(snapshot_interval_seconds=10.0)
+    snapshot, made = OrderShard.snapshot, []
+
+    def slow(self):
+        made.append(plant.clock())
+        plant.clock.advance(5)
+        return snapshot(self)
+
+    monkeypatch.setattr(OrderShard, "snapshot", slow)
+    for number in range(400):
+        plant.send(Side.EVENTS, [number])
+    plant.run(stop=Every(plant.clock, seconds=1, until=450.0))
+    assert len(made) > 3
+    assert all(after - before >= 5 / 0.04 for before, after in itertools.pairwise(made[:-1]))
 
 
 def test_a_long_recovery_is_saved_at_once(monkeypatch):

@@ -35,6 +35,10 @@ FENCED = (
     kafka_errors.UnknownMemberIdError,
     kafka_errors.RebalanceInProgressError,
 )
+_TOO_LARGE = (
+    "If this comes back with every snapshot, see stream_ad_snapshot_size_bytes: a large one needs a longer "
+    "broker.transaction_timeout_seconds, or the sensors more partitions."
+)
 
 
 class ShardWriter:
@@ -139,7 +143,14 @@ class ShardWriter:
         if isinstance(error, FENCED):
             return FencedError(
                 f"{shard} was taken over by another worker, or its transaction timed out "
-                f"({str(error) or type(error).__name__})."
+                f"({str(error) or type(error).__name__}).",
+                hint=_TOO_LARGE,
+            )
+        if isinstance(error, kafka_errors.KafkaTimeoutError):
+            return BrokerError(
+                f"{shard} could not be committed within broker.transaction_timeout_seconds, {self._timeout_s:g} s "
+                f"({error}).",
+                hint=f"Check that Kafka runs and can be reached. {_TOO_LARGE}",
             )
         if isinstance(error, kafka_errors.FencedInstanceIdError):
             return BrokerError(
