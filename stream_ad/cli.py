@@ -14,6 +14,7 @@ import typer
 
 from stream_ad import __version__
 from stream_ad.cli_backtest import backtest
+from stream_ad.cli_doctor import doctor
 from stream_ad.cli_errors import EXIT_CODES, end
 from stream_ad.cli_options import AsJson, ConfigFile, Overrides, print_json, print_table, read_settings
 from stream_ad.cli_snapshots import snapshots
@@ -81,6 +82,7 @@ app.command()(demo)
 app.command()(replay)
 app.command()(simulate)
 app.command()(backtest)
+app.command()(doctor)
 
 
 @app.command()

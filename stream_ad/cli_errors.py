@@ -14,6 +14,7 @@ from stream_ad.errors import StreamADError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+UNWELL = 8
 INTERRUPTED = 130
 EXIT_CODES = {
     0: "done",
@@ -24,6 +25,7 @@ EXIT_CODES = {
     5: "a file given on the command line cannot be used",
     6: "saved state is damaged or does not fit",
     7: "the device asked for is not there",
+    UNWELL: "`doctor` found something that is wrong",
     INTERRUPTED: "interrupted from the keyboard (`run` finishes its work instead, and exits with 0)",
 }
 """A test holds it to the tree of stream_ad.errors; --help and the documentation are made from it."""

@@ -22,7 +22,7 @@ from stream_ad.cli_errors import EXIT_CODES
 from stream_ad.settings_load import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("run", "demo", "replay", "simulate", "backtest", "health", "topics", "snapshots", "config")
+COMMANDS = ("run", "demo", "replay", "simulate", "backtest", "doctor", "health", "topics", "snapshots", "config")
 NOWHERE = ("--set", "broker.kind=kafka", "--set", "broker.bootstrap_servers=127.0.0.1:1")
 SECRET = {"STREAM_AD_BROKER__SECURITY__PASSWORD": "hunter2"}
 

@@ -55,7 +55,7 @@ def open_reader(settings: Settings) -> Reader:
 def open_admin(settings: Settings) -> Admin:
     """Topics of the broker; reaches out on first use only."""
     if settings.broker.kind == "kafka":
-        from stream_ad.brokers.kafka_topics import KafkaAdmin
+        from stream_ad.brokers.kafka_admin import KafkaAdmin
 
         return KafkaAdmin(settings)
     from stream_ad.brokers.sqlite_tools import SqliteAdmin

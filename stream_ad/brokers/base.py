@@ -16,9 +16,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from stream_ad.columns import OutRecord, RawRecords
+    from stream_ad.findings import Finding
 
 
 class Side(Enum):
@@ -263,6 +264,13 @@ class Admin(Protocol):
 
     def apply(self) -> list[TopicPlan]:
         """Create what is missing; never changes an existing topic. Returns the plan carried out."""
+
+    def examine(self) -> Iterator[Finding]:
+        """What a worker will find: connection, versions, rights, topics, clock, disk; changes nothing.
+
+        Raises:
+            BrokerError: It cannot be reached at all.
+        """
 
     def ping(self) -> None:
         """Raise BrokerError with a clear reason when the broker cannot be reached."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -14,10 +15,13 @@ from stream_ad.errors import BrokerError, TopicError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from kafka import KafkaAdminClient
+
     from stream_ad.settings import Settings
 
 CONNECT_S = 30.0
 """Longest wait for the first answer of a broker or coordinator; less when broker.give_up_seconds is less."""
+COORDINATOR_S = 10.0
 REQUEST_MS = 10_000
 METADATA_BACKOFF_MS = 10
 RETRY_BACKOFF_MS = 5  # a transaction right after another one is first told to wait: at 20 that costs 20 ms
@@ -103,6 +107,20 @@ def connect(make: Callable[..., Client], settings: Settings, **options: Any) -> 
             raise BrokerError(
                 f"No Kafka broker answered at {settings.broker.bootstrap_servers} ({reason}).", hint=_hint(reason)
             ) from reason
+
+
+def group_members(client: KafkaAdminClient, group: str) -> list[str]:
+    """The machines on which members of a consumer group run, one for each member; none where there is no group."""
+    deadline = time.monotonic() + COORDINATOR_S
+    while True:
+        try:
+            members = client.describe_groups([group])[group]["members"]
+        except kafka_errors.CoordinatorNotAvailableError:  # a Kafka on which nobody has used a group yet makes one now
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return [str(member["client_host"]).lstrip("/") for member in members]
 
 
 def _require_files(settings: Settings) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kafka import KafkaAdminClient, KafkaConsumer
 
 from stream_ad.brokers.base import Commit
-from stream_ad.brokers.kafka_client import connect, errors
+from stream_ad.brokers.kafka_client import connect, errors, group_members
 from stream_ad.brokers.kafka_load import group_positions, input_bounds, read_state
 from stream_ad.brokers.kafka_reading import consumer_options
 from stream_ad.brokers.kafka_shard import ShardWriter
@@ -91,11 +91,11 @@ class KafkaSnapshots:
             errors(self._settings, "looking at the group"),
             closing(connect(KafkaAdminClient, self._settings)) as admin,
         ):
-            members = admin.describe_groups([application])[application]["members"]
+            members = group_members(admin, application)
         if members:
-            where = sorted({str(member["client_host"]).lstrip("/") for member in members})
+            where = ", ".join(sorted(set(members)))
             raise ShardBusyError(
-                f"{len(members)} workers of {application} run, on {', '.join(where)}: no snapshot can be changed now.",
+                f"{len(members)} workers of {application} run, on {where}: no snapshot can be changed now.",
                 hint="Stop all of them first. One that was killed is forgotten after broker.session_timeout_seconds.",
             )
 

@@ -178,6 +178,10 @@ class TopicAdmin:
                     hint="Set topics.replication_factor to at most the number of its brokers.",
                 ) from error
 
+    @property
+    def client(self) -> KafkaAdminClient:
+        return self._client
+
     def close(self) -> None:
         self._client.close()
 
@@ -211,31 +215,3 @@ def input_topics(settings: Settings) -> dict[Side, TopicPlan]:
 def _plans(settings: Settings) -> list[TopicPlan]:
     with closing(TopicAdmin(settings)) as admin:
         return admin.plan()
-
-
-class KafkaAdmin:
-    """See ``base.Admin``."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._admin: TopicAdmin | None = None
-
-    def _connected(self) -> TopicAdmin:
-        self._admin = self._admin or TopicAdmin(self._settings)
-        return self._admin
-
-    def plan(self) -> list[TopicPlan]:
-        return self._connected().plan()
-
-    def apply(self) -> list[TopicPlan]:
-        plans = self.plan()
-        self._connected().create([plan for plan in plans if not plan.exists])
-        return plans
-
-    def ping(self) -> None:
-        self.plan()
-
-    def close(self) -> None:
-        if self._admin is not None:
-            self._admin.close()
-            self._admin = None

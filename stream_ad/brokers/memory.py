@@ -15,13 +15,15 @@ from stream_ad.brokers.memory_store import ROLES, Store, refuse_unwritable
 from stream_ad.brokers.memory_worker import MemoryWorker
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.errors import BrokerError, TopicError
+from stream_ad.findings import fine, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from stream_ad.brokers.base import Admin, Broker, Producer, Reader, Snapshots
     from stream_ad.brokers.memory_store import Clock, Point
     from stream_ad.columns import OutRecord
+    from stream_ad.findings import Finding
     from stream_ad.settings import Settings
 
 
@@ -173,6 +175,12 @@ class _Admin:
         if not any(topic.problem for topic in plan):
             self._store.make_topics(self._settings)
         return plan
+
+    def examine(self) -> Iterator[Finding]:
+        yield fine("connection", "a broker in memory.")
+        for topic in self.plan():
+            if topic.problem:
+                yield problem("topics", topic.problem, "Use one MemoryBroker for each number of partitions.")
 
     def ping(self) -> None:
         """Always there."""

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from stream_ad.brokers.base import Side, TopicPlan
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.brokers.sqlite_database import OFFSET_BITS, OFFSET_MASK, Database, decode_headers, topic_roles
+from stream_ad.brokers.sqlite_doctor import examine
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from stream_ad.findings import Finding
     from stream_ad.settings import Settings
 
 
@@ -114,6 +116,9 @@ class SqliteAdmin:
         if not any(topic.problem for topic in plan):
             Database(self._settings).close()
         return plan
+
+    def examine(self) -> Iterator[Finding]:
+        yield from examine(self._settings, self._path, self.plan())
 
     def ping(self) -> None:
         if self._path.exists():

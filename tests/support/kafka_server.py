@@ -136,6 +136,7 @@ class KafkaServer:
         listeners: More listeners, by name: ``{"SECURE": "SASL_SSL"}``; see ``address``.
         environment: More environment of the Java process.
         joins: Server whose cluster this one enlarges, as a broker without a controller.
+        users: Passwords of SCRAM-SHA-512 logins, by name.
 
     The listener PROXIED stands behind ``proxy``, which can harm its connections.
     """
@@ -146,6 +147,7 @@ class KafkaServer:
         listeners: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         joins: KafkaServer | None = None,
+        users: Mapping[str, str] | None = None,
     ) -> None:
         require_tools()
         self._libs = jars()
@@ -176,7 +178,12 @@ class KafkaServer:
         self._cluster: str = joins._cluster if joins else made_up
         done = subprocess.run(
             self._java(
-                "kafka.tools.StorageTool", "format", f"--cluster-id={self._cluster}", "-c", str(self._properties)
+                "kafka.tools.StorageTool",
+                "format",
+                f"--cluster-id={self._cluster}",
+                "-c",
+                str(self._properties),
+                *(f"--add-scram=SCRAM-SHA-512=[name={name},password={word}]" for name, word in (users or {}).items()),
             ),
             capture_output=True,
             text=True,

@@ -1,0 +1,47 @@
+"""Topics on Kafka, for commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_ad.brokers.kafka_doctor import examine
+from stream_ad.brokers.kafka_topics import TopicAdmin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ad.brokers.base import TopicPlan
+    from stream_ad.findings import Finding
+    from stream_ad.settings import Settings
+
+
+class KafkaAdmin:
+    """See ``base.Admin``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._admin: TopicAdmin | None = None
+
+    def _connected(self) -> TopicAdmin:
+        self._admin = self._admin or TopicAdmin(self._settings)
+        return self._admin
+
+    def plan(self) -> list[TopicPlan]:
+        return self._connected().plan()
+
+    def apply(self) -> list[TopicPlan]:
+        plans = self.plan()
+        self._connected().create([plan for plan in plans if not plan.exists])
+        return plans
+
+    def examine(self) -> Iterator[Finding]:
+        admin = self._connected()
+        yield from examine(self._settings, admin.client, admin.plan())
+
+    def ping(self) -> None:
+        self.plan()
+
+    def close(self) -> None:
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
