@@ -128,6 +128,9 @@ def _topics(config_file: Path | None, overrides: Sequence[str] | None, action: s
     else:
         rows = [(topic.role, topic.topic, str(topic.partitions), _state(topic, action)) for topic in plans]
         print_table(("ROLE", "TOPIC", "PARTITIONS", "STATE"), rows)
+        for note in dict.fromkeys(topic.note for topic in plans if topic.note):
+            named = ", ".join(topic.topic for topic in plans if topic.note == note)
+            typer.echo(f"{named}: {note}.")
     if unusable := [topic for topic in plans if topic.problem]:
         raise TopicError(
             f"Topic «{unusable[0].topic}» cannot be used: {unusable[0].problem}"

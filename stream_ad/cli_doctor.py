@@ -51,6 +51,9 @@ def _print(found: list[Finding]) -> None:
     from rich.text import Text
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column()
+    table.add_column(overflow="fold")  # a long path breaks in the middle; nothing is left out
     for one in found:
         word, style = _SHOWN[one.level]
         text = Text(one.what)

@@ -112,8 +112,9 @@ class TopicSettings(Section):
     retention_seconds: float | None = Field(
         None,
         gt=0,
-        description="Of topics that `topics apply` creates (Kafka); null keeps for ever. Counted from a record's own "
-        "time, so that recordings older than this vanish when they are replayed.",
+        description="Of topics that `topics apply` creates on Kafka, and of the embedded broker; null keeps for ever. "
+        "Counted from a record's own time: on Kafka recordings older than this vanish when they are replayed, the "
+        "embedded broker drops nothing that a shard has not read or that its recovery needs.",
     )
 
     @model_validator(mode="after")

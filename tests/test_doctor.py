@@ -1,4 +1,4 @@
-"""`stream-ad doctor` finds what would trouble a worker, says the mend, changes nothing, and ends with a code for scripts."""
+"""The doctor finds what would trouble a worker, says the mend, changes nothing, and ends with a code for scripts."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_what_is_wrong_is_found(site, more, check, level, said):
 
 
 def test_a_device_that_is_not_there_is_found(site):
-    """cuda without a GPU is a problem, with the mend."""
+    """A GPU that is asked for and not there is a problem, with the mend."""
     import torch  # noqa: PLC0415 - only to ask for the GPU
 
-    code, found = doctor(site, "--set", "detector.device=cuda")
+    code, _ = doctor(site, "--set", "detector.device=cuda")
     assert code == (0 if torch.cuda.is_available() else 8)
 
 
@@ -140,7 +140,7 @@ def test_damage_is_found(site):
 
 
 def test_lost_records_are_found(site):
-    """Records that were deleted before they were read are a problem, or worth a look where the policy steps over them."""
+    """Records deleted before they were read are a problem, or worth a look where the policy steps over them."""
     with closing(sqlite3.connect(site.parent / "stream.db")) as database, database:
         database.execute("UPDATE shards SET events = 5")
         database.execute("DELETE FROM records WHERE id & 1099511627775 < 9")

@@ -74,6 +74,8 @@ class _Attempts:
             "allow_auto_create_topics": False,
             "retry_backoff_ms": METADATA_BACKOFF_MS,
         }
+        # Warns of each step of the client's own loop that takes a tenth of a second: nothing that anybody can act on.
+        client._net.config["slow_task_threshold_secs"] = 0  # noqa: SLF001
         connection_to = client._manager.get_connection  # noqa: SLF001
 
         def watched(*arguments: Any, **more: Any) -> Any:
@@ -136,7 +138,10 @@ def _hint(reason: BaseException) -> str:
         return "Set broker.security.mechanism to one that the listener offers."
     if "CERTIFICATE_VERIFY_FAILED" in str(reason):
         return "Set broker.security.ca_file to the authority that signed the brokers' certificates."
-    return "Check broker.bootstrap_servers, that Kafka runs there, and that broker.security fits it."
+    return (
+        "Check broker.bootstrap_servers, that Kafka runs there, and that protocol and mechanism in broker.security are "
+        "those of the listener: one that is asked for something else may just hang up."
+    )
 
 
 @contextmanager

@@ -147,6 +147,8 @@ class SqliteBroker:
             usable = for_replay(kept, committed, older_than) if kept else []
             snapshot = self._newest_whole(shard, usable)
             marks = self._state.journal(shard)
+            if committed == Positions() and not kept and not marks:  # nothing was ever committed
+                committed, _ = self.bounds(shard)
         if snapshot is None and must_rebuild(shard, kept, self.bounds(shard)[0]):
             return Stored(committed, rebuild=True)
         since = (mark for mark in marks if snapshot is None or mark > snapshot.positions)

@@ -28,6 +28,7 @@ OFFSET_MASK = (1 << OFFSET_BITS) - 1
 
 _MAGIC = 0x5AD0_5AD0  # PRAGMA application_id: tells our files from other programs'
 _FORMAT = 2  # PRAGMA user_version
+_EXPIRE_RECORDS = 50_000  # in one transaction, so that a commit stays quick
 _BUSY_S = 0.25  # SQLite waits so long for a lock in C, where no signal is answered; we try again until give_up_seconds
 _LOOK_S = (0.0005, 0.004)  # between looks at an idle database: shortest, longest
 
@@ -185,6 +186,28 @@ class Database:
             ],
         )
         self._connection.execute("UPDATE logs SET next_offset = ? WHERE id = ?", (head + len(records), log))
+
+    def expire(self, topic: str, partition: int, *, before: int, until_ms: int) -> None:
+        """Delete the first records of a log that are older than a time; within ``write`` only.
+
+        Args:
+            topic: Of the log.
+            partition: Of the log.
+            before: An offset from which on all are kept.
+            until_ms: As on Kafka, what follows the first record of this time or later is kept, however old.
+        """
+        base = self.logs[topic, partition] << OFFSET_BITS
+        last = base | min(before, OFFSET_MASK)
+        old = self.cursor(
+            "SELECT id, time_ms FROM records WHERE id >= ? AND id < ? ORDER BY id LIMIT ?", base, last, _EXPIRE_RECORDS
+        )
+        end = None
+        for number, time_ms in old:
+            if time_ms >= until_ms:
+                break
+            end = number
+        if end is not None:
+            self.cursor("DELETE FROM records WHERE id >= ? AND id <= ?", base, end)
 
     @contextmanager
     def write(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stream_ad.brokers.base import KeptSnapshot, Positions
 from stream_ad.brokers.recovery import following, journal_floor, superseded
+from stream_ad.brokers.sqlite_database import OFFSET_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -72,12 +73,12 @@ class StateTables:
                 "INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?)", self._application, shard, mark.events, mark.labels
             )
 
-    def kept(self, shard: int) -> list[KeptSnapshot]:
-        """All of a shard, by rising number."""
+    def kept(self, shard: int, application: str | None = None) -> list[KeptSnapshot]:
+        """All of a shard, by rising number; of this application unless told otherwise."""
         rows = self._database.cursor(
             """SELECT seq, events, labels, line, origin, saved_ms, length(data) FROM snapshots
                WHERE application = ? AND shard = ? ORDER BY seq""",
-            self._application,
+            application or self._application,
             shard,
         )
         return [
@@ -116,7 +117,30 @@ class StateTables:
                 "DELETE FROM journal WHERE application = ? AND shard = ? AND (events, labels) <= (?, ?)",
                 *mine, floor.events, floor.labels,
             )  # fmt: skip
+        self.expire(shard)
         return new
+
+    def expire(self, shard: int) -> None:
+        """Drop what ``topics.retention_seconds`` allows to, a bounded number of records at a time.
+
+        Of the inputs only what no application may have to read again.
+        """
+        topics = self._settings.topics
+        if topics.retention_seconds is None:
+            return
+        until_ms = int((time.time() - topics.retention_seconds) * 1000)
+        floor = self._read_by_all(shard)
+        self._database.expire(topics.events, shard, before=floor.events, until_ms=until_ms)
+        self._database.expire(topics.labels, shard, before=floor.labels, until_ms=until_ms)
+        for topic in (topics.scores, topics.incidents, topics.dead_letters):
+            self._database.expire(topic, shard, before=OFFSET_MASK, until_ms=until_ms)
+
+    def _read_by_all(self, shard: int) -> Positions:
+        """Positions behind which no application goes back, however its newest snapshot fares."""
+        rows = self._database.cursor("SELECT application FROM shards WHERE shard = ?", shard).fetchall()
+        kept = [self.kept(shard, application) for (application,) in rows]
+        floors = [(journal_floor(one) if one else None) or Positions() for one in kept]
+        return Positions(min(one.events for one in floors), min(one.labels for one in floors))
 
     def drop(self, shard: int, number: int) -> None:
         """Delete a snapshot."""

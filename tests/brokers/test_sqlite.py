@@ -8,6 +8,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from contextlib import ExitStack, closing
@@ -245,6 +246,83 @@ def test_power_cut_policy_reaches_the_database(place: SqlitePlace) -> None:
         assert broker._database.cursor("PRAGMA synchronous").fetchone() == (number,)
         assert broker._database.cursor("PRAGMA journal_mode").fetchone() == ("wal",)
         broker.close()
+
+
+def test_retention_drops_what_is_old_and_needed_by_nobody(place: SqlitePlace) -> None:
+    """With topics.retention_seconds old records go once a snapshot is made: outputs by their age, inputs only behind
+    the snapshot before the newest of every application; a replay from it still finds all it needs.
+    """
+    settings = place.altered(topics={"retention_seconds": 60.0})
+    now_ms = int(time.time() * 1000)
+    producer = place.producer()
+    times = [1, 2, 3, 4, 5, 6, now_ms, 7, now_ms, now_ms]
+    for side in Side:
+        producer.send(side, [OutRecord(None, b"%d" % n, time_ms) for n, time_ms in enumerate(times)])
+    broker = place.worker(settings)
+    scores = [OutRecord(b"a", b"old", 1), OutRecord(b"a", b"new", now_ms), OutRecord(b"a", b"old again", 1)]
+
+    def commit(events: int, labels: int) -> None:
+        broker.commit(Commit(0, Positions(events, labels), scores=scores, snapshot=b"state"))
+
+    commit(3, 0)
+    assert broker.bounds(0)[0] == Positions(0, 0), "one snapshot may be damaged: all is needed"
+    commit(5, 4)
+    assert broker.bounds(0)[0] == Positions(3, 0)
+    commit(9, 9)
+    assert broker.bounds(0)[0] == Positions(5, 4)
+    commit(9, 9)
+    assert broker.bounds(0)[0] == Positions(6, 6), "what follows a fresh record stays"
+    values = [value for _, value in place.reader().read(place.settings.topics.scores)]
+    assert values == [b"new", b"old again"] + [b"old", b"new", b"old again"] * 3
+    other = place.worker(place.altered(application_id="app-b"))
+    assert other.load(0).positions == Positions(6, 6), "who comes later begins with what is there"
+
+
+def test_retention_waits_for_every_application(place: SqlitePlace) -> None:
+    """What another application has not read yet is kept, however old."""
+    retention = {"retention_seconds": 60.0}
+    place.producer().send(Side.EVENTS, [OutRecord(None, b"%d" % n, n) for n in range(9)])
+    slow = place.worker(place.altered(application_id="slow", topics=retention))
+    quick = place.worker(place.altered(application_id="quick", topics=retention))
+    for _ in range(3):
+        quick.commit(Commit(0, Positions(9, 0), snapshot=b"state"))
+    assert quick.bounds(0)[0] == Positions(0, 0)
+    for _ in range(2):
+        slow.commit(Commit(0, Positions(4, 0), snapshot=b"state"))
+    assert slow.bounds(0)[0] == Positions(4, 0)
+
+
+def test_without_retention_all_is_kept(place: SqlitePlace) -> None:
+    """By default nothing is dropped, however old."""
+    place.producer().send(Side.EVENTS, [OutRecord(None, b"%d" % n, n) for n in range(9)])
+    broker = place.worker()
+    for _ in range(3):
+        broker.commit(Commit(0, Positions(9, 0), snapshot=b"state"))
+    assert broker.bounds(0)[0] == Positions(0, 0)
+
+
+@pytest.mark.parametrize(("file", "folder"), [(0o444, 0o777), (0o644, 0o555)])
+def test_a_place_that_cannot_be_written_is_named(file: int, folder: int) -> None:
+    """Without the right to write to file or folder, a worker ends with 4 and the way out, and the doctor with 8."""
+    with tempfile.TemporaryDirectory() as name:
+        path = os.path.join(name, "stream.db")  # noqa: PTH118 - as text
+        settings = Settings(broker={"path": path}, topics={"partitions": 1})
+        with closing(open_producer(settings)) as producer:
+            producer.send(Side.EVENTS, [OutRecord(b"a", b"b", 1)])
+        os.chmod(path, file)  # noqa: PTH101
+        os.chmod(name, folder)  # noqa: PTH101
+        rights = "-dac_override,-dac_read_search"  # with them root may write anywhere
+        without = ["setpriv", "--bounding-set", rights, "--inh-caps", rights] if os.geteuid() == 0 else []
+        for command, code in (("run", 4), ("doctor", 8)):
+            done = subprocess.run(
+                [*without, sys.executable, "-m", "stream_ad", command, "--set", f"broker.path={path}", "--set",
+                 "topics.partitions=1", "--set", "http.port=0"],
+                cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+            assert done.returncode == code, done.stdout + done.stderr
+            assert "ritable" in done.stdout + done.stderr
+            assert "Traceback" not in done.stderr
+        os.chmod(name, 0o755)  # noqa: PTH101
 
 
 def test_a_poll_wakes_up_for_new_records(place: SqlitePlace) -> None:

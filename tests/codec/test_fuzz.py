@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 
 import numpy as np
@@ -14,7 +13,8 @@ from stream_ad.codec import Codec
 from stream_ad.columns import RawRecords
 from stream_ad.schemas import REASONS
 from stream_ad.settings import EventSettings, FieldMapping, Settings
-from tests.support.raw import NOW, NOW_MS, event, header, readings
+from tests.support.mutations import mutated
+from tests.support.raw import NOW_MS, header, readings
 
 CODECS = {
     "default": Codec(Settings()),
@@ -28,46 +28,6 @@ CODECS = {
         Settings(events=EventSettings(fields=FieldMapping(sensor_id="@key", timestamp="@record", values="*")))
     ),
 }
-SEEDS = [
-    event(event_id="e1"),
-    event(values={"temp": None, "vibration": -1.5e300, "ü": 0}),
-    json.dumps({"sensor_id": "p", "label": "leak", "event_id": "e1"}).encode(),
-    json.dumps({"sensor_id": "p", "label": None, "start": NOW, "end": NOW}).encode(),
-    json.dumps({"d": "p", "t": NOW_MS, "v": {"x": 1}, "a": {"b": "q", "y": 2}, "timestamp": NOW, "x": 3}).encode(),
-]
-SNIPPETS = [
-    b"NaN",
-    b"1e999",
-    b"null",
-    b'""',
-    b"{}",
-    b"[",
-    b"}",
-    b"\xff",
-    b"\\ud800",
-    b"\x00",
-    b"9" * 400,
-    b",",
-    b'"',
-    b"-",
-]
-
-
-def mutated(rng: random.Random) -> bytes:
-    value = bytearray(rng.choice(SEEDS))
-    for _ in range(rng.randrange(1, 4)):
-        start = rng.randrange(len(value) + 1)
-        stop = min(len(value), start + rng.randrange(6))
-        kind = rng.randrange(4)
-        if kind == 0:
-            value[start:stop] = rng.choice(SNIPPETS)
-        elif kind == 1:
-            value[start:stop] = rng.randbytes(rng.randrange(4))
-        elif kind == 2:
-            value[start:start] = value[stop : stop + 12]
-        else:
-            del value[start:stop]
-    return bytes(value)
 
 
 def check(decode, records):

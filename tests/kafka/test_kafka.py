@@ -10,16 +10,18 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState
+from typer.testing import CliRunner
 
 from stream_ad.brokers import open_broker
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.brokers.kafka_client import client_options
 from stream_ad.brokers.partitioning import partition_for
+from stream_ad.cli import app
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError, FencedError, LostRecordsError, StateError, TopicError
 from stream_ad.settings import Settings
 from tests.support.copier import Copier
-from tests.support.places import PARTITIONS, drain, leave_group, own
+from tests.support.places import PARTITIONS, ROLES, drain, leave_group, own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -332,6 +334,16 @@ def test_apply_makes_fitting_topics(place: KafkaPlace, admin: KafkaAdminClient) 
     events = next(plan for plan in place.admin(short).plan() if plan.role == "events")
     assert events.config["retention.ms"] == "3600000"
     assert "recordings that are older vanish" in events.note
+
+
+def test_the_plan_says_what_retention_means(place: KafkaPlace) -> None:
+    """Below the table of `topics plan` stands what the retention of the inputs means for a worker that is away."""
+    topics = place.settings.topics
+    names = [f"topics.{role}={getattr(topics, role)}" for role in ROLES]
+    broker = ["broker.kind=kafka", f"broker.bootstrap_servers={place.settings.broker.bootstrap_servers}"]
+    given = [word for one in (*names, *broker, "topics.partitions=2") for word in ("--set", one)]
+    shown = CliRunner().invoke(app, ["topics", "plan", *given]).stdout
+    assert f"{topics.events}, {topics.labels}: kept for ever" in shown
 
 
 def test_unfit_topics_are_refused_and_left_alone(place: KafkaPlace, admin: KafkaAdminClient) -> None:

@@ -1,4 +1,4 @@
-"""A real Kafka that encrypts, asks for passwords and knows rights: certificates of its own, made by the JDK's keytool."""
+"""A real Kafka that encrypts, asks for passwords and knows rights, with certificates made by the JDK's keytool."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 
 import pytest
 
@@ -65,6 +66,40 @@ def test_version_and_top_are_json(parts):
     server, *_ = parts
     assert json.loads(ask(server, "/version")[2])["version"] == __version__
     assert json.loads(ask(server, "/top")[2]) == []
+
+
+def test_only_this_machine_can_ask_unless_told_otherwise(parts):
+    """By default the server listens on the loopback address, and on no other."""
+    server, *_ = parts
+    assert server._server.server_address[0] == HttpSettings().host == "127.0.0.1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing; says which address others would see
+        own_address = probe.getsockname()[0]
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((own_address, server.port), timeout=20)
+
+
+def test_a_silent_client_is_cut_off(parts, monkeypatch):
+    """Who connects and says nothing, or reads nothing of a long answer, holds its thread for seconds only."""
+    server, *_ = parts
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.3)
+    clients = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(module.MAX_CONNECTIONS)]
+    for number, client in enumerate(clients):
+        if number % 2:
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    for client in clients[::2]:
+        assert b"408" in client.recv(100)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            if ask(server, "/livez")[0] == 200:
+                break
+        except OSError:
+            time.sleep(0.05)
+    else:
+        pytest.fail("no thread became free")
+    for client in clients:
+        client.close()
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/../etc/passwd", "/livez%00", "/debug"])

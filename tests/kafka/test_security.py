@@ -1,0 +1,204 @@
+"""Talking to a Kafka that encrypts and asks for passwords, and what is said where it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader
+from stream_ad.brokers.base import Commit, Positions, Side
+from stream_ad.columns import OutRecord
+from stream_ad.errors import BrokerError
+from stream_ad.settings import Settings
+from tests.support.places import drain, own
+from tests.support.secure_kafka import PASSWORDS, SecureKafka
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = ("events", "labels", "scores", "incidents", "dead_letters", "state")
+
+
+@pytest.fixture(scope="module")
+def secure(kafka):
+    with SecureKafka() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(secure):
+    """Makes settings to reach it in one of its ways."""
+    name = uuid.uuid4().hex[:8]
+
+    def make(listener="SECURE", user="ann", mechanism="SCRAM-SHA-512", **changes):
+        protocol = {"SECURE": "SASL_SSL", "LOGIN": "SASL_PLAINTEXT", "TLS": "SSL"}[listener]
+        security = {"protocol": protocol}
+        if listener != "TLS":
+            security |= {"mechanism": mechanism, "username": user, "password": PASSWORDS[user]}
+        if listener != "LOGIN":
+            security |= {"ca_file": str(secure.ca_file)}
+        broker = {"kind": "kafka", "bootstrap_servers": secure.address(listener), "give_up_seconds": 5.0}
+        return Settings(
+            application_id=name,
+            broker={**broker, "security": security | changes},
+            topics={"partitions": 1, **{role: f"{role}-{name}" for role in ROLES}},
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("listener", "mechanism"),
+    [("SECURE", "SCRAM-SHA-512"), ("SECURE", "PLAIN"), ("LOGIN", "SCRAM-SHA-512"), ("LOGIN", "PLAIN"), ("TLS", None)],
+)
+def test_everything_works_over_every_way_in(settings, listener, mechanism):
+    """Over TLS, with passwords, and with both: topics are made, records written, read, committed and read back."""
+    chosen = settings(listener, mechanism=mechanism)
+    with closing(open_admin(chosen)) as admin:
+        admin.apply()
+        assert not any(topic.problem for topic in admin.plan())
+    with closing(open_producer(chosen)) as producer:
+        producer.send(Side.EVENTS, [OutRecord(b"a", b"1", 1)])
+        producer.flush()
+    with closing(open_broker(chosen)) as broker:
+        own(broker, 1)
+        broker.seek(0, broker.load(0).positions)
+        assert [value for one in drain(broker)[0, Side.EVENTS] for value in one.records.values] == [b"1"]
+        broker.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"score", 1)], snapshot=b"state"))
+        assert broker.load(0).snapshot is not None
+    with closing(open_reader(chosen)) as reader:
+        assert reader.read(chosen.topics.scores) == [(b"a", b"score")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says", "hint"),
+    [
+        ({"password": "wrong-s3cret"}, "refused the login of «ann»", "password"),
+        ({"username": "nobody"}, "refused the login of «nobody»", "username"),
+        ({"mechanism": "PLAIN", "password": "wrong-s3cret"}, "refused the login of «ann»", "password"),
+        ({"mechanism": "SCRAM-SHA-256"}, "No Kafka broker answered", "mechanism"),
+        ({"ca_file": None}, "CERTIFICATE_VERIFY_FAILED", "broker.security.ca_file"),
+        ({"ca_file": "other"}, "CERTIFICATE_VERIFY_FAILED", "broker.security.ca_file"),
+        ({"protocol": "SASL_PLAINTEXT", "ca_file": None}, "No Kafka broker answered", "broker.security"),
+    ],
+    ids=["password", "user", "plain password", "mechanism", "no authority", "other authority", "no TLS"],
+)
+def test_a_refusal_is_told(secure, settings, changes, says, hint):
+    """A wrong password, an unknown user, an untrusted certificate: what, and which setting to look at."""
+    if changes.get("ca_file") == "other":
+        changes = {"ca_file": str(secure.other_ca_file)}
+    with pytest.raises(BrokerError, match=says) as refused:
+        open_broker(settings(**changes))
+    assert hint in refused.value.hint
+    assert refused.value.exit_code == 4
+    assert "s3cret" not in str(refused.value)
+
+
+def test_missing_rights_are_told(settings):
+    """A user without rights is named, with the rights that are needed."""
+    with closing(open_admin(settings())) as admin:
+        admin.apply()
+    with pytest.raises(BrokerError, match="does not allow «eve»") as refused:
+        open_broker(settings(user="eve"))
+    assert "transactional ids" in refused.value.hint
+
+
+def run(settings, *arguments, **environment):
+    """A command as people run it, with its settings in a file and the password in another."""
+    tree = settings.model_dump(mode="json")
+    tree["broker"]["security"].pop("password")
+    folder = Path(environment.pop("folder"))
+    (folder / "stream-ad.yaml").write_text(json.dumps(tree))
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("STREAM_AD_")}
+    return subprocess.run(
+        [sys.executable, "-m", "stream_ad", *arguments, "--config", "stream-ad.yaml"],
+        cwd=folder, env={**plain, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def secret_in(folder, word):
+    """The ways to hand a password over."""
+    path = folder / "word"
+    path.write_text(word + "\n")
+    secrets = folder / "secrets"
+    secrets.mkdir()
+    (secrets / "stream_ad_broker__security__password").write_text(word)
+    return [
+        {"STREAM_AD_BROKER__SECURITY__PASSWORD": word},
+        {"STREAM_AD_BROKER__SECURITY__PASSWORD_FILE": str(path)},
+        {"STREAM_AD_SECRETS_DIR": str(secrets)},
+    ]
+
+
+def test_the_password_comes_from_the_environment_or_a_file(settings, tmp_path):
+    """Each of the three ways lets the doctor in, and shows nothing of it."""
+    chosen = settings()
+    for environment in secret_in(tmp_path, PASSWORDS["ann"]):
+        result = run(chosen, "topics", "apply", folder=tmp_path, **environment)
+        assert result.returncode == 0, result.stderr
+        assert PASSWORDS["ann"] not in result.stdout + result.stderr
+    result = run(chosen, "doctor", folder=tmp_path, **environment)
+    assert result.returncode == 0, result.stdout
+    assert "by SASL_SSL" in result.stdout
+    assert "«ann» may read and write the topics" in result.stdout
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_output_of_a_failing_run_holds_the_secret(settings, tmp_path, level, form):
+    """At any log level, in either form, refused or broken in the middle: the password is in no line of output."""
+    word = 'wrong "s3cret\\ wörd'
+    (tmp_path / "broken.py").write_text(
+        "import logging, stream_ad.worker as w\n"
+        "def fail(self, until_idle_s):\n"
+        "    password = self._around.settings.broker.security.password.get_secret_value()\n"
+        "    logging.getLogger('kafka').debug('hello %s', password)\n"
+        "    raise RuntimeError(f'broken with {password} in {self._around.settings!r}')\n"
+        "w._Loop.run = fail\n"
+        "from stream_ad.cli import main\n"
+    )
+    (environment, *_) = secret_in(tmp_path, word)
+    more = ("--set", f"logs.level={level}", "--set", f"logs.format={form}", "--set", "http.port=0")
+    refused = run(settings(), "run", *more, folder=tmp_path, **environment)
+    assert refused.returncode == 4
+    assert "refused the login of" in refused.stderr
+    shown = refused.stdout + refused.stderr
+    for command in (("config", "show"), ("config", "show", "--json"), ("config", "validate"), ("doctor",)):
+        result = run(settings(), *command, folder=tmp_path, **environment)
+        assert result.returncode == (8 if command == ("doctor",) else 0)
+        shown += result.stdout + result.stderr
+    assert "s3cret" not in shown
+    if level == "info":
+        good = run(
+            settings(), "topics", "apply", folder=tmp_path, STREAM_AD_BROKER__SECURITY__PASSWORD=PASSWORDS["ann"]
+        )
+        assert good.returncode == 0, good.stderr
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("STREAM_AD_")}
+        broken = subprocess.run(
+            [sys.executable, "-c", "from broken import main; main()", "run", "--config", "stream-ad.yaml", *more],
+            cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+            env={**plain, "PYTHONPATH": str(ROOT), "STREAM_AD_BROKER__SECURITY__PASSWORD": PASSWORDS["ann"]},
+        )  # fmt: skip
+        assert broken.returncode == 1
+        assert "broken with **********" in broken.stderr
+        assert "Traceback" in broken.stderr
+        assert PASSWORDS["ann"] not in broken.stdout + broken.stderr
+
+
+def test_the_doctor_says_what_a_user_may_not(settings, tmp_path):
+    """A user without rights: wrong, with the mend, exit code 8."""
+    with closing(open_admin(settings())) as admin:
+        admin.apply()
+    result = run(
+        settings(user="eve"), "doctor", "--json", folder=tmp_path,
+        STREAM_AD_BROKER__SECURITY__PASSWORD=PASSWORDS["eve"],
+    )  # fmt: skip
+    assert result.returncode == 8
+    wrong = [one for one in json.loads(result.stdout)["findings"] if one["level"] == "problem"]
+    assert any("eve" in one["what"] and one["mend"] for one in wrong)
