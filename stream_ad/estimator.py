@@ -25,8 +25,8 @@ _MOST_WAITING = 256
 class StreamADDetector(AnomalyDetector):
     """One sensor of stream-ad, with river's interface.
 
-    ``score_one`` gives the reconstruction error divided by the threshold in force: 1 or above is an anomaly, 0 means
-    that there is no threshold yet (half of the warm-up). ``learn_one`` takes the event in, with its verdict if there is
+    ``score_one`` says how unusual an event is: 1 or above is an anomaly, and nothing is while there is no threshold yet
+    (half of the warm-up). ``learn_one`` takes the event in, with its verdict if there is
     one. Without a verdict the event waits for ``label_horizon_events`` more and is then learned as normal if its
     score was clearly below the threshold. It is the same code as the worker's, one event at a time.
 

@@ -15,6 +15,7 @@ from stream_ad.detector.learning import Learned, Learner
 from stream_ad.detector.rows import derived_index
 from stream_ad.detector.scoring import shares
 from stream_ad.detector.state import SensorState
+from stream_ad.detector.threshold import published
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +70,7 @@ class Detector(SensorState):
         places = self.pending.numbers(rows)
         log_score, derived, rebuilt, parts = self._score(rows, values)
         level = self.threshold.log_level[rows]
-        with np.errstate(over="ignore"):
-            score = np.exp(log_score - level)  # 0 while there is no threshold
+        score = published(log_score, level)
         flagged = score >= 1
         live = (places >= self.options.learning.warmup_events) & np.isfinite(level)
         lost = self.pending.push(
@@ -101,8 +101,7 @@ class Detector(SensorState):
         log_score, *_ = self._score(np.array([row]), values[None])
         for part, state in zip(moving, before, strict=True):
             part.set_row(row, state)
-        with np.errstate(over="ignore"):
-            return float(np.exp(log_score[0] - self.threshold.log_level[row]))
+        return float(published(log_score, self.threshold.log_level[[row]])[0])
 
     def _score(
         self, rows: NDArray[np.int64], values: NDArray[np.float64]

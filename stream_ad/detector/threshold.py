@@ -26,6 +26,23 @@ UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores up to 4 x threshold st
 LADDER = 16
 REFRESH_SHARE = 8  # levels are set anew when an eighth of what they rest on has been replaced
 FIRST_EVENTS = 32  # calibration scores, below which no alarm is raised
+MIDDLE = 3.0  # log score that is published as .5 below the threshold and as 2 above it
+
+
+def published(log_score: NDArray[np.float64], log_level: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores as users see them: 1 or above at the threshold and above it, between 0 and 1 below.
+
+    On each side of 1 the scale is fixed for ever, u / (1 + u) and 1 + u with u = exp(log score - 3): the
+    threshold decides what is an anomaly, and does not change which of two events is the more unusual one.
+    Dividing by the threshold would: it is a tail quantile of few scores, and its own movement disturbs
+    the order of all others.
+
+    Args:
+        log_score: (N,).
+        log_level: (N,) the threshold in force, +inf where there is none.
+    """
+    u = np.exp(log_score - MIDDLE)
+    return np.where(log_score >= log_level, 1 + u, u / (1 + u))
 
 
 def level(sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: float) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stream_ad.detector.threshold import FIRST_EVENTS, LABELLED_ENOUGH, Threshold, level
+from stream_ad.detector.threshold import FIRST_EVENTS, LABELLED_ENOUGH, Threshold, level, published
 
 SCORES = {
     "log chi-square, 8 features": lambda rng, size: np.log(rng.chisquare(8, size) / 8 + 0.01),
@@ -125,3 +125,16 @@ def test_rank_is_uniform_on_the_calibration_scores():
     rank = one.rank(np.array([0, 1]), rng.normal(size=(2, 1024)))
     assert rank[0] == pytest.approx(0.5, abs=0.05)
     assert np.isnan(rank[1])
+
+
+def test_published_scores_reach_one_at_the_threshold_and_keep_their_order():
+    """1 or above exactly where the log score reaches the level, and on each side the order does not depend on it."""
+    scores = np.sort(np.random.default_rng(5).normal(3, 4, 500))
+    for log_level in (-2.0, 3.0, 8.0, np.inf):
+        out = published(scores, np.full(500, log_level))
+        np.testing.assert_array_equal(out >= 1, scores >= log_level)
+        assert (np.diff(out) > 0).all()
+    moving = published(scores, np.random.default_rng(6).normal(3, 1, 500))
+    for side in (moving < 1, moving >= 1):
+        assert (np.diff(moving[side]) > 0).all()
+    assert published(np.array([18.0]), np.array([np.inf]))[0] < 1  # the largest score there can be
