@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stream_ad.detector.context import Context
+    from stream_ad.detector.coupling import Coupling
     from stream_ad.detector.scaler import Scaler
     from stream_ad.detector.scoring import Scoring
 
@@ -27,6 +28,7 @@ class Sensors:
     context: Context
     scaler: Scaler
     scoring: Scoring
+    coupling: Coupling
 
     def batch(self, rows: NDArray[np.int64], derived: NDArray[np.float32], device: torch.device) -> Batch:
         """(A, B, d) events as the loss sees them.

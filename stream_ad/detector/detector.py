@@ -96,7 +96,7 @@ class Detector(SensorState):
             row: The sensor.
             values: (F,), NaN where missing.
         """
-        moving = self.context, self.scoring
+        moving = self.context, self.scoring, self.coupling
         before = [part.row(row) for part in moving]
         log_score, *_ = self._score(np.array([row]), values[None])
         for part, state in zip(moving, before, strict=True):
@@ -110,7 +110,8 @@ class Detector(SensorState):
         derived = self.context.derive(rows, values)
         scaled, observed = self.scaler.scale(rows, derived)
         rebuilt = self.network.rebuild(np.zeros_like(rows) if self.shared else rows, scaled)
-        log_score, parts = self.scoring.score(rows, scaled, observed, rebuilt, self.context.gate)
+        residuals = self.coupling.look(rows, scaled, observed)
+        log_score, parts = self.scoring.score(rows, scaled, observed, rebuilt, self.context.gate, residuals)
         if self.head.trust[: self.size].any():
             say = self.head.say(rows, self.context.openness(rows))
             some = np.flatnonzero(say)

@@ -147,5 +147,5 @@ class Learner:
             ),
             statistics,
             self.state.pending.order[at],
-            Sensors(self.state.context, self.state.scaler, self.state.scoring),
+            Sensors(self.state.context, self.state.scaler, self.state.scoring, self.state.coupling),
         )

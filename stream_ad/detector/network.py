@@ -126,6 +126,8 @@ class Network:
         if part is not None:
             error, observed = (scatter(array, part, statistics.shape) for array in (error, observed))
         own.scoring.update(rows, error, observed, statistics)
+        scaled = new.scaled if part is None else scatter(new.scaled, part, statistics.shape)
+        own.coupling.update(rows, scaled, observed, statistics)
         self.replay.push(models, matured.derived, matured.sensors, normal)
 
         few = (normal.sum(axis=1) < self.batch // 2) & (self.replay.count[models] > 0)

@@ -46,12 +46,14 @@ class Scoring(Rows):
         observed: NDArray[np.bool_],
         rebuilt: NDArray[np.float32],
         gate: NDArray[np.float64],
+        residuals: tuple[NDArray[np.float32], NDArray[np.float32]],
     ) -> tuple[NDArray[np.float64], tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Score the next events; moves the smoothed errors of their sensors on.
 
         S = log(Q + (1 - g) Z + .01) + g log(M + .01), with Q the capped mean square of the
         normalised errors, Z that of the standardised values, M that of the smoothed errors and g
-        the openness of the temporal context: tables get Q + Z, time series Q · M.
+        the openness of the temporal context: tables get Q + Z, time series Q · M. To Q and to M each
+        event's residuals are added (see Coupling).
 
         Args:
             rows: (N,) sensors, in the order of arrival.
@@ -59,13 +61,14 @@ class Scoring(Rows):
             observed: (N, d) false where missing.
             rebuilt: (N, d) the autoencoder's output.
             gate: (S, F) of the context.
+            residuals: What each reading's residual adds to Q and to M, (N, F) each.
 
         Returns:
             (N,) log scores; what each input adds to Q + (1 - g) Z and to M, (N, d) each (see ``shares``).
         """
         log_score = np.empty(len(rows))
         parts = np.empty_like(scaled), np.empty_like(scaled)
-        _score(rows, scaled, observed, rebuilt, gate, (self.variance, self.smooth), log_score, parts)
+        _score(rows, scaled, observed, rebuilt, gate, (self.variance, self.smooth), log_score, (*parts, *residuals))
         return log_score, parts
 
     def update(
@@ -120,7 +123,7 @@ def _score(
     parts: Arrays,
 ) -> None:
     variance, smooth = figures
-    first, second = parts
+    first, second, now, over_time = parts
     features = gate.shape[1]
     weight, own = np.zeros(scaled.shape[1], np.float32), np.empty(scaled.shape[1], np.float32)
     weight[:features] = 1
@@ -147,6 +150,9 @@ def _score(
             z = scaled[n, k] - half
             first[n, k] = share * (min(error * error, SQUARE_CAP) + tabular * min(z * z * square_sd, SQUARE_CAP))
             second[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
+        for f in range(features):
+            first[n, f] += now[n, f]
+            second[n, f] += over_time[n, f]
         here, lasting = 0.0, 0.0
         for k in range(len(weight)):
             here += first[n, k]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.detector.context import Context
+from stream_ad.detector.coupling import Coupling
 from stream_ad.detector.drift import Drift
 from stream_ad.detector.head import Head
 from stream_ad.detector.network import Network
@@ -36,6 +37,7 @@ class SensorState:
         self.context = Context(features)
         self.scaler = Scaler(features)
         self.scoring = Scoring(features)
+        self.coupling = Coupling(features)
         self.threshold = Threshold(
             features, window=options.threshold.window_events, rate=options.threshold.false_alarm_rate
         )
@@ -53,6 +55,7 @@ class SensorState:
             "context.": self.context,
             "scaler.": self.scaler,
             "scoring.": self.scoring,
+            "coupling.": self.coupling,
             "threshold.": self.threshold,
             "pending.": self.pending,
             "drift.": self.drift,

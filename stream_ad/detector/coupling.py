@@ -1,0 +1,234 @@
+"""How each reading follows from the others, linearly: what breaks a coupling shows here first.
+
+The residual of a reading is its distance from what the other readings of the same event predict,
+by the inverse of their covariance (P. C. Mahalanobis, 1936; the residuals are the rows of the
+precision matrix). A leak, a slipped belt, a drifting sensor need not leave the range of any reading,
+and an autoencoder with few events behind it rebuilds them well enough; the residual of a pair that
+always moved together is large at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.detector.compiled import Arrays, kernel
+from stream_ad.detector.rows import Column, Rows
+from stream_ad.detector.scaler import SCALE_SD
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WINDOW = 5000  # events that the covariance and the usual residuals look back
+FIRST_EVENTS = 64  # before so many nothing is said
+RIDGE = 0.05  # of a standardised reading's variance, that nothing can predict
+LEAST_VARIANCE = 0.1  # of a standardised reading: a constant one predicts nothing
+REACH = 6.0  # standard deviations to which a reading counts
+CAP_AFTER = 100  # residuals, after which one event adds at most 9 variances
+SQUARE_CAP = np.float32(100)
+SMOOTH_RATE = 0.15
+SMOOTH_SCALE = (2 - SMOOTH_RATE) / SMOOTH_RATE  # gives the smoothed residual of white noise variance 1
+WEIGHT = 0.5  # of the residuals beside the reconstruction errors
+ROUNDS = 2  # of filling in missing readings with their prediction
+
+
+class Coupling(Rows):
+    """Covariance, the weights of the prediction, the usual residuals and the smoothed ones, per sensor."""
+
+    count: NDArray[np.int64]  # (S,) events behind the covariance
+    fresh: NDArray[np.int64]  # (S,) of them, since the weights were set
+    covariance: NDArray[np.float64]  # (S, F, F) of the standardised readings of events taken as normal
+    weights: NDArray[np.float32]  # (S, F, F) residual k is the sum over j of reading j times weight (j, k)
+    judged: NDArray[np.int64]  # (S,) events behind the usual residuals
+    squares: NDArray[np.float64]  # (S, F) mean squared residual
+    variance: NDArray[np.float64]  # (S, F) the same with its floor: what residuals are divided by
+    smooth: NDArray[np.float32]  # (S, F) EWMA of the normalised residual
+
+    def __init__(self, features: int) -> None:
+        number, square = Column((), np.int64), (features, features)
+        super().__init__(
+            features,
+            {
+                "count": number,
+                "fresh": number,
+                "covariance": Column(square, np.float64),
+                "weights": Column(square, np.float32),
+                "judged": number,
+                "squares": Column((features,), np.float64, 1.0, "features"),
+                "variance": Column((features,), np.float64, 1.0, "features"),
+                "smooth": Column((features,), np.float32, 0.0, "features"),
+            },
+        )
+
+    def copy_row(self, other: Rows, row: int, *, positions: NDArray[np.int64]) -> None:
+        """As of Rows; both axes of the square arrays are features."""
+        assert isinstance(other, Coupling)
+        square = {"covariance", "weights"}
+        for name, column in self.columns.items():
+            old, new = getattr(other, name)[row], getattr(self, name)[self.size - 1]
+            if name in square:
+                new[np.ix_(positions, positions)] = old
+            elif column.last:
+                new[positions] = old
+            else:
+                getattr(self, name)[self.size - 1] = old
+
+    def look(
+        self, rows: NDArray[np.int64], scaled: NDArray[np.float32], observed: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the residuals of the next events add to Q and to M (see Scoring), (N, F) each; moves their averages on.
+
+        Args:
+            rows: (N,) sensors, in the order of arrival.
+            scaled: (N, d) as ``Scaler.scale`` gave it, the readings first.
+            observed: (N, d) false where missing.
+        """
+        now, lasting = (np.empty((len(rows), self.features), np.float32) for _ in range(2))
+        _look(rows, scaled, observed, (self.weights, self.variance, self.smooth), now, lasting)
+        return now, lasting
+
+    def update(
+        self,
+        rows: NDArray[np.int64],
+        scaled: NDArray[np.float32],
+        observed: NDArray[np.bool_],
+        used: NDArray[np.bool_],
+    ) -> None:
+        """Learn one batch of events taken as normal: first how large residuals are, then the covariance.
+
+        Args:
+            rows: (A,) different sensors.
+            scaled: (A, B, d) as the scaler gave it.
+            observed: (A, B, d) false where missing.
+            used: (A, B) the events that count.
+        """
+        figures = self.count, self.fresh, self.covariance, self.weights, self.judged, self.squares
+        _update(rows, scaled, observed, used, figures)
+        due = rows[(self.count[rows] >= FIRST_EVENTS) & (2 * self.fresh[rows] >= self.features)]
+        if len(due):
+            self._refresh(due)
+
+    def _refresh(self, rows: NDArray[np.int64]) -> None:
+        """Set the weights from the covariance, shrunk towards its diagonal while there are few events."""
+        self.fresh[rows] = 0
+        covariance = self.covariance[rows]
+        spread = np.maximum(np.einsum("aff->af", covariance), LEAST_VARIANCE)
+        shrink = (self.features / (self.count[rows] + self.features))[:, None]
+        covariance *= 1 - shrink[:, None]
+        np.einsum("aff->af", covariance)[:] += shrink * spread + RIDGE
+        precision = np.linalg.inv(covariance)
+        self.weights[rows] = precision / np.einsum("aff->af", precision)[:, None, :]
+        squares = self.squares[rows]
+        self.variance[rows] = squares + 0.1 * np.median(squares, axis=1, keepdims=True) + 1e-6
+
+
+@kernel
+def _residuals(
+    z: NDArray[np.float32], there: NDArray[np.bool_], weights: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """Residual of each reading; a missing one is filled in with its prediction (in z) and has none."""
+    features = len(z)
+    missing = False
+    for k in range(features):
+        missing |= not there[k]
+    for _ in range(ROUNDS if missing else 0):
+        for k in range(features):
+            if not there[k]:
+                total = np.float32(0)
+                for j in range(features):
+                    if j != k:
+                        total += z[j] * weights[j, k]
+                z[k] = -total
+    for k in range(features):
+        out[k] = 0
+    for j in range(features):
+        for k in range(features):
+            out[k] += z[j] * weights[j, k]
+    for k in range(features):
+        if not there[k]:
+            out[k] = 0
+
+
+@kernel
+def _standardise(scaled: NDArray[np.float32], there: NDArray[np.bool_], z: NDArray[np.float32]) -> None:
+    reach, half, sd = np.float32(REACH), np.float32(0.5), np.float32(SCALE_SD)
+    for k in range(len(z)):
+        z[k] = min(max((scaled[k] - half) * sd, -reach), reach) if there[k] else np.float32(0)
+
+
+@kernel
+def _look(
+    rows: NDArray[np.int64],
+    scaled: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+    figures: Arrays,
+    now: NDArray[np.float32],
+    lasting: NDArray[np.float32],
+) -> None:
+    weights, variance, smooth = figures
+    features = now.shape[1]
+    z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
+    rate, smooth_scale = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE)
+    for n in range(len(rows)):
+        s = rows[n]
+        _standardise(scaled[n], observed[n], z)
+        _residuals(z, observed[n], weights[s], residual)
+        number = 0
+        for k in range(features):
+            number += observed[n, k]
+        share = np.float32(WEIGHT / max(number, 1))
+        for k in range(features):
+            if observed[n, k]:
+                size = residual[k] * np.float32(1 / np.sqrt(variance[s, k]))
+                smooth[s, k] += rate * (size - smooth[s, k])
+                now[n, k] = share * min(size * size, SQUARE_CAP)
+                lasting[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
+            else:
+                now[n, k] = lasting[n, k] = 0
+
+
+@kernel
+def _update(
+    rows: NDArray[np.int64],
+    scaled: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+    used: NDArray[np.bool_],
+    figures: Arrays,
+) -> None:
+    count, fresh, covariance, weights, judged, squares = figures
+    features = squares.shape[1]
+    z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
+    products, total, seen = np.empty((features, features)), np.empty(features), np.empty(features)
+    for a in range(len(rows)):
+        s = rows[a]
+        products[:], total[:], seen[:] = 0, 0, 0
+        number = 0
+        for b in range(used.shape[1]):
+            if not used[a, b]:
+                continue
+            number += 1
+            _standardise(scaled[a, b], observed[a, b], z)
+            _residuals(z, observed[a, b], weights[s], residual)
+            for k in range(features):
+                if observed[a, b, k]:
+                    square = np.float64(residual[k]) ** 2
+                    seen[k] += 1
+                    total[k] += min(square, 9 * squares[s, k]) if judged[s] >= CAP_AFTER else square
+            for j in range(features):
+                for k in range(features):
+                    products[j, k] += np.float64(z[j]) * z[k]
+        if not number:
+            continue
+        if count[s] >= FIRST_EVENTS:  # there are weights
+            judged[s] += number
+            rate = number / min(judged[s], WINDOW)
+            for k in range(features):
+                if seen[k]:
+                    squares[s, k] += rate * (total[k] / seen[k] - squares[s, k])
+        count[s] += number
+        fresh[s] += number
+        rate = number / min(count[s], WINDOW)
+        for j in range(features):
+            for k in range(features):
+                covariance[s, j, k] += rate * (products[j, k] / number - covariance[s, j, k])
