@@ -17,6 +17,7 @@ from stream_ad.detector.head import MOST_OPENNESS
 from stream_ad.detector.pending import DROPPED, LEARNED_ANOMALY, LEARNED_NORMAL, NORMAL, UNLABELLED
 from stream_ad.detector.rows import take_ring
 from stream_ad.detector.threshold import LABELLED_ENOUGH
+from stream_ad.detector.trust import doubtful
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from stream_ad.detector.state import SensorState
 
 CATCH_UP_BATCHES = 2  # learn batches a sensor may take at one learn point: a backlog of verdicts drains
-WARMUP_WEIGHT = 64.0  # events that the whole warm-up counts as, once verdicts speak
+WARMUP_WEIGHT = 256.0  # events that a longer warm-up counts as, once verdicts speak
 
 
 @dataclass(slots=True)
@@ -103,11 +104,17 @@ class Learner:
         verdict, scores = self.state.pending.verdict[at], self.state.pending.log_score[at]
         labelled, anomalous = valid & (verdict == NORMAL), valid & (verdict > NORMAL)
         unlabelled = valid & (verdict == UNLABELLED)
+        low = scores <= self.state.threshold.gate_level[rows][:, None]
+        doubted = np.zeros_like(valid)
+        closed = self.state.context.openness(rows) < MOST_OPENNESS
+        if not closed.all():
+            doubted[~closed] = doubtful(self.state.pending, rows[~closed], places[~closed], ~low[~closed])
+            labelled, anomalous, doubted = labelled & ~doubted, anomalous & ~doubted, doubted & valid
         calm = (self.state.pending.last_verdict[rows] <= NORMAL)[:, None]
-        accepted = unlabelled & calm & (scores <= self.state.threshold.gate_level[rows][:, None])
+        accepted = unlabelled & calm & low
         few_labels = (self.state.threshold.labelled_count[rows] < LABELLED_ENOUGH)[:, None]
         self.state.threshold.update(rows, scores, labelled=labelled, unlabelled=unlabelled & calm)
-        dropped = unlabelled & ~accepted
+        dropped = (unlabelled & ~accepted) | doubted
         outcome = np.select([labelled | accepted, anomalous], [LEARNED_NORMAL, LEARNED_ANOMALY], DROPPED)
         which = np.nonzero(valid)
         self.state.pending.learned[rows[which[0]], at[1][which]] = outcome[which]
@@ -115,7 +122,6 @@ class Learner:
         done.anomaly += int(anomalous.sum())
         done.dropped += int(dropped.sum())
         statistics = labelled | (accepted & few_labels)
-        closed = self.state.context.openness(rows) < MOST_OPENNESS
         if closed.any():
             readings = take_ring(self.state.pending.derived, rows[closed], at[1][closed])[..., : self.state.features]
             self.state.head.learn(rows[closed], readings, labelled[closed], anomalous[closed], self.state.scaler)
