@@ -85,7 +85,9 @@ class Learner:
         normal = (places >= self.state.seen[rows][:, None]) & (self.state.pending.verdict[at] <= NORMAL)
         settled = self.state.pending.count[rows] > self.state.options.learning.warmup_events // 2
         scores = self.state.pending.log_score[at]
-        self.state.threshold.update(rows, scores, labelled=np.zeros_like(normal), unlabelled=normal & settled[:, None])
+        self.state.threshold.update(
+            rows, scores, np.zeros_like(normal), normal & settled[:, None], self.state.context.openness(rows)
+        )
         self._learn_batch(rows, places, normal, np.zeros_like(normal), normal, class_weights, done)
         ended = rows[self.state.pending.count[rows] == self.state.options.learning.warmup_events]
         self.state.scaler.forget(ended, WARMUP_WEIGHT)
@@ -106,14 +108,15 @@ class Learner:
         unlabelled = valid & (verdict == UNLABELLED)
         low = scores <= self.state.threshold.gate_level[rows][:, None]
         doubted = np.zeros_like(valid)
-        closed = self.state.context.openness(rows) < MOST_OPENNESS
+        openness = self.state.context.openness(rows)
+        closed = openness < MOST_OPENNESS
         if not closed.all():
             doubted[~closed] = doubtful(self.state.pending, rows[~closed], places[~closed], ~low[~closed])
             labelled, anomalous, doubted = labelled & ~doubted, anomalous & ~doubted, doubted & valid
         calm = (self.state.pending.last_verdict[rows] <= NORMAL)[:, None]
         accepted = unlabelled & calm & low
         few_labels = (self.state.threshold.labelled_count[rows] < LABELLED_ENOUGH)[:, None]
-        self.state.threshold.update(rows, scores, labelled=labelled, unlabelled=unlabelled & calm)
+        self.state.threshold.update(rows, scores, labelled, unlabelled & calm, openness)
         dropped = (unlabelled & ~accepted) | doubted
         outcome = np.select([labelled | accepted, anomalous], [LEARNED_NORMAL, LEARNED_ANOMALY], DROPPED)
         which = np.nonzero(valid)

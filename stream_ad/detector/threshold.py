@@ -25,8 +25,25 @@ UNLABELLED_GATE_RATE = 0.02
 UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores up to 4 x threshold still calibrate it
 LADDER = 16
 REFRESH_SHARE = 8  # levels are set anew when an eighth of what they rest on has been replaced
-FIRST_EVENTS = 32  # calibration scores, below which no alarm is raised
+FIRST_EVENTS = 32  # calibration scores, below which the static level stands alone
+ENOUGH_EVENTS = 2048  # calibration scores, from which on they are believed in full against the static level
+RECENT = 1024  # labelled normals whose own level counts where it is higher: after a change, and as the head learns
+STATIC_TARGET = 1e-3
+STATIC_SIZE = 20.0  # times its usual size: an error that one event in a thousand reaches, before anything is known
 MIDDLE = 3.0  # log score that is published as .5 below the threshold and as 2 above it
+
+
+def static_level(openness: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
+    """The level for sensors of which little is known: Q, and on a stream with memory M too, 20 times what is usual.
+
+    The scores of the first events lie close together, the more so where each event resembles the one before:
+    a quantile of them promises nothing.
+
+    Args:
+        openness: (A,) of the temporal context: 0 for tables, 1 where M counts in full.
+        rate: Tolerated false-alarm rate; the level is lower where more are tolerated.
+    """
+    return (1 + openness) * np.log(STATIC_SIZE) * np.log(rate) / np.log(STATIC_TARGET)
 
 
 def published(log_score: NDArray[np.float64], log_level: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -131,6 +148,7 @@ class Threshold(Rows):
         scores: NDArray[np.float64],
         labelled: NDArray[np.bool_],
         unlabelled: NDArray[np.bool_],
+        openness: NDArray[np.float64],
     ) -> None:
         """Take one batch of matured events in and set the levels anew.
 
@@ -139,6 +157,7 @@ class Threshold(Rows):
             scores: (A, B) log scores as they were made.
             labelled: (A, B) events labelled normal.
             unlabelled: (A, B) events without a verdict that may calibrate.
+            openness: (A,) of the temporal context, for the static level.
         """
         near = scores <= (self.log_level[rows] + UNLABELLED_BAND)[:, None]
         unlabelled = unlabelled & near
@@ -146,13 +165,13 @@ class Threshold(Rows):
         push_ring(self.unlabelled, self.unlabelled_count, rows, scores, unlabelled)
         self.fresh[rows] += labelled.sum(axis=1) + unlabelled.sum(axis=1)
         resting = np.minimum(self.labelled_count[rows] + self.unlabelled_count[rows], self.window)
-        due = rows[self.fresh[rows] * REFRESH_SHARE >= resting]
-        if len(due):
-            self.fresh[due] = 0
-            self._refresh(due)
+        due = self.fresh[rows] * REFRESH_SHARE >= resting
+        if due.any():
+            self.fresh[rows[due]] = 0
+            self._refresh(rows[due], static_level(openness[due], self.rate))
 
-    def _refresh(self, rows: NDArray[np.int64]) -> None:
-        """Set the levels of some sensors from their rings."""
+    def _refresh(self, rows: NDArray[np.int64], static: NDArray[np.float64]) -> None:
+        """Set the levels of some sensors from their rings, or where these hold little, from the static level."""
         number = self.labelled_count[rows]
         enough = number >= LABELLED_ENOUGH
         most = min(max(int(number.max()), 1), self.window)
@@ -163,15 +182,22 @@ class Threshold(Rows):
         pool.sort(axis=1)
         count = np.isfinite(pool).sum(axis=1)
         log_level = level(pool, count, self.rate)
-        self.log_level[rows] = np.where(count >= FIRST_EVENTS, log_level, np.inf)
+        latest, used = self._latest(rows, RECENT)
+        log_level = np.where(used == RECENT, np.maximum(log_level, level(latest, used, self.rate)), log_level)
+        log_level = np.where(count >= FIRST_EVENTS, log_level, static)
+        doubt = np.maximum(0, 1 - (number + self.unlabelled_count[rows]) / ENOUGH_EVENTS)
+        self.log_level[rows] = log_level + doubt * np.maximum(static - log_level, 0)
         rungs = ((np.arange(LADDER) + 0.5) / LADDER * count[:, None]).astype(np.int64)
         self.ladder[rows] = np.take_along_axis(pool, rungs, axis=1)
         gate = level(pool, count, UNLABELLED_GATE_RATE)
-        recent = (number[:, None] - 1 - np.arange(min(GATE_LABELLED, self.window))) % self.window
-        last = np.take_along_axis(self.labelled[rows], recent, axis=1)
-        used = np.minimum(number, last.shape[1])
-        last = np.sort(np.where(np.arange(last.shape[1]) < used[:, None], last, np.inf), axis=1)
-        self.gate_level[rows] = np.where(enough, level(last, used, 1 - GATE_QUANTILE), gate)
+        self.gate_level[rows] = np.where(enough, level(*self._latest(rows, GATE_LABELLED), 1 - GATE_QUANTILE), gate)
+
+    def _latest(self, rows: NDArray[np.int64], most: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The last scores of labelled normals, ascending, and their number; as ``level`` takes them."""
+        number = self.labelled_count[rows]
+        places = (number[:, None] - 1 - np.arange(min(most, self.window))) % self.window
+        last, used = np.take_along_axis(self.labelled[rows], places, axis=1), np.minimum(number, places.shape[1])
+        return np.sort(np.where(np.arange(last.shape[1]) < used[:, None], last, np.float32(np.inf)), axis=1), used
 
     def rank(self, rows: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """(A,) mean rank, 0 to 1, of (A, B) scores among the calibration scores; NaN without any."""

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stream_ad.detector.threshold import FIRST_EVENTS, LABELLED_ENOUGH, Threshold, level, published
+from stream_ad.detector.threshold import (
+    ENOUGH_EVENTS,
+    FIRST_EVENTS,
+    LABELLED_ENOUGH,
+    RECENT,
+    Threshold,
+    level,
+    published,
+    static_level,
+)
 
 SCORES = {
     "log chi-square, 8 features": lambda rng, size: np.log(rng.chisquare(8, size) / 8 + 0.01),
@@ -28,7 +37,7 @@ def feed(one, scores, *, labelled=True, row=0):
     for start in range(0, len(scores), 32):
         batch = scores[None, start : start + 32]
         yes, no = np.ones(batch.shape, np.bool_), np.zeros(batch.shape, np.bool_)
-        one.update(np.array([row]), batch, yes if labelled else no, no if labelled else yes)
+        one.update(np.array([row]), batch, yes if labelled else no, no if labelled else yes, np.zeros(1))
 
 
 @pytest.mark.parametrize("shape", SCORES)
@@ -79,13 +88,34 @@ def test_nothing_known_is_no_alarm(rate):
     assert 2.0 <= constant < 2.1
 
 
-def test_no_threshold_before_the_first_events():
-    """A sensor raises no alarm before enough scores were seen, and has a threshold from then on."""
-    one, scores = threshold(), np.random.default_rng(5).normal(size=256)
+def test_static_level_stands_in_until_there_are_scores_and_fades_with_them():
+    """First the static level alone; then a lower one is believed the more the more scores it rests on."""
+    rng, one = np.random.default_rng(5), threshold(rate=1e-3)
+    scores = rng.normal(-4, 0.3, ENOUGH_EVENTS + 1024)
+    static = static_level(np.zeros(1), 1e-3)[0]
     feed(one, scores[: FIRST_EVENTS - 8])
-    assert one.log_level[0] == np.inf
-    feed(one, scores)
-    assert np.isfinite(one.log_level[0])
+    assert one.log_level[0] == static
+    levels = []
+    for start in range(0, len(scores), 512):
+        feed(one, scores[start : start + 512])
+        levels.append(float(one.log_level[0]))
+    assert (np.diff(levels[:5]) < 0).all()
+    assert levels[1] == pytest.approx((static - 3) / 2, abs=1)  # half way, at half of the scores
+    assert levels[-1] == pytest.approx(-3, abs=0.4)
+
+
+def test_static_level_is_higher_where_less_is_tolerated_and_where_time_counts():
+    """20 times the usual error at one in a thousand; twice that on the log scale with memory."""
+    np.testing.assert_allclose(static_level(np.array([0.0, 1.0]), 1e-3), np.log(20) * np.array([1, 2]))
+    assert static_level(np.zeros(1), 1e-2) < static_level(np.zeros(1), 1e-3)
+
+
+def test_level_rises_at_once_when_recent_normals_score_higher():
+    """After a change the last normals decide, long before they are many among all that are kept."""
+    rng, one = np.random.default_rng(10), threshold(rate=1e-2)
+    feed(one, rng.normal(size=7168))
+    feed(one, 3 + rng.normal(size=RECENT))
+    assert np.mean(3 + rng.normal(size=100_000) >= one.log_level[0]) == pytest.approx(0.01, abs=0.01)
 
 
 def test_labelled_normals_alone_calibrate_once_there_are_enough():
