@@ -94,7 +94,7 @@ def passes(kind: type[Autoencoder], models: int, features: int) -> tuple[Callabl
         return models * SCORED
 
     def learn() -> int:
-        own.plain_step(which, *(to_device(one, own.device) for one in (x, weight, inputs))).cpu()
+        own.plain_step(which, *(to_device(one, own.device) for one in (x, weight, inputs)))[0].cpu()
         return models * LEARNED
 
     return score, learn

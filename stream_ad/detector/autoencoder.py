@@ -242,7 +242,7 @@ class Autoencoder:
             out[mine] = self.rebuild(chosen, to_device(grid, self.device)).cpu().numpy()[at]
         return out
 
-    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
+    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """One step down the plain loss; the arguments are those of losses.plain_slope.
 
         Args:
@@ -252,13 +252,13 @@ class Autoencoder:
             inputs: (A, B, d).
 
         Returns:
-            (A,) the loss before the step.
+            (A,) the loss, (A, B, d) the reconstructions, both before the step.
         """
         flat = self.models(which)
         states = self.forward(flat, x)
         slope, loss = losses.plain_slope(x, states[-1], weight, inputs)
         self.step(which, self.backward(flat, states, slope))
-        return loss
+        return loss, states[-1]
 
     def descend(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
         """One step of Adam down a loss.

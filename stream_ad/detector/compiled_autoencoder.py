@@ -48,12 +48,13 @@ class CompiledAutoencoder(Autoencoder):
         _rebuild(which, x.numpy(), self.flat.numpy(), self._starts, states, out.numpy())
         return out
 
-    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
+    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """As Autoencoder.plain_step."""
-        loss = torch.empty(len(which))
+        loss, rebuilt = torch.empty(len(which)), torch.empty_like(x)
         batch = x.numpy(), weight.numpy(), inputs.numpy()
-        _plain_step(which, batch, self._memory(), self._tables, self._starts, self._room(x.shape[1]), loss.numpy())
-        return loss
+        out = loss.numpy(), rebuilt.numpy()
+        _plain_step(which, batch, self._memory(), self._tables, self._starts, self._room(x.shape[1]), out)
+        return loss, rebuilt
 
     def descend(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
         """As Autoencoder.descend."""
@@ -206,13 +207,15 @@ def _plain_step(
     tables: tuple[Any, ...],
     starts: NDArray[np.int64],
     room: tuple[Any, ...],
-    loss: NDArray[np.float32],
+    out: Arrays,
 ) -> None:
     x, weight, inputs = batch
     states, slopes, gradient = room
+    loss, rebuilt = out
     for a in range(len(which)):
         flat = memory[0][which[a]]
         _forward(x[a], flat, starts, states)
+        rebuilt[a] = states[-1]
         loss[a] = _plain_slope(x[a], states[-1], weight[a], inputs[a], slopes[-1])
         _backward(x[a], flat, starts, states, slopes, gradient)
         _adam(which[a], memory, tables, gradient)

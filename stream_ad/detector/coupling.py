@@ -30,6 +30,7 @@ SQUARE_CAP = np.float32(100)
 SMOOTH_RATE = 0.15
 SMOOTH_SCALE = (2 - SMOOTH_RATE) / SMOOTH_RATE  # gives the smoothed residual of white noise variance 1
 WEIGHT = 0.5  # of the residuals beside the reconstruction errors
+REFRESH_SHARE = 16  # weights are set anew when a sixteenth of what they rest on has been replaced
 ROUNDS = 2  # of filling in missing readings with their prediction
 
 
@@ -42,7 +43,7 @@ class Coupling(Rows):
     weights: NDArray[np.float32]  # (S, F, F) residual k is the sum over j of reading j times weight (j, k)
     judged: NDArray[np.int64]  # (S,) events behind the usual residuals
     squares: NDArray[np.float64]  # (S, F) mean squared residual
-    variance: NDArray[np.float64]  # (S, F) the same with its floor: what residuals are divided by
+    sharpness: NDArray[np.float32]  # (S, F) what residuals are multiplied with: 1 / sqrt of the same with its floor
     smooth: NDArray[np.float32]  # (S, F) EWMA of the normalised residual
 
     def __init__(self, features: int) -> None:
@@ -56,7 +57,7 @@ class Coupling(Rows):
                 "weights": Column(square, np.float32),
                 "judged": number,
                 "squares": Column((features,), np.float64, 1.0, "features"),
-                "variance": Column((features,), np.float64, 1.0, "features"),
+                "sharpness": Column((features,), np.float32, 1.0, "features"),
                 "smooth": Column((features,), np.float32, 0.0, "features"),
             },
         )
@@ -85,7 +86,7 @@ class Coupling(Rows):
             observed: (N, d) false where missing.
         """
         now, lasting = (np.empty((len(rows), self.features), np.float32) for _ in range(2))
-        _look(rows, scaled, observed, (self.weights, self.variance, self.smooth), now, lasting)
+        _look(rows, scaled, observed, (self.weights, self.sharpness, self.smooth), now, lasting)
         return now, lasting
 
     def update(
@@ -105,7 +106,8 @@ class Coupling(Rows):
         """
         figures = self.count, self.fresh, self.covariance, self.weights, self.judged, self.squares
         _update(rows, scaled, observed, used, figures)
-        due = rows[(self.count[rows] >= FIRST_EVENTS) & (2 * self.fresh[rows] >= self.features)]
+        resting = np.maximum(np.minimum(self.count[rows], WINDOW), REFRESH_SHARE * self.features / 2)
+        due = rows[(self.count[rows] >= FIRST_EVENTS) & (REFRESH_SHARE * self.fresh[rows] >= resting)]
         if len(due):
             self._refresh(due)
 
@@ -120,7 +122,7 @@ class Coupling(Rows):
         precision = np.linalg.inv(covariance)
         self.weights[rows] = precision / np.einsum("aff->af", precision)[:, None, :]
         squares = self.squares[rows]
-        self.variance[rows] = squares + 0.1 * np.median(squares, axis=1, keepdims=True) + 1e-6
+        self.sharpness[rows] = 1 / np.sqrt(squares + 0.1 * np.median(squares, axis=1, keepdims=True) + 1e-6)
 
 
 @kernel
@@ -166,7 +168,7 @@ def _look(
     now: NDArray[np.float32],
     lasting: NDArray[np.float32],
 ) -> None:
-    weights, variance, smooth = figures
+    weights, sharpness, smooth = figures
     features = now.shape[1]
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
     rate, smooth_scale = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE)
@@ -180,7 +182,7 @@ def _look(
         share = np.float32(WEIGHT / max(number, 1))
         for k in range(features):
             if observed[n, k]:
-                size = residual[k] * np.float32(1 / np.sqrt(variance[s, k]))
+                size = residual[k] * sharpness[s, k]
                 smooth[s, k] += rate * (size - smooth[s, k])
                 now[n, k] = share * min(size * size, SQUARE_CAP)
                 lasting[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)

@@ -27,7 +27,7 @@ EAGER_CALLS = 2  # before a shape is recorded: libraries take their workspaces i
 class _Recorded:
     graph: torch.cuda.CUDAGraph
     inputs: tuple[Tensor, ...]
-    output: Tensor
+    output: tuple[Tensor, ...]
 
 
 class CudaAutoencoder(Autoencoder):
@@ -43,16 +43,18 @@ class CudaAutoencoder(Autoencoder):
         """As Autoencoder.rebuild; good until the next call of the same shape."""
         if not self._all(which):
             return super().rebuild(which, x)
-        return self._replay("rebuild", lambda x: super(CudaAutoencoder, self).rebuild(which, x), x)
+        (out,) = self._replay("rebuild", lambda x: (super(CudaAutoencoder, self).rebuild(which, x),), x)
+        return out
 
-    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
+    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """As Autoencoder.plain_step; good until the next call of the same shape."""
         if not self._all(which):
             return super().plain_step(which, x, weight, inputs)
         plain = super().plain_step
-        return self._replay("step", lambda *batch: plain(which, *batch), x, weight, inputs)
+        loss, rebuilt = self._replay("step", lambda *batch: plain(which, *batch), x, weight, inputs)
+        return loss, rebuilt
 
-    def _replay(self, name: str, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def _replay(self, name: str, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
         memory = (self.flat.data_ptr(), self.size)
         if memory != self._recorded_for:
             self._seen.clear()

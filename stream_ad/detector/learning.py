@@ -118,17 +118,18 @@ class Learner:
         few_labels = (self.state.threshold.labelled_count[rows] < LABELLED_ENOUGH)[:, None]
         self.state.threshold.update(rows, scores, labelled, unlabelled & calm, openness)
         dropped = (unlabelled & ~accepted) | doubted
-        outcome = np.select([labelled | accepted, anomalous], [LEARNED_NORMAL, LEARNED_ANOMALY], DROPPED)
+        normal = labelled | accepted
+        outcome = np.where(normal, LEARNED_NORMAL, np.where(anomalous, LEARNED_ANOMALY, DROPPED))
         which = np.nonzero(valid)
         self.state.pending.learned[rows[which[0]], at[1][which]] = outcome[which]
-        done.normal += int((labelled | accepted).sum())
+        done.normal += int(normal.sum())
         done.anomaly += int(anomalous.sum())
         done.dropped += int(dropped.sum())
         statistics = labelled | (accepted & few_labels)
         if closed.any():
             readings = take_ring(self.state.pending.derived, rows[closed], at[1][closed])[..., : self.state.features]
             self.state.head.learn(rows[closed], readings, labelled[closed], anomalous[closed], self.state.scaler)
-        self._learn_batch(rows, places, labelled | accepted, anomalous, statistics, class_weights, done)
+        self._learn_batch(rows, places, normal, anomalous, statistics, class_weights, done)
         return more
 
     def _learn_batch(

@@ -32,6 +32,7 @@ class Network:
         self.features, self.width, self.device = features, derived_size(features), device
         self.shared = options.detector.models == "shared"
         self.batch, self.loss = learning.batch_events, learning.loss
+        self.plain = not self.loss.amplify and not self.loss.score_penalty  # the loss of normal events
         kind = CompiledAutoencoder if device.type == "cpu" else CudaAutoencoder
         self.stack = kind(self.width, device=device, rate=learning.rate)
         self.replay = Replay(features, capacity=learning.replay_events)
@@ -121,29 +122,33 @@ class Network:
         """One batch of each model; ``part`` says where a shared model's events stand among the sensors'."""
         normal, anomalous, class_weight = matured.normal, matured.anomalous, matured.class_weight
         new = own.batch(matured.sensors if self.shared else rows, matured.derived, self.device)
-        rebuilt = self.stack.rebuild(models, new.inputs).cpu().numpy()
-        error, observed = new.scaled - rebuilt, new.observed  # (A, B, d)
-        if part is not None:
-            error, observed = (scatter(array, part, statistics.shape) for array in (error, observed))
-        own.scoring.update(rows, error, observed, statistics)
-        scaled = new.scaled if part is None else scatter(new.scaled, part, statistics.shape)
-        own.coupling.update(rows, scaled, observed, statistics)
         self.replay.push(models, matured.derived, matured.sensors, normal)
-
         few = (normal.sum(axis=1) < self.batch // 2) & (self.replay.count[models] > 0)
         guided = anomalous.sum(axis=1) * self.loss.alpha > 0
         idle = ~normal.any(axis=1) & ~guided  # the moments of a model that has nothing to learn rest
         found = np.zeros(len(models))
         plain = ~idle & ~few & ~guided
-        for chosen in (plain, ~idle & few & ~guided, guided & ~few, guided & few):
+        at_once = bool(plain.all()) and self.plain
+        if at_once:  # nearly always: the errors are those that the step starts from
+            weight = to_device(np.where(normal, class_weight, 0.0), self.device)
+            loss, rebuilt = self.stack.plain_step(models, new.inputs, weight, new.weights)
+            found = _numbers(loss)
+        else:
+            rebuilt = self.stack.rebuild(models, new.inputs)
+        scaled, error, observed = new.scaled, new.scaled - rebuilt.cpu().numpy(), new.observed  # (A, B, d)
+        if part is not None:
+            scaled, error, observed = (scatter(array, part, statistics.shape) for array in (scaled, error, observed))
+        own.scoring.update(rows, error, observed, statistics)
+        own.coupling.update(rows, scaled, observed, statistics)
+        for chosen in () if at_once else (plain, ~idle & few & ~guided, guided & ~few, guided & few):
             some = np.flatnonzero(chosen)
             if not len(some):
                 continue
-            base, weight = new.take(some), np.where(normal[some], class_weight[some], 0.0)
+            base, weight_of = new.take(some), np.where(normal[some], class_weight[some], 0.0)
             if few[some[0]]:
-                base, weight = self._replayed(models[some], own), np.ones((len(some), self.batch))
+                base, weight_of = self._replayed(models[some], own), np.ones((len(some), self.batch))
             wrong = (new.take(some), np.where(anomalous[some], class_weight[some], 0.0)) if guided[some[0]] else None
-            found[some] = self._descend(models[some], base, weight, guided=wrong)
+            found[some] = self._descend(models[some], base, weight_of, guided=wrong)
         self.replay.anomalies[models] += anomalous.sum(axis=1)
         busy = models[~idle & (self.replay.count[models] > 0)]
         if len(busy):
@@ -167,8 +172,8 @@ class Network:
         normal_weight = to_device(weight, self.device)
         inputs, mask = base.inputs, base.weights
         event_weight = normal_weight
-        if guided is None and not self.loss.amplify and not self.loss.score_penalty:
-            return _numbers(self.stack.plain_step(models, inputs, normal_weight, mask))
+        if guided is None and self.plain:
+            return _numbers(self.stack.plain_step(models, inputs, normal_weight, mask)[0])
         if guided is not None:
             wrong, wrong_weight = guided[0], to_device(guided[1], self.device)
             inputs = torch.cat([inputs, wrong.inputs], dim=1)  # (A, 2B, d)

@@ -25,10 +25,13 @@ class Scaler(Rows):
     count: NDArray[np.float64]  # (S, d) events behind the figures
     mean: NDArray[np.float64]  # (S, d)
     var: NDArray[np.float64]  # (S, d)
+    middle: NDArray[np.float32]  # (S, d) the mean, as scaling takes it off
+    slope: NDArray[np.float32]  # (S, d) what is left is multiplied with; 0 before anything is known
 
     def __init__(self, features: int) -> None:
         column = Column((derived_size(features),), np.float64, 0.0, "derived")
-        super().__init__(features, {"count": column, "mean": column, "var": column})
+        single = Column((derived_size(features),), np.float32, 0.0, "derived")
+        super().__init__(features, {"count": column, "mean": column, "var": column, "middle": single, "slope": single})
 
     def deviation(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """(A, d) standard deviations, floored at what float32 can tell apart from the mean."""
@@ -51,7 +54,7 @@ class Scaler(Rows):
         _scale(
             rows,
             np.ascontiguousarray(derived).reshape(shape),
-            (self.count, self.mean, self.var),
+            (self.middle, self.slope),
             scaled.reshape(shape),
             observed.reshape(shape),
         )
@@ -69,7 +72,7 @@ class Scaler(Rows):
             derived: (A, B, d), NaN where missing.
             used: (A, B) the events that count.
         """
-        _update(rows, derived, used, (self.count, self.mean, self.var))
+        _update(rows, derived, used, (self.count, self.mean, self.var, self.middle, self.slope))
 
     def forget(self, rows: NDArray[np.int64], most: float) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""
@@ -90,26 +93,22 @@ def _scale(
     scaled: NDArray[np.float32],
     observed: NDArray[np.bool_],
 ) -> None:
-    count, mean, var = figures
+    middles, slopes = figures
     width = derived.shape[2]
-    middle, slope = np.empty(width, np.float32), np.empty(width, np.float32)
     low, half, high = np.float32(0.5 - REACH), np.float32(0.5), np.float32(0.5 + REACH)
     for a in range(len(rows)):
-        s = rows[a]
-        for k in range(width):
-            middle[k] = mean[s, k]
-            slope[k] = 1 / (SCALE_SD * _deviation(mean[s, k], var[s, k])) if count[s, k] > 0 else 0.0
+        middle, slope = middles[rows[a]], slopes[rows[a]]
         for b in range(derived.shape[1]):
+            event, out, seen = derived[a, b], scaled[a, b], observed[a, b]
             for k in range(width):
-                x = derived[a, b, k]
-                there = not np.isnan(x)
-                observed[a, b, k] = there
-                scaled[a, b, k] = min(max((x - middle[k]) * slope[k] + half, low), high) if there else half
+                there = not np.isnan(event[k])
+                seen[k] = there
+                out[k] = min(max((event[k] - middle[k]) * slope[k] + half, low), high) if there else half
 
 
 @kernel
 def _update(rows: NDArray[np.int64], derived: NDArray[np.float32], used: NDArray[np.bool_], figures: Arrays) -> None:
-    count, mean, var = figures
+    count, mean, var, middle, slope = figures
     steps, width = derived.shape[1:]
     number, offset, square, reach = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
     for a in range(len(rows)):
@@ -138,3 +137,5 @@ def _update(rows: NDArray[np.int64], derived: NDArray[np.float32], used: NDArray
                 rate = min(max(number[k] / count[s, k], number[k] / WINDOW), 1.0)
                 mean[s, k] += rate * offset[k]
                 var[s, k] = (1 - rate) * (var[s, k] + rate * offset[k] ** 2) + rate * (square[k] / number[k])
+                middle[s, k] = mean[s, k]
+                slope[s, k] = 1 / (SCALE_SD * _deviation(mean[s, k], var[s, k]))

@@ -29,7 +29,8 @@ class Scoring(Rows):
 
     error_count: NDArray[np.float64]  # (S, d)
     error_var: NDArray[np.float64]  # (S, d) mean squared error on events taken as normal
-    variance: NDArray[np.float64]  # (S, d) the same with its floor: what errors are divided by
+    variance: NDArray[np.float64]  # (S, d) the same with its floor
+    sharpness: NDArray[np.float32]  # (S, d) what errors are multiplied with: 1 / sqrt(variance)
     smooth: NDArray[np.float32]  # (S, d) EWMA of the normalised error
 
     def __init__(self, features: int) -> None:
@@ -37,7 +38,11 @@ class Scoring(Rows):
         column = Column(shape, np.float64, 0.0, "derived")
         unknown = Column(shape, np.float64, UNKNOWN_VARIANCE, "derived")
         smooth = Column(shape, np.float32, 0.0, "derived")
-        super().__init__(features, {"error_count": column, "error_var": column, "variance": unknown, "smooth": smooth})
+        usual = Column(shape, np.float32, UNKNOWN_VARIANCE**-0.5, "derived")
+        super().__init__(
+            features,
+            {"error_count": column, "error_var": column, "variance": unknown, "sharpness": usual, "smooth": smooth},
+        )
 
     def score(
         self,
@@ -68,7 +73,7 @@ class Scoring(Rows):
         """
         log_score = np.empty(len(rows))
         parts = np.empty_like(scaled), np.empty_like(scaled)
-        _score(rows, scaled, observed, rebuilt, gate, (self.variance, self.smooth), log_score, (*parts, *residuals))
+        _score(rows, scaled, observed, rebuilt, gate, (self.sharpness, self.smooth), log_score, (*parts, *residuals))
         return log_score, parts
 
     def update(
@@ -96,7 +101,8 @@ class Scoring(Rows):
         number = known.sum(axis=1)
         middle = np.sort(var, axis=1)[np.arange(len(rows)), np.maximum(number - 1, 0) // 2]
         median = np.where(number > 0, middle, 0.0)
-        self.variance[rows] = np.where(known, var + 0.1 * median[:, None] + 1e-8, UNKNOWN_VARIANCE)
+        variance = np.where(known, var + 0.1 * median[:, None] + 1e-8, UNKNOWN_VARIANCE)
+        self.variance[rows], self.sharpness[rows] = variance, 1 / np.sqrt(variance)
 
     def forget(self, rows: NDArray[np.int64], most: float) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""
@@ -122,7 +128,7 @@ def _score(
     log_score: NDArray[np.float64],
     parts: Arrays,
 ) -> None:
-    variance, smooth = figures
+    sharpness, smooth = figures
     first, second, now, over_time = parts
     features = gate.shape[1]
     weight, own = np.zeros(scaled.shape[1], np.float32), np.empty(scaled.shape[1], np.float32)
@@ -144,7 +150,7 @@ def _score(
         total = max(total, least)
         for k in range(len(weight)):
             share = own[k] / total
-            error = (scaled[n, k] - rebuilt[n, k]) * np.float32(1 / np.sqrt(variance[s, k]))
+            error = (scaled[n, k] - rebuilt[n, k]) * sharpness[s, k]
             if observed[n, k]:
                 smooth[s, k] += rate * (error - smooth[s, k])
             z = scaled[n, k] - half

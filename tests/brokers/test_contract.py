@@ -19,6 +19,13 @@ def key_of(shard: int) -> bytes:
     return next(key for n in range(100) if partition_for(key := b"pump-%d" % n, PARTITIONS) == shard)
 
 
+def publish(place: Place, side: Side, some: list[OutRecord]) -> None:
+    """Send records and see to it that they are there."""
+    producer = place.producer()
+    producer.send(side, some)
+    producer.flush()
+
+
 def records(shard: int, count: int, *, start: int = 0) -> list[OutRecord]:
     return [OutRecord(key_of(shard), b"value %d" % n, 1_500_000_000_000 + n) for n in range(start, start + count)]
 
@@ -152,7 +159,7 @@ def test_a_commit_publishes_everything(place: Place) -> None:
     """Scores, incidents and dead letters of a commit can be read, with their keys, values and headers."""
     broker, reader, topics = place.worker(), place.reader(), place.settings.topics
     headers = (("stream_ad.reason", b"not_json"), ("stream_ad.offset", b"3"))
-    place.producer().send(Side.EVENTS, records(0, 5))
+    publish(place, Side.EVENTS, records(0, 5))
     broker.commit(
         Commit(
             0,
@@ -220,7 +227,7 @@ def test_seek_refuses_what_is_not_there(place: Place) -> None:
 def test_snapshots_come_back_whole(place: Place) -> None:
     """The newest snapshot comes back byte for byte, in several chunks where the broker cuts it."""
     broker, state = place.worker(), np.random.default_rng(1).bytes(1_700_000)
-    place.producer().send(Side.EVENTS, records(0, 9))
+    publish(place, Side.EVENTS, records(0, 9))
     broker.commit(Commit(0, Positions(2, 0), snapshot=b"older"))
     broker.commit(Commit(0, Positions(4, 0), snapshot=state))
     snapshot = broker.load(0).snapshot
@@ -239,7 +246,7 @@ def test_an_empty_snapshot_is_one(place: Place) -> None:
 
 def test_old_snapshots_go(place: Place) -> None:
     """However many snapshots were made, a few are kept, and the newest is one of them."""
-    place.producer().send(Side.EVENTS, records(0, 20))
+    publish(place, Side.EVENTS, records(0, 20))
     broker = place.worker()
     for n in range(8):
         broker.commit(Commit(0, Positions(n, 0), snapshot=b"state %d" % n, marks=(Positions(n, 0),)))
@@ -253,8 +260,8 @@ def test_the_journal_holds_the_marks_since_the_snapshot(place: Place) -> None:
     """Marks come back in order, without those that the snapshot covers; without a snapshot, from the beginning."""
     marks = [Positions(n, n // 2) for n in range(0, 12, 2)]
     broker = place.worker()
-    place.producer().send(Side.EVENTS, records(0, 20))
-    place.producer().send(Side.LABELS, records(0, 20))
+    publish(place, Side.EVENTS, records(0, 20))
+    publish(place, Side.LABELS, records(0, 20))
     for before, after in itertools.pairwise(marks):
         broker.commit(Commit(0, after, marks=(before, after)))
     assert broker.load(0).journal == tuple(marks)
@@ -272,8 +279,10 @@ def test_a_damaged_snapshot_falls_back(place: Place) -> None:
     gone through from their beginning, or, where that is gone, the refusal names the ways out.
     """
     broker = place.worker()
-    place.producer().send(Side.EVENTS, records(0, 50))
-    place.producer().send(Side.LABELS, records(0, 50))
+    producer = place.producer()
+    producer.send(Side.EVENTS, records(0, 50))
+    producer.send(Side.LABELS, records(0, 50))
+    producer.flush()
     for n in range(1, 5):
         mark = Positions(10 * n, n)
         broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
@@ -296,7 +305,9 @@ def test_a_damaged_snapshot_falls_back(place: Place) -> None:
 def test_a_snapshot_that_its_reader_refuses_falls_back(place: Place) -> None:
     """Asked for something older than a snapshot, a broker gives the one before with all marks since."""
     broker = place.worker()
-    place.producer().send(Side.EVENTS, records(0, 50))
+    producer = place.producer()
+    producer.send(Side.EVENTS, records(0, 50))
+    producer.flush()
     for n in range(1, 4):
         mark = Positions(10 * n, 0)
         broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
@@ -313,8 +324,8 @@ def test_a_new_line_is_never_replayed_across(place: Place) -> None:
     for people to go back to, however many follow.
     """
     broker = place.worker(place.altered(worker={"snapshot_history": 0}))
-    place.producer().send(Side.EVENTS, records(0, 90))
-    place.producer().send(Side.LABELS, records(0, 90))
+    publish(place, Side.EVENTS, records(0, 90))
+    publish(place, Side.LABELS, records(0, 90))
     for n in (1, 2):
         mark = Positions(10 * n, n)
         broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
@@ -340,7 +351,7 @@ def test_older_snapshots_are_kept_at_intervals(place: Place) -> None:
     for worker, kept in ((dense, [9, 8, 7, 6, 5]), ({"snapshot_history": 3}, [9, 8, 1])):
         settings = place.altered(application_id=f"{place.settings.application_id}-{len(kept)}", worker=worker)
         broker = place.worker(settings)
-        place.producer().send(Side.EVENTS, records(0, 9))
+        publish(place, Side.EVENTS, records(0, 9))
         for n in range(9):
             broker.commit(Commit(0, Positions(n, 0), snapshot=b"state %d" % n))
         found = place.snapshots(settings).kept(0)
@@ -353,7 +364,7 @@ def test_older_snapshots_are_kept_at_intervals(place: Place) -> None:
 def test_people_go_back_to_an_older_snapshot(place: Place) -> None:
     """What people save becomes the newest, at the positions they say; outputs stay, and the worker goes on with it."""
     broker = place.worker()
-    place.producer().send(Side.EVENTS, records(0, 30))
+    publish(place, Side.EVENTS, records(0, 30))
     for n in (1, 2):
         mark = Positions(10 * n, 0)
         broker.commit(Commit(0, mark, scores=[OutRecord(b"a", b"%d" % n, 1)], marks=(mark,), snapshot=b"state %d" % n))
@@ -361,7 +372,9 @@ def test_people_go_back_to_an_older_snapshot(place: Place) -> None:
     broker.close()
     snapshots = place.snapshots()
     assert snapshots.positions(0) == Positions(25, 0)
-    assert snapshots.bounds(0) == (Positions(0, 0), Positions(30, 0))
+    begin, end = snapshots.bounds(0)
+    assert begin == Positions(0, 0)
+    assert end in (Positions(30, 0), Positions(31, 0))  # Kafka counts the mark at the end of a transaction
     new = snapshots.begin_line(0, snapshots.read(0, 1), positions=Positions(25, 0), origin="restored from 1")
     assert (new.number, new.positions, new.origin) == (3, Positions(25, 0), "restored from 1")
     again = place.worker()
@@ -417,7 +430,9 @@ def test_a_damaged_snapshot_cannot_be_read(place: Place) -> None:
 
 def test_records_that_are_gone_are_said(place: Place) -> None:
     """A position whose records were deleted is refused with what there is; from the oldest on it can be read."""
-    place.producer().send(Side.EVENTS, records(0, 40))
+    producer = place.producer()
+    producer.send(Side.EVENTS, records(0, 40))
+    producer.flush()
     broker = place.worker()
     place.delete_records(Side.EVENTS, 0, 30)
     with pytest.raises(LostRecordsError, match="no offset 10 any more: it holds 30 to 40") as lost:
@@ -454,8 +469,8 @@ def test_records_that_go_while_they_are_read_are_said(place: Place) -> None:
 def test_a_damaged_first_snapshot_leads_back_to_the_beginning(place: Place) -> None:
     """As long as there is one snapshot, the journal reaches back to the shard's beginning, so that it can be lost."""
     broker = place.worker()
-    place.producer().send(Side.EVENTS, records(0, 50))
-    place.producer().send(Side.LABELS, records(0, 50))
+    publish(place, Side.EVENTS, records(0, 50))
+    publish(place, Side.LABELS, records(0, 50))
     broker.commit(Commit(0, Positions(10, 1), marks=(Positions(0, 0), Positions(10, 1))))
     broker.commit(Commit(0, Positions(20, 2), marks=(Positions(20, 2),), snapshot=b"state"))
     place.damage_newest_snapshot(0)

@@ -95,7 +95,7 @@ def test_the_compiled_stack_learns_what_torchs_operations_learn(features, which)
     for kind in KINDS:
         own = stack(3, width, kind)
         for step in range(0, 30, 2):
-            loss = own.plain_step(chosen, x[step], weight[step], inputs)
+            loss, _ = own.plain_step(chosen, x[step], weight[step], inputs)
             own.descend(chosen, x[step + 1], (own.rebuild(chosen, x[step + 1]) - 0.5) / width)
         found.append((own, loss))
     (torchs, torchs_loss), (compiled, compiled_loss) = found
