@@ -202,4 +202,24 @@ def _recovery() -> list[object]:
             unit="cps",
             says="Gone through again to recover, without publishing anything.",
         ),
+        lines(
+            "Lost records",
+            {"{{side}}": f"sum by (side) (stream_ad_lost_records_total{{{JOB}}})"},
+            unit="short",
+            says="Deleted before anybody read them, since the workers started: with broker.on_lost_records=continue they "
+            "go on without them.",
+            runbook="StreamADRecordsLost",
+        ),
+        lines(
+            "Models not gone on with",
+            {
+                "{{source}}": (
+                    f'sum by (source) (stream_ad_restores_total{{{JOB}, source=~"older_snapshot|beginning|new_model"}})'
+                )
+            },
+            unit="short",
+            says="Since the workers started: partitions that began with something else than their newest snapshot, "
+            "because that was damaged or the settings do not fit it.",
+            runbook="StreamADModelLost",
+        ),
     ]

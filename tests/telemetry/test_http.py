@@ -73,7 +73,10 @@ def test_only_this_machine_can_ask_unless_told_otherwise(parts):
     server, *_ = parts
     assert server._server.server_address[0] == HttpSettings().host == "127.0.0.1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing; says which address others would see
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; says which address others would see
+        except OSError:
+            return  # a machine without a network has no other address
         own_address = probe.getsockname()[0]
     with pytest.raises(OSError, match="refused"):
         socket.create_connection((own_address, server.port), timeout=20)
