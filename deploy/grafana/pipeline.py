@@ -206,8 +206,8 @@ def _recovery() -> list[object]:
             "Lost records",
             {"{{side}}": f"sum by (side) (stream_ad_lost_records_total{{{JOB}}})"},
             unit="short",
-            says="Deleted before anybody read them, since the workers started: with broker.on_lost_records=continue they "
-            "go on without them.",
+            says="Deleted before anybody read them, since the workers started; broker.on_lost_records=continue lets "
+            "workers go on without them.",
             runbook="StreamADRecordsLost",
         ),
         lines(
