@@ -41,6 +41,10 @@ bench: $(READY) ## Detector and pipeline beside other libraries, as tables
 	$(BIN)/python benchmarks/detector.py
 	$(BIN)/python benchmarks/pipeline.py
 
+.PHONY: soak
+soak: $(READY) ## The long form of the fault tests: an hour, or less with SOAK="--events 50000 --kills 20 --broker-faults 10"
+	$(BIN)/python -m tests.faults.soak --write $(SOAK)
+
 .PHONY: quality
 quality: $(READY) ## Detection quality beside its goals, written to docs/quality.md; name the recordings with TEST_DATA=FOLDER
 	$(BIN)/python benchmarks/quality.py $(TEST_DATA)

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.kafka import KafkaBroker
 from stream_ad.brokers.kafka_batches import BatchProducer
 from stream_ad.brokers.kafka_state import ShardState
 from stream_ad.brokers.sqlite import SqliteBroker
 from stream_ad.brokers.sqlite_database import Database
+from stream_ad.brokers.sqlite_state import StateTables
 from stream_ad.loaded_shard import LoadedShard
 from stream_ad.shard import Shard
 
@@ -94,7 +94,7 @@ def _arm_kafka(point, reached):
         _around(ShardState, "_snapshot_records", before=lambda: with_snapshot.append(True))
         _around(BatchProducer, "check", after=lambda: with_snapshot and (with_snapshot.clear(), reached()))
     elif point == "loading":
-        _around(KafkaBroker, "_read_state", after=reached)
+        _around(ShardState, "newest_whole", after=reached)
     else:
         raise ValueError(point)
 
@@ -122,9 +122,9 @@ def _arm_sqlite(point, reached):
 
         Database.write = watched
     elif point == "writing a snapshot":
-        _around(SqliteBroker, "_save_snapshot", after=reached)
+        _around(StateTables, "save", after=reached)
     elif point == "loading":
-        _around(SqliteBroker, "_newest_snapshot", after=reached)
+        _around(SqliteBroker, "_newest_whole", after=reached)
     else:
         raise ValueError(point)
 
