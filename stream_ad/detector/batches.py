@@ -43,33 +43,35 @@ class Sensors:
         scaled, observed = self.scaler.scale(flat, derived.reshape(shape))
         inputs, weights = np.empty_like(scaled), np.empty_like(scaled)
         _weigh(flat, scaled, observed, self.context.gate, inputs, weights)
-        variance = self.scoring.variance[flat].reshape(len(rows), -1, derived.shape[-1])
         return Batch(
+            rows,
             scaled.reshape(derived.shape),
             observed.reshape(derived.shape),
             to_device(inputs.reshape(derived.shape), device),
             to_device(weights.reshape(derived.shape), device),
-            variance,
         )
+
+    def variance(self, rows: NDArray[np.int64], device: torch.device) -> Tensor:
+        """(A, 1 or B, d) usual squared errors, for sensors (A,) or (A, B)."""
+        variance = self.scoring.variance[rows]
+        return to_device(variance if rows.ndim > 1 else variance[:, None], device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """(A, B) events as the loss sees them."""
 
+    rows: NDArray[np.int64]  # (A,) or (A, B) whose they are
     scaled: NDArray[np.float32]  # (A, B, d) not clipped
     observed: NDArray[np.bool_]  # (A, B, d)
     inputs: Tensor  # (A, B, d) clipped to [0, 1]
     weights: Tensor  # (A, B, d) of the inputs, 0 where missing
-    variance: NDArray[np.float64]  # (A, 1 or B, d)
 
     def take(self, some: NDArray[np.int64]) -> Batch:
         if len(some) == len(self.scaled):
             return self
         index = torch.from_numpy(some).to(self.inputs.device)
-        return Batch(
-            self.scaled[some], self.observed[some], self.inputs[index], self.weights[index], self.variance[some]
-        )
+        return Batch(self.rows[some], self.scaled[some], self.observed[some], self.inputs[index], self.weights[index])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -31,6 +31,8 @@ class CompiledAutoencoder(Autoencoder):
         super().__init__(width, device=device, rate=rate)
         self._starts = np.array([layer.start for layer in self.layers])
         self._tables = self.correction1.numpy(), self.root2.numpy(), np.float32(rate)
+        self._seen: Tensor | None = None
+        self._arrays: tuple[NDArray[Any], ...] = ()
         self._rooms: dict[int, tuple[Arrays, Arrays, NDArray[np.float32]]] = {}
 
     def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -38,14 +40,14 @@ class CompiledAutoencoder(Autoencoder):
         out = np.empty_like(scaled)
         rows = FEW_ROWS if self.width < WIDE else MANY_ROWS
         states, _, _ = self._room(rows)
-        _reconstruct(models, scaled, self.flat.numpy(), self._starts, states, out)
+        _reconstruct(models, scaled, self._memory()[0], self._starts, states, out)
         return out
 
     def rebuild(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
         """As Autoencoder.rebuild."""
         out = torch.empty_like(x)
         states, _, _ = self._room(x.shape[1])
-        _rebuild(which, x.numpy(), self.flat.numpy(), self._starts, states, out.numpy())
+        _rebuild(which, x.numpy(), self._memory()[0], self._starts, states, out.numpy())
         return out
 
     def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,7 +64,11 @@ class CompiledAutoencoder(Autoencoder):
         _descend(which, x.numpy(), slope.numpy(), self._memory(), self._tables, self._starts, room)
 
     def _memory(self) -> tuple[NDArray[Any], ...]:
-        return self.flat.numpy(), self.first.numpy(), self.second.numpy(), self.steps.numpy()
+        """The arrays behind the tensors; looked up again when the stack has taken others."""
+        if self._seen is not self.flat:
+            self._seen = self.flat
+            self._arrays = self.flat.numpy(), self.first.numpy(), self.second.numpy(), self.steps.numpy()
+        return self._arrays
 
     def _room(self, rows: int) -> tuple[Arrays, Arrays, NDArray[np.float32]]:
         """Where one model's states, its slopes and its gradient are computed."""

@@ -38,6 +38,7 @@ class Context(Rows):
     gate_var: NDArray[np.float64]  # (S, F)
     gate_jump: NDArray[np.float64]  # (S, F) mean squared jump
     gate: NDArray[np.float64]  # (S, F) 0 closed … 1 open
+    open_share: NDArray[np.float64]  # (S,) the mean gate
 
     def __init__(self, features: int) -> None:
         wide = Column((features,), np.float64, np.nan, "features")
@@ -54,8 +55,14 @@ class Context(Rows):
                 "gate_var": zero,
                 "gate_jump": zero,
                 "gate": zero,
+                "open_share": Column((), np.float64),
             },
         )
+
+    def copy_row(self, other: Rows, row: int, *, positions: NDArray[np.int64]) -> None:
+        """As of Rows; the mean gate is then one over more features."""
+        super().copy_row(other, row, positions=positions)
+        self.open_share[self.size - 1] = self.gate[self.size - 1].mean()
 
     def derive(self, rows: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float32]:
         """Derived inputs of the next events; moves the state of their sensors on.
@@ -86,10 +93,11 @@ class Context(Rows):
         """
         figures = self.gate_count, self.gate_mean, self.gate_var, self.gate_jump
         _update_gate(rows, places, ring, figures, self.gate)
+        self.open_share[rows] = self.gate[rows].mean(axis=1)
 
     def openness(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """(A,) the mean gate of a sensor's features."""
-        return self.gate[rows].mean(axis=1)
+        return self.open_share[rows]
 
 
 @kernel

@@ -85,8 +85,7 @@ class Detector(SensorState):
         )
         self.arrived += len(rows)
         blamed_rows = np.flatnonzero(flagged)
-        added = shares([part[blamed_rows] for part in parts], self.context.openness(rows[blamed_rows]))
-        explained = self._explain(rows[blamed_rows], derived[blamed_rows], rebuilt[blamed_rows], added)
+        explained = self._explain(rows[blamed_rows], *(part[blamed_rows] for part in (derived, rebuilt, *parts)))
         return Arrived(score, live, places, blamed_rows, *explained, lost)
 
     def peek(self, row: int, values: NDArray[np.float64]) -> float:
@@ -123,14 +122,17 @@ class Detector(SensorState):
         rows: NDArray[np.int64],
         derived: NDArray[np.float32],
         rebuilt: NDArray[np.float32],
-        parts: NDArray[np.float64],
+        first: NDArray[np.float32],
+        second: NDArray[np.float32],
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """The features that contributed most to K anomalies: which, expected values, shares; (K, top) each."""
         top = min(self.options.detector.contributions, self.features)
         if not len(rows):
             return np.empty((0, top), np.int64), np.empty((0, top)), np.empty((0, top))
+        openness = self.context.openness(rows)
+        parts = shares((first, second), openness)
         by_feature = parts[:, derived_index(self.features)].sum(axis=1)  # (K, F)
-        say = self.head.say(rows, self.context.openness(rows))
+        say = self.head.say(rows, openness)
         some = np.flatnonzero(say)
         if len(some):
             scaled, _ = self.scaler.scale(rows[some], derived[some, : self.features])

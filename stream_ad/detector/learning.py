@@ -149,7 +149,7 @@ class Learner:
         done.losses += self.state.network.learn(
             rows,
             Matured(
-                np.broadcast_to(rows[:, None], normal.shape),
+                np.repeat(rows, normal.shape[1]).reshape(normal.shape),
                 derived,
                 normal,
                 anomalous,

@@ -148,11 +148,11 @@ class Network:
             if few[some[0]]:
                 base, weight_of = self._replayed(models[some], own), np.ones((len(some), self.batch))
             wrong = (new.take(some), np.where(anomalous[some], class_weight[some], 0.0)) if guided[some[0]] else None
-            found[some] = self._descend(models[some], base, weight_of, guided=wrong)
+            found[some] = self._descend(models[some], base, weight_of, own, guided=wrong)
         self.replay.anomalies[models] += anomalous.sum(axis=1)
         busy = models[~idle & (self.replay.count[models] > 0)]
         if len(busy):
-            self._descend(busy, self._replayed(busy, own), np.ones((len(busy), self.batch)))
+            self._descend(busy, self._replayed(busy, own), np.ones((len(busy), self.batch)), own)
         losses_taken: list[float] = found[~idle].tolist()
         return losses_taken
 
@@ -165,6 +165,7 @@ class Network:
         models: NDArray[np.int64],
         base: Batch,
         weight: NDArray[np.float64],
+        own: Sensors,
         *,
         guided: tuple[Batch, NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
@@ -189,26 +190,24 @@ class Network:
             loss = losses.guided_loss(normal_loss, normal_loss, torch.zeros_like(normal_weight), normal_weight, 1.0)
         else:
             anomalous = torch.cat([torch.zeros_like(normal_weight), torch.ones_like(wrong_weight)], dim=1)
-            apart = losses.per_event(self._apart(wrong, rebuilt[:, self.batch :]), wrong.weights)
+            variance = own.variance(wrong.rows, self.device)
+            apart = losses.per_event(self._apart(wrong, rebuilt[:, self.batch :], variance), wrong.weights)
             padding = torch.zeros_like(apart)
             lam = to_device(self._lambda(models, guided[1]), self.device)[:, None]
             loss = losses.guided_loss(
                 torch.cat([normal_loss, padding], 1), torch.cat([padding, apart], 1), anomalous, event_weight, lam
             ) * losses.guided_scale(anomalous, event_weight, lam)
         if self.loss.score_penalty:
-            variance = to_device(base.variance, self.device)
-            scores = losses.per_event(own_squares / variance, mask[:, : self.batch])
+            scores = losses.per_event(own_squares / own.variance(base.rows, self.device), mask[:, : self.batch])
             loss = loss + self.loss.score_penalty * losses.score_penalty(scores, (normal_weight > 0).float())
         (slope,) = torch.autograd.grad(loss.sum(), rebuilt)
         self.stack.descend(models, inputs, slope)
         return _numbers(loss)
 
-    def _apart(self, wrong: Batch, rebuilt: Tensor) -> Tensor:
+    def _apart(self, wrong: Batch, rebuilt: Tensor, variance: Tensor) -> Tensor:
         """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
         if self.loss.guide == "away":
-            target, inputs = losses.guide_away(
-                to_device(wrong.scaled, self.device), rebuilt, to_device(wrong.variance, self.device)
-            )
+            target, inputs = losses.guide_away(to_device(wrong.scaled, self.device), rebuilt, variance)
             return (target - rebuilt) ** 2 * inputs
         return (losses.guide(wrong.inputs, self.loss.guide) - rebuilt) ** 2
 

@@ -91,18 +91,8 @@ class Scoring(Rows):
             observed: (A, B, d) false where missing.
             used: (A, B) the events that count.
         """
-        _update(rows, error, observed, used, (self.error_count, self.error_var))
-        self._refresh(rows)
-
-    def _refresh(self, rows: NDArray[np.int64]) -> None:
-        """Floor each variance with a tenth of its sensor's median: no feature is trusted without limit."""
-        known = self.error_count[rows] > 0
-        var = np.where(known, self.error_var[rows], np.inf)
-        number = known.sum(axis=1)
-        middle = np.sort(var, axis=1)[np.arange(len(rows)), np.maximum(number - 1, 0) // 2]
-        median = np.where(number > 0, middle, 0.0)
-        variance = np.where(known, var + 0.1 * median[:, None] + 1e-8, UNKNOWN_VARIANCE)
-        self.variance[rows], self.sharpness[rows] = variance, 1 / np.sqrt(variance)
+        figures = self.error_count, self.error_var, self.variance, self.sharpness
+        _update(rows, error, observed, used, figures)
 
     def forget(self, rows: NDArray[np.int64], most: float) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""
@@ -174,9 +164,9 @@ def _update(
     used: NDArray[np.bool_],
     figures: Arrays,
 ) -> None:
-    count, var = figures
+    count, var, variance, sharpness = figures
     steps, width = error.shape[1:]
-    number, total, cap = np.empty(width), np.empty(width), np.empty(width)
+    number, total, cap, known = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
     for a in range(len(rows)):
         s = rows[a]
         number[:], total[:] = 0, 0
@@ -193,3 +183,13 @@ def _update(
                 count[s, k] += number[k]
                 rate = number[k] / min(count[s, k], ERROR_WINDOW)
                 var[s, k] += rate * (total[k] / number[k] - var[s, k])
+        # Each variance gets a floor of a tenth of its sensor's median: no feature is trusted without limit.
+        n = 0
+        for k in range(width):
+            if count[s, k] > 0:
+                known[n] = var[s, k]
+                n += 1
+        median = np.sort(known[:n])[(n - 1) // 2] if n else 0.0
+        for k in range(width):
+            variance[s, k] = var[s, k] + 0.1 * median + 1e-8 if count[s, k] > 0 else UNKNOWN_VARIANCE
+            sharpness[s, k] = 1 / np.sqrt(variance[s, k])
