@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 WINDOW = 5000  # events that the covariance and the usual residuals look back
 FIRST_EVENTS = 64  # before so many nothing is said
+SETTLED_EVENTS, SETTLED_PER_FEATURE = 1024, 32  # events, and per feature, from which on a part of them will do
+STRIDE = 4  # of the events then learned
 RIDGE = 0.05  # of a standardised reading's variance, that nothing can predict
 LEAST_VARIANCE = 0.1  # of a standardised reading: a constant one predicts nothing
 REACH = 6.0  # standard deviations to which a reading counts
@@ -145,8 +147,9 @@ def _residuals(
     for k in range(features):
         out[k] = 0
     for j in range(features):
+        own, reading = weights[j], z[j]
         for k in range(features):
-            out[k] += z[j] * weights[j, k]
+            out[k] += reading * own[k]
     for k in range(features):
         if not there[k]:
             out[k] = 0
@@ -201,15 +204,20 @@ def _update(
     count, fresh, covariance, weights, judged, squares = figures
     features = squares.shape[1]
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
-    products, total, seen = np.empty((features, features)), np.empty(features), np.empty(features)
+    products = np.empty((features, features), np.float32)  # of one batch: few summands
+    total, seen = np.empty(features), np.empty(features)
     for a in range(len(rows)):
         s = rows[a]
         products[:], total[:], seen[:] = 0, 0, 0
-        number = 0
+        number, taken = 0, 0
+        stride = STRIDE if count[s] >= max(SETTLED_EVENTS, SETTLED_PER_FEATURE * features) else 1
         for b in range(used.shape[1]):
             if not used[a, b]:
                 continue
             number += 1
+            if (number - 1) % stride:
+                continue
+            taken += 1
             _standardise(scaled[a, b], observed[a, b], z)
             _residuals(z, observed[a, b], weights[s], residual)
             for k in range(features):
@@ -218,8 +226,9 @@ def _update(
                     seen[k] += 1
                     total[k] += min(square, 9 * squares[s, k]) if judged[s] >= CAP_AFTER else square
             for j in range(features):
+                own, reading = products[j], z[j]
                 for k in range(features):
-                    products[j, k] += np.float64(z[j]) * z[k]
+                    own[k] += reading * z[k]
         if not number:
             continue
         if count[s] >= FIRST_EVENTS:  # there are weights
@@ -233,4 +242,4 @@ def _update(
         rate = number / min(count[s], WINDOW)
         for j in range(features):
             for k in range(features):
-                covariance[s, j, k] += rate * (products[j, k] / number - covariance[s, j, k])
+                covariance[s, j, k] += rate * (products[j, k] / taken - covariance[s, j, k])
