@@ -110,6 +110,7 @@ class Detector(SensorState):
         scaled, observed = self.scaler.scale(rows, derived)
         rebuilt = self.network.rebuild(np.zeros_like(rows) if self.shared else rows, scaled)
         residuals = self.coupling.look(rows, scaled, observed)
+        self.stillness.look(rows, derived, self.scaler.mean, residuals)
         log_score, parts = self.scoring.score(rows, scaled, observed, rebuilt, self.context.gate, residuals)
         if self.head.trust[: self.size].any():
             say = self.head.say(rows, self.context.openness(rows))

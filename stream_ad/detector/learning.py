@@ -146,6 +146,7 @@ class Learner:
         at = rows[:, None], places % self.state.pending.capacity
         derived, verdict = take_ring(self.state.pending.derived, rows, at[1]), self.state.pending.verdict[at]
         self.state.scaler.update(rows, derived, statistics)
+        self.state.stillness.update(rows, derived, self.state.scaler.mean, statistics)
         done.losses += self.state.network.learn(
             rows,
             Matured(

@@ -57,8 +57,8 @@ class Scoring(Rows):
 
         S = log(Q + (1 - g) Z + .01) + g log(M + .01), with Q the capped mean square of the
         normalised errors, Z that of the standardised values, M that of the smoothed errors and g
-        the openness of the temporal context: tables get Q + Z, time series Q · M. To Q and to M each
-        event's residuals are added (see Coupling).
+        the openness of the temporal context: tables get Q + Z, time series Q · M. To Q and to M are added
+        what is off between the readings (see Coupling) and how still they stand (see Stillness).
 
         Args:
             rows: (N,) sensors, in the order of arrival.
@@ -66,7 +66,7 @@ class Scoring(Rows):
             observed: (N, d) false where missing.
             rebuilt: (N, d) the autoencoder's output.
             gate: (S, F) of the context.
-            residuals: What each reading's residual adds to Q and to M, (N, F) each.
+            residuals: What each reading adds so to Q and to M, (N, F) each.
 
         Returns:
             (N,) log scores; what each input adds to Q + (1 - g) Z and to M, (N, d) each (see ``shares``).

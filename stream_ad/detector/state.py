@@ -14,6 +14,7 @@ from stream_ad.detector.network import Network
 from stream_ad.detector.pending import Pending
 from stream_ad.detector.scaler import Scaler
 from stream_ad.detector.scoring import Scoring
+from stream_ad.detector.stillness import Stillness
 from stream_ad.detector.threshold import Threshold
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class SensorState:
         self.scaler = Scaler(features)
         self.scoring = Scoring(features)
         self.coupling = Coupling(features)
+        self.stillness = Stillness(features)
         self.threshold = Threshold(
             features, window=options.threshold.window_events, rate=options.threshold.false_alarm_rate
         )
@@ -56,6 +58,7 @@ class SensorState:
             "scaler.": self.scaler,
             "scoring.": self.scoring,
             "coupling.": self.coupling,
+            "stillness.": self.stillness,
             "threshold.": self.threshold,
             "pending.": self.pending,
             "drift.": self.drift,
