@@ -33,6 +33,7 @@ RING = 512  # labelled events of each kind that the head is fitted on
 FIRST_ANOMALIES = 3
 HALF_TRUST = 5.0  # anomalies at which the head has half its say
 REFIT_GROWTH = 0.15  # share of new labels that is worth a new fit
+WIDE = 128  # features, above which fits are rarer in proportion: their price grows with the square
 WAVES = 64
 WAVELENGTH = 3.14  # of a wave, in units of z / 2 along a direction all features share
 RIDGE = 3.0
@@ -150,7 +151,8 @@ class Head(Rows):
         push_ring(self.anomaly, self.anomalies, rows, readings, anomalous)
         kept = np.minimum(self.normals[rows], RING) + np.minimum(self.anomalies[rows], RING)
         new = self.normals[rows] + self.anomalies[rows] - self.fitted[rows]
-        due = (self.anomalies[rows] >= FIRST_ANOMALIES) & (new >= np.maximum(1, REFIT_GROWTH * kept))
+        growth = REFIT_GROWTH * max(1, self.features / WIDE)
+        due = (self.anomalies[rows] >= FIRST_ANOMALIES) & (new >= np.maximum(1, growth * kept))
         for row in rows[due & (self.normals[rows] >= FIRST_ANOMALIES)].tolist():
             self._fit(row, scaler)
 
