@@ -1,0 +1,129 @@
+"""The parts before and behind the autoencoder, each by itself: derived inputs and gate, scaler, score."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stream_ad.detector.context import JUMP_RATE, LEVEL_RATE, Context
+from stream_ad.detector.rows import derived_size
+from stream_ad.detector.scaler import CLIP_AFTER, REACH, SCALE_SD, Scaler
+from stream_ad.detector.scoring import FLOOR, SMOOTH_RATE, SMOOTH_SCALE, Scoring, shares
+
+F, WIDTH = 2, derived_size(2)
+ROW = np.zeros(1, np.int64)
+
+
+def one(kind):
+    part = kind(F)
+    part.append(1)
+    return part
+
+
+def rows(number):
+    return np.zeros(number, np.int64)
+
+
+# ---------------------------------------------------------------- context
+
+
+def test_derived_inputs_are_those_of_their_formulas():
+    """Distance from the average of the readings so far, this one included, and the average jump."""
+    values = np.random.default_rng(0).normal(5, 2, (40, F))
+    derived = one(Context).derive(rows(40), values)
+    level, jump = values[0].copy(), np.abs(values[1] - values[0])
+    for step in range(1, 40):
+        level += LEVEL_RATE * (values[step] - level)
+        if step > 1:
+            jump += JUMP_RATE * (np.abs(values[step] - values[step - 1]) - jump)
+        np.testing.assert_allclose(derived[step, F : 2 * F], values[step] - level, atol=1e-5)
+        np.testing.assert_allclose(derived[step, 2 * F : 3 * F], jump, atol=1e-5)
+
+
+def test_missing_reading_has_no_inputs_and_leaves_the_averages_alone():
+    """What comes after a gap is what would have come without it."""
+    values = np.random.default_rng(1).normal(size=(30, F))
+    gappy = np.insert(values, [10, 10, 20], np.nan, axis=0)
+    whole, with_gaps = one(Context).derive(rows(30), values), one(Context).derive(rows(33), gappy)
+    gaps = np.isnan(gappy[:, 0])
+    assert np.isnan(with_gaps[gaps]).all()
+    np.testing.assert_array_equal(with_gaps[~gaps], whole)
+
+
+@pytest.mark.parametrize(("memory", "gate"), [(0.0, 0.0), (0.95, 1.0)])
+def test_gate_opens_where_each_reading_resembles_the_one_before(memory, gate):
+    """Closed for rows of a table, open for a process with memory."""
+    rng, context, state = np.random.default_rng(2), one(Context), np.zeros(F)
+    for _ in range(60):
+        values = np.empty((32, F))
+        for step in range(32):
+            state = memory * state + np.sqrt(1 - memory**2) * rng.normal(size=F)
+            values[step] = state
+        context.update_gate(ROW, np.arange(32)[None], context.derive(rows(32), values)[None])
+    np.testing.assert_allclose(context.gate[0], gate, atol=0.1)
+
+
+# ---------------------------------------------------------------- scaler
+
+
+def taught(values):
+    scaler = one(Scaler)
+    derived = np.full((1, len(values), WIDTH), np.nan, np.float32)
+    derived[0, :, :F] = values
+    scaler.update(ROW, derived, np.ones((1, len(values)), np.bool_))
+    return scaler
+
+
+def test_four_standard_deviations_span_the_unit_interval():
+    """The mean is .5, ±4 standard deviations are 0 and 1, and what is farther out is kept up to 12."""
+    values = np.random.default_rng(3).normal([10, -3], [2, 0.1], (2000, F))
+    scaler, mean, sd = taught(values), values.mean(axis=0), values.std(axis=0)
+    points = np.array([mean, mean + 4 * sd, mean - 4 * sd, mean + 100 * sd])
+    derived = np.full((4, WIDTH), np.nan, np.float32)
+    derived[:, :F] = points
+    scaled, observed = scaler.scale(rows(4), derived)
+    np.testing.assert_allclose(scaled[:, 0], [0.5, 1, 0, 0.5 + REACH], atol=1e-3)
+    np.testing.assert_allclose(scaled[:, 1], [0.5, 1, 0, 0.5 + REACH], atol=1e-3)
+    assert observed[:, :F].all()
+    assert not observed[:, F:].any()
+    assert (scaled[:, F:] == 0.5).all()  # missing
+    np.testing.assert_allclose(scaler.unscale(rows(3), scaled[:3])[:, :F], points[:3], rtol=1e-4)
+
+
+def test_an_absurd_reading_moves_the_scale_by_little():
+    """Once the scale is known, one reading counts as 30 standard deviations off at most."""
+    scaler = taught(np.random.default_rng(4).normal(size=(CLIP_AFTER + 1000, F)))
+    before = scaler.deviation(ROW)[0, :F]
+    derived = np.full((1, 1, WIDTH), np.nan, np.float32)
+    derived[0, 0, :F] = 1e6
+    scaler.update(ROW, derived, np.ones((1, 1), np.bool_))
+    assert (scaler.deviation(ROW)[0, :F] < 2 * before).all()
+
+
+# ---------------------------------------------------------------- score
+
+
+@pytest.mark.parametrize("gate", [0.0, 0.4, 1.0])
+def test_score_is_that_of_its_formula(gate):
+    """S = log(Q + (1 - g) Z + .01) + g log(M + .01), with what the readings add beside their errors."""
+    rng, scoring = np.random.default_rng(5), one(Scoring)
+    number = 20
+    scaled, rebuilt = (rng.uniform(0.2, 0.8, (number, WIDTH)).astype(np.float32) for _ in range(2))
+    observed = np.zeros((number, WIDTH), np.bool_)
+    observed[:, : 3 * F] = rng.random((number, 3 * F)) < 0.9
+    beside = rng.random((2, number, F)).astype(np.float32)
+    variance = scoring.variance[0].copy()
+    found, parts = scoring.score(rows(number), scaled, observed, rebuilt, np.full((1, F), gate), tuple(beside))
+    weight, smooth = np.repeat([1, gate, gate], F), np.zeros(3 * F)
+    for n in range(number):
+        there = observed[n, : 3 * F]
+        share = weight * there / (weight * there).sum()
+        error = (scaled[n] - rebuilt[n])[: 3 * F] / np.sqrt(variance[: 3 * F])
+        smooth += there * SMOOTH_RATE * (error - smooth)
+        q, m = (share * np.minimum(error**2, 100)).sum(), (share * np.minimum(smooth**2 * SMOOTH_SCALE, 100)).sum()
+        z = (share * ((scaled[n, : 3 * F] - 0.5) * SCALE_SD) ** 2).sum()
+        here = q + (1 - gate) * z + beside[0, n].sum()
+        lasting = m + beside[1, n].sum()
+        assert found[n] == pytest.approx(np.log(here + FLOOR) + gate * np.log(lasting + FLOOR), abs=1e-4)
+    by_input = shares(parts, np.full(number, gate))
+    np.testing.assert_allclose(by_input.sum(axis=1), 1 + gate, rtol=1e-5)
