@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stream_ad import __version__
 from stream_ad.brokers import open_admin, open_snapshots
 from stream_ad.errors import BrokerError, DeviceError, StateError, StreamADError
-from stream_ad.findings import fine, problem, warning
+from stream_ad.findings import Level, fine, problem, warning
 from stream_ad.settings_load import examine as examine_settings
 from stream_ad.shard import choose_device
 from stream_ad.snapshot_view import view
@@ -121,7 +121,8 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     try:
         with closing(open_admin(settings)) as admin:
             found = list(admin.examine())
-            usable = all(topic.exists and not topic.problem for topic in admin.plan())
+            well = not any(one.level is Level.PROBLEM for one in found)
+            usable = well and all(topic.exists for topic in admin.plan())
     except StreamADError as error:
         yield problem("connection", error.what, error.hint)
         return

@@ -370,3 +370,21 @@ def test_any_records_of_the_state_topic(records):
         return
     numbers = [one.number for one in state.kept]
     assert numbers == sorted(set(numbers))
+
+
+def test_a_worker_holds_no_more_than_it_may_replay_from():
+    """Of many snapshots in the state topic a worker holds the data of the newest two, and can remove the others."""
+    records = []
+    for number in range(1, 9):
+        records += [(f"stream-ad/snapshot/{number}/0".encode(), b"x" * 1_000_000)]
+        records += [(f"stream-ad/snapshot/{number}/manifest".encode(), manifest(events=number))]
+    held = [
+        sum(len(chunk) for chunks in state._chunks.values() for chunk in chunks.values())
+        for state in (ShardState(Settings(), 0, records, history=history) for history in (False, True))
+    ]
+    assert held == [2_000_000, 8_000_000]
+    removed = ShardState(Settings(), 0, records, history=False).removal(1)
+    assert [(one.key, one.value) for one in removed] == [
+        (b"stream-ad/snapshot/1/0", None),
+        (b"stream-ad/snapshot/1/manifest", None),
+    ]

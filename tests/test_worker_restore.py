@@ -209,7 +209,10 @@ def test_a_new_model_that_has_committed_nothing_is_saved_all_the_same(monkeypatc
     plant.run()
     old = plant.kept()[0]
     refuse(monkeypatch, UnfitStateError("another shape"), lambda one: json.loads(one)[1])
-    plant.run()
+    plant.broker.fail("poll", at=6, error=Killed())  # before it could save anything on its way out
+    with pytest.raises(Killed):
+        plant.run()
+    plant.broker.abandon_workers()
     newest = plant.kept()[0]
     assert (newest.line, newest.positions) == (newest.number, old.positions)
 

@@ -184,7 +184,7 @@ class KafkaBroker:
         writer = ShardWriter(self._settings, shard)  # first of all: from here on nobody else can add to what is read
         try:
             with errors(self._settings, f"loading shard {shard}"):
-                state = read_state(self._settings, shard)
+                state = read_state(self._settings, shard, history=False)
                 oldest, _ = self.bounds(shard)
                 committed = committed_positions(self._settings, self._consumer, shard, state) or oldest
                 snapshot = state.newest_whole(committed, older_than)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kafka import errors as kafka_errors
+
 from stream_ad.brokers.kafka_doctor import examine
 from stream_ad.brokers.kafka_topics import TopicAdmin
+from stream_ad.errors import BrokerError
+from stream_ad.findings import problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +40,14 @@ class KafkaAdmin:
 
     def examine(self) -> Iterator[Finding]:
         admin = self._connected()
-        yield from examine(self._settings, admin.client, admin.plan())
+        try:
+            plan = admin.plan()
+        except BrokerError as error:
+            if not isinstance(error.__cause__, kafka_errors.AuthorizationError):
+                raise
+            yield problem("rights", error.what, error.hint)
+        else:
+            yield from examine(self._settings, admin.client, plan)
 
     def ping(self) -> None:
         self.plan()

@@ -23,11 +23,11 @@ def _inputs(settings: Settings, shard: int) -> list[TopicPartition]:
     return [TopicPartition(topic, shard) for topic in (settings.topics.events, settings.topics.labels)]
 
 
-def read_state(settings: Settings, shard: int) -> ShardState:
-    """All that the state topic holds of a shard, once no open transaction hides any of it."""
+def read_state(settings: Settings, shard: int, *, history: bool) -> ShardState:
+    """All that the state topic holds of a shard, once no open transaction hides any of it; see ``ShardState``."""
     with closing(PartitionReader(settings, settings.topics.state, [shard])) as reader:
         records = ((record.key, record.value) for record in reader.read_settled())
-        return ShardState(settings, shard, records)
+        return ShardState(settings, shard, records, history=history)
 
 
 def group_positions(settings: Settings, consumer: KafkaConsumer, shard: int) -> Positions | None:

@@ -71,7 +71,7 @@ class KafkaSnapshots:
     def _state(self, shard: int) -> ShardState:
         if self._known is None or self._known[0] != shard:
             with errors(self._settings, f"reading the state of shard {shard}"):
-                self._known = shard, read_state(self._settings, shard)
+                self._known = shard, read_state(self._settings, shard, history=True)
         return self._known[1]
 
     @contextmanager

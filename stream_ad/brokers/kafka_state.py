@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from stream_ad.brokers.base import KeptSnapshot, Positions, Snapshot
-from stream_ad.brokers.recovery import following, for_replay, journal_floor, superseded
+from stream_ad.brokers.recovery import KEPT_FOR_REPLAY, following, for_replay, journal_floor, superseded
 from stream_ad.columns import OutRecord
 from stream_ad.errors import StateError, TopicError
 
@@ -58,14 +58,23 @@ class ShardState:
         settings: Whose.
         shard: Its number.
         records: All (key, value) of the shard's partition of the state topic, in order.
+        history: Whether to hold the data of older snapshots than a replay may need, too; a worker has no use for it.
 
     Raises:
         StateError: The journal cannot be read.
     """
 
-    def __init__(self, settings: Settings, shard: int, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        shard: int,
+        records: Iterable[tuple[bytes | None, bytes | None]],
+        *,
+        history: bool = True,
+    ) -> None:
         self._settings = settings
         self._shard = shard
+        self._history = history
         self._prefix = f"{settings.application_id}/"
         self._manifests: dict[int, Manifest | None] = {}  # by number; None: it cannot be read
         self._marks: dict[Positions, tuple[Positions, ...]] = {}  # of a commit, by the last one, in order
@@ -94,6 +103,8 @@ class ShardState:
                 self._manifests.pop(number, None)
             else:
                 self._manifests[number] = _read_manifest(value)
+                for old in () if self._history else sorted(self._manifests)[:-KEPT_FOR_REPLAY]:
+                    self._chunks[old] = dict.fromkeys(self._chunks.get(old, ()), b"")  # places are needed to remove it
         elif kind == "snapshot":
             chunks = self._chunks.setdefault(number, {})
             if value is not None:

@@ -343,6 +343,11 @@ def test_a_new_line_is_never_replayed_across(place: Place) -> None:
         mark = Positions(10 * n, n)
         broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
     assert [one.number for one in place.snapshots().kept(0)] == [6, 5, 2]
+    broker.commit(Commit(0, Positions(75, 8), marks=(Positions(75, 8),)))
+    broker.commit(Commit(0, Positions(3, 1), marks=(Positions(3, 1),), snapshot=b"anew", origin="a topic made anew"))
+    stored = broker.load(0)
+    assert (stored.positions, stored.snapshot and stored.snapshot.data) == (Positions(3, 1), b"anew")
+    assert stored.journal == (), "marks of before lie ahead now, and mean nothing"
 
 
 def test_older_snapshots_are_kept_at_intervals(place: Place) -> None:

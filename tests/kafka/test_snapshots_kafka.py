@@ -6,14 +6,16 @@ import time
 from contextlib import closing
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
 
-from stream_ad.brokers import open_admin, open_broker, open_snapshots
-from stream_ad.errors import ShardBusyError, StateError
+from stream_ad.brokers import open_admin, open_broker, open_producer, open_snapshots
+from stream_ad.errors import LostRecordsError, ShardBusyError, StateError
 from stream_ad.snapshot_tools import Place, reset, restore
 from stream_ad.snapshot_view import views
+from stream_ad.testing import plant_stream
 from tests.kafka.test_worker_kafka import kafka_site
 from tests.support.places import own
+from tests.support.site import MACHINES
 
 
 def listed(site, shard=0):
@@ -84,3 +86,31 @@ def test_forgotten_positions_and_lost_state_have_a_way_out(kafka, tmp_path):
         change(site, reset, shard, Place.committed)
     site.run()
     assert len(site.scores()) == outputs
+
+
+def test_lost_records_are_stepped_over(kafka, tmp_path):
+    """Records that Kafka deleted while no worker ran: refused by default, with «continue» counted and stepped over."""
+    site = kafka_site(kafka, tmp_path)
+    site.run()
+    before = len(site.scores())
+    topic = site.settings.topics.events
+    with closing(open_producer(site.settings)) as producer:
+        plant_stream(machines=MACHINES, steps=60, seed=1).send(producer)
+    with (
+        closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)) as admin,
+        closing(open_snapshots(site.settings)) as snapshots,
+    ):
+        committed, (_, ends) = snapshots.positions(0), snapshots.bounds(0)
+        admin.delete_records({TopicPartition(topic, 0): ends.events - 10})
+    with pytest.raises(LostRecordsError, match=rf"{topic}\[0\] has no offset {committed.events} any more"):
+        site.run()
+    lost = ends.events - 10 - committed.events
+    site.settings = site.settings.model_copy(
+        update={"broker": site.settings.broker.model_copy(update={"on_lost_records": "continue"})}
+    )
+    worker = site.run()
+    assert f'stream_ad_lost_records_total{{side="events"}} {lost}.0'.encode() in worker.metrics.exposition()[0]
+    assert len(site.scores()) == before + MACHINES * 60 - lost
+    assert listed(site)[0].origin or any(one.origin == "records were lost" for one in listed(site))
+    site.run()
+    assert len(site.scores()) == before + MACHINES * 60 - lost
