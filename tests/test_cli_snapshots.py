@@ -17,8 +17,10 @@ from stream_ad.brokers.sqlite_lock import ShardLock
 from stream_ad.cli import app
 from stream_ad.cli_errors import end
 from stream_ad.errors import ShardBusyError, StateError, UnfitStateError
+from stream_ad.settings_load import load_settings
 from stream_ad.shard import Shard
-from stream_ad.shard_state import metadata
+from stream_ad.signals import StopFlag
+from stream_ad.worker import Worker
 from tests.support.site import Site
 
 
@@ -47,6 +49,11 @@ def run(config, *arguments):
         raise result.exception
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def work(config):
+    """A worker in this process, until all is done."""
+    Worker(load_settings(config, (), {}), stop=StopFlag()).run(until_idle_s=0.2)
 
 
 def listed(config, *more):
@@ -99,7 +106,7 @@ def test_restore_goes_on_with_the_older_model(site):
     assert restored.sensors.state()[1].keys() == original.sensors.state()[1].keys()
     for name, array in original.sensors.state()[1].items():
         assert array.tobytes() == restored.sensors.state()[1][name].tobytes()
-    run(site, "run", "--until-idle", "0.2")
+    work(site)
     assert scores(site) == outputs
 
 
@@ -113,8 +120,6 @@ def scores(config):
 
 
 def data_of(config, shard, number):
-    from stream_ad.settings_load import load_settings  # noqa: PLC0415 - after the fixture has written the file
-
     settings = load_settings(config, (), {})
     with closing(open_snapshots(settings)) as snapshots:
         return settings, snapshots.read(shard, number)
@@ -151,7 +156,7 @@ def test_reset_begins_with_a_new_model(site):
     run(site, "snapshots", "reset", "1", "--at", "oldest")
     assert (listed(site, "1")[0]["events"], listed(site, "1")[0]["labels"]) == (0, 0)
     outputs = len(scores(site))
-    run(site, "run", "--until-idle", "0.2")
+    work(site)
     assert len(scores(site)) > outputs
     run(site, "snapshots", "reset", "1", "--at", "newest")
     assert listed(site, "1")[0]["events"] == before[0]["events"]
@@ -224,7 +229,7 @@ def test_an_older_database_is_brought_up(site, tmp_path):
     assert found[0]["saved"] is None
     assert found[0]["sensors"] > 0
     outputs = scores(site)
-    run(site, "run", "--until-idle", "0.2")
+    work(site)
     assert scores(site) == outputs
     with closing(sqlite3.connect(tmp_path / "stream.db")) as database:
         assert database.execute("PRAGMA user_version").fetchone()[0] == 2
@@ -242,7 +247,6 @@ def test_settings_that_fit_are_applied_on_restore(site):
     detector = Shard.restore(data, changed).sensors.detectors[0]
     assert detector.network.stack.rate == 0.5
     assert detector.threshold.rate == 0.25
-    assert metadata(data)["format"] == "1"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 from contextlib import closing, suppress
 
 import pytest
+from structlog.testing import capture_logs
 
 from stream_ad import loaded_shard
 from stream_ad.brokers.base import Positions, Side
@@ -105,6 +106,11 @@ def exposed(worker, line):
     return line.encode() in worker.metrics.exposition()[0]
 
 
+def said(lines):
+    """The errors in a log."""
+    return " ".join(line["event"] for line in lines if line["log_level"] == "error")
+
+
 def refuse(monkeypatch, error, which=lambda _: True):
     def judge(data):
         if which(data):
@@ -113,16 +119,17 @@ def refuse(monkeypatch, error, which=lambda _: True):
     monkeypatch.setattr(PickyShard, "refuse", staticmethod(judge))
 
 
-def test_a_snapshot_that_cannot_be_used_gives_way_to_the_one_before(monkeypatch, capsys):
+def test_a_snapshot_that_cannot_be_used_gives_way_to_the_one_before(monkeypatch):
     """A snapshot whose content is nonsense is said loudly, and the one before leads to the very same state."""
     plant = Plant()
     plant.fill()
     whole, positions = plant.order()
     newest = plant.broker.snapshots(plant.settings).read(0, plant.kept()[0].number)
     refuse(monkeypatch, DamagedStateError("nonsense"), lambda data: data == newest)
-    worker = plant.run()
+    with capture_logs() as lines:
+        worker = plant.run()
     assert exposed(worker, 'restores_total{source="older_snapshot"} 1.0')
-    assert "a snapshot cannot be used" in capsys.readouterr().out
+    assert "a snapshot cannot be used" in said(lines)
     plant.send(1)
     plant.run()
     order, _ = plant.order()
@@ -177,7 +184,7 @@ def test_where_the_beginning_is_gone_a_worker_refuses_and_names_the_way_out(monk
     assert "stream-ad snapshots reset 0" in refused.value.hint
 
 
-def test_settings_that_do_not_fit_start_a_new_model_and_keep_the_old_one(monkeypatch, capsys):
+def test_settings_that_do_not_fit_start_a_new_model_and_keep_the_old_one(monkeypatch):
     """A new model begins where the old one had come to, once, loudly; the old one stays for going back."""
     plant = Plant()
     plant.send(20, 10)
@@ -186,9 +193,10 @@ def test_settings_that_do_not_fit_start_a_new_model_and_keep_the_old_one(monkeyp
     data = plant.broker.snapshots(plant.settings).read(0, old.number)
     refuse(monkeypatch, UnfitStateError("another shape"), lambda one: one == data)
     plant.send(5)
-    worker = plant.run()
+    with capture_logs() as lines:
+        worker = plant.run()
     assert exposed(worker, 'restores_total{source="new_model"} 1.0')
-    assert "NEW MODEL" in capsys.readouterr().out
+    assert "NEW MODEL" in said(lines)
     order, positions = plant.order()
     assert order == [["event", n] for n in range(20, 25)]
     assert positions == Positions(25, 10)
