@@ -77,8 +77,8 @@ def _missed(view: View) -> str:
     """The classes that the detector misses most."""
     classes = {name: one.missed for name, one in view.classes.items() if name != "normal" and one.missed is not None}
     worst = sorted(classes, key=lambda name: (-(classes[name] or 0), name))
-    shown = ", ".join(f"{name} {_share(classes[name])}" for name in worst[:2])
-    return f"{shown}, +{len(worst) - 2}" if worst[2:] else shown or "-"
+    shown = ", ".join(f"{name} {_share(classes[name])}" for name in worst[:1])
+    return f"{shown}, +{len(worst) - 1}" if worst[1:] else shown or "-"
 
 
 def _share(share: float | None) -> str:

@@ -158,7 +158,13 @@ def _shard(snapshots: Snapshots, settings: Settings, shard: int) -> Iterator[Fin
     except (BrokerError, StateError) as error:
         yield problem("state", error.what, error.hint)
         return
-    if newest is not None and newest.problem:
+    if newest is not None and newest.foreign:
+        yield problem(
+            "state", f"snapshot {newest.number} of shard {shard}, its newest: {newest.problem}.",
+            "Run the version of the program that wrote it, or begin with a new model: "
+            f"`stream-ad snapshots reset {shard}`.",
+        )  # fmt: skip
+    elif newest is not None and newest.problem:
         yield warning(
             "state", f"snapshot {newest.number} of shard {shard}, its newest: {newest.problem}.",
             "A worker will go on without it and say how. `stream-ad snapshots list` shows the others, "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.brokers.recovery import no_such_snapshot
-from stream_ad.errors import StateError
+from stream_ad.errors import DamagedStateError, StateError
 from stream_ad.shard_state import fingerprint, metadata, read_header, require_format
 from stream_ad.verdicts import NORMAL_NAME
 
@@ -47,6 +47,8 @@ class View:
     origin: str
     problem: str
     """Why it cannot be used; "" when it can."""
+    foreign: bool = False
+    """Another version of the program wrote it: a worker refuses to begin with anything else in its place."""
     records: int = 0
     """Events and labels that it has seen."""
     watermark: str | None = None
@@ -99,7 +101,7 @@ def view(snapshots: Snapshots, shard: int, kept: KeptSnapshot, options: Detector
         require_format(meta)
         header = read_header(meta["header"])
     except StateError as error:
-        return View(**told, problem=error.what)
+        return View(**told, problem=error.what.removesuffix("."), foreign=not isinstance(error, DamagedStateError))
     except (ValueError, KeyError) as error:
         return View(**told, problem=f"its header cannot be read: {error}")
     fits = meta.get("fingerprint") == fingerprint(options)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from stream_ad import shard_state
 from stream_ad.brokers.sqlite_lock import ShardLock
 from stream_ad.cli import app
 from stream_ad.findings import Level, disk
@@ -137,6 +138,17 @@ def test_damage_is_found(site):
     code, found = doctor(site)
     assert code == 8
     assert any(one["level"] == "problem" for one in found)
+
+
+def test_a_foreign_format_is_found(site, monkeypatch):
+    """Snapshots that another version wrote stop a worker; that is a problem, with both ways out."""
+    monkeypatch.setattr(shard_state, "FORMAT", 99)
+    code, found = doctor(site)
+    assert code == 8
+    wrong = [one for one in found if one["level"] == "problem"]
+    assert {one["check"] for one in wrong} == {"state"}
+    assert "this program reads format 99" in wrong[0]["what"]
+    assert "snapshots reset 0" in wrong[0]["mend"]
 
 
 def test_lost_records_are_found(site):

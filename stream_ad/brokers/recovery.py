@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ad.brokers.base import KeptSnapshot
-from stream_ad.errors import LostRecordsError, StateError
+from stream_ad.errors import DamagedStateError, LostRecordsError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,9 +141,9 @@ def refuse_newest(shard: int, number: int, kept: Sequence[KeptSnapshot]) -> None
         )
 
 
-def damaged_data(shard: int, number: int) -> StateError:
+def damaged_data(shard: int, number: int) -> DamagedStateError:
     """What to raise where the data of a snapshot is not what was written."""
-    return StateError(
+    return DamagedStateError(
         f"Snapshot {number} of shard {shard} is damaged: its data is not what was written.",
         hint="`stream-ad snapshots list` shows the others.",
     )
