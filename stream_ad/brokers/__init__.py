@@ -22,9 +22,9 @@ def open_broker(settings: Settings) -> Broker:
         BrokerError: It cannot be reached, or its topics do not fit.
     """
     if settings.broker.kind == "kafka":
-        from stream_ad.brokers.kafka import KafkaBroker
+        from stream_ad.brokers.kafka import open_kafka
 
-        return KafkaBroker(settings)
+        return open_kafka(settings)
     from stream_ad.brokers.sqlite import SqliteBroker
 
     return SqliteBroker(settings)

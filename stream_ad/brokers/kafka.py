@@ -17,11 +17,11 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import MemberState
 
 from stream_ad.brokers.base import Fetched, Side, Stored
-from stream_ad.brokers.kafka_client import GONE_HINT, connect, errors
+from stream_ad.brokers.kafka_client import GONE_HINT, connect, errors, patience_ms
 from stream_ad.brokers.kafka_ends import EndOffsets
 from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records, take_up_parked
 from stream_ad.brokers.kafka_group import Membership
-from stream_ad.brokers.kafka_load import committed_positions, input_bounds, read_state
+from stream_ad.brokers.kafka_load import committed_positions, input_bounds, read_state, state_start
 from stream_ad.brokers.kafka_reading import consumer_options
 from stream_ad.brokers.kafka_shard import ShardWriter
 from stream_ad.brokers.kafka_topics import require_topics
@@ -35,12 +35,32 @@ if TYPE_CHECKING:
     from stream_ad.brokers.base import Commit, Positions
     from stream_ad.brokers.kafka_format import Record
     from stream_ad.brokers.kafka_group import Input
+    from stream_ad.brokers.kafka_state import ShardState
     from stream_ad.settings import Settings
 
 HEARTBEAT_S = 1.0  # how soon a worker hears of a rebalance
 _SLICE_S = 0.1  # of a poll, between looks whether an input has turned out to be drained
 _REBALANCE_S = 3.0  # a poll stays with a rebalance that has begun for so long
+_RETRY_S = 0.5
 _CLOSE_MS = 5_000
+
+
+def open_kafka(settings: Settings) -> KafkaBroker:
+    """A broker; connections that break while it is made are made again.
+
+    Raises:
+        TopicError: A topic is missing or cannot be used.
+        BrokerError: Kafka cannot be reached or refuses.
+    """
+    deadline = time.monotonic() + patience_ms(settings) / 1000
+    while True:
+        try:
+            return KafkaBroker(settings)
+        except BrokerError as error:
+            passing = isinstance(error.__cause__, kafka_errors.RetriableError) and not isinstance(error, TopicError)
+            if not passing or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_S)
 
 
 class KafkaBroker:
@@ -178,16 +198,24 @@ class KafkaBroker:
             fetched.setdefault(shard, {})[side] = Fetched(some, (shard, side) in drained)
         return fetched
 
+    def _state_from(self, shard: int, start: int) -> ShardState:
+        with suppress(BrokerError, kafka_errors.KafkaError):  # there is nothing at that offset any more
+            return read_state(self._settings, shard, start, history=False)
+        return read_state(self._settings, shard, history=False)
+
     def load(self, shard: int, *, older_than: int | None = None) -> Stored:
         self._must_own(shard)
         self._abandon(shard)
         writer = ShardWriter(self._settings, shard)  # first of all: from here on nobody else can add to what is read
         try:
             with errors(self._settings, f"loading shard {shard}"):
-                state = read_state(self._settings, shard, history=False)
+                state = self._state_from(shard, state_start(self._settings, self._consumer, shard))
                 oldest, _ = self.bounds(shard)
                 committed = committed_positions(self._settings, self._consumer, shard, state) or oldest
                 snapshot = state.newest_whole(committed, older_than)
+                if snapshot is None and state.start:
+                    state = read_state(self._settings, shard, history=False)
+                    snapshot = state.newest_whole(committed, older_than)
                 rebuild = snapshot is None and must_rebuild(shard, state.kept, oldest)
         except BaseException:
             writer.abandon()

@@ -23,11 +23,20 @@ def _inputs(settings: Settings, shard: int) -> list[TopicPartition]:
     return [TopicPartition(topic, shard) for topic in (settings.topics.events, settings.topics.labels)]
 
 
-def read_state(settings: Settings, shard: int, *, history: bool) -> ShardState:
-    """All that the state topic holds of a shard, once no open transaction hides any of it; see ``ShardState``."""
-    with closing(PartitionReader(settings, settings.topics.state, [shard])) as reader:
+def read_state(settings: Settings, shard: int, start: int = 0, *, history: bool) -> ShardState:
+    """What the state topic holds of a shard from an offset on, once no open transaction hides any of it; see
+    ``ShardState``.
+    """
+    with closing(PartitionReader(settings, settings.topics.state, [shard], start=start or None)) as reader:
         records = ((record.key, record.value) for record in reader.read_settled())
-        return ShardState(settings, shard, records, history=history)
+        return ShardState(settings, shard, records, start=start, history=history)
+
+
+def state_start(settings: Settings, consumer: KafkaConsumer, shard: int) -> int:
+    """The offset of the state topic that the shard's last commit named as enough for a load; 0: read all of it."""
+    found = consumer.committed(_inputs(settings, shard)[0], metadata=True, timeout_ms=REQUEST_MS)
+    text = found.metadata if found is not None else ""
+    return int(text) if text and text.isascii() and text.isdigit() else 0
 
 
 def group_positions(settings: Settings, consumer: KafkaConsumer, shard: int) -> Positions | None:

@@ -121,18 +121,20 @@ class ShardWriter:
         group: ConsumerGroupMetadata | None,
     ) -> None:
         self._producer.begin_transaction()
-        futures = [
-            future
-            for topic, records in outputs.items()
-            for future in self._producer.send_batches(topic, self._shard, records)
-        ]
+        futures = {
+            topic: self._producer.send_batches(topic, self._shard, records) for topic, records in outputs.items()
+        }
         # Every batch must be acknowledged before the transaction is asked to end: the client commits what is left of
         # it when a batch has timed out, and calls it committed when the last batch fails while it is committed.
         self._producer.flush(self._timeout_s)
-        self._producer.check(futures)
+        self._producer.check([future for some in futures.values() for future in some])
+        if state := futures.get(self._topics.state):
+            self._known.written_at(state[0].value[0])
         if positions is not None and group is not None:
             offsets = {
-                TopicPartition(self._topics.events, self._shard): OffsetAndMetadata(positions.events, "", -1),
+                TopicPartition(self._topics.events, self._shard): OffsetAndMetadata(
+                    positions.events, str(self._known.start), -1
+                ),
                 TopicPartition(self._topics.labels, self._shard): OffsetAndMetadata(positions.labels, "", -1),
             }
             self._producer.send_offsets(self._timeout_s, offsets, group)

@@ -35,6 +35,20 @@ CHUNK_BYTES = 512 * 1024
 _KEY = re.compile(r"(journal|snapshot)/(\d{1,18})/(\d{1,18}|manifest)", re.ASCII)
 
 Offset = Annotated[int, msgspec.Meta(ge=0)]
+Chunks = Annotated[int, msgspec.Meta(ge=0, le=2**20)]
+
+
+class Older(msgspec.Struct, frozen=True, array_like=True):
+    """A snapshot that is kept beside a newer one."""
+
+    number: Offset
+    events: Offset
+    labels: Offset
+    line: Offset
+    origin: Annotated[str, msgspec.Meta(max_length=200)]
+    saved_ms: Offset
+    size_bytes: Offset
+    chunks: Chunks
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -49,6 +63,8 @@ class Manifest(msgspec.Struct, frozen=True):
     line: Offset = 0
     origin: Annotated[str, msgspec.Meta(max_length=200)] = ""
     saved_ms: Offset = 0
+    older: Annotated[tuple[Older, ...], msgspec.Meta(max_length=1000)] = ()
+    """All that were kept when this one was written: whoever loads the shard reads none of their data."""
 
 
 class ShardState:
@@ -57,7 +73,8 @@ class ShardState:
     Args:
         settings: Whose.
         shard: Its number.
-        records: All (key, value) of the shard's partition of the state topic, in order.
+        records: (key, value) of the shard's partition of the state topic, in order: all, or those from ``start`` on.
+        start: Offset of the first of them.
         history: Whether to hold the data of older snapshots than a replay may need, too; a worker has no use for it.
 
     Raises:
@@ -70,6 +87,7 @@ class ShardState:
         shard: int,
         records: Iterable[tuple[bytes | None, bytes | None]],
         *,
+        start: int = 0,
         history: bool = True,
     ) -> None:
         self._settings = settings
@@ -79,12 +97,17 @@ class ShardState:
         self._manifests: dict[int, Manifest | None] = {}  # by number; None: it cannot be read
         self._marks: dict[Positions, tuple[Positions, ...]] = {}  # of a commit, by the last one, in order
         self._chunks: dict[int, dict[int, bytes]] = {}  # by number and place
+        self._removed: set[int] = set()
+        self._begins: dict[int, int] = {}  # offset at which a snapshot begins, of those written here
+        self._unplaced: int | None = None  # the snapshot in the records that are being written
+        self.start = start
+        """Offset from which on the topic holds what a load needs: the data of the newest snapshots and the journal."""
         prefix = self._prefix.encode()
         for key, value in records:
             if key is not None and key.startswith(prefix):
                 self._take(key[len(prefix) :].decode("ascii", "replace"), value)
         self._places = {number: list(chunks) for number, chunks in self._chunks.items()}
-        self.kept = [self._entry(number) for number in sorted(self._manifests)]
+        self.kept = sorted([*map(self._entry, self._manifests), *self._not_read()], key=lambda one: one.number)
         """All snapshots, damaged ones included, by rising number."""
 
     def _take(self, key: str, value: bytes | None) -> None:
@@ -101,6 +124,7 @@ class ShardState:
         elif kind == "snapshot" and second == "manifest":
             if value is None:
                 self._manifests.pop(number, None)
+                self._removed.add(number)
             else:
                 self._manifests[number] = _read_manifest(value)
                 for old in () if self._history else sorted(self._manifests)[:-KEPT_FOR_REPLAY]:
@@ -127,6 +151,30 @@ class ShardState:
             return KeptSnapshot(number, Positions(), line=number, size_bytes=size)
         positions = Positions(manifest.events, manifest.labels)
         return KeptSnapshot(number, positions, manifest.line, manifest.origin, manifest.saved_ms, size)
+
+    def _not_read(self) -> list[KeptSnapshot]:
+        """Snapshots before ``start``, which only the newest manifest tells of."""
+        newest = self._manifests[max(self._manifests)] if self.start and self._manifests else None
+        unread = [
+            one
+            for one in (newest.older if newest else ())
+            if one.number not in self._manifests and one.number not in self._removed
+        ]
+        self._places.update({one.number: list(range(one.chunks)) for one in unread})
+        return [
+            KeptSnapshot(
+                one.number, Positions(one.events, one.labels), one.line, one.origin, one.saved_ms, one.size_bytes
+            )
+            for one in unread
+        ]
+
+    def written_at(self, offset: int) -> None:
+        """Take note of the offset that the last ``records`` got, before their commit ends."""
+        if self._unplaced is not None:
+            self._begins[self._unplaced] = offset
+            self._unplaced = None
+            oldest_needed = self.kept[-KEPT_FOR_REPLAY:][0].number
+            self.start = self._begins.get(oldest_needed, self.start)
 
     def data(self, number: int) -> bytes | None:
         """A snapshot's data; None where it is not what was written."""
@@ -203,8 +251,10 @@ class ShardState:
             new.line,
             new.origin,
             new.saved_ms,
+            tuple(self._older()),
         )
         self.kept.append(new)
+        self._unplaced = new.number
         self._manifests[new.number] = manifest
         self._places[new.number] = list(range(len(starts)))
         prefix = f"snapshot/{new.number}"
@@ -220,9 +270,15 @@ class ShardState:
             written.append((_journal_key(mark), None))
         return written
 
+    def _older(self) -> Iterable[Older]:
+        for one in self.kept:
+            at, chunks = one.positions, len(self._places.get(one.number, ()))
+            yield Older(one.number, at.events, at.labels, one.line, one.origin, one.saved_ms, one.size_bytes, chunks)
+
     def _remove(self, number: int) -> list[tuple[str, bytes | None]]:
         self.kept = [one for one in self.kept if one.number != number]
-        del self._manifests[number]
+        self._manifests.pop(number, None)
+        self._begins.pop(number, None)
         places = self._places.pop(number, [])
         removed: list[tuple[str, bytes | None]] = [(f"snapshot/{number}/{place}", None) for place in places]
         return [*removed, (f"snapshot/{number}/manifest", None)]

@@ -12,9 +12,10 @@ from kafka import errors as kafka_errors
 from kafka.structs import MemberState
 from typer.testing import CliRunner
 
+from stream_ad.brokers import kafka as kafka_module
 from stream_ad.brokers import open_broker
 from stream_ad.brokers.base import Commit, Positions, Side
-from stream_ad.brokers.kafka_client import client_options
+from stream_ad.brokers.kafka_client import client_options, translated
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.cli import app
 from stream_ad.columns import OutRecord
@@ -319,6 +320,22 @@ def test_an_unreachable_kafka_is_an_error() -> None:
     assert "bootstrap_servers" in away.value.hint
 
 
+def test_connections_that_break_at_the_start_are_made_again(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that meets a broken connection while it starts tries again instead of ending."""
+    require, tries = kafka_module.require_topics, []
+
+    def broken(settings):
+        tries.append(settings)
+        if len(tries) < 3:
+            raise translated(settings, "looking at the topics", lost) from lost
+        require(settings)
+
+    lost = kafka_errors.KafkaConnectionError("socket disconnected")
+    monkeypatch.setattr(kafka_module, "require_topics", broken)
+    own(place.broker(), PARTITIONS)
+    assert len(tries) == 3
+
+
 def test_apply_makes_fitting_topics(place: KafkaPlace, admin: KafkaAdminClient) -> None:
     """State is compacted, inputs keep their own times, outputs those of writing; retention is as set and explained."""
     plans = {plan.role: plan for plan in place.admin().plan()}
@@ -420,6 +437,45 @@ def test_records_that_retention_took_are_missed(place: KafkaPlace, admin: KafkaA
         drain(worker)
     with pytest.raises(BrokerError, match="no offset 10 any more: it holds 30 to 41"):
         place.worker(place.altered(application_id="third")).seek(shard, Positions(10, 0))
+
+
+def test_a_load_reads_no_older_snapshots(place: KafkaPlace) -> None:
+    """However many old snapshots are kept, a load reads the newest two and what came after; it knows of all, and those
+    that are superseded go.
+    """
+    fill(place, 40)
+    settings = place.altered(worker={"snapshot_history": 3, "snapshot_history_interval_seconds": 0.0})
+    worker = place.worker(settings)
+    for number in range(1, 7):
+        marks = (Positions(), Positions(1, 0)) if number == 1 else (Positions(number, 0),)
+        worker.commit(Commit(0, Positions(number, 0), marks=marks, snapshot=b"%d" % number * 900_000))
+    worker.commit(Commit(0, Positions(7, 0), marks=(Positions(7, 0),)))
+    worker.close()
+    kept = place.snapshots(settings).kept(0)
+    assert [one.number for one in kept] == [6, 5, 4, 3, 2]
+    worker = place.worker(settings)
+    state, stored = worker._writers[0].state, worker.load(0)
+    assert state.start > 6
+    assert [one.number for one in state.kept] == [2, 3, 4, 5, 6]
+    assert state.kept == kept[::-1]
+    assert stored.snapshot is not None
+    assert (stored.snapshot.data[:1], stored.journal) == (b"6", (Positions(7, 0),))
+    worker.commit(Commit(0, Positions(8, 0), snapshot=b"7"))
+    worker.close()
+    assert [one.number for one in place.snapshots(settings).kept(0)] == [7, 6, 5, 4, 3]
+    assert place.kept_snapshots(0) == 5
+
+
+def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, admin: KafkaAdminClient) -> None:
+    """The place where a load begins is a hint: when it leads nowhere, all of the state topic is read."""
+    fill(place, 40)
+    worker = place.worker()
+    worker.commit(Commit(0, Positions(1, 0), marks=(Positions(),), snapshot=b"state"))
+    worker._writers[0].state.start = 1_000_000
+    worker.commit(Commit(0, Positions(2, 0)))
+    stored = place.takeover(worker).load(0)
+    assert stored.snapshot is not None
+    assert (stored.positions, stored.snapshot.data) == (Positions(2, 0), b"state")
 
 
 def test_a_topic_made_anew_is_noticed(place: KafkaPlace, admin: KafkaAdminClient) -> None:

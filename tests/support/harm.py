@@ -145,12 +145,16 @@ class Harm:
                 slot.kind = RANDOM
                 member.kill()
             return
-        if member is not None:
-            if member.poll() != -signal.SIGKILL or (slot.dying_until is None and slot.kind not in AT_START):
-                raise RuntimeError(f"a worker ended by itself with {member.poll()}:\n{member.said()[-3000:]}")
+        if member is None:
+            pass
+        elif member.poll() == 1 and "No Kafka broker answered" in member.said():  # whoever runs it starts it again
+            self._note(self.others, "start given up while Kafka was away, and repeated", done)
+        elif member.poll() == -signal.SIGKILL and (slot.dying_until is not None or slot.kind in AT_START):
             self._note(self.killed, slot.kind, done)
             if self._kill_marks:
                 self._kill_marks.popleft()
+        else:
+            raise RuntimeError(f"a worker ended by itself with {member.poll()}:\n{member.said()[-3000:]}")
         self._start(slot)
 
     def _start(self, slot: Slot) -> None:
