@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize
 
 from stream_ad.detector.head import LEAST, MOST, MOST_OPENNESS, RIDGE, RING, Head, fit_ridge
-from stream_ad.detector.scaler import Scaler
+from stream_ad.detector.scaler import SCALE_SD, Scaler
 
 F = 4
 
@@ -16,7 +16,7 @@ def parts(sensors=1):
     head, scaler = Head(F), Scaler(F)
     head.append(sensors)
     scaler.append(sensors)
-    scaler.count[:], scaler.var[:] = 1000, 1.0
+    scaler.count[:], scaler.var[:], scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
     return head, scaler
 
 
@@ -153,7 +153,7 @@ def test_a_new_feature_waits_for_a_new_fit():
     wide, wide_scaler = Head(F + 1), Scaler(F + 1)
     wide.append(1)
     wide_scaler.append(1)
-    wide_scaler.count[:], wide_scaler.var[:] = 1000, 1.0
+    wide_scaler.count[:], wide_scaler.var[:], wide_scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
     wide.copy_row(head, 0, positions=np.arange(F))
     assert wide.say(np.array([0]), CLOSED) == 0
     assert wide.anomalies[0] == 30
