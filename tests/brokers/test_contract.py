@@ -440,7 +440,7 @@ def test_records_that_are_gone_are_said(place: Place) -> None:
     producer.flush()
     broker = place.worker()
     place.delete_records(Side.EVENTS, 0, 30)
-    with pytest.raises(LostRecordsError, match="no offset 10 any more: it holds 30 to 4[01]") as lost:
+    with pytest.raises(LostRecordsError, match=r"no offset 10 any more: it holds 30 to 4[01]") as lost:
         broker.seek(0, Positions(10, 0))
     assert lost.value.shard == 0
     assert "broker.on_lost_records" in lost.value.hint
