@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
@@ -40,7 +41,6 @@ from tests.support.kafka_server import KafkaServer
 
 ROOT = Path(__file__).resolve().parents[1]
 FEATURES = tuple(f"feature_{number}" for number in range(8))
-WARM_EVENTS = 120  # of each sensor, before the clock starts
 PHASES = ("starts and imports", "joins its group", "loads the snapshot", "replays", "first score visible")
 
 
@@ -91,15 +91,28 @@ class Run:
         command = [sys.executable, "-m", "stream_ad", "run", "--config", str(config)]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stderr=log)
+        self._port: int | None = None
 
     def at(self, event: str) -> float | None:
         """Epoch seconds of the first line about this."""
-        for line in self._log.read_text().splitlines():
+        for line in self._lines():
             with suppress(json.JSONDecodeError):
                 found = json.loads(line)
                 if found.get("event") == event:
                     return datetime.fromisoformat(found["time"]).timestamp()
         return None
+
+    def metric(self, name: str) -> float:
+        """Sum of a metric of the worker, as it serves it."""
+        if self._port is None:
+            self.wait_for("listening")
+            self._port = next(json.loads(line)["port"] for line in self._lines() if '"listening"' in line)
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.partition("{")[0].partition(" ")[0] == name)
+
+    def _lines(self) -> list[str]:
+        return self._log.read_text().splitlines()
 
     def wait_for(self, event: str) -> float:
         while (at := self.at(event)) is None:
@@ -109,20 +122,23 @@ class Run:
         return at
 
 
-def recovery(server: KafkaServer, folder: Path, name: str, sensors: int, since_s: float, **broker: Any) -> list[float]:
-    """Seconds of each phase."""
+def recovery(
+    server: KafkaServer, folder: Path, name: str, options: argparse.Namespace, **broker: Any
+) -> tuple[list[float], float]:
+    """Seconds of each phase, and the size of the snapshots in MiB."""
     tree = tree_of(server, name, **broker)
     settings = Settings.model_validate(tree)
     with closing(open_admin(settings)) as admin:
         admin.apply()
-    feed = Feed(settings, sensors)
+    feed, warm = Feed(settings, options.sensors), options.warm
     with closing(open_producer(settings)) as producer:
-        for number in range(WARM_EVENTS):
-            producer.send(Side.EVENTS, feed.round(time.time_ns() - (WARM_EVENTS - number) * 1_000_000_000))
+        for number in range(warm):
+            producer.send(Side.EVENTS, feed.round(time.time_ns() - (warm - number) * 1_000_000_000))
     feed.start()
     first = Run(tree, folder)
-    first.wait_for("shard live")
-    time.sleep(since_s)  # the first snapshot comes half an interval after the start, the next ones a whole one apart
+    age_s = wait_for_age(first, options.since)
+    size = first.metric("stream_ad_snapshot_size_bytes") / 2**20
+    print(f"{name}: killed {age_s:.0f} s after its last snapshot, of {size:.0f} MiB", flush=True)
     with closing(open_reader(settings)) as reader:
         while reader.read(settings.topics.scores, timeout_s=0.2):
             pass  # up to what is committed now
@@ -141,7 +157,21 @@ def recovery(server: KafkaServer, folder: Path, name: str, sensors: int, since_s
     feed.join()
     second.process.terminate()
     second.process.wait()
-    return [after - before for before, after in itertools.pairwise(marks)]
+    return [after - before for before, after in itertools.pairwise(marks)], size
+
+
+def wait_for_age(run: Run, seconds: float) -> float:
+    """Until the worker has caught up and its newest snapshot is so old; how old it is."""
+    run.wait_for("shard live")
+    while True:
+        time.sleep(0.5)
+        behind = run.metric("stream_ad_lag_records")
+        if (
+            behind < 5_000
+            and run.metric("stream_ad_snapshots_total")
+            and (age_s := run.metric("stream_ad_snapshot_age_seconds")) >= seconds
+        ):
+            return age_s
 
 
 def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: int) -> tuple[float, float]:
@@ -186,7 +216,10 @@ def speed(tree: dict[str, Any], folder: Path, events: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sensors", type=int, default=1_000)
-    parser.add_argument("--since", type=float, default=85.0, help="seconds of life before the kill")
+    parser.add_argument(
+        "--warm", type=int, default=1_200, help="events of each sensor beforehand: enough to fill its state"
+    )
+    parser.add_argument("--since", type=float, default=55.0, help="age in seconds of the snapshot at the kill")
     parser.add_argument("--events", type=int, default=1_000_000, help="for the cost of snapshots")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["recovery", "cost"])
@@ -199,9 +232,9 @@ def main() -> None:
             for what, broker in {"dynamic member": {}, "static member": {"instance_id": "one"}}.items():
                 for turn in range(options.rounds):
                     label = f"{what.split()[0]}-{turn}"
-                    parts = recovery(server, folder, label, options.sensors, options.since, **broker)
+                    parts, size = recovery(server, folder, label, options, **broker)
                     table.add_row(what, *(f"{part:.2f}" for part in parts), f"{sum(parts):.2f}")
-            console.print(f"{options.sensors:,} sensors, a reading of each a second, killed after {options.since:g} s")
+            console.print(f"{options.sensors:,} sensors, a reading of each a second, snapshots of {size:.0f} MiB")
             console.print(table)
         if options.only != "recovery":
             with_, without = cost(server, folder, options.sensors, options.events, options.rounds)
