@@ -271,7 +271,7 @@ def test_a_step_larger_than_the_inbox_is_still_replayed():
 
 def test_while_one_shard_recovers_the_others_go_on():
     """A shard with much to replay takes turns with the others: they go on scoring and committing meanwhile."""
-    plant = Plant(partitions=2, snapshot_interval_seconds=1e6)
+    plant = Plant(partitions=2, snapshot_interval_seconds=1e6, poll_records=500, inbox_records=1_000)
     sensors = {partition_for(f"s{number}".encode(), 2): f"s{number}" for number in range(50)}
     plant.send(Side.EVENTS, range(400), sensor=sensors[0])
     plant.broker.fail("commit_after", at=300, error=Killed())
