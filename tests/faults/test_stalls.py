@@ -8,8 +8,8 @@ from tests.support.fault_points import Fault
 
 
 def test_stopped_for_longer_than_its_session(site):
-    """SIGSTOP just before a commit ends, with all of it written; another worker takes over and shuts it out; SIGCONT: it
-    can write nothing more, joins again and, once the other has left, does the rest.
+    """SIGSTOP just before a commit ends, with all of it written; another worker takes over and shuts it out; SIGCONT:
+    it can write nothing more, joins again and, once the other has left, does the rest.
     """
     # Kafka itself would abort its transaction much later
     sleeper = site.member(Fault("before commit", at=9, hold=True), transaction_timeout_seconds=150.0)

@@ -130,7 +130,8 @@ def test_a_stalled_kafka_costs_the_whole_commit(place: KafkaPlace, kafka: KafkaS
 
 
 @pytest.mark.parametrize(
-    "error", ["OutOfOrderSequenceNumberError", "InvalidProducerEpochError", "UnknownProducerIdError"]
+    "error",
+    ["OutOfOrderSequenceNumberError", "InvalidProducerEpochError", "UnknownProducerIdError", "KafkaTimeoutError"],
 )
 def test_a_batch_refused_inside_a_transaction_costs_the_whole_commit(place: KafkaPlace, error: str) -> None:
     """The client calls a transaction committed although one of its batches was refused; here nothing is published, and
@@ -144,6 +145,7 @@ def test_a_batch_refused_inside_a_transaction_costs_the_whole_commit(place: Kafk
 
     def refuse(batch, _response):
         sender._complete_batch = complete
+        batch.created = 0.0  # too long ago for a retry
         sender._complete_batch_with_exception(batch, getattr(kafka_errors, error)("injected"))
 
     sender._complete_batch = refuse
