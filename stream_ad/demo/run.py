@@ -197,7 +197,10 @@ class _Lines:
         self._due = 0.0
 
     def __enter__(self) -> Self:
-        self._demo.console.print("Starting two workers: one will get late verdicts, one none.")
+        self._demo.console.print(
+            "Starting two workers: one will get late verdicts, one none. "
+            "The very first start compiles the detector, for half a minute or so."
+        )
         return self
 
     def __exit__(self, *error: object) -> None: ...
