@@ -210,8 +210,8 @@ class KafkaBroker:
         try:
             with errors(self._settings, f"loading shard {shard}"):
                 state = self._state_from(shard, state_start(self._settings, self._consumer, shard))
-                oldest, _ = self.bounds(shard)
-                committed = committed_positions(self._settings, self._consumer, shard, state) or oldest
+                oldest, ends = self.bounds(shard)
+                committed = committed_positions(self._settings, self._consumer, shard, state, ends) or oldest
                 snapshot = state.newest_whole(committed, older_than)
                 if snapshot is None and state.start:
                     state = read_state(self._settings, shard, history=False)

@@ -13,7 +13,7 @@ from kafka.net.compat import KafkaNetClient
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from kafka import KafkaAdminClient
 
@@ -81,10 +81,23 @@ class _Attempts:
         def watched(*arguments: Any, **more: Any) -> Any:
             connection = connection_to(*arguments, **more)
             connection.init_future.add_errback(self._note)
+            connection._sasl_authenticate = self._noted(connection._sasl_authenticate)  # noqa: SLF001
             return connection
 
         client._manager.get_connection = watched  # noqa: SLF001
         return client
+
+    def _noted(self, log_in: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        """A refusal comes together with the end of the connection, which the client may see first."""
+
+        async def logging_in(*arguments: Any, **more: Any) -> None:
+            try:
+                await log_in(*arguments, **more)
+            except Exception as error:
+                self._note(error)
+                raise
+
+        return logging_in
 
     def _note(self, error: BaseException) -> None:
         if isinstance(error, _REFUSED) or not isinstance(self.last, _REFUSED):  # after a refusal it just hangs up
@@ -139,8 +152,8 @@ def _hint(reason: BaseException) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(reason):
         return "Set broker.security.ca_file to the authority that signed the brokers' certificates."
     return (
-        "Check broker.bootstrap_servers, that Kafka runs there, and that protocol and mechanism in broker.security are "
-        "those of the listener: one that is asked for something else may just hang up."
+        "Check broker.bootstrap_servers, that Kafka runs there, and that broker.security fits the listener: one that "
+        "is not content with protocol, mechanism, username or password may just hang up."
     )
 
 
@@ -154,7 +167,7 @@ def errors(settings: Settings, doing: str) -> Iterator[None]:
 
 
 GONE_HINT = (
-    "Retention has deleted them, or the topic was made anew; use another application_id to start afresh from the "
+    "Retention has deleted them, or the topic was made anew. Set broker.on_lost_records=continue to go on with the "
     "oldest records kept, and give topics.retention_seconds more time."
 )
 

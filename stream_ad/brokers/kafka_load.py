@@ -45,14 +45,25 @@ def group_positions(settings: Settings, consumer: KafkaConsumer, shard: int) -> 
     return None if None in found else Positions(*found)
 
 
-def committed_positions(settings: Settings, consumer: KafkaConsumer, shard: int, state: ShardState) -> Positions | None:
+def committed_positions(
+    settings: Settings, consumer: KafkaConsumer, shard: int, state: ShardState, ends: Positions
+) -> Positions | None:
     """How far a shard has come; None before its first commit.
+
+    With a topic Kafka deletes what groups had committed of it. Where the state has seen more than there is now, a topic
+    was made anew; then the shard had come as far as its state says, which is beyond the end.
 
     Raises:
         StateError: Its state and its positions do not belong together.
     """
     positions = group_positions(settings, consumer, shard)
     name = f"shard {shard} of {settings.application_id}"
+    if (
+        positions is None
+        and (seen := state.seen) is not None
+        and (seen.events > ends.events or seen.labels > ends.labels)
+    ):
+        return seen
     if not state.empty and positions is None:
         raise StateError(
             f"Kafka has forgotten how far {name} had come, but not its state.",

@@ -213,6 +213,11 @@ class ShardState:
         """Nothing was ever committed."""
         return not self._manifests and not self._marks
 
+    @property
+    def seen(self) -> Positions | None:
+        """How far the shard had come at least; None where nothing was ever committed."""
+        return max([*(one.positions for one in self.kept[-1:]), *self._marks], default=None)
+
     def journal(self, since: Snapshot | None) -> tuple[Positions, ...]:
         """See ``base.Stored.journal``."""
         marks = dict.fromkeys(mark for commit in self._marks.values() for mark in commit)  # a repeated one counts once
