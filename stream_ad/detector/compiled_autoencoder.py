@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stream_ad.detector.autoencoder import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, Autoencoder
-from stream_ad.detector.compiled import Arrays, kernel
+from stream_ad.detector.compiled import Arrays, kernel, together, total
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,20 +33,20 @@ class CompiledAutoencoder(Autoencoder):
         self._tables = self.correction1.numpy(), self.root2.numpy(), np.float32(rate)
         self._seen: Tensor | None = None
         self._arrays: tuple[NDArray[Any], ...] = ()
-        self._rooms: dict[int, tuple[Arrays, Arrays, NDArray[np.float32]]] = {}
+        self._rooms: dict[int, tuple[Any, ...]] = {}
 
     def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         """As Autoencoder.reconstruct."""
         out = np.empty_like(scaled)
         rows = FEW_ROWS if self.width < WIDE else MANY_ROWS
-        states, _, _ = self._room(rows)
+        states, *_ = self._room(rows)
         _reconstruct(models, scaled, self._memory()[0], self._starts, states, out)
         return out
 
     def rebuild(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
         """As Autoencoder.rebuild."""
         out = torch.empty_like(x)
-        states, _, _ = self._room(x.shape[1])
+        states, *_ = self._room(x.shape[1])
         _rebuild(which, x.numpy(), self._memory()[0], self._starts, states, out.numpy())
         return out
 
@@ -70,13 +70,14 @@ class CompiledAutoencoder(Autoencoder):
             self._arrays = self.flat.numpy(), self.first.numpy(), self.second.numpy(), self.steps.numpy()
         return self._arrays
 
-    def _room(self, rows: int) -> tuple[Arrays, Arrays, NDArray[np.float32]]:
-        """Where one model's states, its slopes and its gradient are computed."""
+    def _room(self, rows: int) -> tuple[Any, ...]:
+        """Where one model's states, its slopes, its gradient and its errors are computed."""
         if rows not in self._rooms:
             states, slopes = (
                 tuple(np.empty((rows, layer.outputs), np.float32) for layer in self.layers) for _ in range(2)
             )
-            self._rooms[rows] = states, slopes, np.zeros(self.parameters, np.float32)
+            error = np.empty((rows, self.width), np.float32)
+            self._rooms[rows] = states, slopes, np.zeros(self.parameters, np.float32), error
         return self._rooms[rows]
 
 
@@ -114,14 +115,13 @@ def _forward(x: NDArray[np.float32], flat: NDArray[np.float32], starts: NDArray[
         np.dot(here, flat[starts[number] : stop].reshape((inputs, outputs)), out)
         bias = flat[stop : stop + outputs]
         for b in range(len(out)):
-            row = out[b]
             if number == len(states) - 1:
                 for k in range(outputs):
-                    row[k] = _sigmoid(row[k] + bias[k])
+                    out[b, k] = _sigmoid(out[b, k] + bias[k])
             else:
                 for k in range(outputs):
-                    z = row[k] + bias[k]
-                    row[k] = z if z > 0 else slope * z
+                    z = out[b, k] + bias[k]
+                    out[b, k] = z if z > 0 else slope * z
         here = out
 
 
@@ -139,24 +139,21 @@ def _backward(
     for step in range(len(states)):
         number = last - step
         y, delta = states[number], slopes[number]
-        for b in range(len(y)):
-            row, value = delta[b], y[b]
-            if number == last:
-                for k in range(len(row)):
-                    row[k] *= value[k] * (one - value[k])
-            else:
-                for k in range(len(row)):
-                    row[k] *= one if value[k] > 0 else slope
-        here = states[number - 1] if number > 0 else x
-        inputs, outputs = here.shape[1], y.shape[1]
+        inputs, outputs = states[number - 1].shape[1] if number > 0 else x.shape[1], y.shape[1]
         stop = starts[number] + inputs * outputs
-        np.dot(here.T, delta, gradient[starts[number] : stop].reshape((inputs, outputs)))
         bias = gradient[stop : stop + outputs]
         bias[:] = 0
-        for b in range(len(delta)):
-            row = delta[b]
-            for k in range(outputs):
-                bias[k] += row[k]
+        for b in range(len(y)):
+            if number == last:
+                for k in range(outputs):
+                    delta[b, k] *= y[b, k] * (one - y[b, k])
+                    bias[k] += delta[b, k]
+            else:
+                for k in range(outputs):
+                    delta[b, k] *= one if y[b, k] > 0 else slope
+                    bias[k] += delta[b, k]
+        here = states[number - 1] if number > 0 else x
+        np.dot(here.T, delta, gradient[starts[number] : stop].reshape((inputs, outputs)))
         if number > 0:
             np.dot(delta, flat[starts[number] : stop].reshape((inputs, outputs)).T, slopes[number - 1])
 
@@ -185,24 +182,18 @@ def _plain_slope(
     weight: NDArray[np.float32],
     inputs: NDArray[np.float32],
     slope: NDArray[np.float32],
+    error: NDArray[np.float32],
 ) -> Any:
-    """losses.plain_slope of one model: fills the slope (B, d), returns the loss."""
-    least, two = np.float32(1e-12), np.float32(2)
-    events, total = np.float32(0), np.float32(0)
+    """losses.plain_slope of one model: fills the slope and the errors (B, d), returns the loss."""
+    least, two, events = np.float32(1e-12), np.float32(2), np.float32(0)
     for b in range(len(x)):
         events += weight[b]
     for b in range(len(x)):
-        each, squares = np.float32(0), np.float32(0)
-        value, guess, share_of, out = x[b], rebuilt[b], inputs[b], slope[b]
-        for k in range(len(value)):
-            each += share_of[k]
-        share = weight[b] / (max(events, least) * max(each, least))
-        for k in range(len(value)):
-            error = guess[k] - value[k]
-            out[k] = two * share * share_of[k] * error
-            squares += share_of[k] * error * error
-        total += share * squares
-    return total
+        share = two * weight[b] / (max(events, least) * max(total(inputs, b), least))
+        for k in range(x.shape[1]):
+            error[b, k] = rebuilt[b, k] - x[b, k]
+            slope[b, k] = share * inputs[b, k] * error[b, k]
+    return np.float32(0.5) * np.dot(slope.ravel(), error.ravel())
 
 
 @kernel
@@ -216,13 +207,13 @@ def _plain_step(
     out: Arrays,
 ) -> None:
     x, weight, inputs = batch
-    states, slopes, gradient = room
+    states, slopes, gradient, error = room
     loss, rebuilt = out
     for a in range(len(which)):
         flat = memory[0][which[a]]
         _forward(x[a], flat, starts, states)
         rebuilt[a] = states[-1]
-        loss[a] = _plain_slope(x[a], states[-1], weight[a], inputs[a], slopes[-1])
+        loss[a] = _plain_slope(x[a], states[-1], weight[a], inputs[a], slopes[-1], error)
         _backward(x[a], flat, starts, states, slopes, gradient)
         _adam(which[a], memory, tables, gradient)
 
@@ -237,7 +228,7 @@ def _descend(
     starts: NDArray[np.int64],
     room: tuple[Any, ...],
 ) -> None:
-    states, slopes, gradient = room
+    states, slopes, gradient, _ = room
     for a in range(len(which)):
         flat = memory[0][which[a]]
         _forward(x[a], flat, starts, states)
@@ -273,16 +264,17 @@ def _reconstruct(
     rows, width = states[0].shape[0], scaled.shape[1]
     nothing, one = np.float32(0), np.float32(1)
     x = np.full((rows, width), np.float32(0.5))
-    order = np.argsort(models, kind="mergesort")
+    order = together(models, len(flat))
     begin = 0
     while begin < len(order):
         model, stop = models[order[begin]], begin
         while stop < len(order) and stop - begin < rows and models[order[stop]] == model:
-            row, value = x[stop - begin], scaled[order[stop]]
             for k in range(width):
-                row[k] = min(max(value[k], nothing), one)
+                x[stop - begin, k] = min(max(scaled[order[stop], k], nothing), one)
             stop += 1
         _forward(x, flat[model], starts, states)
+        rebuilt = states[-1]
         for place in range(begin, stop):
-            out[order[place]] = states[-1][place - begin]
+            for k in range(width):
+                out[order[place], k] = rebuilt[place - begin, k]
         begin = stop

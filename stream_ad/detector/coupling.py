@@ -107,59 +107,74 @@ class Coupling(Rows):
             used: (A, B) the events that count.
         """
         figures = self.count, self.fresh, self.covariance, self.weights, self.judged, self.squares
-        _update(rows, scaled, observed, used, figures)
+        flat = (-1, scaled.shape[2])
+        _update(rows, scaled.reshape(flat), observed.reshape(flat), used, figures)
         resting = np.maximum(np.minimum(self.count[rows], WINDOW), REFRESH_SHARE * self.features / 2)
         due = rows[(self.count[rows] >= FIRST_EVENTS) & (REFRESH_SHARE * self.fresh[rows] >= resting)]
         if len(due):
-            self._refresh(due)
+            _refresh(due, (self.count, self.fresh, self.covariance, self.weights, self.squares, self.sharpness))
 
-    def _refresh(self, rows: NDArray[np.int64]) -> None:
-        """Set the weights from the covariance, shrunk towards its diagonal while there are few events."""
-        self.fresh[rows] = 0
-        covariance = self.covariance[rows]
-        spread = np.maximum(np.einsum("aff->af", covariance), LEAST_VARIANCE)
-        shrink = (self.features / (self.count[rows] + self.features))[:, None]
-        covariance *= 1 - shrink[:, None]
-        np.einsum("aff->af", covariance)[:] += shrink * spread + RIDGE
-        precision = np.linalg.inv(covariance)
-        self.weights[rows] = precision / np.einsum("aff->af", precision)[:, None, :]
-        squares = self.squares[rows]
-        self.sharpness[rows] = 1 / np.sqrt(squares + 0.1 * np.median(squares, axis=1, keepdims=True) + 1e-6)
+
+@kernel
+def _refresh(rows: NDArray[np.int64], figures: Arrays) -> None:
+    """Set the weights from the covariance, shrunk towards its diagonal while there are few events."""
+    count, fresh, covariance, weights, squares, sharpness = figures
+    features = squares.shape[1]
+    for a in range(len(rows)):
+        s = rows[a]
+        fresh[s] = 0
+        shrink = features / (count[s] + features)
+        matrix = covariance[s] * (1 - shrink)
+        for k in range(features):
+            matrix[k, k] += shrink * max(covariance[s, k, k], LEAST_VARIANCE) + RIDGE
+        precision = np.linalg.inv(matrix)
+        median = np.median(squares[s])
+        for k in range(features):
+            sharpness[s, k] = 1 / np.sqrt(squares[s, k] + 0.1 * median + 1e-6)
+            for j in range(features):
+                weights[s, j, k] = precision[j, k] / precision[k, k]
 
 
 @kernel
 def _residuals(
-    z: NDArray[np.float32], there: NDArray[np.bool_], weights: NDArray[np.float32], out: NDArray[np.float32]
+    z: NDArray[np.float32],
+    there: NDArray[np.bool_],
+    n: int,
+    weights: NDArray[np.float32],
+    s: int,
+    out: NDArray[np.float32],
 ) -> None:
-    """Residual of each reading; a missing one is filled in with its prediction (in z) and has none."""
+    """Residual of each reading of event ``n`` of sensor ``s``; a missing one is filled in with its prediction (in z)
+    and has none.
+    """
     features = len(z)
     missing = False
     for k in range(features):
-        missing |= not there[k]
+        missing |= not there[n, k]
     for _ in range(ROUNDS if missing else 0):
         for k in range(features):
-            if not there[k]:
+            if not there[n, k]:
                 total = np.float32(0)
                 for j in range(features):
                     if j != k:
-                        total += z[j] * weights[j, k]
+                        total += z[j] * weights[s, j, k]
                 z[k] = -total
     for k in range(features):
         out[k] = 0
     for j in range(features):
-        own, reading = weights[j], z[j]
+        reading = z[j]
         for k in range(features):
-            out[k] += reading * own[k]
+            out[k] += reading * weights[s, j, k]
     for k in range(features):
-        if not there[k]:
+        if not there[n, k]:
             out[k] = 0
 
 
 @kernel
-def _standardise(scaled: NDArray[np.float32], there: NDArray[np.bool_], z: NDArray[np.float32]) -> None:
+def _standardise(scaled: NDArray[np.float32], there: NDArray[np.bool_], n: int, z: NDArray[np.float32]) -> None:
     reach, half, sd = np.float32(REACH), np.float32(0.5), np.float32(SCALE_SD)
     for k in range(len(z)):
-        z[k] = min(max((scaled[k] - half) * sd, -reach), reach) if there[k] else np.float32(0)
+        z[k] = min(max((scaled[n, k] - half) * sd, -reach), reach) if there[n, k] else np.float32(0)
 
 
 @kernel
@@ -177,8 +192,8 @@ def _look(
     rate, smooth_scale = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE)
     for n in range(len(rows)):
         s = rows[n]
-        _standardise(scaled[n], observed[n], z)
-        _residuals(z, observed[n], weights[s], residual)
+        _standardise(scaled, observed, n, z)
+        _residuals(z, observed, n, weights, s, residual)
         number = 0
         for k in range(features):
             number += observed[n, k]
@@ -218,17 +233,17 @@ def _update(
             if (number - 1) % stride:
                 continue
             taken += 1
-            _standardise(scaled[a, b], observed[a, b], z)
-            _residuals(z, observed[a, b], weights[s], residual)
+            n = a * used.shape[1] + b
+            _standardise(scaled, observed, n, z)
+            _residuals(z, observed, n, weights, s, residual)
             for k in range(features):
-                if observed[a, b, k]:
+                if observed[n, k]:
                     square = np.float64(residual[k]) ** 2
                     seen[k] += 1
                     total[k] += min(square, 9 * squares[s, k]) if judged[s] >= CAP_AFTER else square
             for j in range(features):
-                own, reading = products[j], z[j]
                 for k in range(features):
-                    own[k] += reading * z[k]
+                    products[j, k] += z[j] * z[k]
         if not number:
             continue
         if count[s] >= FIRST_EVENTS:  # there are weights

@@ -157,6 +157,6 @@ class Learner:
                 class_weights[np.where(anomalous, verdict, NORMAL)],
             ),
             statistics,
-            self.state.pending.order[at],
+            self.state.pending.order[at] if self.state.shared else np.empty(0, np.int64),
             Sensors(self.state.context, self.state.scaler, self.state.scoring, self.state.coupling),
         )

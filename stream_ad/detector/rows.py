@@ -167,8 +167,6 @@ def take_ring(ring: NDArray[Any], rows: NDArray[np.int64], slots: NDArray[np.int
 @kernel
 def _take_ring(ring: NDArray[Any], rows: NDArray[np.int64], slots: NDArray[np.int64], out: NDArray[Any]) -> None:
     for a in range(len(rows)):
-        own = ring[rows[a]]
         for b in range(slots.shape[1]):
-            event, target = own[slots[a, b]], out[a, b]
-            for k in range(len(event)):
-                target[k] = event[k]
+            for k in range(ring.shape[2]):
+                out[a, b, k] = ring[rows[a], slots[a, b], k]

@@ -99,11 +99,11 @@ def _scale(
     for a in range(len(rows)):
         middle, slope = middles[rows[a]], slopes[rows[a]]
         for b in range(derived.shape[1]):
-            event, out, seen = derived[a, b], scaled[a, b], observed[a, b]
             for k in range(width):
-                there = not np.isnan(event[k])
-                seen[k] = there
-                out[k] = min(max((event[k] - middle[k]) * slope[k] + half, low), high) if there else half
+                x = derived[a, b, k]
+                there = not np.isnan(x)
+                observed[a, b, k] = there
+                scaled[a, b, k] = min(max((x - middle[k]) * slope[k] + half, low), high) if there else half
 
 
 @kernel

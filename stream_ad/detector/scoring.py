@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.compiled import Arrays, kernel
+from stream_ad.detector.compiled import Arrays, kernel, total
 from stream_ad.detector.rows import Column, Rows, derived_size
 from stream_ad.detector.scaler import SCALE_SD
 
@@ -121,9 +121,10 @@ def _score(
     sharpness, smooth = figures
     first, second, now, over_time = parts
     features = gate.shape[1]
-    weight, own = np.zeros(scaled.shape[1], np.float32), np.empty(scaled.shape[1], np.float32)
+    width = scaled.shape[1]
+    weight, own = np.zeros(width, np.float32), np.empty((1, width), np.float32)
     weight[:features] = 1
-    rate, half, least = np.float32(SMOOTH_RATE), np.float32(0.5), np.float32(1e-12)
+    rate, half, one, least = np.float32(SMOOTH_RATE), np.float32(0.5), np.float32(1), np.float32(1e-12)
     square_sd, smooth_scale = np.float32(SCALE_SD**2), np.float32(SMOOTH_SCALE)
     for n in range(len(rows)):
         s = rows[n]
@@ -133,27 +134,20 @@ def _score(
             weight[features + f] = weight[2 * features + f] = gate[s, f]
         openness /= features
         tabular = np.float32(1 - openness)
-        total = np.float32(0)
-        for k in range(len(weight)):
-            own[k] = weight[k] if observed[n, k] else np.float32(0)
-            total += own[k]
-        total = max(total, least)
-        for k in range(len(weight)):
-            share = own[k] / total
+        for k in range(width):
+            own[0, k] = weight[k] if observed[n, k] else np.float32(0)
+        part = one / max(total(own, 0), least)
+        for k in range(width):
+            share = own[0, k] * part
             error = (scaled[n, k] - rebuilt[n, k]) * sharpness[s, k]
-            if observed[n, k]:
-                smooth[s, k] += rate * (error - smooth[s, k])
+            smooth[s, k] += rate * (error - smooth[s, k]) if observed[n, k] else np.float32(0)
             z = scaled[n, k] - half
             first[n, k] = share * (min(error * error, SQUARE_CAP) + tabular * min(z * z * square_sd, SQUARE_CAP))
             second[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
         for f in range(features):
             first[n, f] += now[n, f]
             second[n, f] += over_time[n, f]
-        here, lasting = 0.0, 0.0
-        for k in range(len(weight)):
-            here += first[n, k]
-            lasting += second[n, k]
-        log_score[n] = np.log(here + FLOOR) + openness * np.log(lasting + FLOOR)
+        log_score[n] = np.log(total(first, n) + FLOOR) + openness * np.log(total(second, n) + FLOOR)
 
 
 @kernel
@@ -166,10 +160,10 @@ def _update(
 ) -> None:
     count, var, variance, sharpness = figures
     steps, width = error.shape[1:]
-    number, total, cap, known = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    number, squares, cap, known = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
     for a in range(len(rows)):
         s = rows[a]
-        number[:], total[:] = 0, 0
+        number[:], squares[:] = 0, 0
         for k in range(width):
             cap[k] = 9 * var[s, k] if count[s, k] >= ERROR_CAP_AFTER else np.inf
         for b in range(steps):
@@ -177,12 +171,12 @@ def _update(
                 for k in range(width):
                     if observed[a, b, k]:
                         number[k] += 1
-                        total[k] += min(np.float64(error[a, b, k]) ** 2, cap[k])
+                        squares[k] += min(np.float64(error[a, b, k]) ** 2, cap[k])
         for k in range(width):
             if number[k] > 0:
                 count[s, k] += number[k]
                 rate = number[k] / min(count[s, k], ERROR_WINDOW)
-                var[s, k] += rate * (total[k] / number[k] - var[s, k])
+                var[s, k] += rate * (squares[k] / number[k] - var[s, k])
         # Each variance gets a floor of a tenth of its sensor's median: no feature is trusted without limit.
         n = 0
         for k in range(width):
