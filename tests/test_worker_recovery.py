@@ -274,7 +274,7 @@ def test_while_one_shard_recovers_the_others_go_on():
     plant = Plant(partitions=2, snapshot_interval_seconds=1e6, poll_records=500, inbox_records=1_000)
     sensors = {partition_for(f"s{number}".encode(), 2): f"s{number}" for number in range(50)}
     plant.send(Side.EVENTS, range(400), sensor=sensors[0])
-    plant.broker.fail("commit_after", at=300, error=Killed())
+    plant.broker.fail("commit_after", at=80, error=Killed())
     with pytest.raises(Killed):
         plant.run()
     plant.send(Side.EVENTS, range(40), sensor=sensors[1])

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "recovery.md"
 ROLES = ("scores", "incidents", "dead_letters", "state")
 MACHINES, PARTITIONS = 40, 4
-# Small steps and frequent snapshots: as many places to be killed at as there can be.
-WORKER = {"step_records": 500, "poll_records": 2_000, "snapshot_interval_seconds": 5.0}
+# Small steps and frequent snapshots: as many places to be killed at as there can be. Kafka's commits take longer.
+WORKER = {"poll_records": 2_000, "snapshot_interval_seconds": 5.0}
 KAFKA, SQLITE = "Kafka", "SQLite"
 
 
@@ -92,6 +92,7 @@ def sites(folder, server, events):
             steps=events // MACHINES,
             fill=not made,
             more={"application_id": name},
+            step_records=500 if server else 100,
             **WORKER,
         )
         made.append(site)

@@ -113,6 +113,7 @@ class Harm:
 
     def _advance(self, done: int) -> bool:
         """Whether there is still something to be done to somebody."""
+        self._done = done
         self._harm_broker(done)
         for slot in self._slots:
             self._look_after(slot, done)
@@ -147,7 +148,7 @@ class Harm:
             return
         if member is None:
             pass
-        elif member.poll() == 1 and "No Kafka broker answered" in member.said():  # whoever runs it starts it again
+        elif self._gave_up(member):  # whoever runs it starts it again
             self._note(self.others, "start given up while Kafka was away, and repeated", done)
         elif member.poll() == -signal.SIGKILL and (slot.dying_until is not None or slot.kind in AT_START):
             self._note(self.killed, slot.kind, done)
@@ -156,6 +157,9 @@ class Harm:
         else:
             raise RuntimeError(f"a worker ended by itself with {member.poll()}:\n{member.said()[-3000:]}")
         self._start(slot)
+
+    def _gave_up(self, member: Member) -> bool:
+        return member.poll() == 1 and "No Kafka broker answered" in member.said()
 
     def _start(self, slot: Slot) -> None:
         left = len(self._kill_marks) - sum(one.dying_until is not None for one in self._slots if one is not slot)
@@ -174,10 +178,13 @@ class Harm:
             slot.dying_until = time.monotonic() + self.random_.uniform(0, 0.5)
         else:
             slot.member.rouse()
-            slot.dying_until = time.monotonic() + LEAST_PATIENCE_S
+            patience_s = LEAST_PATIENCE_S if self._done < self.total else 1.0
+            slot.dying_until = time.monotonic() + patience_s
 
     def _invite(self, done: int) -> None:
         """A third worker joins, and leaves in good order."""
+        if self._guest is not None and self._gave_up(self._guest):
+            self._guest = None
         if not self._guest_marks or done < self._guest_marks[0]:
             return
         if self._guest is not None and "shards assigned" not in self._guest.said():
@@ -243,6 +250,6 @@ class Harm:
         for slot in self._slots:
             slot.member.stop()
             slot.member = None
-        if self._guest is not None:
+        if self._guest is not None and not self._gave_up(self._guest):
             self._guest.stop()
-            self._guest = None
+        self._guest = None
