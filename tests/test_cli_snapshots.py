@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +20,7 @@ from stream_ad.settings_load import load_settings
 from stream_ad.shard import Shard
 from stream_ad.signals import StopFlag
 from stream_ad.worker import Worker
-from tests.support.site import Site
+from tests.support.site import Site, copy_site
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +35,7 @@ def left(tmp_path_factory):
 @pytest.fixture
 def site(left, tmp_path):
     """A copy of it: settings, and a runner of commands on it."""
-    shutil.copytree(left, tmp_path, dirs_exist_ok=True)
-    config = tmp_path / "stream-ad.yaml"
-    config.write_text(config.read_text().replace(str(left), str(tmp_path)))
-    return config
+    return copy_site(left, tmp_path)
 
 
 def run(config, *arguments):

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from stream_ad import shard_state
 from stream_ad.brokers.sqlite_lock import ShardLock
 from stream_ad.cli import app
 from stream_ad.findings import Level, disk
-from tests.support.site import Site
+from tests.support.site import Site, copy_site
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,10 +34,7 @@ def left(tmp_path_factory):
 
 @pytest.fixture
 def site(left, tmp_path):
-    shutil.copytree(left, tmp_path, dirs_exist_ok=True)
-    config = tmp_path / "stream-ad.yaml"
-    config.write_text(config.read_text().replace(str(left), str(tmp_path)))
-    return config
+    return copy_site(left, tmp_path)
 
 
 def doctor(config, *more):

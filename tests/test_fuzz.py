@@ -19,6 +19,7 @@ from stream_ad.testing import ManualClock, MemoryBroker
 from stream_ad.worker import Worker
 from tests.support.mutations import mutated
 from tests.support.raw import NOW, NOW_MS, event
+from tests.support.stops import Never
 
 SMALL = {
     "topics": {"partitions": 2},
@@ -36,18 +37,6 @@ LABELS = [
     json.dumps({"sensor_id": "pump-1", "label": None, "event_id": "e1"}).encode(),
     json.dumps({"sensor_id": "pump-2", "label": "normal", "start": NOW, "end": NOW}).encode(),
 ]
-
-
-class Never:
-    def __init__(self, clock):
-        self.clock = clock
-
-    def is_set(self):
-        return False
-
-    def wait(self, timeout):
-        self.clock.advance(timeout)
-        return False
 
 
 def work(records):

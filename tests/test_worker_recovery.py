@@ -21,24 +21,7 @@ from stream_ad.settings import HttpSettings, Settings, TopicSettings, WorkerSett
 from stream_ad.testing import ManualClock
 from stream_ad.worker import Worker
 from tests.support.order_shard import OrderShard, expected_scores
-
-
-class Killed(BaseException):
-    """Ends a worker on the spot: no drain, no snapshot."""
-
-
-class Never:
-    """Stops nothing; its waits pass on the clock."""
-
-    def __init__(self, clock):
-        self.clock = clock
-
-    def is_set(self):
-        return False
-
-    def wait(self, timeout):
-        self.clock.advance(timeout)
-        return False
+from tests.support.stops import Killed, Never
 
 
 class Every(Never):

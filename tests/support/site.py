@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -112,3 +113,11 @@ class Site:
 def sorted_by_shard(records):
     """Records of several partitions, read in any order of these: by key, each key's in their order."""
     return sorted(records, key=lambda record: record[0] or b"")
+
+
+def copy_site(folder: Path, to: Path) -> Path:
+    """Copy what a site left in a folder, to be changed there; returns the settings file of the copy."""
+    shutil.copytree(folder, to, dirs_exist_ok=True)
+    config = to / "stream-ad.yaml"
+    config.write_text(config.read_text().replace(str(folder), str(to)))
+    return config

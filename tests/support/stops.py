@@ -1,0 +1,21 @@
+"""How a worker in a test is stopped, or not."""
+
+from __future__ import annotations
+
+
+class Killed(BaseException):
+    """Ends a worker on the spot: no drain, no snapshot."""
+
+
+class Never:
+    """Stops nothing; its waits pass on the clock."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def is_set(self):
+        return False
+
+    def wait(self, timeout):
+        self.clock.advance(timeout)
+        return False
