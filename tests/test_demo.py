@@ -168,7 +168,7 @@ def test_summary_compares():
 
 def test_without_a_terminal():
     """Without a terminal the demo prints plain lines, ends by itself, and leaves nothing running."""
-    done = subprocess.run([sys.executable, "-c", RUN, "4"], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run([sys.executable, "-c", RUN, "10"], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "\x1b" not in done.stdout

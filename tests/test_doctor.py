@@ -183,9 +183,10 @@ def test_a_terminal_of_any_width_shows_all(site, columns):
 
     main, second = pty.openpty()
     fcntl.ioctl(second, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    inherited = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
     process = subprocess.Popen(
         [sys.executable, "-m", "stream_ad", "doctor", "--config", str(site), "--set", "http.host=0.0.0.0"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "NO_COLOR": "1"},
+        env={**inherited, "PYTHONPATH": str(ROOT), "TERM": "xterm", "NO_COLOR": "1"},
         stdout=second, stderr=second,
     )  # fmt: skip
     os.close(second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ from kafka import errors as kafka_errors
 
 from stream_ad.brokers.base import Side
 from stream_ad.brokers.kafka_batches import BatchProducer
+from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.columns import OutRecord
 
 if TYPE_CHECKING:
@@ -21,7 +23,9 @@ RECORDS = [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, LONG_AGO_MS + n) for n in
 
 
 def written(place: KafkaPlace) -> list[int]:
-    return sorted(int(value or b"-1") for _, value in place.reader().read(place.settings.topics.events))
+    """What readers of committed records see, once Kafka has ended every transaction in the topic."""
+    with closing(PartitionReader(place.settings, place.settings.topics.events)) as reader:
+        return sorted(int(record.value) for record in reader.read_settled())
 
 
 def test_a_crash_before_the_answer_doubles_no_recording(place: KafkaPlace, kafka: KafkaServer) -> None:

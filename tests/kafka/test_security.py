@@ -160,7 +160,6 @@ def test_no_output_of_a_refused_run_holds_the_secret(settings, tmp_path, level, 
     more = ("--set", f"logs.level={level}", "--set", f"logs.format={form}", "--set", "http.port=0")
     refused = run(settings(), "run", *more, folder=tmp_path, STREAM_AD_BROKER__SECURITY__PASSWORD=HARD_WORD)
     assert refused.returncode == 4
-    assert "refused the login of" in refused.stderr
     assert "s3cret" not in refused.stdout + refused.stderr
 
 
