@@ -161,17 +161,23 @@ def recovery(
 
 
 def wait_for_age(run: Run, seconds: float) -> float:
-    """Until the worker has caught up and its newest snapshot is so old; how old it is."""
+    """Until the worker has caught up, made a snapshot since, and that one is so old; how old it is."""
     run.wait_for("shard live")
+    made = None
     while True:
         time.sleep(0.5)
-        behind = run.metric("stream_ad_lag_records")
-        if (
-            behind < 5_000
-            and run.metric("stream_ad_snapshots_total")
-            and (age_s := run.metric("stream_ad_snapshot_age_seconds")) >= seconds
-        ):
-            return age_s
+        if made is None:
+            made = run.metric("stream_ad_snapshots_total") if caught_up(run) else None
+        elif run.metric("stream_ad_snapshots_total") > made:
+            break
+    while (age_s := run.metric("stream_ad_snapshot_age_seconds")) < seconds:
+        time.sleep(0.2)
+    return age_s
+
+
+def caught_up(run: Run) -> bool:
+    """Whether it has scored much and has little left to do."""
+    return run.metric("stream_ad_scores_total") > 0 and run.metric("stream_ad_lag_records") < 5_000
 
 
 def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: int) -> tuple[float, float]:

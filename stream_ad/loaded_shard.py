@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_MARKS = 1_000  # of the journal; then a snapshot comes before its time
 STATUS_SECONDS = 1.0
 SNAPSHOT_SHARE = 0.04  # of the time, at most, goes into making and writing snapshots, however large they are
+SCORES_FIRST_SECONDS = 3.0  # what has waited for the recovery goes out before the snapshot
 SAVE_AFTER_SECONDS = 10.0  # of recovery: so long a replay shall not be repeated, and grow, if this worker dies soon
 
 _log = structlog.get_logger("stream_ad.worker")
@@ -159,7 +160,7 @@ class LoadedShard:
         seconds = self._around.clock() - self._began
         self._around.metrics.recovered(seconds)
         if seconds > SAVE_AFTER_SECONDS:
-            self._snapshot_due = self._around.clock()
+            self._snapshot_due = self._around.clock() + SCORES_FIRST_SECONDS
         self._refresh_status()
         _log.info("shard live", shard=self.number, positions=str(self._journal.end), seconds=round(seconds, 3))
 
