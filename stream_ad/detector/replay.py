@@ -8,7 +8,7 @@ import numpy as np
 
 from stream_ad.detector.compiled import Arrays, kernel
 from stream_ad.detector.rng import draw
-from stream_ad.detector.rows import Column, Rows, derived_size
+from stream_ad.detector.rows import Column, Rows, derived_size, push_ring, take_ring
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,14 +56,16 @@ class Replay(Rows):
             sensors: (A, B) whose they are.
             used: (A, B) which of them.
         """
-        _push(models, derived, sensors, used, (self.count, self.normals, self.derived, self.sensor))
+        push_ring(self.sensor, self.count.copy(), models, sensors, used)
+        push_ring(self.derived, self.count, models, derived, used)
+        self.normals[models] += used.sum(axis=1)
 
     def draw(self, models: NDArray[np.int64], batch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """(A, B, d) events drawn at random with replacement, (A, B) whose they are; models must have some."""
-        derived = np.empty((len(models), batch, self.derived.shape[2]), np.float32)
-        sensors = np.empty((len(models), batch), np.int64)
-        _draw(models, (self.key, self.count, self.drawn, self.derived, self.sensor), derived, sensors)
-        return derived, sensors
+        slots = np.empty((len(models), batch), np.int64)
+        _draw_slots(models, (self.key, self.count, self.drawn), self.capacity, slots)
+        sensors = take_ring(self.sensor[..., None], models, slots)[..., 0]
+        return take_ring(self.derived, models, slots), sensors.astype(np.int64)
 
     def forget_sensor(self, row: int, last: int) -> None:
         """A sensor left and the last one took its row (shared models): its events now count as that one's own."""
@@ -72,35 +74,11 @@ class Replay(Rows):
 
 
 @kernel
-def _push(
-    models: NDArray[np.int64],
-    derived: NDArray[np.float32],
-    sensors: NDArray[np.int64],
-    used: NDArray[np.bool_],
-    state: Arrays,
-) -> None:
-    count, normals, ring, owner = state
+def _draw_slots(models: NDArray[np.int64], state: Arrays, capacity: int, slots: NDArray[np.int64]) -> None:
+    key, count, drawn = state
     for a in range(len(models)):
         m = models[a]
-        for b in range(used.shape[1]):
-            if used[a, b]:
-                slot = count[m] % ring.shape[1]
-                for k in range(ring.shape[2]):
-                    ring[m, slot, k] = derived[a, b, k]
-                owner[m, slot] = sensors[a, b]
-                count[m] += 1
-                normals[m] += 1
-
-
-@kernel
-def _draw(models: NDArray[np.int64], state: Arrays, derived: NDArray[np.float32], sensors: NDArray[np.int64]) -> None:
-    key, count, drawn, ring, owner = state
-    for a in range(len(models)):
-        m = models[a]
-        kept = np.uint64(min(count[m], ring.shape[1]))
-        for b in range(derived.shape[1]):
-            slot = np.int64(draw(key[m], drawn[m]) % kept)
+        kept = np.uint64(min(count[m], capacity))
+        for b in range(slots.shape[1]):
+            slots[a, b] = draw(key[m], drawn[m]) % kept
             drawn[m] += 1
-            for k in range(ring.shape[2]):
-                derived[a, b, k] = ring[m, slot, k]
-            sensors[a, b] = owner[m, slot]
