@@ -78,15 +78,19 @@ def test_learned_weights_differ_when_a_record_differs():
 
 
 def test_restored_shard_goes_on_as_if_never_stopped():
-    """Stopped anywhere and restored from its snapshot, a shard gives the scores of one that was never stopped."""
-    story = busy_story(3)
-    expected = scores(story.play(Shard(options())))
+    """Stopped anywhere and restored from its snapshot, a shard gives the scores of one that was never stopped, and
+    ends in the same state, with the verdicts that wait for events to come.
+    """
+    story, whole = busy_story(3), Shard(options())
+    expected = scores(story.play(whole))
     for stop in (1, 63, 300, 399):
         first = Shard(options())
         before = first.step(*story.columns(0, stop))
         second = Shard.restore(first.snapshot(), options())
+        assert second.snapshot() == first.snapshot()
         after = second.step(*story.columns(stop, story.second))
         assert np.array_equal(scores([before, after]), expected)
+        assert second.snapshot() == whole.snapshot()
 
 
 def test_a_sensor_does_not_depend_on_its_neighbours():
