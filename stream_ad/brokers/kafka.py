@@ -21,7 +21,7 @@ from stream_ad.brokers.kafka_client import GONE_HINT, connect, errors, patience_
 from stream_ad.brokers.kafka_ends import EndOffsets
 from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records, take_up_parked
 from stream_ad.brokers.kafka_group import Membership
-from stream_ad.brokers.kafka_load import committed_positions, input_bounds, read_state, state_start
+from stream_ad.brokers.kafka_load import committed_positions, input_bounds, read_state
 from stream_ad.brokers.kafka_reading import consumer_options
 from stream_ad.brokers.kafka_shard import ShardWriter
 from stream_ad.brokers.kafka_topics import require_topics
@@ -209,7 +209,7 @@ class KafkaBroker:
         writer = ShardWriter(self._settings, shard)  # first of all: from here on nobody else can add to what is read
         try:
             with errors(self._settings, f"loading shard {shard}"):
-                state = self._state_from(shard, state_start(self._settings, self._consumer, shard))
+                state = self._state_from(shard, writer.state_start)
                 oldest, ends = self.bounds(shard)
                 committed = committed_positions(self._settings, self._consumer, shard, state, ends) or oldest
                 snapshot = state.newest_whole(committed, older_than)

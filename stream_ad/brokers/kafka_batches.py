@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,25 @@ if TYPE_CHECKING:
 
 LINGER_MS = 20  # flush ends it; keeps the first few records of a step from going alone
 MAX_RECORD_BYTES = 64 * 1024 * 1024  # the topic's own max.message.bytes decides
+_LOOK_S = 0.002
 BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: small ones cost a round trip each
+
+
+class _Added:
+    """Waits like the client's own results until partitions belong to the transaction."""
+
+    def __init__(self, manager: Any, partitions: Collection[TopicPartition]) -> None:
+        self._manager, self._partitions = manager, partitions
+
+    def wait(self, timeout_ms: float) -> bool:
+        deadline = time.monotonic() + timeout_ms / 1000
+        while not all(self._manager.is_partition_added(partition) for partition in self._partitions):
+            if self._manager.last_error is not None:
+                raise self._manager.last_error
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_S)
+        return True
 
 
 class BatchProducer(KafkaProducer):  # type: ignore[misc]
@@ -77,10 +96,37 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
     def end_transaction(self, timeout_s: float) -> None:
         self._within(timeout_s, self._transaction_manager.begin_commit())
 
+    def end_open(
+        self,
+        timeout_s: float,
+        partitions: Collection[TopicPartition],
+        offsets: dict[TopicPartition, Any] | None = None,
+        group: ConsumerGroupMetadata | None = None,
+        *,
+        commit: bool,
+    ) -> None:
+        """A transaction that writes no record: what is open of this producer in some partitions, and of its offsets in
+        a group, ends with it.
+        """
+        self.begin_transaction()
+        manager = self._transaction_manager
+        for partition in partitions:
+            manager.maybe_add_partition_to_transaction(partition)
+        if partitions:
+            self._within(timeout_s, _Added(manager, partitions))
+        if offsets and group is not None:
+            self.send_offsets(timeout_s, offsets, group)
+        self._within(timeout_s, manager.begin_commit() if commit else manager.begin_abort())
+
     def _within(self, timeout_s: float, result: Any) -> None:
         self._sender.wakeup()
         if not result.wait(timeout_ms=timeout_s * 1000):
             raise kafka_errors.KafkaTimeoutError(f"no answer of a coordinator in {timeout_s:g} s")
+
+    @property
+    def producer_id(self) -> int:
+        """Kafka's number for the transactional id."""
+        return int(self._transaction_manager.producer_id_and_epoch.producer_id)
 
     @property
     def last_error(self) -> BaseException | None:

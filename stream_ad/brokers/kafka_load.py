@@ -32,13 +32,6 @@ def read_state(settings: Settings, shard: int, start: int = 0, *, history: bool)
         return ShardState(settings, shard, records, start=start, history=history)
 
 
-def state_start(settings: Settings, consumer: KafkaConsumer, shard: int) -> int:
-    """The offset of the state topic that the shard's last commit named as enough for a load; 0: read all of it."""
-    found = consumer.committed(_inputs(settings, shard)[0], metadata=True, timeout_ms=REQUEST_MS)
-    text = found.metadata if found is not None else ""
-    return int(text) if text and text.isascii() and text.isdigit() else 0
-
-
 def group_positions(settings: Settings, consumer: KafkaConsumer, shard: int) -> Positions | None:
     """What the group has committed of both inputs of a shard; None where it has not of both."""
     found = [consumer.committed(partition, timeout_ms=REQUEST_MS) for partition in _inputs(settings, shard)]

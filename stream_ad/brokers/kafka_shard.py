@@ -11,12 +11,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import msgspec
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata
 
 from stream_ad.brokers.kafka_batches import open_transactional
 from stream_ad.brokers.kafka_client import translated
+from stream_ad.brokers.kafka_settle import Note, settle_shard
 from stream_ad.errors import BrokerError, FencedError, TopicError
 
 if TYPE_CHECKING:
@@ -62,7 +64,17 @@ class ShardWriter:
             (self._topics.scores, self._topics.incidents, self._topics.dead_letters, self._topics.state),
             f"taking over shard {shard}",
         )
+        try:
+            self._note = settle_shard(settings, self._producer, shard)
+        except BaseException:
+            self.abandon()
+            raise
         self.state: ShardState | None = None  # read after this, so that nobody can add to it any more
+
+    @property
+    def state_start(self) -> int:
+        """The offset of the state topic that the shard's last commit named as enough for a load; 0: read all of it."""
+        return self._note.state_start
 
     def commit(self, commit: Commit, group: ConsumerGroupMetadata) -> None:
         """See ``base.Broker.commit``. After an error this writer is closed.
@@ -128,13 +140,14 @@ class ShardWriter:
         # it when a batch has timed out, and calls it committed when the last batch fails while it is committed.
         self._producer.flush(self._timeout_s)
         self._producer.check([future for some in futures.values() for future in some])
-        if state := futures.get(self._topics.state):
-            self._known.written_at(state[0].value[0])
+        firsts = {topic: some[0].value[0] for topic, some in futures.items() if some}
+        if self._topics.state in firsts:
+            self._known.written_at(firsts[self._topics.state])
         if positions is not None and group is not None:
+            self._note = Note(self._known.start, self._note.firsts | firsts)
+            note = msgspec.json.encode(self._note).decode()
             offsets = {
-                TopicPartition(self._topics.events, self._shard): OffsetAndMetadata(
-                    positions.events, str(self._known.start), -1
-                ),
+                TopicPartition(self._topics.events, self._shard): OffsetAndMetadata(positions.events, note, -1),
                 TopicPartition(self._topics.labels, self._shard): OffsetAndMetadata(positions.labels, "", -1),
             }
             self._producer.send_offsets(self._timeout_s, offsets, group)

@@ -6,13 +6,15 @@ import time
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka_batches import open_transactional
 from stream_ad.brokers.kafka_client import errors
 from stream_ad.brokers.kafka_reading import PartitionReader
+from stream_ad.brokers.kafka_settle import settle
 from stream_ad.brokers.kafka_topics import input_topics
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.columns import OutRecord
@@ -20,7 +22,7 @@ from stream_ad.errors import BrokerError
 from stream_ad.patience import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from stream_ad.brokers.base import Side, TopicPlan
     from stream_ad.brokers.kafka_batches import BatchProducer
@@ -98,43 +100,55 @@ class KafkaProducer:
             give_up_s=self._settings.broker.give_up_seconds,
             clock=time.monotonic,
         )
-        first: Any = None  # place of the try's first batch, once acknowledged
+        firsts: dict[TopicPartition, int] = {}  # where the try's records begin, once acknowledged
         while True:
             try:
                 if self._producer is None:
                     self._producer = self._open()  # from here on the last try is committed or aborted for good
-                if first is not None and self._is_committed(first):
-                    return
-                first = None
+                    self._settle(self._producer, [TopicPartition(*place) for place in pending], firsts)
+                    if firsts and self._is_committed(firsts):
+                        return
+                firsts = {}
                 with errors(self._settings, f"writing {count:,} records"):
-                    first = self._append(self._producer, pending)
+                    firsts = self._append(self._producer, pending)
                     self._producer.end_transaction(self._settings.broker.give_up_seconds)
             except BrokerError as error:
                 self._abandon()
                 cause = error.__cause__
                 # the client knows no more than KafkaError where a coordinator did not answer in time
-                if first is None and not isinstance(cause, _TRY_AGAIN) and type(cause) is not kafka_errors.KafkaError:
+                if not firsts and not isinstance(cause, _TRY_AGAIN) and type(cause) is not kafka_errors.KafkaError:
                     raise
                 time.sleep(patience.failed(error))
             else:
                 return
 
-    def _append(self, producer: BatchProducer, pending: dict[tuple[str, int], list[OutRecord]]) -> tuple[str, int, int]:
-        """Write everything in a transaction that stays open; returns topic, partition and offset of its first batch."""
+    def _append(
+        self, producer: BatchProducer, pending: dict[tuple[str, int], list[OutRecord]]
+    ) -> dict[TopicPartition, int]:
+        """Write everything in a transaction that stays open; returns the offset of each partition's first record."""
         timeout_s = self._settings.broker.transaction_timeout_seconds
         producer.begin_transaction()
-        futures = [
-            future
-            for (topic, partition), records in pending.items()
-            for future in producer.send_batches(topic, partition, records)
-        ]
+        futures = {TopicPartition(*place): producer.send_batches(*place, records) for place, records in pending.items()}
         producer.flush(timeout_s)
-        producer.check(futures)
-        return *next(iter(pending)), futures[0].value[0]
+        producer.check([future for some in futures.values() for future in some])
+        return {partition: some[0].value[0] for partition, some in futures.items()}
 
-    def _is_committed(self, place: tuple[str, int, int]) -> bool:
-        """Whether the record there can be read, now that its transaction has ended."""
-        topic, partition, offset = place
+    def _settle(
+        self, producer: BatchProducer, partitions: Collection[TopicPartition], firsts: dict[TopicPartition, int]
+    ) -> None:
+        """See ``settle``: what is left open of the last try goes the way of that try's other partitions, if any has
+        ended; else nobody has seen anything of it, and it is aborted.
+        """
+
+        def committed(still_open: dict[TopicPartition, int]) -> Collection[TopicPartition]:
+            ended = {one: first for one, first in firsts.items() if one not in still_open}
+            return still_open if ended and self._is_committed(ended) else ()
+
+        settle(self._settings, producer, partitions, committed)
+
+    def _is_committed(self, firsts: dict[TopicPartition, int]) -> bool:
+        """Whether the records there can be read, now that their transaction has ended: one tells for all."""
+        (topic, partition), offset = next(iter(firsts.items()))
         with errors(self._settings, f"reading {topic}"):
             reader = PartitionReader(self._settings, topic, [partition], start=offset)
             with closing(reader):

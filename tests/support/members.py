@@ -103,7 +103,7 @@ class Member:
         """Until it has ended; its exit code."""
         self._process.join(PATIENCE_S)
         code = self.poll()
-        assert code is not None, f"it does not end:\n{self._hangs()}"
+        assert code is not None, f"it does not end:\n{self.hangs()}"
         return code
 
     def wait_killed(self) -> None:
@@ -127,10 +127,10 @@ class Member:
         deadline = time.monotonic() + PATIENCE_S
         while self.said().count(text) < times:
             assert self.poll() is None, self.said()
-            assert time.monotonic() < deadline, f"no «{text}» in:\n{self._hangs()}"
+            assert time.monotonic() < deadline, f"no «{text}» in:\n{self.hangs()}"
             time.sleep(0.05)
 
-    def _hangs(self) -> str:
+    def hangs(self) -> str:
         """What it has said, and where its threads are."""
         os.kill(self._process.pid, signal.SIGUSR2)
         time.sleep(1)

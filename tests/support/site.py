@@ -21,6 +21,7 @@ from tests.support.members import Member
 ROOT = Path(__file__).resolve().parents[2]
 MACHINES, STEPS = 4, 500
 EVENTS = MACHINES * STEPS
+LONGEST_WAIT_S = 150.0
 
 
 class Site:
@@ -101,12 +102,16 @@ class Site:
         return [(snapshot.positions, snapshot.data) for snapshot in snapshots]
 
     def wait_for_scores(self, count, *processes):
-        """Until so many are there; the processes must live so long."""
+        """Until so many are there; the processes must live so long, and say what they do if it takes too long."""
         seen = 0
+        deadline = time.monotonic() + LONGEST_WAIT_S
         with closing(open_reader(self.settings)) as reader:
             while seen < count:
                 for process in processes:
                     assert process.poll() is None, process.stderr.read()
+                if time.monotonic() > deadline:
+                    said = "\n".join(process.hangs() for process in processes if isinstance(process, Member))
+                    raise AssertionError(f"only {seen} of {count} scores are visible; the workers:\n{said}")
                 seen += len(reader.read(self.settings.topics.scores, timeout_s=0.2))
 
 

@@ -1,0 +1,197 @@
+"""Transactions that Kafka has ended without telling all of their partitions are ended there by who comes next.
+
+Kafka does so where a partition has no leader at that moment. Here the coordinator never hears that some partitions
+belong to the transaction, which leaves them in the same state.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOffsetCommitHandler
+
+from stream_ad.brokers.base import Commit, Positions, Side
+from stream_ad.brokers.kafka_batches import BatchProducer
+from stream_ad.brokers.kafka_reading import PartitionReader
+from stream_ad.brokers.kafka_settle import Note, note_of
+from stream_ad.columns import OutRecord
+from stream_ad.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ad.brokers.base import Broker
+    from tests.support.kafka_server import KafkaServer
+    from tests.support.places import KafkaPlace
+
+LOST = kafka_errors.KafkaTimeoutError("no answer")
+
+
+@pytest.fixture(autouse=True)
+def gullible(kafka: KafkaServer) -> Iterator[None]:
+    """Brokers take transactional records without asking the coordinator whether there is such a transaction."""
+    with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)) as admin:
+
+        def verify(word: str) -> None:
+            name = "transaction.partition.verification.enable"
+            admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", configs={name: word})])
+
+        verify("false")
+        yield
+        verify("true")
+
+
+def keep_secret(producer: BatchProducer, *partitions: tuple[str, int]) -> None:
+    """From now on the coordinator does not hear that these belong to the producer's transactions."""
+    manager = producer._transaction_manager
+    tell = manager.maybe_add_partition_to_transaction
+
+    def told(partition: Any) -> None:
+        if partition in partitions:
+            manager._partitions_in_transaction.add(partition)
+        else:
+            tell(partition)
+
+    manager.maybe_add_partition_to_transaction = told
+
+
+def scored(number: int, *, marks: bool = False) -> Commit:
+    """A commit of one score, up to an event; with marks the state topic has a part in it, too."""
+    some = (Positions(number - 1, 0),) if marks else ()
+    return Commit(0, Positions(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], marks=some)
+
+
+def values(place: KafkaPlace, topic: str) -> list[bytes]:
+    """What readers of committed records see, once Kafka has told how the last transactions ended."""
+    with closing(PartitionReader(place.settings, topic)) as reader:
+        return [record.value for record in reader.read_settled()]
+
+
+def scores(place: KafkaPlace) -> list[int]:
+    return [int(value) for value in values(place, place.settings.topics.scores)]
+
+
+def load(broker: Broker) -> Positions:
+    """Take the shard over, from oneself if need be; how far it has come."""
+    stored = broker.load(0)
+    broker.seek(0, stored.positions)
+    return stored.positions
+
+
+@pytest.fixture
+def worker(place: KafkaPlace) -> Broker:
+    """It has committed a score in the usual way."""
+    producer = place.producer()
+    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(40)])
+    producer.flush()
+    worker = place.worker()
+    worker.commit(scored(1, marks=True))
+    assert scores(place) == [1]  # waits for the end of the transaction, which secret records would not
+    return worker
+
+
+def test_what_was_aborted_does_not_come_up_with_the_next_commit(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
+    """Scores of a commit that failed, still open in their partition, are aborted; sent again, they are there once."""
+    producer = worker._writers[0]._producer
+    keep_secret(producer, (place.settings.topics.scores, 0))
+    monkeypatch.setattr(producer, "send_offsets", lambda *_: (_ for _ in ()).throw(LOST))
+    with pytest.raises(BrokerError):
+        worker.commit(scored(2))
+    assert load(worker) == Positions(1, 0)
+    worker.commit(scored(2))
+    worker.commit(scored(3))
+    assert scores(place) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["by itself", "by another worker"])
+def test_what_was_committed_is_not_lost(place: KafkaPlace, worker: Broker, again) -> None:
+    """Scores of a commit whose offsets are committed, still open in their partition, are committed there, too."""
+    keep_secret(worker._writers[0]._producer, (place.settings.topics.scores, 0))
+    worker.commit(scored(2, marks=True))
+    assert place.reader().read(place.settings.topics.scores) == [(b"a", b"1")]
+    if again:
+        worker = place.takeover(worker)
+    assert load(worker) == Positions(2, 0)
+    assert scores(place) == [1, 2]
+    worker.commit(scored(3))
+    assert scores(place) == [1, 2, 3]
+
+
+def test_each_partition_gets_its_own_end(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
+    """What was committed in one partition and what was aborted in another are told apart by the last commit's note."""
+    topics, producer = place.settings.topics, worker._writers[0]._producer
+    keep_secret(producer, (topics.incidents, 0), (topics.dead_letters, 0))
+    record = [OutRecord(b"a", b"committed", 1)]
+    worker.commit(Commit(0, Positions(2, 0), scores=record, incidents=record))
+    monkeypatch.setattr(producer, "send_offsets", lambda *_: (_ for _ in ()).throw(LOST))
+    with pytest.raises(BrokerError):
+        worker.commit(Commit(0, Positions(3, 0), dead_letters=[OutRecord(b"a", b"aborted", 1)]))
+    assert load(worker) == Positions(2, 0)
+    worker.commit(Commit(0, Positions(3, 0), incidents=record, dead_letters=record))
+    assert values(place, topics.incidents) == [b"committed"] * 2
+    assert values(place, topics.dead_letters) == [b"committed"]
+
+
+def test_offsets_that_wait_for_their_end_keep_nobody_from_starting(worker: Broker, monkeypatch) -> None:
+    """Offsets of a transaction that is over count as never sent, and hold up no load."""
+    producer = worker._writers[0]._producer
+    manager = producer._transaction_manager
+
+    def send_secretly(timeout_s, offsets, group):
+        manager._pending_txn_offset_commits.update(offsets)
+        result = TransactionalRequestResult()
+        handler = TxnOffsetCommitHandler(manager, group, manager._pending_txn_offset_commits, result)
+        manager._enqueue_request(handler)
+        producer._within(timeout_s, result)
+        raise LOST
+
+    monkeypatch.setattr(producer, "send_offsets", send_secretly)
+    with pytest.raises(BrokerError):
+        worker.commit(scored(2))
+    assert load(worker) == Positions(1, 0)
+    worker.commit(scored(2))
+    assert load(worker) == Positions(2, 0)
+
+
+def lose_one_answer(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The first commit of a producer is done, but it does not hear so; returns a list of all tries."""
+    end, tries = BatchProducer.end_transaction, []
+
+    def lost(self, timeout_s):
+        tries.append(timeout_s)
+        end(self, timeout_s)
+        if len(tries) == 1:
+            raise LOST
+
+    monkeypatch.setattr(BatchProducer, "end_transaction", lost)
+    return tries
+
+
+@pytest.mark.parametrize(("secret", "tries"), [((0, 1), 2), ((1,), 1)], ids=["none has ended", "one has ended"])
+def test_recordings_are_written_once(place: KafkaPlace, monkeypatch, secret, tries) -> None:
+    """Written and left open everywhere, they are aborted and written again; committed in one partition, the others
+    follow it.
+    """
+    producer, records = place.producer(), [OutRecord(b"pump-%d" % n, b"%d" % n, 1) for n in range(40)]
+    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % n, b"0", 1) for n in range(40)])
+    producer.flush()
+    assert len(values(place, place.settings.topics.events)) == 40  # as above
+    keep_secret(producer._producer, *((place.settings.topics.events, partition) for partition in secret))
+    done = lose_one_answer(monkeypatch)
+    producer.send(Side.EVENTS, records)
+    producer.flush()
+    assert len(done) == tries
+    numbers = [int(value) for value in values(place, place.settings.topics.events)]
+    assert sorted(number for number in numbers if number) == list(range(1, 40))
+
+
+def test_a_note_is_read_as_written_or_not_at_all() -> None:
+    """What stands in an offset's metadata may be anybody's."""
+    assert note_of('[7,{"anomaly-scores":3}]') == Note(7, {"anomaly-scores": 3})
+    for text in (None, "", "7", "[-1]", "[1,{}", '[1,{"a":"b"}]', "\x00"):
+        assert note_of(text) == Note()
