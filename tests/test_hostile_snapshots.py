@@ -285,7 +285,10 @@ def test_any_value_in_the_header_is_refused_or_harmless(whole, data):
 
 def state_of(*records, committed=100):
     """What a shard finds in a partition of the state topic with these keys and values."""
-    whole = [(f"stream-ad/{key}".encode() if isinstance(key, str) else key, value) for key, value in records]
+    whole = [
+        (f"stream-ad/{key}".encode() if isinstance(key, str) else key, value, offset)
+        for offset, (key, value) in enumerate(records)
+    ]
     state = ShardState(Settings(), 0, whole)
     return state, state.newest_whole(Positions(committed, committed))
 
@@ -376,8 +379,8 @@ def test_a_worker_holds_no_more_than_it_may_replay_from():
     """Of many snapshots in the state topic a worker holds the data of the newest two, and can remove the others."""
     records = []
     for number in range(1, 9):
-        records += [(f"stream-ad/snapshot/{number}/0".encode(), b"x" * 1_000_000)]
-        records += [(f"stream-ad/snapshot/{number}/manifest".encode(), manifest(events=number))]
+        records += [(f"stream-ad/snapshot/{number}/0".encode(), b"x" * 1_000_000, len(records))]
+        records += [(f"stream-ad/snapshot/{number}/manifest".encode(), manifest(events=number), len(records))]
     held = [
         sum(len(chunk) for chunks in state._chunks.values() for chunk in chunks.values())
         for state in (ShardState(Settings(), 0, records, history=history) for history in (False, True))

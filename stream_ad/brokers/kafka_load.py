@@ -28,7 +28,7 @@ def read_state(settings: Settings, shard: int, start: int = 0, *, history: bool)
     ``ShardState``.
     """
     with closing(PartitionReader(settings, settings.topics.state, [shard], start=start or None)) as reader:
-        records = ((record.key, record.value) for record in reader.read_settled())
+        records = ((record.key, record.value, record.offset) for record in reader.read_settled())
         return ShardState(settings, shard, records, start=start, history=history)
 
 

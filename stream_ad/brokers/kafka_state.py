@@ -16,11 +16,12 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from stream_ad.brokers.base import KeptSnapshot, Positions, Snapshot
+from stream_ad.brokers.kafka_manifest import Manifest, Offset, Older, read_manifest
 from stream_ad.brokers.recovery import KEPT_FOR_REPLAY, following, for_replay, journal_floor, superseded
 from stream_ad.columns import OutRecord
 from stream_ad.errors import StateError, TopicError
@@ -34,38 +35,6 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 512 * 1024
 _KEY = re.compile(r"(journal|snapshot)/(\d{1,18})/(\d{1,18}|manifest)", re.ASCII)
 
-Offset = Annotated[int, msgspec.Meta(ge=0)]
-Chunks = Annotated[int, msgspec.Meta(ge=0, le=2**20)]
-
-
-class Older(msgspec.Struct, frozen=True, array_like=True):
-    """A snapshot that is kept beside a newer one."""
-
-    number: Offset
-    events: Offset
-    labels: Offset
-    line: Offset
-    origin: Annotated[str, msgspec.Meta(max_length=200)]
-    saved_ms: Offset
-    size_bytes: Offset
-    chunks: Chunks
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """Closes a snapshot."""
-
-    events: Offset
-    labels: Offset
-    chunks: Offset
-    sha256: str
-    partitions: int
-    """Of the events topic at the time: with another number sensors live in other shards."""
-    line: Offset = 0
-    origin: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    saved_ms: Offset = 0
-    older: Annotated[tuple[Older, ...], msgspec.Meta(max_length=1000)] = ()
-    """All that were kept when this one was written: whoever loads the shard reads none of their data."""
-
 
 class ShardState:
     """What the state topic holds of one shard, kept up to date by the only one who may write it.
@@ -73,7 +42,8 @@ class ShardState:
     Args:
         settings: Whose.
         shard: Its number.
-        records: (key, value) of the shard's partition of the state topic, in order: all, or those from ``start`` on.
+        records: (key, value, offset) of the shard's partition of the state topic, in order: all, or those from
+            ``start`` on.
         start: Offset of the first of them.
         history: Whether to hold the data of older snapshots than a replay may need, too; a worker has no use for it.
 
@@ -85,7 +55,7 @@ class ShardState:
         self,
         settings: Settings,
         shard: int,
-        records: Iterable[tuple[bytes | None, bytes | None]],
+        records: Iterable[tuple[bytes | None, bytes | None, int]],
         *,
         start: int = 0,
         history: bool = True,
@@ -98,19 +68,20 @@ class ShardState:
         self._marks: dict[Positions, tuple[Positions, ...]] = {}  # of a commit, by the last one, in order
         self._chunks: dict[int, dict[int, bytes]] = {}  # by number and place
         self._removed: set[int] = set()
-        self._begins: dict[int, int] = {}  # offset at which a snapshot begins, of those written here
-        self._unplaced: int | None = None  # the snapshot in the records that are being written
+        self._after: dict[int, int] = {}  # an offset after a snapshot's manifest, before any later mark
+        self._unplaced: int | None = None  # how many records are being written with a snapshot
         self.start = start
-        """Offset from which on the topic holds what a load needs: the data of the newest snapshots and the journal."""
+        """Offset from which on the topic holds what a load needs: the newest snapshot, and the journal since the one
+        before. Should the newest turn out to be damaged, a load reads everything."""
         prefix = self._prefix.encode()
-        for key, value in records:
+        for key, value, offset in records:
             if key is not None and key.startswith(prefix):
-                self._take(key[len(prefix) :].decode("ascii", "replace"), value)
+                self._take(key[len(prefix) :].decode("ascii", "replace"), value, offset)
         self._places = {number: list(chunks) for number, chunks in self._chunks.items()}
         self.kept = sorted([*map(self._entry, self._manifests), *self._not_read()], key=lambda one: one.number)
         """All snapshots, damaged ones included, by rising number."""
 
-    def _take(self, key: str, value: bytes | None) -> None:
+    def _take(self, key: str, value: bytes | None, offset: int) -> None:
         if (match := _KEY.fullmatch(key)) is None:
             return  # nobody of ours writes such a key
         kind, first, second = match.groups()
@@ -126,7 +97,8 @@ class ShardState:
                 self._manifests.pop(number, None)
                 self._removed.add(number)
             else:
-                self._manifests[number] = _read_manifest(value)
+                self._manifests[number] = read_manifest(value)
+                self._after[number] = offset + 1
                 for old in () if self._history else sorted(self._manifests)[:-KEPT_FOR_REPLAY]:
                     self._chunks[old] = dict.fromkeys(self._chunks.get(old, ()), b"")  # places are needed to remove it
         elif kind == "snapshot":
@@ -171,10 +143,10 @@ class ShardState:
     def written_at(self, offset: int) -> None:
         """Take note of the offset that the last ``records`` got, before their commit ends."""
         if self._unplaced is not None:
-            self._begins[self._unplaced] = offset
+            self._after[self.kept[-1].number] = offset + self._unplaced
             self._unplaced = None
-            oldest_needed = self.kept[-KEPT_FOR_REPLAY:][0].number
-            self.start = self._begins.get(oldest_needed, self.start)
+            if len(self.kept) >= KEPT_FOR_REPLAY:
+                self.start = self._after.get(self.kept[-KEPT_FOR_REPLAY].number, self.start)
 
     def data(self, number: int) -> bytes | None:
         """A snapshot's data; None where it is not what was written."""
@@ -191,7 +163,7 @@ class ShardState:
             TopicError: It was saved with another number of partitions.
         """
         for one in for_replay(self.kept, committed, older_than) if self.kept else ():
-            manifest = self._manifests[one.number]
+            manifest = self._manifests.get(one.number)  # none: it was not read, or cannot be
             wanted = self._settings.topics.partitions
             if manifest is not None and manifest.partitions != wanted:
                 raise TopicError(
@@ -233,6 +205,7 @@ class ShardState:
             written.append((_journal_key(last), value))
         if commit.snapshot is not None:
             written += self._snapshot_records(commit.positions, commit.snapshot, commit.origin)
+            self._unplaced = len(written)
         return self._as_records(written)
 
     def removal(self, number: int) -> list[OutRecord]:
@@ -259,7 +232,6 @@ class ShardState:
             tuple(self._older()),
         )
         self.kept.append(new)
-        self._unplaced = new.number
         self._manifests[new.number] = manifest
         self._places[new.number] = list(range(len(starts)))
         prefix = f"snapshot/{new.number}"
@@ -283,17 +255,10 @@ class ShardState:
     def _remove(self, number: int) -> list[tuple[str, bytes | None]]:
         self.kept = [one for one in self.kept if one.number != number]
         self._manifests.pop(number, None)
-        self._begins.pop(number, None)
+        self._after.pop(number, None)
         places = self._places.pop(number, [])
         removed: list[tuple[str, bytes | None]] = [(f"snapshot/{number}/{place}", None) for place in places]
         return [*removed, (f"snapshot/{number}/manifest", None)]
-
-
-def _read_manifest(value: bytes) -> Manifest | None:
-    try:
-        return msgspec.json.decode(value, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def _journal_key(mark: Positions) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from stream_ad.brokers import kafka as kafka_module
 from stream_ad.brokers import open_broker
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.brokers.kafka_client import client_options, translated
+from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.cli import app
 from stream_ad.columns import OutRecord
@@ -442,8 +444,8 @@ def test_records_that_retention_took_are_missed(place: KafkaPlace, admin: KafkaA
 
 
 def test_a_load_reads_no_older_snapshots(place: KafkaPlace) -> None:
-    """However many old snapshots are kept, a load reads the newest two and what came after; it knows of all, and those
-    that are superseded go.
+    """However many old snapshots are kept, a load reads the newest and the journal since the one before; it knows of
+    all, and those that are superseded go.
     """
     fill(place, 40)
     settings = place.altered(worker={"snapshot_history": 3, "snapshot_history_interval_seconds": 0.0})
@@ -457,7 +459,11 @@ def test_a_load_reads_no_older_snapshots(place: KafkaPlace) -> None:
     assert [one.number for one in kept] == [6, 5, 4, 3, 2]
     worker = place.worker(settings)
     state, stored = worker._writers[0].state, worker.load(0)
-    assert state.start > 6
+    assert [number for number in range(8) if state.data(number)] == []  # let go of, once loaded
+    with closing(PartitionReader(settings, settings.topics.state, [0], start=state.start)) as reader:
+        keys = [record.key.decode() for record in reader.read_settled() if record.value is not None]
+    assert [key.split("/")[2] for key in keys if key.endswith("manifest")] == ["6"]
+    assert next(key for key in keys if "journal" in key).endswith("journal/6/0")
     assert [one.number for one in state.kept] == [2, 3, 4, 5, 6]
     assert state.kept == kept[::-1]
     assert stored.snapshot is not None
