@@ -41,6 +41,10 @@ bench: $(READY) ## Detector and pipeline beside other libraries, as tables
 	$(BIN)/python benchmarks/detector.py
 	$(BIN)/python benchmarks/pipeline.py
 
+.PHONY: profile
+profile: $(READY) ## Where an event's time goes, on both brokers: a table, and flame graphs in profile/
+	$(BIN)/python benchmarks/profiling.py
+
 .PHONY: soak
 soak: $(READY) ## The long form of the fault tests: an hour, or less with SOAK="--events 50000 --kills 20 --broker-faults 10"
 	$(BIN)/python -m tests.faults.soak --write $(SOAK)

@@ -42,6 +42,7 @@ from stream_ad.worker import Worker
 from tests.support.kafka_server import KafkaServer
 
 FEATURES = tuple(f"feature_{number}" for number in range(8))
+START_NS = 1_760_000_000_000_000_000
 STEP_RECORDS = 2_000
 WARM_UP = 0.2  # of the events
 STAGES = ("poll", "decode", "step", "encode", "commit", "snapshot", "idle")
@@ -180,14 +181,13 @@ def fill(tree: dict[str, Any], events: int, sensors: int) -> float:
     admin.close()
     producer, random, size = open_producer(settings), np.random.default_rng(0), 0
     level = random.normal(size=(sensors, len(FEATURES)))
-    start_ns = 1_760_000_000_000_000_000
     for start in range(0, events, 5_000):
         records = []
         for number in range(start, min(start + 5_000, events)):
             sensor = number % sensors
             level[sensor] += random.normal(size=len(FEATURES)) * 0.05
             values = np.round(level[sensor] + random.normal(size=len(FEATURES)), 4).tolist()
-            time_ns = start_ns + number * 1_000_000
+            time_ns = START_NS + number * 1_000_000
             records.append(encode_event(f"sensor-{sensor:04}", time_ns, dict(zip(FEATURES, values, strict=True))))
         producer.send(Side.EVENTS, records)
         size += sum(len(record.value or b"") for record in records)
