@@ -152,7 +152,9 @@ class EventSettings(Section):
 
 
 class ScoreSettings(Section):
-    publish: Literal["all", "anomalies"] = Field("all", description="Every score, or those of 1 and above.")
+    publish: Literal["all", "anomalies"] = Field(
+        "all", description="Every score, or those of 1 and above; the metrics count all of them either way."
+    )
 
 
 class IncidentSettings(Section):

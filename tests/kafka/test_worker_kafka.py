@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from tests.support.site import EVENTS, Site
+from tests.support.site import EVENTS, Site, only_anomalies
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,14 @@ def test_kafka_and_the_embedded_broker_give_the_same(kafka, tmp_path, reference)
     site = kafka_site(kafka, tmp_path, poll_records=700, step_records=1_000)
     site.run()
     assert site.outputs() == reference.outputs()
+    assert site.states() == reference.states()
+
+
+def test_kafka_gets_the_same_anomalies(kafka, tmp_path, reference):
+    """With scores.publish=anomalies exactly the anomalies of `all` are published; incidents and models are the same."""
+    site = kafka_site(kafka, tmp_path, more={"scores": {"publish": "anomalies"}})
+    site.run()
+    assert site.outputs() == only_anomalies(reference.outputs())
     assert site.states() == reference.states()
 
 
