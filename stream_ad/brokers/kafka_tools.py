@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from kafka import errors as kafka_errors
 
-from stream_ad.brokers.kafka_batches import open_transactional
 from stream_ad.brokers.kafka_client import errors
+from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.kafka_topics import input_topics
 from stream_ad.brokers.partitioning import partition_for
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_ad.brokers.base import Side, TopicPlan
-    from stream_ad.brokers.kafka_batches import BatchProducer
+    from stream_ad.brokers.kafka_clients import TransactionalProducer
     from stream_ad.settings import Settings
 
 PENDING_RECORDS = 50_000
@@ -54,11 +54,12 @@ class KafkaProducer:
         self._id = f"{settings.application_id}-input-{uuid.uuid4().hex[:12]}"  # any number may write side by side
         self._pending: dict[tuple[str, int], list[OutRecord]] = {}
         self._count = self._bytes = 0
-        self._producer: BatchProducer | None = self._open()
+        self._producer: TransactionalProducer | None = self._open()
 
-    def _open(self) -> BatchProducer:
+    def _open(self) -> TransactionalProducer:
         topics = [topic.topic for topic in self._topics.values()]
-        return open_transactional(self._settings, self._id, topics, "opening a producer")
+        with errors(self._settings, "opening a producer"):
+            return client_of(self._settings).open_producer(self._settings, self._id, topics)
 
     def send(self, side: Side, records: Sequence[OutRecord]) -> None:
         topic, partitions = self._topics[side].topic, self._topics[side].partitions
@@ -98,7 +99,7 @@ class KafkaProducer:
             give_up_s=self._settings.broker.give_up_seconds,
             clock=time.monotonic,
         )
-        first: Any = None  # place of the try's first batch, once acknowledged
+        first: Any = None  # place of the try's first record, once acknowledged
         while True:
             try:
                 if self._producer is None:
@@ -119,18 +120,20 @@ class KafkaProducer:
             else:
                 return
 
-    def _append(self, producer: BatchProducer, pending: dict[tuple[str, int], list[OutRecord]]) -> tuple[str, int, int]:
-        """Write everything in a transaction that stays open; returns topic, partition and offset of its first batch."""
+    def _append(
+        self, producer: TransactionalProducer, pending: dict[tuple[str, int], list[OutRecord]]
+    ) -> tuple[str, int, int]:
+        """Write everything in a transaction that stays open; returns where its first record is."""
         timeout_s = self._settings.broker.transaction_timeout_seconds
         producer.begin_transaction()
-        futures = [
-            future
+        sent = [
+            one
             for (topic, partition), records in pending.items()
-            for future in producer.send_batches(topic, partition, records)
+            for one in producer.send_batches(topic, partition, records)
         ]
         producer.flush(timeout_s)
-        producer.check(futures)
-        return *next(iter(pending)), futures[0].value[0]
+        producer.check(sent)
+        return *next(iter(pending)), producer.first_offset(sent)
 
     def _is_committed(self, place: tuple[str, int, int]) -> bool:
         """Whether the record there can be read, now that its transaction has ended."""

@@ -53,9 +53,14 @@ def reference(tmp_path_factory):
     return Reference(site.outputs(), site.states())
 
 
-def kafka_site(reference, kafka, folder, *, replicas=1, **more):
+def kafka_site(reference, kafka, folder, client, *, replicas=1, **more):
     name = uuid.uuid4().hex[:8]
-    broker = {"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers, "session_timeout_seconds": 2.0}
+    broker = {
+        "kind": "kafka",
+        "client": client,
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "session_timeout_seconds": 2.0,
+    }
     topics = {role: f"{role}-{name}" for role in ROLES}
     return Disturbed(
         reference,
@@ -73,12 +78,12 @@ def sqlite_site(reference, folder, **more):
 
 
 @pytest.fixture(params=["kafka", "sqlite"])
-def make_site(request, tmp_path, reference):
+def make_site(request, tmp_path, reference, client):
     """Makes a site on either broker."""
     if request.param == "sqlite":
         return lambda **more: sqlite_site(reference, tmp_path, **more)
     server = request.getfixturevalue("kafka")
-    return lambda **more: kafka_site(reference, server, tmp_path, **more)
+    return lambda **more: kafka_site(reference, server, tmp_path, client, **more)
 
 
 @pytest.fixture
@@ -94,6 +99,6 @@ def make_quiet_site(make_site, reference):
 
 
 @pytest.fixture
-def site(kafka, tmp_path, reference):
+def site(kafka, tmp_path, reference, client):
     """A site on Kafka."""
-    return kafka_site(reference, kafka, tmp_path)
+    return kafka_site(reference, kafka, tmp_path, client)
