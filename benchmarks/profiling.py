@@ -1,4 +1,4 @@
-"""Where an event's time goes, on both brokers: python benchmarks/profiling.py [--events 200000] [--sensors 50] [--out profile]
+"""Where an event's time goes, on both brokers: python benchmarks/profiling.py [--events 200000] [--sensors 50]
 
 A worker goes through topics that were filled beforehand, labels included, under a sampling profiler (py-spy, from
 outside the process, all its threads). Writes a flame graph of each broker as SVG, the samples as text beside it, and a

@@ -65,6 +65,11 @@ class BrokerSettings(Section):
     bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field(
         "127.0.0.1:9092", description="Kafka brokers, host:port, separated by commas."
     )
+    client: Literal["kafka-python", "librdkafka"] = Field(
+        "kafka-python",
+        description="Library that reads and writes records on Kafka; librdkafka takes less of the processor and needs "
+        '`pip install "stream-ad[librdkafka]"`.',
+    )
     security: SecuritySettings = SecuritySettings()
     instance_id: str | None = Field(
         None,
@@ -152,7 +157,9 @@ class EventSettings(Section):
 
 
 class ScoreSettings(Section):
-    publish: Literal["all", "anomalies"] = Field("all", description="Every score, or those of 1 and above.")
+    publish: Literal["all", "anomalies"] = Field(
+        "all", description="Every score, or those of 1 and above; the metrics count all of them either way."
+    )
 
 
 class IncidentSettings(Section):

@@ -13,15 +13,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+CLIENTS = ("kafka-python", "librdkafka")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kafka-client",
+        choices=CLIENTS,
+        default=CLIENTS[0],
+        help="broker.client of the tests that are not run over both: those of tests/kafka and tests/faults",
+    )
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest) -> str:
+    """Broker.client of a test on Kafka; «over_both_clients» (tests/support/places.py) runs it over either."""
+    return str(getattr(request, "param", request.config.getoption("--kafka-client")))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, all that need Kafka run in one process, so that one Kafka serves them;
-    the others stay together by file, for the sake of what a file prepares once.
+    """Where tests run side by side, all that need Kafka run in one process for each client, so that one Kafka serves
+    them; the others stay together by file, for the sake of what a file prepares once.
     """
     for item in items:
         uses = getattr(item, "fixturenames", ())
-        needs_kafka = "kafka" in uses or "[kafka" in item.name or item.path.parent.name == "kafka"
-        item.add_marker(pytest.mark.xdist_group("kafka" if needs_kafka else str(item.path)))
+        needs_kafka = "kafka" in uses or "kafka" in item.name.partition("[")[2] or item.path.parent.name == "kafka"
+        group = CLIENTS["librdkafka" in item.nodeid] if needs_kafka else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

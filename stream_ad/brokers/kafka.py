@@ -1,28 +1,26 @@
 """Apache Kafka as the broker: a consumer group shares the shards, a transaction makes each commit.
 
-Facts about the client that shaped this: a transaction is only as good as the check of every future
+Facts about the clients that shaped this: a transaction is only as good as the check of every record
 before it ends (kafka_shard); the membership that goes into it must be the one of the last poll, since
-an empty one is not checked by Kafka; after any error the producer is replaced.
+an empty one is not checked by Kafka; after any error the producer is replaced. Which client it is: kafka_clients.
 """
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import MemberState
 
 from stream_ad.brokers.base import Fetched, Side, Stored
-from stream_ad.brokers.kafka_client import GONE_HINT, connect, errors, patience_ms
+from stream_ad.brokers.kafka_client import GONE_HINT, errors, patience_ms
+from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_ends import EndOffsets
-from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records, take_up_parked
+from stream_ad.brokers.kafka_fetch import raw_records
 from stream_ad.brokers.kafka_group import Membership
 from stream_ad.brokers.kafka_load import committed_positions, input_bounds, read_state
-from stream_ad.brokers.kafka_reading import consumer_options
 from stream_ad.brokers.kafka_shard import ShardWriter
 from stream_ad.brokers.kafka_topics import require_topics
 from stream_ad.brokers.recovery import must_rebuild, require_offset
@@ -32,13 +30,15 @@ from stream_ad.errors import BrokerError, FencedError, LostRecordsError, TopicEr
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from kafka import TopicPartition
+
     from stream_ad.brokers.base import Commit, Positions
+    from stream_ad.brokers.kafka_clients import GroupConsumer
     from stream_ad.brokers.kafka_format import Record
     from stream_ad.brokers.kafka_group import Input
     from stream_ad.brokers.kafka_state import ShardState
     from stream_ad.settings import Settings
 
-HEARTBEAT_S = 1.0  # how soon a worker hears of a rebalance
 _SLICE_S = 0.1  # of a poll, between looks whether an input has turned out to be drained
 _REBALANCE_S = 3.0  # a poll stays with a rebalance that has begun for so long
 _RETRY_S = 0.5
@@ -51,6 +51,7 @@ def open_kafka(settings: Settings) -> KafkaBroker:
     Raises:
         TopicError: A topic is missing or cannot be used.
         BrokerError: Kafka cannot be reached or refuses.
+        SettingsError: The client is not installed.
     """
     deadline = time.monotonic() + patience_ms(settings) / 1000
     while True:
@@ -72,32 +73,19 @@ class KafkaBroker:
     """
 
     def __init__(self, settings: Settings) -> None:
+        client = client_of(settings)
         require_topics(settings)
-        broker = settings.broker
         self._settings = settings
         self._topics = {Side.EVENTS: settings.topics.events, Side.LABELS: settings.topics.labels}
-        self._consumer: KafkaConsumer = connect(
-            KafkaConsumer,
-            settings,
-            group_id=settings.application_id,
-            group_instance_id=broker.instance_id,
-            session_timeout_ms=int(broker.session_timeout_seconds * 1000),
-            heartbeat_interval_ms=int(min(HEARTBEAT_S, broker.session_timeout_seconds / 3) * 1000),
-            max_poll_interval_ms=int(broker.max_poll_interval_seconds * 1000),
-            # gives the same partitions of both topics to the same worker
-            partition_assignment_strategy=[RangePartitionAssignor],
-            **consumer_options(),
-        )
-        fetch_plainly(self._consumer)
+        self._consumer: GroupConsumer = client.open_consumer(settings)
         self._members = Membership(self._consumer, self._topics, settings.topics.partitions)
-        self._consumer.subscribe(topics=list(self._topics.values()), listener=self._members)
         try:
             with errors(settings, "looking at the topics"):
-                self._consumer.topics()  # a leader that joins before it knows the partitions must join again at once
+                self._consumer.join(self._topics.values(), self._members)
+                self._topic_ids = self._consumer.topic_ids(self._topics.values())
         except BaseException:
             self._consumer.close(timeout_ms=0)
             raise
-        self._topic_ids = self._ids_of_topics()
         self._group = self._consumer.group_metadata()
         self._writers: dict[int, ShardWriter] = {}
         self._ends = EndOffsets(settings, self._consumer, self._members)
@@ -133,9 +121,7 @@ class KafkaBroker:
         batches = self._poll_client(timeout_s, max_records)
         deadline = time.monotonic() + _REBALANCE_S
         while not batches and self._group.state == MemberState.REBALANCING and time.monotonic() < deadline:
-            # Whatever the worker would do now is refused once the rebalance ends. And the client forgets to finish one
-            # that it began because its metadata changed, when the poll that began it is over too soon.
-            self._consumer._coordinator.request_rejoin()  # noqa: SLF001
+            self._consumer.request_rejoin()  # whatever the worker would do now is refused once the rebalance ends
             batches = self._poll_client(_SLICE_S, max_records)
         if batches:
             self._ends.heard()
@@ -147,10 +133,10 @@ class KafkaBroker:
         batches: dict[TopicPartition, list[Record]] = {}
         try:
             with errors(self._settings, "reading"), suppress(kafka_errors.RetriableError):
-                take_up_parked(self._consumer)
-                batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+                batches = self._consumer.fetch(timeout_s, max_records)
         except BrokerError as error:
             if isinstance(error.__cause__, kafka_errors.OffsetOutOfRangeError):
+                self._refuse_new_topics()
                 self._say_what_is_lost()
             raise
         self._refuse_new_topics()
@@ -170,12 +156,9 @@ class KafkaBroker:
                     self._members.forget(shard)
                     raise
 
-    def _ids_of_topics(self) -> dict[str, Any]:
-        return {topic: self._consumer._cluster.topic_id(topic) for topic in self._topics.values()}  # noqa: SLF001
-
     def _refuse_new_topics(self) -> None:
         """A topic that was deleted and made again has other records at the offsets where this worker reads on."""
-        for topic, now in self._ids_of_topics().items():
+        for topic, now in self._consumer.topic_ids(self._topics.values()).items():
             known = self._topic_ids[topic] or now
             self._topic_ids[topic] = known
             if now not in (None, known):

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from kafka import errors as kafka_errors
 
+from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_doctor import examine
 from stream_ad.brokers.kafka_topics import TopicAdmin
-from stream_ad.errors import BrokerError
+from stream_ad.errors import BrokerError, SettingsError
 from stream_ad.findings import problem
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class KafkaAdmin:
 
     def examine(self) -> Iterator[Finding]:
         admin = self._connected()
+        try:
+            client_of(self._settings)
+        except SettingsError as error:
+            yield problem("versions", error.what, error.hint)
         try:
             plan = admin.plan()
         except BrokerError as error:

@@ -1,4 +1,4 @@
-"""The client's producer, given whole batches, with limits where it would wait for ever."""
+"""kafka-python's producer, given whole batches, with limits where it would wait for ever."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from kafka import errors as kafka_errors
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 
-from stream_ad.brokers.kafka_client import connect, errors, patience_ms
+from stream_ad.brokers.kafka_client import connect, patience_ms
 from stream_ad.brokers.kafka_format import FORMAT, Body, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from kafka.structs import ConsumerGroupMetadata
 
@@ -46,7 +46,7 @@ class _Added:
 
 
 class BatchProducer(KafkaProducer):  # type: ignore[misc]
-    """A transactional producer."""
+    """See ``kafka_clients.TransactionalProducer``."""
 
     def learn(self, topics: Collection[str]) -> None:
         """Find out where topics are, which must be known before their first batch; all in one request."""
@@ -56,7 +56,7 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
             self.partitions_for(topic)
 
     def send_batches(self, topic: str, partition: int, records: Sequence[OutRecord]) -> list[Any]:
-        """Hand records to the sender as whole batches; returns their futures, for ``check``."""
+        """Hand records to the sender as whole batches; returns their futures."""
         if not records:
             return []
         target = TopicPartition(topic, partition)
@@ -82,13 +82,15 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         return ProducerBatch(target, builder)
 
     def check(self, futures: Sequence[Any]) -> None:
-        """After ``flush``: raise unless every batch was acknowledged."""
         for future in futures:
             if not future.is_done:  # it was cut into smaller ones, which may have been taken or not
                 raise kafka_errors.MessageSizeTooLargeError(f"{future.topic_partition} takes no batches of this size")
             _, _, error_of = future.value
             if error_of is not None:
                 raise error_of(0)
+
+    def first_offset(self, futures: Sequence[Any]) -> int:
+        return int(futures[0].value[0])
 
     def send_offsets(self, timeout_s: float, offsets: dict[TopicPartition, Any], group: ConsumerGroupMetadata) -> None:
         self._within(timeout_s, self._transaction_manager.send_offsets_to_transaction(offsets, group))
@@ -135,23 +137,19 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         return error
 
     def abandon(self) -> None:
-        """Close at once; what is under way is lost, as it must be."""
         self._sender.force_close()
         self._sender.join(1.0)
         with suppress(kafka_errors.KafkaError):
             self.close(timeout=0)
 
 
-def open_transactional(settings: Settings, transactional_id: str, topics: Collection[str], doing: str) -> BatchProducer:
-    """A producer that has taken over its transactional id: what was open under it is aborted, whoever had it is fenced.
-
-    Args:
-        topics: Where it is going to write.
-        doing: What it is for, should it fail.
-
-    Raises:
-        BrokerError: Kafka did not answer, or refuses.
-    """
+def open_producer(
+    settings: Settings,
+    transactional_id: str,
+    topics: Collection[str],
+    settle: Callable[[BatchProducer], None] | None = None,
+) -> BatchProducer:
+    """See ``kafka_clients.Client``."""
     timeout_ms = int(settings.broker.transaction_timeout_seconds * 1000)
     producer: BatchProducer = connect(
         BatchProducer,
@@ -170,9 +168,10 @@ def open_transactional(settings: Settings, transactional_id: str, topics: Collec
         metrics_enabled=False,
     )
     try:
-        with errors(settings, doing):
-            producer.learn(topics)
-            producer.init_transactions()
+        producer.learn(topics)
+        producer.init_transactions()
+        if settle is not None:
+            settle(producer)
     except BaseException:
         producer.abandon()
         raise

@@ -23,6 +23,7 @@ CONNECT_S = 30.0
 """Longest wait for the first answer of a broker or coordinator; less when broker.give_up_seconds is less."""
 COORDINATOR_S = 10.0
 REQUEST_MS = 10_000
+HEARTBEAT_S = 1.0  # how soon a worker hears of a rebalance
 METADATA_BACKOFF_MS = 10
 RETRY_BACKOFF_MS = 5  # a transaction right after another one is first told to wait: at 20 that costs 20 ms
 
@@ -192,6 +193,11 @@ _MEANINGS = (
         "that begin with {application}.",
     ),
     _Meaning(
+        (kafka_errors.FencedInstanceIdError,),
+        what="Another worker runs under broker.instance_id «{instance}».",
+        hint="Give every worker an instance_id of its own.",
+    ),
+    _Meaning(
         (kafka_errors.UnknownTopicOrPartitionError,),
         what="A topic is missing ({text}).",
         hint="Run `stream-ad topics apply`.",
@@ -235,6 +241,7 @@ def translated(settings: Settings, doing: str, error: BaseException) -> BrokerEr
         "servers": settings.broker.bootstrap_servers,
         "user": settings.broker.security.username or "anonymous",
         "application": settings.application_id,
+        "instance": settings.broker.instance_id,
     }
     meaning = next(meaning for meaning in _MEANINGS if isinstance(error, meaning.causes))
     return meaning.kind(meaning.what.format(**values), hint=meaning.hint.format(**values))

@@ -63,7 +63,7 @@ def settle_shard(settings: Settings, producer: BatchProducer, shard: int) -> Not
 
     Args:
         producer: Has just taken over the id.
-        shard: Whose.
+        shard: Its number.
     """
     group, events = settings.application_id, TopicPartition(settings.topics.events, shard)
     topics = settings.topics

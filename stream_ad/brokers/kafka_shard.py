@@ -16,8 +16,8 @@ from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata
 
-from stream_ad.brokers.kafka_batches import open_transactional
-from stream_ad.brokers.kafka_client import translated
+from stream_ad.brokers.kafka_client import errors, translated
+from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_settle import Note, settle_shard
 from stream_ad.errors import BrokerError, FencedError, TopicError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stream_ad.brokers.base import Commit, Positions
+    from stream_ad.brokers.kafka_batches import BatchProducer
     from stream_ad.brokers.kafka_state import ShardState
     from stream_ad.columns import OutRecord
     from stream_ad.settings import Settings
@@ -58,18 +59,18 @@ class ShardWriter:
         self._topics = settings.topics
         self._shard = shard
         self._timeout_s = settings.broker.transaction_timeout_seconds
-        self._producer = open_transactional(
-            settings,
-            f"{settings.application_id}-{shard}",
-            (self._topics.scores, self._topics.incidents, self._topics.dead_letters, self._topics.state),
-            f"taking over shard {shard}",
-        )
-        try:
-            self._note = settle_shard(settings, self._producer, shard)
-        except BaseException:
-            self.abandon()
-            raise
+        self._note, topics = Note(), self._topics
+        with errors(settings, f"taking over shard {shard}"):
+            self._producer = client_of(settings).open_producer(
+                settings,
+                f"{settings.application_id}-{shard}",
+                (topics.scores, topics.incidents, topics.dead_letters, topics.state),
+                self._settle,
+            )
         self.state: ShardState | None = None  # read after this, so that nobody can add to it any more
+
+    def _settle(self, producer: BatchProducer) -> None:
+        self._note = settle_shard(self._settings, producer, self._shard)
 
     @property
     def state_start(self) -> int:
@@ -133,14 +134,12 @@ class ShardWriter:
         group: ConsumerGroupMetadata | None,
     ) -> None:
         self._producer.begin_transaction()
-        futures = {
-            topic: self._producer.send_batches(topic, self._shard, records) for topic, records in outputs.items()
-        }
-        # Every batch must be acknowledged before the transaction is asked to end: the client commits what is left of
+        sent = {topic: self._producer.send_batches(topic, self._shard, records) for topic, records in outputs.items()}
+        # Every record must be acknowledged before the transaction is asked to end: kafka-python commits what is left of
         # it when a batch has timed out, and calls it committed when the last batch fails while it is committed.
         self._producer.flush(self._timeout_s)
-        self._producer.check([future for some in futures.values() for future in some])
-        firsts = {topic: some[0].value[0] for topic, some in futures.items() if some}
+        self._producer.check([one for some in sent.values() for one in some])
+        firsts = {topic: self._producer.first_offset(some) for topic, some in sent.items() if some}
         if self._topics.state in firsts:
             self._known.written_at(firsts[self._topics.state])
         if positions is not None and group is not None:
@@ -166,11 +165,6 @@ class ShardWriter:
                 f"{shard} could not be committed within broker.transaction_timeout_seconds, {self._timeout_s:g} s "
                 f"({error}).",
                 hint=f"Check that Kafka runs and can be reached. {_TOO_LARGE}",
-            )
-        if isinstance(error, kafka_errors.FencedInstanceIdError):
-            return BrokerError(
-                f"Another worker runs under broker.instance_id «{self._settings.broker.instance_id}».",
-                hint="Give every worker an instance_id of its own.",
             )
         if isinstance(error, (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)):
             return TopicError(

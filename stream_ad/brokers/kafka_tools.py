@@ -6,13 +6,14 @@ import time
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
-from stream_ad.brokers.kafka_batches import open_transactional
 from stream_ad.brokers.kafka_client import errors
+from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.kafka_settle import settle
 from stream_ad.brokers.kafka_topics import input_topics
@@ -22,10 +23,11 @@ from stream_ad.errors import BrokerError
 from stream_ad.patience import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from stream_ad.brokers.base import Side, TopicPlan
     from stream_ad.brokers.kafka_batches import BatchProducer
+    from stream_ad.brokers.kafka_clients import TransactionalProducer
     from stream_ad.settings import Settings
 
 PENDING_RECORDS = 50_000
@@ -56,11 +58,12 @@ class KafkaProducer:
         self._id = f"{settings.application_id}-input-{uuid.uuid4().hex[:12]}"  # any number may write side by side
         self._pending: dict[tuple[str, int], list[OutRecord]] = {}
         self._count = self._bytes = 0
-        self._producer: BatchProducer | None = self._open()
+        self._producer: TransactionalProducer | None = self._open()
 
-    def _open(self) -> BatchProducer:
+    def _open(self, settle: Callable[[BatchProducer], None] | None = None) -> TransactionalProducer:
         topics = [topic.topic for topic in self._topics.values()]
-        return open_transactional(self._settings, self._id, topics, "opening a producer")
+        with errors(self._settings, "opening a producer"):
+            return client_of(self._settings).open_producer(self._settings, self._id, topics, settle)
 
     def send(self, side: Side, records: Sequence[OutRecord]) -> None:
         topic, partitions = self._topics[side].topic, self._topics[side].partitions
@@ -104,8 +107,8 @@ class KafkaProducer:
         while True:
             try:
                 if self._producer is None:
-                    self._producer = self._open()  # from here on the last try is committed or aborted for good
-                    self._settle(self._producer, [TopicPartition(*place) for place in pending], firsts)
+                    # from here on the last try is committed or aborted for good
+                    self._producer = self._open(partial(self._settle, places=pending, firsts=firsts))
                     if firsts and self._is_committed(firsts):
                         return
                 firsts = {}
@@ -123,18 +126,18 @@ class KafkaProducer:
                 return
 
     def _append(
-        self, producer: BatchProducer, pending: dict[tuple[str, int], list[OutRecord]]
+        self, producer: TransactionalProducer, pending: dict[tuple[str, int], list[OutRecord]]
     ) -> dict[TopicPartition, int]:
         """Write everything in a transaction that stays open; returns the offset of each partition's first record."""
         timeout_s = self._settings.broker.transaction_timeout_seconds
         producer.begin_transaction()
-        futures = {TopicPartition(*place): producer.send_batches(*place, records) for place, records in pending.items()}
+        sent = {TopicPartition(*place): producer.send_batches(*place, records) for place, records in pending.items()}
         producer.flush(timeout_s)
-        producer.check([future for some in futures.values() for future in some])
-        return {partition: some[0].value[0] for partition, some in futures.items()}
+        producer.check([one for some in sent.values() for one in some])
+        return {partition: producer.first_offset(some) for partition, some in sent.items()}
 
     def _settle(
-        self, producer: BatchProducer, partitions: Collection[TopicPartition], firsts: dict[TopicPartition, int]
+        self, producer: BatchProducer, places: Iterable[tuple[str, int]], firsts: dict[TopicPartition, int]
     ) -> None:
         """See ``settle``: what is left open of the last try goes the way of that try's other partitions, if any has
         ended; else nobody has seen anything of it, and it is aborted.
@@ -144,7 +147,7 @@ class KafkaProducer:
             ended = {one: first for one, first in firsts.items() if one not in still_open}
             return still_open if ended and self._is_committed(ended) else ()
 
-        settle(self._settings, producer, partitions, committed)
+        settle(self._settings, producer, [TopicPartition(*place) for place in places], committed)
 
     def _is_committed(self, firsts: dict[TopicPartition, int]) -> bool:
         """Whether the records there can be read, now that their transaction has ended: one tells for all."""

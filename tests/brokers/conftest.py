@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(params=["memory", "sqlite", "kafka"])
+@pytest.fixture(params=["memory", "sqlite", "kafka-python", "librdkafka"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     name = uuid.uuid4().hex[:8]
     with ExitStack() as stack:
@@ -24,4 +24,4 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         elif request.param == "sqlite":
             yield sqlite_place(tmp_path / "broker.db", stack, name)
         else:
-            yield kafka_place(request.getfixturevalue("kafka"), stack, name)
+            yield kafka_place(request.getfixturevalue("kafka"), stack, name, client=request.param)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.support.site import Site
+from tests.support.site import Site, only_anomalies
 
 PARTITIONS = 3
 SIZE = {"machines": 8, "steps": 300}
@@ -35,22 +36,31 @@ class Disturbed(Site):
         assert self.states() == reference.states
 
 
+@dataclass(frozen=True)
 class Reference:
-    def __init__(self, folder):
-        site = Site(folder, {"path": str(folder / "stream.db")}, topics={"partitions": PARTITIONS}, **SIZE)
-        site.run()
-        self.outputs, self.states = site.outputs(), site.states()
+    """What was published, by role, and the shards' last snapshots."""
+
+    outputs: dict
+    states: list
 
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory):
     """What an undisturbed worker makes of the records."""
-    return Reference(tmp_path_factory.mktemp("reference"))
+    folder = tmp_path_factory.mktemp("reference")
+    site = Site(folder, {"path": str(folder / "stream.db")}, topics={"partitions": PARTITIONS}, **SIZE)
+    site.run()
+    return Reference(site.outputs(), site.states())
 
 
-def kafka_site(reference, kafka, folder, *, replicas=1, **more):
+def kafka_site(reference, kafka, folder, client, *, replicas=1, **more):
     name = uuid.uuid4().hex[:8]
-    broker = {"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers, "session_timeout_seconds": 2.0}
+    broker = {
+        "kind": "kafka",
+        "client": client,
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "session_timeout_seconds": 2.0,
+    }
     topics = {role: f"{role}-{name}" for role in ROLES}
     return Disturbed(
         reference,
@@ -58,7 +68,7 @@ def kafka_site(reference, kafka, folder, *, replicas=1, **more):
         broker,
         topics={"partitions": PARTITIONS, "replication_factor": replicas, **topics},
         **SIZE,
-        **{"more": {"application_id": name}} | SMALL | more,
+        **SMALL | more | {"more": {"application_id": name} | more.get("more", {})},
     )
 
 
@@ -68,15 +78,27 @@ def sqlite_site(reference, folder, **more):
 
 
 @pytest.fixture(params=["kafka", "sqlite"])
-def make_site(request, tmp_path, reference):
+def make_site(request, tmp_path, reference, client):
     """Makes a site on either broker."""
     if request.param == "sqlite":
         return lambda **more: sqlite_site(reference, tmp_path, **more)
     server = request.getfixturevalue("kafka")
-    return lambda **more: kafka_site(reference, server, tmp_path, **more)
+    return lambda **more: kafka_site(reference, server, tmp_path, client, **more)
 
 
 @pytest.fixture
-def site(kafka, tmp_path, reference):
+def make_quiet_site(make_site, reference):
+    """Makes a site whose workers publish anomalies only."""
+
+    def make(**more):
+        site = make_site(more={"scores": {"publish": "anomalies"}}, **more)
+        site.reference = replace(reference, outputs=only_anomalies(reference.outputs))
+        return site
+
+    return make
+
+
+@pytest.fixture
+def site(kafka, tmp_path, reference, client):
     """A site on Kafka."""
-    return kafka_site(reference, kafka, tmp_path)
+    return kafka_site(reference, kafka, tmp_path, client)

@@ -26,12 +26,12 @@ def cluster(kafka):  # the shared one only says whether there are the tools
         yield first, stack.enter_context(KafkaServer(TWICE, joins=first))
 
 
-def test_leaders_and_coordinators_move(cluster, tmp_path, reference):
+def test_leaders_and_coordinators_move(cluster, tmp_path, reference, client):
     """One of two brokers dies in the middle of a commit: leaders are not available, coordinators of the group and of
     transactions move to the other broker, and the worker finds them and goes on.
     """
     first, second = cluster
-    site = kafka_site(reference, first, tmp_path, more={"application_id": "moving"}, replicas=2)
+    site = kafka_site(reference, first, tmp_path, client, more={"application_id": "moving"}, replicas=2)
     servers = f"{first.bootstrap_servers},{second.bootstrap_servers}"
     member = site.member(Fault("after produce", at=9, hold=True), bootstrap_servers=servers)
     member.wait_held()

@@ -24,6 +24,16 @@ def test_killed_at_every_point_of_a_commit(make_site):
     site.check()
 
 
+def test_killed_where_most_steps_publish_nothing(make_quiet_site):
+    """With scores.publish=anomalies a commit without a score is whole or not at all like any other."""
+    site = make_quiet_site(snapshot_interval_seconds=1e6)
+    for point, at in zip(COMMITS, (5, 9, 14, 20), strict=True):
+        site.member(Fault(point, at=at), **ALONE).wait_killed()
+    scores = site.scores()
+    assert len(set(scores)) == len(scores) < len(site.reference.outputs["scores"])
+    site.check()
+
+
 def test_killed_while_it_recovers(make_site):
     """Killed between commits, then while its successor loads, then in the middle of a replay: one recovers at last."""
     site = make_site(snapshot_interval_seconds=1e6)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tests.faults.conftest import kafka_site
 
 
-def test_workers_join_and_leave_under_load(kafka, tmp_path, reference):
+def test_workers_join_and_leave_under_load(kafka, tmp_path, reference, client):
     """A second and a third worker join; one leaves in good order, one is killed, and the last one finishes alone."""
-    site = kafka_site(reference, kafka, tmp_path, step_records=4)
+    site = kafka_site(reference, kafka, tmp_path, client, step_records=4)
     first = site.member()
     site.wait_for_scores(100, first)
     second = site.member()

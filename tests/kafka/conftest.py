@@ -17,6 +17,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def place(kafka: KafkaServer) -> Iterator[KafkaPlace]:
+def place(kafka: KafkaServer, client: str) -> Iterator[KafkaPlace]:
     with ExitStack() as stack:
-        yield kafka_place(kafka, stack, uuid.uuid4().hex[:8])
+        yield kafka_place(kafka, stack, uuid.uuid4().hex[:8], client=client)

@@ -24,7 +24,7 @@ from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError, FencedError, LostRecordsError, StateError, TopicError
 from stream_ad.settings import Settings
 from tests.support.copier import Copier
-from tests.support.places import PARTITIONS, ROLES, drain, leave_group, own
+from tests.support.places import PARTITIONS, ROLES, drain, leave_group, only_kafka_python, over_both_clients, own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +67,7 @@ def committed(broker: Broker, place: KafkaPlace, shard: int) -> int | None:
     return broker._consumer.committed(TopicPartition(place.settings.topics.events, shard))
 
 
+@over_both_clients
 def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
     """A lost membership looks empty to the client, and Kafka takes an empty one unchecked; it is refused here."""
     fill(place, 20)
@@ -81,6 +82,7 @@ def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
     assert scores(place) == []
 
 
+@over_both_clients
 def test_a_commit_with_the_membership_of_before_is_refused(place: KafkaPlace) -> None:
     """The membership of the last poll goes into the transaction; once the group has moved on, Kafka refuses it."""
     fill(place, 20)
@@ -94,6 +96,7 @@ def test_a_commit_with_the_membership_of_before_is_refused(place: KafkaPlace) ->
     assert scores(place) == []
 
 
+@over_both_clients
 def test_offsets_of_a_refused_commit_do_not_come_back(place: KafkaPlace) -> None:
     """The client would send the offsets of an aborted transaction again in the next one; a new producer does not."""
     fill(place, 40)
@@ -111,6 +114,7 @@ def test_offsets_of_a_refused_commit_do_not_come_back(place: KafkaPlace) -> None
     assert scores(place) == [2]
 
 
+@over_both_clients
 def test_a_stalled_kafka_costs_the_whole_commit(place: KafkaPlace, kafka: KafkaServer) -> None:
     """When Kafka stops answering in the middle, nothing of the commit is published, and the same can be tried again."""
     fill(place, 20)
@@ -131,6 +135,7 @@ def test_a_stalled_kafka_costs_the_whole_commit(place: KafkaPlace, kafka: KafkaS
     assert scores(place) == [1, 2]
 
 
+@only_kafka_python
 @pytest.mark.parametrize(
     "error",
     ["OutOfOrderSequenceNumberError", "InvalidProducerEpochError", "UnknownProducerIdError", "KafkaTimeoutError"],
@@ -179,6 +184,7 @@ def poll_for_ever(worker: Broker) -> None:
         assert not any(one.drained for sides in fetched.values() for one in sides.values())
 
 
+@over_both_clients
 def test_joining_and_leaving_workers_share_the_work(place: KafkaPlace) -> None:
     """Through a join and a leave every event is scored exactly once."""
     fill(place, 3000)
@@ -198,6 +204,7 @@ def test_joining_and_leaving_workers_share_the_work(place: KafkaPlace) -> None:
     assert scores(place) == list(range(3600))
 
 
+@over_both_clients
 def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
     """A shard that comes back in a rebalance is read on from where it was, without being loaded again."""
     fill(place, 400)
@@ -220,6 +227,7 @@ def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
     assert len(got) >= sum(partition_for(record.key, PARTITIONS) == kept for record in numbered(400))
 
 
+@only_kafka_python
 def test_a_rebalance_begun_in_passing_is_finished(place: KafkaPlace) -> None:
     """The client forgets a rebalance that begins, for new metadata, in a poll that does not wait; here it ends."""
     fill(place, 40)
@@ -244,6 +252,7 @@ def test_a_restarted_kafka_costs_nothing(place: KafkaPlace, kafka: KafkaServer) 
     assert scores(place) == list(range(2000))
 
 
+@over_both_clients
 def test_records_of_others_transactions(place: KafkaPlace) -> None:
     """Events of an open transaction wait, those of an aborted one never come, and its marks are no records."""
     topic, worker = place.settings.topics.events, place.worker()
@@ -306,6 +315,7 @@ def test_missing_topics_are_named(kafka: KafkaServer) -> None:
     assert "stream-ad topics apply" in missing.value.hint
 
 
+@only_kafka_python
 def test_no_topic_is_made_in_passing(place: KafkaPlace) -> None:
     """Asking for topics never makes them, even where Kafka would make any topic that somebody asks for."""
     worker = place.worker()
@@ -430,6 +440,7 @@ def test_times_far_ahead_are_refused_with_a_reason(place: KafkaPlace) -> None:
     assert "message.timestamp.after.max.ms" in refused.value.hint
 
 
+@over_both_clients
 def test_records_that_retention_took_are_missed(place: KafkaPlace, admin: KafkaAdminClient) -> None:
     """A position whose records are gone is refused at seek, and noticed in the middle of reading."""
     fill(place, 40, keys=1)
@@ -486,6 +497,7 @@ def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, adm
     assert (stored.positions, stored.snapshot.data) == (Positions(2, 0), b"state")
 
 
+@over_both_clients
 def test_a_topic_made_anew_is_noticed(place: KafkaPlace, admin: KafkaAdminClient) -> None:
     """Deleted and made again under a worker, a topic has other records where it would read on: it is refused."""
     fill(place, 400)
@@ -535,6 +547,7 @@ def test_added_partitions_are_refused(place: KafkaPlace, admin: KafkaAdminClient
         place.worker(place.altered(topics={"partitions": 3}), shards=3)
 
 
+@over_both_clients
 def test_one_instance_id_is_for_one_worker(place: KafkaPlace) -> None:
     """Two workers under one broker.instance_id would take turns for ever: the older one ends, and says why."""
     fill(place, 20)
@@ -549,6 +562,7 @@ def test_one_instance_id_is_for_one_worker(place: KafkaPlace) -> None:
         first.poll(timeout_s=1, max_records=1)
 
 
+@over_both_clients
 def test_a_static_worker_keeps_its_shards(place: KafkaPlace) -> None:
     """A worker back under its instance_id within the session timeout gets what it had, and others keep theirs."""
     brokers = {name: place.broker(place.altered(broker={"instance_id": name})) for name in ("a", "b")}
@@ -564,6 +578,7 @@ def test_a_static_worker_keeps_its_shards(place: KafkaPlace) -> None:
     assert brokers["b"]._group.generation_id == generation
 
 
+@over_both_clients
 def test_a_record_too_large_for_its_topic_is_named(place: KafkaPlace) -> None:
     """A dead letter over max.message.bytes fails its commit as a whole, and the message names that setting."""
     fill(place, 20)

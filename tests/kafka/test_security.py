@@ -17,7 +17,7 @@ from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError
 from stream_ad.settings import Settings
-from tests.support.places import drain, own
+from tests.support.places import drain, over_both_clients, own
 from tests.support.secure_kafka import PASSWORDS, SecureKafka
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,14 +35,15 @@ def settings(secure):
     """Makes settings to reach it in one of its ways."""
     name = uuid.uuid4().hex[:8]
 
-    def make(listener="SECURE", user="ann", mechanism="SCRAM-SHA-512", **changes):
+    def make(listener="SECURE", user="ann", mechanism="SCRAM-SHA-512", client="kafka-python", **changes):
         protocol = {"SECURE": "SASL_SSL", "LOGIN": "SASL_PLAINTEXT", "TLS": "SSL"}[listener]
         security = {"protocol": protocol}
         if listener != "TLS":
             security |= {"mechanism": mechanism, "username": user, "password": PASSWORDS[user]}
         if listener != "LOGIN":
             security |= {"ca_file": str(secure.ca_file)}
-        broker = {"kind": "kafka", "bootstrap_servers": secure.address(listener), "give_up_seconds": 5.0}
+        broker = {"kind": "kafka", "client": client, "bootstrap_servers": secure.address(listener)}
+        broker["give_up_seconds"] = 5.0
         return Settings(
             application_id=name,
             broker={**broker, "security": security | changes},
@@ -52,13 +53,14 @@ def settings(secure):
     return make
 
 
+@over_both_clients
 @pytest.mark.parametrize(
     ("listener", "mechanism"),
     [("SECURE", "SCRAM-SHA-512"), ("SECURE", "PLAIN"), ("LOGIN", "SCRAM-SHA-512"), ("LOGIN", "PLAIN"), ("TLS", None)],
 )
-def test_everything_works_over_every_way_in(settings, listener, mechanism):
+def test_everything_works_over_every_way_in(settings, listener, mechanism, client):
     """Over TLS, with passwords, and with both: topics are made, records written, read, committed and read back."""
-    chosen = settings(listener, mechanism=mechanism)
+    chosen = settings(listener, mechanism=mechanism, client=client)
     with closing(open_admin(chosen)) as admin:
         admin.apply()
         assert not any(topic.problem for topic in admin.plan())

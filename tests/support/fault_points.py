@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from stream_ad.brokers.kafka_batches import BatchProducer
 from stream_ad.brokers.kafka_state import ShardState
+from stream_ad.brokers.librdkafka_producer import RdProducer
 from stream_ad.brokers.sqlite import SqliteBroker
 from stream_ad.brokers.sqlite_database import Database
 from stream_ad.brokers.sqlite_state import StateTables
@@ -21,6 +22,8 @@ from stream_ad.shard import Shard
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from stream_ad.settings import BrokerSettings
 
 POINTS = (
     "before produce",
@@ -52,12 +55,12 @@ class Fault:
         return f"{'held' if self.hold else 'killed'} {self.point} ({self.at})"
 
 
-def arm(fault: Fault, kind: str, release: Path, rouse: Path) -> None:
+def arm(fault: Fault, broker: BrokerSettings, release: Path, rouse: Path) -> None:
     """Let the fault wait in this process.
 
     Args:
         fault: What and where.
-        kind: Of the broker.
+        broker: Settings of the worker it waits in.
         release: File that ends a hold.
         rouse: File that wakes a dormant fault.
     """
@@ -76,23 +79,25 @@ def arm(fault: Fault, kind: str, release: Path, rouse: Path) -> None:
         _around(Shard, "snapshot", after=reached)
     elif fault.point == "recovering":
         _around(LoadedShard, "_replay", after=reached)
+    elif broker.kind == "kafka":
+        _arm_kafka({"kafka-python": BatchProducer, "librdkafka": RdProducer}[broker.client], fault.point, reached)
     else:
-        {"kafka": _arm_kafka, "sqlite": _arm_sqlite}[kind](fault.point, reached)
+        _arm_sqlite(fault.point, reached)
 
 
-def _arm_kafka(point, reached):
+def _arm_kafka(producer, point, reached):
     if point == "before produce":
-        _around(BatchProducer, "begin_transaction", before=reached)
+        _around(producer, "begin_transaction", before=reached)
     elif point == "after produce":
-        _around(BatchProducer, "check", after=reached)
+        _around(producer, "check", after=reached)
     elif point == "before commit":
-        _around(BatchProducer, "end_transaction", before=reached)
+        _around(producer, "end_transaction", before=reached)
     elif point == "after commit":
-        _around(BatchProducer, "end_transaction", after=reached)
+        _around(producer, "end_transaction", after=reached)
     elif point == "writing a snapshot":
         with_snapshot = []
         _around(ShardState, "_snapshot_records", before=lambda: with_snapshot.append(True))
-        _around(BatchProducer, "check", after=lambda: with_snapshot and (with_snapshot.clear(), reached()))
+        _around(producer, "check", after=lambda: with_snapshot and (with_snapshot.clear(), reached()))
     elif point == "loading":
         _around(ShardState, "newest_whole", after=reached)
     else:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["stream_ad.worker", "stream_ad.brokers.kafka", "stream_ad.brokers.sqlite"])
+_FORKS.set_forkserver_preload(
+    ["stream_ad.worker", "stream_ad.brokers.kafka", "stream_ad.brokers.kafka_python", "stream_ad.brokers.sqlite"]
+)
 PATIENCE_S = 90.0
 
 
@@ -37,7 +39,7 @@ def _work(tree: dict, log: Path, fault: Fault | None, until_idle_s: float | None
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     settings = Settings.model_validate(tree)
     if fault is not None:
-        arm(fault, settings.broker.kind, log.with_suffix(".release"), log.with_suffix(".rouse"))
+        arm(fault, settings.broker, log.with_suffix(".release"), log.with_suffix(".rouse"))
     if order:
         loaded_shard.Shard = OrderShard
     Worker(settings).run(until_idle_s)

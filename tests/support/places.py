@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader, open_snapshots
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tests.support.kafka_server import KafkaServer
 
 PARTITIONS = 2
+only_kafka_python = pytest.mark.parametrize("client", ["kafka-python"], indirect=True)  # it reaches into the client
+over_both_clients = pytest.mark.parametrize("client", ["kafka-python", "librdkafka"], indirect=True)
 ROLES = ("events", "labels", "scores", "incidents", "dead_letters", "state")
 
 
@@ -170,7 +173,11 @@ class MemoryPlace(Place):
 
 def leave_group(worker: Any) -> None:
     """What the client does by itself when its worker has not polled for max_poll_interval_seconds."""
-    worker._consumer._coordinator.maybe_leave_group()
+    consumer = worker._consumer
+    if worker._settings.broker.client == "librdkafka":
+        consumer._client.close()
+    else:
+        consumer._coordinator.maybe_leave_group()
 
 
 def own(broker: Broker, shards: int) -> None:
@@ -191,10 +198,12 @@ def drain(broker: Broker, max_records: int = 1_000) -> dict[tuple[int, Side], li
             return came
 
 
-def kafka_place(kafka: KafkaServer, stack: ExitStack, name: str, *, partitions: int = PARTITIONS) -> KafkaPlace:
+def kafka_place(
+    kafka: KafkaServer, stack: ExitStack, name: str, *, partitions: int = PARTITIONS, client: str = "kafka-python"
+) -> KafkaPlace:
     settings = Settings(
         application_id=name,
-        broker={"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers},
+        broker={"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers, "client": client},
         topics={"partitions": partitions, **{role: f"{role}-{name}" for role in ROLES}},
     )
     here = KafkaPlace(settings, stack)

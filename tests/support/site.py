@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,12 @@ class Site:
 def sorted_by_shard(records):
     """Records of several partitions, read in any order of these: by key, each key's in their order."""
     return sorted(records, key=lambda record: record[0] or b"")
+
+
+def only_anomalies(outputs):
+    """What ``scores.publish=anomalies`` leaves of everything published."""
+    scores = [(key, value) for key, value in outputs["scores"] if json.loads(value)["is_anomaly"]]
+    return outputs | {"scores": scores}
 
 
 def copy_site(folder: Path, to: Path) -> Path:

@@ -1,0 +1,188 @@
+"""librdkafka's transactional producer."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from threading import Thread
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import Producer
+from confluent_kafka import TopicPartition as RdPartition
+from kafka import errors as kafka_errors
+
+from stream_ad.brokers import kafka_batches
+from stream_ad.brokers.kafka_batches import BATCH_BYTES, MAX_RECORD_BYTES
+from stream_ad.brokers.kafka_client import RETRY_BACKOFF_MS, patience_ms
+from stream_ad.brokers.librdkafka_client import common_config, in_our_words, translated_errors
+from stream_ad.brokers.librdkafka_group import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from confluent_kafka import KafkaError, Message
+    from kafka import OffsetAndMetadata, TopicPartition
+    from kafka.structs import ConsumerGroupMetadata
+
+    from stream_ad.brokers.kafka_batches import BatchProducer
+    from stream_ad.columns import OutRecord
+    from stream_ad.settings import Settings
+
+LINGER_MS = 5  # flush ends it
+GRACE_S = 1.0  # for a call that ends by itself when its time is over
+_NO_LIMIT = 0  # the program bounds a transaction by itself
+
+
+class Sent:
+    """What has become of the records of one topic, in their order."""
+
+    def __init__(self, count: int) -> None:
+        self.waiting = count
+        self.first: Message | None = None
+        self.error: KafkaError | None = None
+
+    def report(self, error: KafkaError | None, message: Message) -> None:
+        """The client calls it once for every record."""
+        self.waiting -= 1
+        if error is not None:
+            self.error = self.error or error
+        elif self.first is None:
+            self.first = message
+
+
+class RdProducer:
+    """See ``kafka_clients.TransactionalProducer``.
+
+    Unlike kafka-python it refuses by itself to commit a transaction of which a record has failed; that every record was
+    acknowledged is checked all the same.
+    """
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self.last_error: BaseException | None = None
+
+    def begin_transaction(self) -> None:
+        with translated_errors():
+            self._producer.begin_transaction()
+
+    def send_batches(self, topic: str, partition: int, records: Sequence[OutRecord]) -> list[Sent]:
+        if not records:
+            return []
+        sent = Sent(len(records))
+        produce, report = self._producer.produce, sent.report
+        with translated_errors():
+            for key, value, time_ms, headers in records:
+                if headers:
+                    produce(topic, value, key, partition, report, timestamp=time_ms, headers=list(headers))
+                else:
+                    produce(topic, value, key, partition, report, timestamp=time_ms)
+        return [sent]
+
+    def flush(self, timeout_s: float) -> None:
+        with translated_errors():
+            if left := self._producer.flush(timeout_s):
+                raise kafka_errors.KafkaTimeoutError(f"{left} records were not acknowledged in {timeout_s:g} s")
+
+    def check(self, sent: Sequence[Sent]) -> None:
+        for one in sent:
+            if one.error is not None:
+                self.last_error = in_our_words(one.error)
+                raise self.last_error
+            if one.waiting:
+                raise kafka_errors.KafkaTimeoutError(f"{one.waiting} records were not acknowledged")
+
+    def first_offset(self, sent: Sequence[Sent]) -> int:
+        message = sent[0].first
+        assert message is not None, "check comes before"
+        return int(message.offset() or 0)
+
+    def send_offsets(
+        self, timeout_s: float, offsets: Mapping[TopicPartition, OffsetAndMetadata], group: ConsumerGroupMetadata
+    ) -> None:
+        positions = [
+            RdPartition(place.topic, place.partition, position.offset, metadata=position.metadata)
+            for place, position in offsets.items()
+        ]
+        with translated_errors():
+            _within(timeout_s, self._producer.send_offsets_to_transaction, positions, pack(group), timeout_s)
+
+    def end_transaction(self, timeout_s: float) -> None:
+        with translated_errors():
+            _within(timeout_s, self._producer.commit_transaction, timeout_s)
+
+    def abandon(self) -> None:
+        with suppress(kafka_errors.KafkaError), translated_errors():
+            self._producer.purge(blocking=False)
+        self._producer = cast(Producer, _Gone())  # the last reference: the library ends it without a word to Kafka
+
+    def close(self, timeout: float) -> None:
+        with suppress(kafka_errors.KafkaError), translated_errors():
+            self._producer.flush(timeout)
+        self.abandon()
+
+
+class _Gone:
+    """In the place of a producer that was abandoned."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("this producer was abandoned")
+
+
+def _within(timeout_s: float, call: Callable[..., object], *arguments: object) -> None:
+    """Make a call of the library that has a limit of its own, and keep to the limit.
+
+    Where connections are cut in the middle of them, such calls do not return at all (seen of librdkafka 2.16's
+    ``send_offsets_to_transaction``). The thread that waits is left behind then, with the producer, which is fenced by
+    the next one of its name.
+
+    Raises:
+        KafkaTimeoutError: It did not return.
+    """
+    raised: list[BaseException | None] = []
+
+    def run() -> None:
+        try:
+            call(*arguments)
+        except BaseException as error:  # noqa: BLE001 -- it is raised below
+            raised.append(error)
+        else:
+            raised.append(None)
+
+    thread = Thread(target=run, name="librdkafka call", daemon=True)
+    thread.start()
+    thread.join(timeout_s + GRACE_S)
+    if not raised:
+        raise kafka_errors.KafkaTimeoutError(f"no answer of a coordinator in {timeout_s:g} s")
+    if raised[0] is not None:
+        raise raised[0]
+
+
+def open_producer(
+    settings: Settings,
+    transactional_id: str,
+    topics: Collection[str],
+    settle: Callable[[BatchProducer], None] | None = None,
+) -> RdProducer:
+    """See ``kafka_clients.Client``."""
+    if settle is not None:
+        settler = kafka_batches.open_producer(settings, transactional_id, topics, settle)
+        settler.close(timeout=settings.broker.transaction_timeout_seconds)
+    timeout_ms = int(settings.broker.transaction_timeout_seconds * 1000)
+    config = common_config(settings) | {
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": timeout_ms,
+        "delivery.timeout.ms": timeout_ms,
+        "socket.timeout.ms": max(10, timeout_ms // 2),
+        "compression.type": "lz4",
+        "batch.size": BATCH_BYTES,
+        "batch.num.messages": 1_000_000,
+        "linger.ms": min(LINGER_MS, timeout_ms // 4),
+        "retry.backoff.ms": RETRY_BACKOFF_MS,
+        "message.max.bytes": MAX_RECORD_BYTES,
+        "queue.buffering.max.messages": _NO_LIMIT,
+        "queue.buffering.max.kbytes": 2**31 - 1,
+    }
+    with translated_errors():
+        producer = Producer(config)
+        patience_s = patience_ms(settings) / 1000
+        _within(patience_s, producer.init_transactions, patience_s)
+    return RdProducer(producer)

@@ -1,0 +1,187 @@
+"""The client librdkafka where its adapter does more than pass things on, and where it is not installed."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka import errors as kafka_errors
+from kafka.structs import ConsumerGroupMetadata
+
+from stream_ad.brokers import open_broker, open_producer
+from stream_ad.brokers.base import Commit, Positions, Side
+from stream_ad.brokers.librdkafka_client import common_config, translated_errors
+from stream_ad.brokers.librdkafka_group import pack, unpack
+from stream_ad.columns import OutRecord
+from stream_ad.errors import BrokerError, LostRecordsError, SettingsError
+from stream_ad.findings import Level
+from stream_ad.settings import Settings
+from tests.support.places import PARTITIONS, KafkaPlace, drain, own
+
+if TYPE_CHECKING:
+    from tests.support.kafka_server import KafkaServer
+
+names = st.text("abcäöü-7", min_size=1, max_size=20)
+
+
+@pytest.fixture
+def client() -> str:
+    """All tests of this file are of one client."""
+    return "librdkafka"
+
+
+@given(names, st.integers(-1, 2**31 - 1), st.text("abcü-7", max_size=20), st.none() | names)
+def test_a_membership_survives_the_way_there_and_back(group, generation, member, instance) -> None:
+    """The generation, which says whether it is lost, is read, and what goes into a transaction is what came out."""
+    membership = ConsumerGroupMetadata(group, generation, member, instance)
+    assert unpack(pack(membership)) == membership
+
+
+def test_a_membership_of_the_library_is_understood(place: KafkaPlace) -> None:
+    """What the library itself hands out, before joining and as a member, has the form that is expected."""
+    idle = Consumer({"group.id": "nobody", "bootstrap.servers": place.settings.broker.bootstrap_servers})
+    lost = unpack(idle.consumer_group_metadata())
+    assert (lost.group_id, lost.generation_id, lost.member_id, lost.group_instance_id) == ("nobody", -1, "", None)
+    assert pack(lost) == idle.consumer_group_metadata()
+    idle.close()
+    member = place.worker(place.altered(broker={"instance_id": "here"}))._group
+    assert member.generation_id > 0
+    assert member.member_id
+    assert member.group_instance_id == "here"
+
+
+def test_another_form_of_membership_is_refused() -> None:
+    """A library that hands out something else is named instead of being trusted."""
+    with pytest.raises(BrokerError, match="form that is not known") as unknown:
+        unpack(b"CGMDv9:something")
+    assert "stream-ad[librdkafka]" in unknown.value.hint
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (KafkaError._FENCED, kafka_errors.ProducerFencedError),
+        (KafkaError.ILLEGAL_GENERATION, kafka_errors.IllegalGenerationError),
+        (KafkaError.MSG_SIZE_TOO_LARGE, kafka_errors.MessageSizeTooLargeError),
+        (KafkaError._TIMED_OUT, kafka_errors.KafkaTimeoutError),
+        (KafkaError._ALL_BROKERS_DOWN, kafka_errors.KafkaConnectionError),
+        (KafkaError._AUTO_OFFSET_RESET, kafka_errors.OffsetOutOfRangeError),
+        (KafkaError._STATE, kafka_errors.KafkaError),
+    ],
+)
+def test_errors_are_told_in_the_other_clients_words(code, kind) -> None:
+    """So that each has the same meaning, and the same advice, over both clients."""
+    with pytest.raises(kafka_errors.KafkaError, match="what happened") as told, translated_errors():
+        raise KafkaException(KafkaError(code, "what happened"))
+    assert type(told.value) is kind
+
+
+def test_security_reaches_the_client() -> None:
+    """Protocol, files, mechanism and login are passed on in librdkafka's words, and nothing that is not set."""
+    security = {
+        "protocol": "SASL_SSL",
+        "ca_file": "ca.pem",
+        "certificate_file": "me.pem",
+        "key_file": "me.key",
+        "mechanism": "SCRAM-SHA-512",
+        "username": "ann",
+        "password": "secret",
+    }
+    config = common_config(Settings(broker={"kind": "kafka", "security": security, "bootstrap_servers": "a:1, b:2"}))
+    assert config["bootstrap.servers"] == "a:1,b:2"
+    assert config["security.protocol"] == "SASL_SSL"
+    assert config["ssl.ca.location"] == "ca.pem"
+    assert (config["ssl.certificate.location"], config["ssl.key.location"]) == ("me.pem", "me.key")
+    assert config["sasl.mechanism"] == "SCRAM-SHA-512"
+    assert (config["sasl.username"], config["sasl.password"]) == ("ann", "secret")
+    assert config["allow.auto.create.topics"] is False
+    assert not {"ssl.ca.location", "sasl.username"} & common_config(Settings()).keys()
+
+
+@pytest.mark.parametrize("opened", [open_broker, open_producer])
+def test_a_missing_package_is_named(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch, opened) -> None:
+    """Without confluent-kafka the setting is refused with the command that installs it."""
+    for name in [name for name in sys.modules if name.startswith("stream_ad.brokers.librdkafka")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("stream_ad.brokers.librdkafka", raising=False)
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    with pytest.raises(SettingsError, match="confluent-kafka") as missing:
+        opened(place.settings)
+    assert 'pip install "stream-ad[librdkafka]"' in missing.value.hint
+    assert missing.value.exit_code == 3
+    (found,) = [one for one in place.admin().examine() if one.level is Level.PROBLEM]
+    assert "stream-ad[librdkafka]" in found.mend
+
+
+def test_the_other_client_does_not_import_it(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka-python works where confluent-kafka is not installed."""
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    own(place.broker(place.altered(broker={"client": "kafka-python"})), PARTITIONS)
+
+
+def test_records_lost_in_the_middle_are_stepped_over(place: KafkaPlace) -> None:
+    """Retention took the next records: it is told once, and after a seek to the oldest kept the partition goes on,
+    while the other one has missed nothing.
+    """
+    producer = place.producer()
+    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, 10**12 + n) for n in range(400)])
+    producer.flush()
+    worker, got = place.worker(), []
+    for sides in worker.poll(timeout_s=2, max_records=20).values():
+        got += sides[Side.EVENTS].records.values
+    ends = [worker.bounds(shard)[1].events for shard in range(PARTITIONS)]
+    place.delete_records(Side.EVENTS, 0, ends[0] - 5)
+    worker.seek(1, Positions())
+    worker._members.place((0, Side.EVENTS), 0)  # as if it had been read up to there only
+    with pytest.raises(LostRecordsError) as lost:
+        drain(worker, 20)
+    assert lost.value.shard == 0
+    worker.load(0)
+    worker.seek(0, Positions(ends[0] - 5, 0))
+    worker.seek(1, Positions())
+    came = drain(worker, 20)
+    assert sum(len(one.records) for one in came[0, Side.EVENTS]) == 4
+    assert sum(len(one.records) for one in came[1, Side.EVENTS]) == ends[1] - 1
+
+
+def test_both_clients_share_a_group(place: KafkaPlace) -> None:
+    """Workers of either client in one group share the shards, both inputs of a shard with the same one; each commits
+    what it owns.
+    """
+    brokers = [place.broker(), place.broker(place.altered(broker={"client": "kafka-python"}))]
+    while sorted(len(broker.assigned()) for broker in brokers) != [1, 1]:
+        for broker in brokers:
+            broker.poll(timeout_s=0.2, max_records=1)
+    assert frozenset.union(*(broker.assigned() for broker in brokers)) == set(range(PARTITIONS))
+    for broker in brokers:
+        (shard,) = broker.assigned()
+        broker.seek(shard, broker.load(shard).positions)
+        broker.commit(Commit(shard, Positions(), scores=[OutRecord(b"a", b"%d" % shard, 1)], marks=(Positions(),)))
+    assert sorted(value for _, value in place.reader().read(place.settings.topics.scores)) == [b"0", b"1"]
+
+
+def test_a_client_takes_over_from_the_other(place: KafkaPlace) -> None:
+    """Changing broker.client between two starts changes nothing else: the state of one is the state of the other."""
+    for number, client in enumerate(["librdkafka", "kafka-python", "librdkafka"]):
+        worker = place.worker(place.altered(broker={"client": client}))
+        stored = worker.load(0)
+        assert (stored.snapshot.data if stored.snapshot else b"0") == b"%d" % number
+        marks = (Positions(),) if number == 0 else ()
+        worker.commit(Commit(0, Positions(), marks=marks, snapshot=b"%d" % (number + 1)))
+        worker.close()
+
+
+def test_a_transaction_of_others_is_fenced(place: KafkaPlace, kafka: KafkaServer) -> None:
+    """Whoever takes the shard's transactional id over ends what is open under it, also of another client."""
+    worker = place.worker()
+    name = f"{place.settings.application_id}-0"
+    intruder = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": name})
+    intruder.init_transactions(10)
+    with pytest.raises(BrokerError, match="taken over by another worker"):
+        worker.commit(Commit(0, Positions(), scores=[OutRecord(b"a", b"1", 1)], marks=(Positions(),)))
+    intruder.close()
+    assert place.reader().read(place.settings.topics.scores) == []
