@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pipeline import START_NS, fill
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kafka of the tests
+
+from benchmarks.pipeline import START_NS, fill
 from stream_ad.brokers import open_producer
 from stream_ad.brokers.base import Side
 from stream_ad.codec.encode import encode_label

@@ -67,7 +67,7 @@ class BrokerSettings(Section):
     )
     client: Literal["kafka-python", "librdkafka"] = Field(
         "kafka-python",
-        description="Library that reads and writes records on Kafka; librdkafka takes less of the processor and needs "
+        description="Library that reads and writes records on Kafka; librdkafka needs "
         '`pip install "stream-ad[librdkafka]"`.',
     )
     security: SecuritySettings = SecuritySettings()

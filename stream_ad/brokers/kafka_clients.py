@@ -65,8 +65,9 @@ class GroupConsumer(Protocol):
 class TransactionalProducer(Protocol):
     """Writes records in transactions; after any error it is to be abandoned. Raises kafka-python's errors."""
 
-    last_error: BaseException | None
-    """What put it out of use, if that is known better than by what was raised."""
+    @property
+    def last_error(self) -> BaseException | None:
+        """After an error: what put it out of use, if that is known better than by what was raised."""
 
     def begin_transaction(self) -> None: ...
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka import TopicPartition as RdPartition
 from kafka import errors as kafka_errors
 
@@ -58,7 +58,16 @@ class RdProducer:
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        self.last_error: BaseException | None = None
+
+    @property
+    def last_error(self) -> BaseException | None:
+        # Records of a producer that was fenced may fail one by one, as purged, before it says so itself; asked for
+        # another transaction it does.
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            return in_our_words(error.args[0]) if error.args[0].fatal() else None
+        return None
 
     def begin_transaction(self) -> None:
         with translated_errors():
@@ -85,8 +94,7 @@ class RdProducer:
     def check(self, sent: Sequence[Sent]) -> None:
         for one in sent:
             if one.error is not None:
-                self.last_error = in_our_words(one.error)
-                raise self.last_error
+                raise in_our_words(one.error)
             if one.waiting:
                 raise kafka_errors.KafkaTimeoutError(f"{one.waiting} records were not acknowledged")
 
