@@ -29,8 +29,7 @@ AHEAD_S = 5.0  # a broker's clock before ours
 DAY_S = 86_400.0
 _NEEDED = {
     **dict.fromkeys(INPUTS, ("READ", "DESCRIBE")),
-    **dict.fromkeys(OUTPUTS, ("WRITE", "DESCRIBE")),
-    "state": ("READ", "WRITE", "DESCRIBE"),
+    **dict.fromkeys((*OUTPUTS, "state"), ("READ", "WRITE", "DESCRIBE")),  # settling looks at outputs: kafka_settle
 }
 
 

@@ -39,8 +39,8 @@ FENCED = (
     kafka_errors.RebalanceInProgressError,
 )
 _TOO_LARGE = (
-    "If this comes back with every snapshot, see stream_ad_snapshot_size_bytes: a large one needs a longer "
-    "broker.transaction_timeout_seconds, or the sensors more partitions."
+    "If this comes back, Kafka takes longer than broker.transaction_timeout_seconds for the outputs of one step or 32 MiB "
+    "of a snapshot: give it more time, or make steps smaller (worker.step_records)."
 )
 
 
@@ -93,14 +93,21 @@ class ShardWriter:
             topics.scores: commit.scores,
             topics.incidents: commit.incidents,
             topics.dead_letters: commit.dead_letters,
-            topics.state: self._known.records(commit),
+            topics.state: self._state_records(commit),
         }
         self._write(outputs, commit.positions, group)
+
+    def _state_records(self, commit: Commit) -> list[OutRecord]:
+        """What the commit writes of the state, once what goes ahead of it is written."""
+        ahead, records = self._known.records(commit)
+        for part in ahead:
+            self._write({self._topics.state: part}, None, None)
+        return records
 
     def commit_alone(self, commit: Commit) -> None:
         """A commit while nobody is in the group."""
         nobody = ConsumerGroupMetadata(self._settings.application_id, -1, "", None)
-        self._write({self._topics.state: self._known.records(commit)}, commit.positions, nobody)
+        self._write({self._topics.state: self._state_records(commit)}, commit.positions, nobody)
 
     def remove_snapshot(self, number: int) -> None:
         """Delete a snapshot from the state topic."""
@@ -140,9 +147,9 @@ class ShardWriter:
         self._producer.flush(self._timeout_s)
         self._producer.check([one for some in sent.values() for one in some])
         firsts = {topic: self._producer.first_offset(some) for topic, some in sent.items() if some}
-        if self._topics.state in firsts:
-            self._known.written_at(firsts[self._topics.state])
         if positions is not None and group is not None:
+            if self._topics.state in firsts:
+                self._known.written_at(firsts[self._topics.state])
             self._note = Note(self._known.start, self._note.firsts | firsts)
             note = msgspec.json.encode(self._note).decode()
             offsets = {

@@ -27,12 +27,13 @@ from stream_ad.columns import OutRecord
 from stream_ad.errors import StateError, TopicError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from stream_ad.brokers.base import Commit
     from stream_ad.settings import Settings
 
 CHUNK_BYTES = 512 * 1024
+PART_CHUNKS = 64  # of a snapshot in one transaction: 32 MiB
 _KEY = re.compile(r"(journal|snapshot)/(\d{1,18})/(\d{1,18}|manifest)", re.ASCII)
 
 
@@ -195,28 +196,40 @@ class ShardState:
         marks = dict.fromkeys(mark for commit in self._marks.values() for mark in commit)  # a repeated one counts once
         return tuple(mark for mark in marks if since is None or mark > since.positions)
 
-    def records(self, commit: Commit) -> list[OutRecord]:
-        """What a commit must write; assumes that it will be written."""
+    def records(self, commit: Commit) -> tuple[list[list[OutRecord]], list[OutRecord]]:
+        """What must be written ahead of a commit, in parts, and with it; assumes that it will be written.
+
+        A large snapshot takes longer than a transaction may. So most of its chunks go ahead, in transactions of their
+        own: without the manifest, which the commit writes, they are nothing.
+        """
         written: list[tuple[str, bytes | None]] = []
+        ahead: list[list[OutRecord]] = []
         if commit.marks:
             last = commit.marks[-1]
             self._marks[last] = commit.marks
             value = msgspec.json.encode([(mark.events, mark.labels) for mark in commit.marks])
             written.append((_journal_key(last), value))
         if commit.snapshot is not None:
-            written += self._snapshot_records(commit.positions, commit.snapshot, commit.origin)
+            chunks, rest = self._snapshot_records(commit.positions, commit.snapshot, commit.origin)
+            while len(chunks) > PART_CHUNKS:
+                ahead.append(self._as_records(chunks[:PART_CHUNKS]))
+                chunks = chunks[PART_CHUNKS:]
+            written += chunks + rest
             self._unplaced = len(written)
-        return self._as_records(written)
+        return ahead, self._as_records(written)
 
     def removal(self, number: int) -> list[OutRecord]:
         """What removes a snapshot; assumes that it will be written."""
         return self._as_records(self._remove(number))
 
-    def _as_records(self, written: list[tuple[str, bytes | None]]) -> list[OutRecord]:
+    def _as_records(self, written: Sequence[tuple[str, bytes | None]]) -> list[OutRecord]:
         now_ms = int(time.time() * 1000)
         return [OutRecord(f"{self._prefix}{key}".encode(), value, now_ms) for key, value in written]
 
-    def _snapshot_records(self, positions: Positions, data: bytes, origin: str) -> list[tuple[str, bytes | None]]:
+    def _snapshot_records(
+        self, positions: Positions, data: bytes, origin: str
+    ) -> tuple[list[tuple[str, bytes | None]], list[tuple[str, bytes | None]]]:
+        """The chunks; the manifest, and what removes all that it supersedes."""
         now_ms = int(time.time() * 1000)
         new = following(self.kept, positions=positions, origin=origin, saved_ms=now_ms, size_bytes=len(data))
         starts = range(0, len(data), CHUNK_BYTES)
@@ -233,19 +246,21 @@ class ShardState:
         )
         self.kept.append(new)
         self._manifests[new.number] = manifest
-        self._places[new.number] = list(range(len(starts)))
         prefix = f"snapshot/{new.number}"
-        written: list[tuple[str, bytes | None]] = [
+        chunks: list[tuple[str, bytes | None]] = [
             (f"{prefix}/{place}", data[start : start + CHUNK_BYTES]) for place, start in enumerate(starts)
         ]
-        written.append((f"{prefix}/manifest", msgspec.json.encode(manifest)))
+        written: list[tuple[str, bytes | None]] = [(f"{prefix}/manifest", msgspec.json.encode(manifest))]
+        left_behind = self._places.get(new.number, ())  # by a commit that did not come about
+        written += [(f"{prefix}/{place}", None) for place in left_behind if place >= len(starts)]
+        self._places[new.number] = list(range(len(starts)))
         for old in superseded(self.kept, self._settings):
             written += self._remove(old.number)
         floor = journal_floor(self.kept)
         for mark in [mark for mark in self._marks if origin or (floor is not None and mark <= floor)]:
             del self._marks[mark]
             written.append((_journal_key(mark), None))
-        return written
+        return chunks, written
 
     def _older(self) -> Iterable[Older]:
         for one in self.kept:

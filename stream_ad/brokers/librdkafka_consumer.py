@@ -227,13 +227,14 @@ class RdConsumer:
 
     # ------------------------------------------------------------ looking up
 
-    def committed(self, partition: TopicPartition, *, metadata: bool = False, timeout_ms: int | None = None) -> Any:
-        # The library's Python side reads metadata beyond their end.
+    def committed(self, partition: TopicPartition, *, timeout_ms: int | None = None) -> int | None:
+        # The library's Python side reads metadata, which positions have, beyond their end.
         if self._lookup is None:
             self._lookup = connect(
                 KafkaConsumer, self._settings, group_id=self._settings.application_id, **consumer_options()
             )
-        return self._lookup.committed(partition, metadata=metadata, timeout_ms=timeout_ms)
+        position: int | None = self._lookup.committed(partition, timeout_ms=timeout_ms)
+        return position
 
     def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         return self._offsets_at(_EARLIEST, partitions, REQUEST_MS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from contextlib import closing
@@ -14,7 +15,7 @@ from kafka.structs import MemberState
 from typer.testing import CliRunner
 
 from stream_ad.brokers import kafka as kafka_module
-from stream_ad.brokers import open_broker
+from stream_ad.brokers import kafka_state, open_broker
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.brokers.kafka_client import client_options, translated
 from stream_ad.brokers.kafka_reading import PartitionReader
@@ -27,7 +28,7 @@ from tests.support.copier import Copier
 from tests.support.places import PARTITIONS, ROLES, drain, leave_group, only_kafka_python, over_both_clients, own
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from stream_ad.brokers.base import Broker
     from tests.support.kafka_server import KafkaServer
@@ -39,6 +40,15 @@ def admin(kafka: KafkaServer) -> Iterator[KafkaAdminClient]:
     client = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
     yield client
     client.close()
+
+
+def raiser(error: Exception) -> Callable[..., None]:
+    """A function that raises it."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
 def numbered(count: int, *, keys: int = 20, start: int = 0) -> list[OutRecord]:
@@ -483,6 +493,35 @@ def test_a_load_reads_no_older_snapshots(place: KafkaPlace) -> None:
     worker.close()
     assert [one.number for one in place.snapshots(settings).kept(0)] == [7, 6, 5, 4, 3]
     assert place.kept_snapshots(0) == 5
+
+
+def test_a_large_snapshot_goes_ahead_of_its_commit(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot larger than one transaction should be is written in several; until its commit nobody sees any of it,
+    and what a commit that failed has left of it is overwritten or removed by the next one.
+    """
+    monkeypatch.setattr(kafka_state, "PART_CHUNKS", 2)
+    fill(place, 40)
+    worker = place.worker()
+    producer, ended = worker._writers[0]._producer, []
+    end = producer.end_transaction
+    monkeypatch.setattr(producer, "end_transaction", lambda timeout_s: (ended.append(1), end(timeout_s)))
+    first, third = (os.urandom(count * kafka_state.CHUNK_BYTES) for count in (7, 3))
+    worker.commit(Commit(0, Positions(1, 0), marks=(Positions(), Positions(1, 0)), snapshot=first))
+    assert len(ended) == 4
+    with monkeypatch.context() as harm:
+        harm.setattr(producer, "send_offsets", raiser(kafka_errors.KafkaTimeoutError("no answer")))
+        with pytest.raises(BrokerError):
+            worker.commit(Commit(0, Positions(2, 0), snapshot=os.urandom(9 * kafka_state.CHUNK_BYTES)))
+    assert len(ended) == 8
+    stored = worker.load(0)
+    assert stored.snapshot is not None
+    assert (stored.positions, stored.snapshot.data) == (Positions(1, 0), first)
+    worker.commit(Commit(0, Positions(2, 0), snapshot=third))
+    stored = place.takeover(worker).load(0)
+    assert stored.snapshot is not None
+    assert (stored.snapshot.number, stored.snapshot.data) == (2, third)
+    chunks = [key.split(b"/")[2:] for key in place._state(0) if not key.endswith(b"manifest") and b"/snapshot/" in key]
+    assert sorted(chunks) == [[b"1", b"%d" % n] for n in range(7)] + [[b"2", b"%d" % n] for n in range(3)]
 
 
 def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, admin: KafkaAdminClient) -> None:
