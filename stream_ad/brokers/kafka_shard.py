@@ -39,7 +39,7 @@ FENCED = (
     kafka_errors.RebalanceInProgressError,
 )
 _TOO_LARGE = (
-    "If this comes back, Kafka takes longer than broker.transaction_timeout_seconds for the outputs of a step or 32 MiB "
+    "If this comes back, Kafka needs longer than broker.transaction_timeout_seconds for outputs of a step or 32 MiB "
     "of a snapshot: give it more time, or make steps smaller (worker.step_records)."
 )
 
