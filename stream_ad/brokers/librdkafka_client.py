@@ -79,9 +79,9 @@ def translated_errors() -> Iterator[None]:
         yield
     except KafkaException as error:
         raise in_our_words(error.args[0]) from error
-    except SystemError as error:  # how it tells of its end in the middle of reports on records
-        if not isinstance(error.__cause__, KafkaException):
-            raise
-        raise in_our_words(error.__cause__.args[0]) from error
+    except SystemError as error:  # how it tells of its end in the middle of reports on records, with a reason or none
+        if isinstance(error.__cause__, KafkaException):
+            raise in_our_words(error.__cause__.args[0]) from error
+        raise kafka_errors.KafkaError(str(error)) from error
     except RuntimeError as error:  # it was closed
         raise kafka_errors.KafkaError(str(error)) from error

@@ -20,7 +20,7 @@ def reference(tmp_path_factory):
     return site
 
 
-def kafka_site(kafka, folder, client, **worker):
+def kafka_site(kafka, folder, client="kafka-python", **worker):
     name = uuid.uuid4().hex[:8]
     roles = ("events", "labels", "scores", "incidents", "dead_letters", "state")
     broker = {
