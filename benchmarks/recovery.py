@@ -229,13 +229,17 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000, help="for the cost of snapshots")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["recovery", "cost"])
+    parser.add_argument("--member", choices=["dynamic", "static"], help="the recovery of only one of them")
     options = parser.parse_args()
     console = Console(width=110)
     with KafkaServer() as server, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.only != "cost":
             table = Table("seconds from the kill", *PHASES, "in all")
-            for what, broker in {"dynamic member": {}, "static member": {"instance_id": "one"}}.items():
+            members = {"dynamic member": {}, "static member": {"instance_id": "one"}}
+            for what, broker in members.items():
+                if options.member not in (None, what.split()[0]):
+                    continue
                 for turn in range(options.rounds):
                     label = f"{what.split()[0]}-{turn}"
                     parts, size = recovery(server, folder, label, options, **broker)
