@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(READY) ## A plant of machines, a worker and late verdicts, for about a minute
@@ -19,6 +19,10 @@ demo: $(READY) ## A plant of machines, a worker and late verdicts, for about a m
 .PHONY: test
 test: $(READY) ## All tests; a real Apache Kafka is fetched and started (needs Java 17 and Maven)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+.PHONY: test-librdkafka
+test-librdkafka: $(READY) ## Those tests over librdkafka that `make test` runs over kafka-python alone, the faults among them
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/kafka tests/faults --kafka-client librdkafka
 
 .PHONY: check
 check: $(READY) ## Lint, format, types, and which module may import which

@@ -55,6 +55,10 @@ def client_options(settings: Settings) -> dict[str, Any]:
     }
 
 
+class _HungUp(kafka_errors.SaslAuthenticationFailedError):  # type: ignore[misc]
+    """A broker ended the connection in the middle of a login: it refuses, and its answer was lost with the end."""
+
+
 _REFUSED = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError)
 
 
@@ -81,19 +85,24 @@ class _Attempts:
 
         def watched(*arguments: Any, **more: Any) -> Any:
             connection = connection_to(*arguments, **more)
-            connection.init_future.add_errback(self._note)
-            connection._sasl_authenticate = self._noted(connection._sasl_authenticate)  # noqa: SLF001
+            hung_up: list[bool] = []
+            connection.init_future.add_errback(lambda error: None if hung_up else self._note(error))
+            connection._sasl_authenticate = self._noted(connection._sasl_authenticate, hung_up)  # noqa: SLF001
             return connection
 
         client._manager.get_connection = watched  # noqa: SLF001
         return client
 
-    def _noted(self, log_in: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    def _noted(self, log_in: Callable[..., Awaitable[None]], hung_up: list[bool]) -> Callable[..., Awaitable[None]]:
         """A refusal comes together with the end of the connection, which the client may see first."""
 
         async def logging_in(*arguments: Any, **more: Any) -> None:
             try:
                 await log_in(*arguments, **more)
+            except kafka_errors.KafkaConnectionError:
+                hung_up.append(True)
+                self._note(_HungUp("the broker hung up in the middle of it"))
+                raise
             except Exception as error:
                 self._note(error)
                 raise
@@ -101,7 +110,8 @@ class _Attempts:
         return logging_in
 
     def _note(self, error: BaseException) -> None:
-        if isinstance(error, _REFUSED) or not isinstance(self.last, _REFUSED):  # after a refusal it just hangs up
+        sure = isinstance(self.last, _REFUSED) and not isinstance(self.last, _HungUp)
+        if not sure or (isinstance(error, _REFUSED) and not isinstance(error, _HungUp)):
             self.last = error
 
 

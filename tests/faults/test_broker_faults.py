@@ -7,7 +7,6 @@ import time
 import pytest
 
 from tests.support.fault_points import Fault
-from tests.support.places import over_both_clients
 
 
 @pytest.fixture
@@ -30,7 +29,6 @@ def go_on(site, member):
     site.check()
 
 
-@over_both_clients
 def test_kafka_is_killed_twice(site, held, kafka):
     """Killed in the middle of a commit, and again while the worker tries to recover from that: it tries again."""
     kafka.kill()
@@ -60,7 +58,6 @@ def test_kafka_freezes(site, held, kafka):
     go_on(site, held)
 
 
-@over_both_clients
 def test_connections_are_cut(site, held, kafka):
     """Every connection is reset in the middle of a commit, and again while the worker recovers."""
     kafka.proxy.cut()

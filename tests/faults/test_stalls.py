@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 
 from tests.support.fault_points import Fault
-from tests.support.places import over_both_clients
 
 
-@over_both_clients
 def test_stopped_for_longer_than_its_session(site):
     """SIGSTOP just before a commit ends, with all of it written; another worker takes over and shuts it out; SIGCONT:
     it can write nothing more, joins again and, once the other has left, does the rest.
