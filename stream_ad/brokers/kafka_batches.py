@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 LINGER_MS = 20  # flush ends it; keeps the first few records of a step from going alone
 MAX_RECORD_BYTES = 64 * 1024 * 1024  # the topic's own max.message.bytes decides
-_LOOK_S = 0.002
 BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: small ones cost a round trip each
+_LOOK_S = 0.002
 
 
 class _Added:

@@ -110,9 +110,15 @@ class _Attempts:
         return logging_in
 
     def _note(self, error: BaseException) -> None:
-        sure = isinstance(self.last, _REFUSED) and not isinstance(self.last, _HungUp)
-        if not sure or (isinstance(error, _REFUSED) and not isinstance(error, _HungUp)):
+        if self.last is None or (_weight(error) >= _weight(self.last)):
             self.last = error
+
+
+def _weight(error: BaseException) -> int:
+    """How much an attempt's end says: the last one is often only cut short by the end of all waiting."""
+    if isinstance(error, _REFUSED) and not isinstance(error, _HungUp):
+        return 2
+    return 0 if isinstance(error, kafka_errors.RequestTimedOutError) else 1
 
 
 def connect(make: Callable[..., Client], settings: Settings, **options: Any) -> Client:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -22,6 +22,7 @@ from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata
 
 from stream_ad.brokers.kafka_client import connect, errors
+from stream_ad.brokers.kafka_manifest import Offset  # noqa: TC001 -- msgspec reads the annotation
 from stream_ad.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from stream_ad.settings import Settings
 
 _LOOK_S = 0.05
-
-Offset = Annotated[int, msgspec.Meta(ge=0)]
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +53,12 @@ def note_of(text: str | None) -> Note:
         return Note()
 
 
-def settle_shard(settings: Settings, producer: BatchProducer, shard: int) -> Note:
+def nobody(settings: Settings) -> ConsumerGroupMetadata:
+    """Of the application's group, but no member of it: Kafka takes its offsets in a transaction unchecked."""
+    return ConsumerGroupMetadata(settings.application_id, -1, "", None)
+
+
+def settle_shard(settings: Settings, producer: BatchProducer, shard: int, topics: Collection[str]) -> Note:
     """End what earlier transactions of a shard's transactional id have left open; returns the last commit's note.
 
     Committed offsets and their note are written in one record, in the same transaction as the outputs. So what
@@ -64,12 +68,10 @@ def settle_shard(settings: Settings, producer: BatchProducer, shard: int) -> Not
     Args:
         producer: Has just taken over the id.
         shard: Its number.
+        topics: Where commits write.
     """
     group, events = settings.application_id, TopicPartition(settings.topics.events, shard)
-    topics = settings.topics
-    outputs = [
-        TopicPartition(name, shard) for name in (topics.scores, topics.incidents, topics.dead_letters, topics.state)
-    ]
+    outputs = [TopicPartition(topic, shard) for topic in topics]
     timeout_s = settings.broker.transaction_timeout_seconds
     with errors(settings, f"settling shard {shard}"), closing(connect(KafkaAdminClient, settings)) as admin:
         found = admin.list_group_offsets({group: [events]})[group].get(events)
@@ -79,8 +81,7 @@ def settle_shard(settings: Settings, producer: BatchProducer, shard: int) -> Not
             return {one for one, start in still_open.items() if start <= note.firsts.get(one.topic, -1)}
 
         _settle(admin, producer, outputs, committed, timeout_s)
-        nobody = ConsumerGroupMetadata(group, -1, "", None)
-        producer.end_open(timeout_s, (), {events: OffsetAndMetadata(0, "", -1)}, nobody, commit=False)
+        producer.end_open(timeout_s, (), {events: OffsetAndMetadata(0, "", -1)}, nobody(settings), commit=False)
     return note
 
 

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 import msgspec
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.structs import ConsumerGroupMetadata
 
 from stream_ad.brokers.kafka_client import errors, translated
 from stream_ad.brokers.kafka_clients import client_of
-from stream_ad.brokers.kafka_settle import Note, settle_shard
+from stream_ad.brokers.kafka_settle import Note, nobody, settle_shard
 from stream_ad.errors import BrokerError, FencedError, TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from kafka.structs import ConsumerGroupMetadata
 
     from stream_ad.brokers.base import Commit, Positions
     from stream_ad.brokers.kafka_batches import BatchProducer
@@ -59,18 +60,17 @@ class ShardWriter:
         self._topics = settings.topics
         self._shard = shard
         self._timeout_s = settings.broker.transaction_timeout_seconds
-        self._note, topics = Note(), self._topics
+        self._note = Note()
+        outputs = (self._topics.scores, self._topics.incidents, self._topics.dead_letters, self._topics.state)
+
+        def settle(producer: BatchProducer) -> None:
+            self._note = settle_shard(settings, producer, shard, outputs)
+
         with errors(settings, f"taking over shard {shard}"):
             self._producer = client_of(settings).open_producer(
-                settings,
-                f"{settings.application_id}-{shard}",
-                (topics.scores, topics.incidents, topics.dead_letters, topics.state),
-                self._settle,
+                settings, f"{settings.application_id}-{shard}", outputs, settle
             )
         self.state: ShardState | None = None  # read after this, so that nobody can add to it any more
-
-    def _settle(self, producer: BatchProducer) -> None:
-        self._note = settle_shard(self._settings, producer, self._shard)
 
     @property
     def state_start(self) -> int:
@@ -106,8 +106,7 @@ class ShardWriter:
 
     def commit_alone(self, commit: Commit) -> None:
         """A commit while nobody is in the group."""
-        nobody = ConsumerGroupMetadata(self._settings.application_id, -1, "", None)
-        self._write({self._topics.state: self._state_records(commit)}, commit.positions, nobody)
+        self._write({self._topics.state: self._state_records(commit)}, commit.positions, nobody(self._settings))
 
     def remove_snapshot(self, number: int) -> None:
         """Delete a snapshot from the state topic."""

@@ -26,9 +26,11 @@ from stream_ad.errors import BrokerError, FencedError, LostRecordsError, StateEr
 from stream_ad.settings import Settings
 from tests.support.copier import Copier
 from tests.support.places import PARTITIONS, ROLES, drain, leave_group, only_kafka_python, over_both_clients, own
+from tests.support.secure_kafka import secured
+from tests.support.stops import raiser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from stream_ad.brokers.base import Broker
     from tests.support.kafka_server import KafkaServer
@@ -40,15 +42,6 @@ def admin(kafka: KafkaServer) -> Iterator[KafkaAdminClient]:
     client = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
     yield client
     client.close()
-
-
-def raiser(error: Exception) -> Callable[..., None]:
-    """A function that raises it."""
-
-    def fail(*_: object) -> None:
-        raise error
-
-    return fail
 
 
 def numbered(count: int, *, keys: int = 20, start: int = 0) -> list[OutRecord]:
@@ -639,16 +632,7 @@ def test_a_missing_certificate_is_named() -> None:
 
 def test_security_reaches_the_client() -> None:
     """Protocol, files, mechanism and login are passed on; the password is not shown by the settings."""
-    security = {
-        "protocol": "SASL_SSL",
-        "ca_file": "ca.pem",
-        "certificate_file": "me.pem",
-        "key_file": "me.key",
-        "mechanism": "SCRAM-SHA-512",
-        "username": "ann",
-        "password": "secret",
-    }
-    settings = Settings(broker={"kind": "kafka", "security": security, "bootstrap_servers": "a:1, b:2"})
+    settings = secured()
     options = client_options(settings)
     assert options["bootstrap_servers"] == ["a:1", "b:2"]
     assert options["security_protocol"] == "SASL_SSL"

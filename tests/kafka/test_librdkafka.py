@@ -21,6 +21,7 @@ from stream_ad.errors import BrokerError, LostRecordsError, SettingsError
 from stream_ad.findings import Level
 from stream_ad.settings import Settings
 from tests.support.places import PARTITIONS, KafkaPlace, drain, own
+from tests.support.secure_kafka import secured
 
 if TYPE_CHECKING:
     from tests.support.kafka_server import KafkaServer
@@ -82,16 +83,7 @@ def test_errors_are_told_in_the_other_clients_words(code, kind) -> None:
 
 def test_security_reaches_the_client() -> None:
     """Protocol, files, mechanism and login are passed on in librdkafka's words, and nothing that is not set."""
-    security = {
-        "protocol": "SASL_SSL",
-        "ca_file": "ca.pem",
-        "certificate_file": "me.pem",
-        "key_file": "me.key",
-        "mechanism": "SCRAM-SHA-512",
-        "username": "ann",
-        "password": "secret",
-    }
-    config = common_config(Settings(broker={"kind": "kafka", "security": security, "bootstrap_servers": "a:1, b:2"}))
+    config = common_config(secured())
     assert config["bootstrap.servers"] == "a:1,b:2"
     assert config["security.protocol"] == "SASL_SSL"
     assert config["ssl.ca.location"] == "ca.pem"

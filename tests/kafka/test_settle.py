@@ -21,6 +21,7 @@ from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.kafka_settle import Note, note_of
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError
+from tests.support.stops import raiser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +106,7 @@ def test_what_was_aborted_does_not_come_up_with_the_next_commit(place: KafkaPlac
     """Scores of a commit that failed, still open in their partition, are aborted; sent again, they are there once."""
     producer = worker._writers[0]._producer
     keep_secret(producer, (place.settings.topics.scores, 0))
-    monkeypatch.setattr(producer, "send_offsets", lambda *_: (_ for _ in ()).throw(LOST))
+    monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
     with pytest.raises(BrokerError):
         worker.commit(scored(2))
     assert load(worker) == Positions(1, 0)
@@ -135,7 +136,7 @@ def test_each_partition_gets_its_own_end(place: KafkaPlace, worker: Broker, monk
     keep_secret(producer, (topics.incidents, 0), (topics.dead_letters, 0))
     record = [OutRecord(b"a", b"committed", 1)]
     worker.commit(Commit(0, Positions(2, 0), scores=record, incidents=record))
-    monkeypatch.setattr(producer, "send_offsets", lambda *_: (_ for _ in ()).throw(LOST))
+    monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
     with pytest.raises(BrokerError):
         worker.commit(Commit(0, Positions(3, 0), dead_letters=[OutRecord(b"a", b"aborted", 1)]))
     assert load(worker) == Positions(2, 0)

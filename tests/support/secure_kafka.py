@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from stream_ad.settings import Settings
 from tests.support.kafka_server import KafkaServer
 
 PASSWORDS = {"ann": "ann-s3cret-word", "bob": "bob-s3cret-word", "eve": "eve-s3cret-word"}
@@ -72,3 +73,17 @@ class SecureKafka(KafkaServer):
     def close(self) -> None:
         super().close()
         shutil.rmtree(self.certificates, ignore_errors=True)
+
+
+def secured() -> Settings:
+    """Settings with everything that broker.security has, for brokers that are not there."""
+    security = {
+        "protocol": "SASL_SSL",
+        "ca_file": "ca.pem",
+        "certificate_file": "me.pem",
+        "key_file": "me.key",
+        "mechanism": "SCRAM-SHA-512",
+        "username": "ann",
+        "password": "secret",
+    }
+    return Settings(broker={"kind": "kafka", "security": security, "bootstrap_servers": "a:1, b:2"})

@@ -19,3 +19,12 @@ class Never:
     def wait(self, timeout):
         self.clock.advance(timeout)
         return False
+
+
+def raiser(error):
+    """A function that raises it."""
+
+    def fail(*_):
+        raise error
+
+    return fail
