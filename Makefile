@@ -7,6 +7,8 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A file's tests stay together, for the sake of what it prepares once; in their order, which has the quick ones last.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## List the targets
@@ -18,11 +20,11 @@ demo: $(READY) ## A plant of machines, a worker and late verdicts, for about a m
 
 .PHONY: test
 test: $(READY) ## All tests; a real Apache Kafka is fetched and started (needs Java 17 and Maven)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(PYTEST)
 
 .PHONY: test-librdkafka
 test-librdkafka: $(READY) ## Those tests over librdkafka that `make test` runs over kafka-python alone, the faults among them
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/kafka tests/faults --kafka-client librdkafka
+	$(PYTEST) tests/kafka tests/faults --kafka-client librdkafka
 
 .PHONY: check
 check: $(READY) ## Lint, format, types, and which module may import which

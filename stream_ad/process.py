@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from functools import cache
 
 import numpy as np
 import torch
@@ -50,8 +51,9 @@ def _keep_freed_blocks() -> None:
     mallopt(TRIM_THRESHOLD, KEPT_BYTES)
 
 
+@cache
 def _use_every_loop() -> None:
-    """Score and learn one sensor past its horizon, with verdicts of both kinds."""
+    """Score and learn one sensor past its horizon, with verdicts of both kinds; once is enough for a process."""
     options = DetectorOptions(
         detector=DetectorConfig(device="cpu"), learning=LearningConfig(label_horizon_events=64, warmup_events=64)
     )

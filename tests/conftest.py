@@ -31,18 +31,6 @@ def client(request: pytest.FixtureRequest) -> str:
     return str(getattr(request, "param", request.config.getoption("--kafka-client")))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, all that need Kafka run in one process for each client, so that one Kafka serves
-    them; the others stay together by file, for the sake of what a file prepares once.
-    """
-    for item in items:
-        uses = getattr(item, "fixturenames", ())
-        needs_kafka = "kafka" in uses or "kafka" in item.name.partition("[")[2] or item.path.parent.name == "kafka"
-        group = CLIENTS["librdkafka" in item.nodeid] if needs_kafka else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaServer]:
     """One real Kafka for the whole run: tests keep apart by the names of their topics."""

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 CONNECT_S = 30.0
 """Longest wait for the first answer of a broker or coordinator; less when broker.give_up_seconds is less."""
-COORDINATOR_S = 10.0
+SETTLING_S = 10.0
 REQUEST_MS = 10_000
 HEARTBEAT_S = 1.0  # how soon a worker hears of a rebalance
 METADATA_BACKOFF_MS = 10
 RETRY_BACKOFF_MS = 5  # a transaction right after another one is first told to wait: at 20 that costs 20 ms
 
 Client = TypeVar("Client")
+Answer = TypeVar("Answer")
 
 
 def patience_ms(settings: Settings) -> int:
@@ -84,6 +85,8 @@ class _Attempts:
         connection_to = client._manager.get_connection  # noqa: SLF001
 
         def watched(*arguments: Any, **more: Any) -> Any:
+            if isinstance(self.last, _REFUSED) and not isinstance(self.last, _HungUp):
+                raise self.last  # to knock again would only delay what the broker has said
             connection = connection_to(*arguments, **more)
             hung_up: list[bool] = []
             connection.init_future.add_errback(lambda error: None if hung_up else self._note(error))
@@ -132,7 +135,7 @@ def connect(make: Callable[..., Client], settings: Settings, **options: Any) -> 
     with errors(settings, "connecting"):
         try:
             return make(**client_options(settings) | options, kafka_client=attempts)
-        except kafka_errors.KafkaTimeoutError as error:
+        except (kafka_errors.KafkaTimeoutError, *_REFUSED) as error:
             reason = attempts.last or error
             if isinstance(reason, kafka_errors.SaslAuthenticationFailedError):
                 raise reason from error
@@ -141,18 +144,33 @@ def connect(make: Callable[..., Client], settings: Settings, **options: Any) -> 
             ) from reason
 
 
-def group_members(client: KafkaAdminClient, group: str) -> list[str]:
-    """The machines on which members of a consumer group run, one for each member; none where there is no group."""
-    deadline = time.monotonic() + COORDINATOR_S
+_UNSETTLED = (
+    kafka_errors.CoordinatorNotAvailableError,
+    kafka_errors.CoordinatorLoadInProgressError,
+    kafka_errors.NotCoordinatorError,
+    kafka_errors.LeaderNotAvailableError,
+    kafka_errors.NotLeaderForPartitionError,
+)
+
+
+def once_settled(ask: Callable[[], Answer]) -> Answer:
+    """What the coordinator or leader in charge answers, asked again while nobody is: on a Kafka that nobody has used
+    yet, for a topic just made, or after a restart. Admin clients do not ask again by themselves.
+    """
+    deadline = time.monotonic() + SETTLING_S
     while True:
         try:
-            members = client.describe_groups([group])[group]["members"]
-        except kafka_errors.CoordinatorNotAvailableError:  # a Kafka on which nobody has used a group yet makes one now
+            return ask()
+        except _UNSETTLED:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
-        else:
-            return [str(member["client_host"]).lstrip("/") for member in members]
+
+
+def group_members(client: KafkaAdminClient, group: str) -> list[str]:
+    """The machines on which members of a consumer group run, one for each member; none where there is no group."""
+    members = once_settled(lambda: client.describe_groups([group])[group]["members"])
+    return [str(member["client_host"]).lstrip("/") for member in members]
 
 
 def _require_files(settings: Settings) -> None:

@@ -21,7 +21,7 @@ from kafka import KafkaAdminClient, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata
 
-from stream_ad.brokers.kafka_client import connect, errors
+from stream_ad.brokers.kafka_client import connect, errors, once_settled
 from stream_ad.brokers.kafka_manifest import Offset  # noqa: TC001 -- msgspec reads the annotation
 from stream_ad.errors import BrokerError
 
@@ -74,7 +74,7 @@ def settle_shard(settings: Settings, producer: BatchProducer, shard: int, topics
     outputs = [TopicPartition(topic, shard) for topic in topics]
     timeout_s = settings.broker.transaction_timeout_seconds
     with errors(settings, f"settling shard {shard}"), closing(connect(KafkaAdminClient, settings)) as admin:
-        found = admin.list_group_offsets({group: [events]})[group].get(events)
+        found = once_settled(lambda: admin.list_group_offsets({group: [events]}))[group].get(events)
         note = note_of(found.metadata if found is not None else None)
 
         def committed(still_open: dict[TopicPartition, int]) -> set[TopicPartition]:
@@ -133,7 +133,7 @@ def _still_open(
 ) -> dict[TopicPartition, int]:
     """Where a transaction of this producer is open, and from which offset on."""
     try:
-        found = admin.describe_producers(partitions)
+        found = once_settled(lambda: admin.describe_producers(partitions))
     except kafka_errors.UnsupportedVersionError:  # before Kafka 3.0: it does not forget to tell, and cannot be asked
         return {}
     return {

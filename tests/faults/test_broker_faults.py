@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.support.fault_points import Fault
+from tests.support.site import LONGEST_WAIT_S
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def held(site, kafka):
         Fault("after produce", at=9, hold=True),
         bootstrap_servers=kafka.address("PROXIED"),
         transaction_timeout_seconds=3.0,
-        give_up_seconds=60.0,
+        give_up_seconds=LONGEST_WAIT_S,
     )
     member.wait_held()
     yield member

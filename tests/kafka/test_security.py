@@ -17,7 +17,7 @@ from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError
 from stream_ad.settings import Settings
-from tests.support.places import drain, over_both_clients, own
+from tests.support.places import await_commits, drain, over_both_clients, own
 from tests.support.secure_kafka import PASSWORDS, SecureKafka
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +67,7 @@ def test_everything_works_over_every_way_in(settings, listener, mechanism, clien
     with closing(open_producer(chosen)) as producer:
         producer.send(Side.EVENTS, [OutRecord(b"a", b"1", 1)])
         producer.flush()
+    await_commits(chosen)
     with closing(open_broker(chosen)) as broker:
         own(broker, 1)
         broker.seek(0, broker.load(0).positions)

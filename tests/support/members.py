@@ -1,7 +1,7 @@
 """Workers in processes of their own that can be killed, stopped, and given a fault to meet.
 
-They are forked from a server that has imported everything already, so that a hundred of them can die
-in the time that the imports of one take.
+They are forked from a server that has imported everything already and has the detector's loops in memory
+(``tests/support/prepared.py``), so that a hundred of them can die in the time that the start of one takes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["stream_ad.worker", "stream_ad.brokers.kafka", "stream_ad.brokers.kafka_python", "stream_ad.brokers.sqlite"]
+    [
+        "stream_ad.brokers.kafka",
+        "stream_ad.brokers.kafka_python",
+        "stream_ad.brokers.sqlite",
+        "tests.support.prepared",
+    ]
 )
 PATIENCE_S = 90.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader, open_snapshots
+from stream_ad.brokers.kafka_client import connect, once_settled
 from stream_ad.settings import Settings
 from stream_ad.testing import MemoryBroker
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from tests.support.kafka_server import KafkaServer
 
 PARTITIONS = 2
+LONGEST_MARKING_S = 3.0
 only_kafka_python = pytest.mark.parametrize("client", ["kafka-python"], indirect=True)  # it reaches into the client
 over_both_clients = pytest.mark.parametrize("client", ["kafka-python", "librdkafka"], indirect=True)
 ROLES = ("events", "labels", "scores", "incidents", "dead_letters", "state")
@@ -105,6 +108,17 @@ class SqlitePlace(Place):
 
 
 class KafkaPlace(Place):
+    def producer(self, settings: Settings | None = None) -> Producer:
+        producer = super().producer(settings)
+        flush = producer.flush
+
+        def flush_and_show() -> None:
+            flush()
+            await_commits(settings or self.settings)
+
+        producer.flush = flush_and_show  # type: ignore[method-assign]
+        return producer
+
     def takeover(self, first: Broker) -> Broker:
         leave_group(first)
         return self.worker()
@@ -184,6 +198,25 @@ def own(broker: Broker, shards: int) -> None:
     """Poll until the broker owns so many shards."""
     while len(broker.assigned()) != shards:
         broker.poll(timeout_s=0.5, max_records=1)
+
+
+def await_commits(settings: Settings) -> None:
+    """Wait for transactions of the inputs that are over: Kafka says so at once, and tells their partitions after that.
+
+    Only then can their records be read. One that a test leaves open on purpose is not waited for any longer.
+    """
+    inputs = [
+        TopicPartition(topic, shard)
+        for topic in (settings.topics.events, settings.topics.labels)
+        for shard in range(settings.topics.partitions)
+    ]
+    deadline = time.monotonic() + LONGEST_MARKING_S
+    with closing(connect(KafkaAdminClient, settings)) as admin:
+        while time.monotonic() < deadline:
+            states = once_settled(lambda: admin.describe_producers(inputs)).values()
+            if all(one.current_transaction_start_offset < 0 for state in states for one in state.active_producers):
+                return
+            time.sleep(0.02)
 
 
 def drain(broker: Broker, max_records: int = 1_000) -> dict[tuple[int, Side], list[Fetched]]:
