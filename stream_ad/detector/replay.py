@@ -23,9 +23,9 @@ class Replay(Rows):
     normals: NDArray[np.int64]  # (M,) events learned as normal
     anomalies: NDArray[np.int64]  # (M,) labelled anomalies learned
     derived: NDArray[np.float32]  # (M, R, d)
-    sensor: NDArray[np.int32]  # (M, R) whose event it was: its scaling applies
+    sensor: NDArray[np.int32]  # (M, R) whose event it was: its scaling applies; (M, 0) where the model is its own
 
-    def __init__(self, features: int, *, capacity: int) -> None:
+    def __init__(self, features: int, *, capacity: int, shared: bool) -> None:
         scalar = Column((), np.int64)
         super().__init__(
             features,
@@ -36,10 +36,10 @@ class Replay(Rows):
                 "normals": scalar,
                 "anomalies": scalar,
                 "derived": Column((capacity, derived_size(features)), np.float32, np.nan, "derived"),
-                "sensor": Column((capacity,), np.int32),
+                "sensor": Column((capacity if shared else 0,), np.int32),
             },
         )
-        self.capacity = capacity
+        self.capacity, self.shared = capacity, shared
 
     def push(
         self,
@@ -56,16 +56,22 @@ class Replay(Rows):
             sensors: (A, B) whose they are.
             used: (A, B) which of them.
         """
-        push_ring(self.sensor, self.count.copy(), models, sensors, used)
+        if self.shared:
+            push_ring(self.sensor, self.count.copy(), models, sensors, used)
         push_ring(self.derived, self.count, models, derived, used)
         self.normals[models] += used.sum(axis=1)
 
     def draw(self, models: NDArray[np.int64], batch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """(A, B, d) events drawn at random with replacement, (A, B) whose they are; models must have some."""
+        """(A, B, d) events drawn at random with replacement; models must have some.
+
+        And whose they are: (A, B), or (A,) where every model has a sensor of its own.
+        """
         slots = np.empty((len(models), batch), np.int64)
         _draw_slots(models, (self.key, self.count, self.drawn), self.capacity, slots)
-        sensors = take_ring(self.sensor[..., None], models, slots)[..., 0]
-        return take_ring(self.derived, models, slots), sensors.astype(np.int64)
+        derived = take_ring(self.derived, models, slots)
+        if not self.shared:
+            return derived, models
+        return derived, take_ring(self.sensor[..., None], models, slots)[..., 0].astype(np.int64)
 
     def forget_sensor(self, row: int, last: int) -> None:
         """A sensor left and the last one took its row (shared models): its events now count as that one's own."""
