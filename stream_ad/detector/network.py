@@ -123,7 +123,7 @@ class Network:
         """One batch of each model; ``part`` says where a shared model's events stand among the sensors'."""
         normal, anomalous, class_weight = matured.normal, matured.anomalous, matured.class_weight
         new = own.batch(matured.sensors if self.shared else rows, matured.derived, self.device)
-        self.replay.push(models, matured.derived, matured.sensors, normal)
+        self.replay.push(models, matured.derived, matured.sensors, normal, own.scaler)
         few = (normal.sum(axis=1) < self.batch // 2) & (self.replay.count[models] > 0)
         guided = anomalous.sum(axis=1) * self.loss.alpha > 0
         idle = ~normal.any(axis=1) & ~guided  # the moments of a model that has nothing to learn rest
