@@ -215,7 +215,7 @@ class Verdicts:
         pending.judge(target.row, place, verdict, source)
         if changed and verdict != UNLABELLED and place >= self.learning.warmup_events:
             flagged = bool(pending.flagged[target.row, slot])
-            record = max(record, int(pending.order[target.row, slot]))  # a verdict counts once both are here
+            record = max(record, pending.order_of(target.row, place))  # a verdict counts once both are here
             self.judged.append((record, place, verdict, flagged == (verdict == NORMAL)))
 
     def _covering(self, sensor_id: str, time: int) -> int:

@@ -127,7 +127,9 @@ FORGERIES = {
     "a queue that runs backwards": set_array("g0.pending.queue_head", filled(-5)),
     "more learned than came": set_array("g0.pending.expired", filled(2**40)),
     "negative count": set_array("g0.pending.count", filled(-1)),
-    "pending of another width": set_array("g0.pending.derived", lambda array: array[:, :, :8]),
+    "pending of another width": set_array("g0.pending.readings", lambda array: array[:, :, :2]),
+    "a ring of nobody": set_array("g0.head.rings.normal", lambda array: np.zeros((1, *array.shape[1:]), array.dtype)),
+    "rings that are not there": set_array("g0.head.place", filled(0)),
 }
 
 

@@ -87,7 +87,8 @@ class Autoencoder:
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in (self.flat, self.first, self.second, self.steps))
+        """Of the models in use."""
+        return sum(array[: self.size].nbytes for array in (self.flat, self.first, self.second, self.steps))
 
     def _empty(self, models: int) -> Tensor:
         return torch.zeros((models, self.parameters), device=self.device)

@@ -23,7 +23,11 @@ GATE_FIRST_EVENTS = 64
 GATE_CLIP_SD = 5.0
 GATE_SHUT, GATE_OPEN = 0.2, 0.6  # lag-one autocorrelation between which the gate opens
 MEMORY_CLIP_SD = 1000.0  # a reading farther off enters the averages as if no farther: they must recover from a glitch
+MEMORIES = 5  # figures of each feature that say how what is derived goes on: level, last, jump and the reach of memory
+NO_BLOCK = -(2**62)
 MOST = 1e30  # of a reading less its shift: squares of it stay finite
+
+NOT_KEPT = np.empty(0, np.int64), np.empty((0, 0, 0, 0), np.float32), 1
 
 
 class Context(Rows):
@@ -64,19 +68,46 @@ class Context(Rows):
         super().copy_row(other, row, positions=positions)
         self.open_share[self.size - 1] = self.gate[self.size - 1].mean()
 
-    def derive(self, rows: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float32]:
+    def derive(
+        self,
+        rows: NDArray[np.int64],
+        values: NDArray[np.float64],
+        kept: tuple[NDArray[np.int64], NDArray[np.float32], int] | None = None,
+    ) -> NDArray[np.float32]:
         """Derived inputs of the next events; moves the state of their sensors on.
 
         Args:
             rows: (N,) sensors, in the order of arrival.
             values: (N, F), NaN where missing.
+            kept: Where to note what the first event of each block meets: (N,) the events' numbers,
+                (S, blocks, 5, F) a ring of notes, events of a block.
 
         Returns:
             (N, d) float32, NaN where missing.
         """
         derived = np.empty((len(rows), derived_size(self.features)), np.float32)
         memory = self.shift, self.last, self.level, self.jump
-        _derive(rows, values, memory, (self.gate_count, self.gate_mean, self.gate_var), derived)
+        gate = self.gate_count, self.gate_mean, self.gate_var
+        _derive(rows, values, memory, gate, kept or NOT_KEPT, derived)
+        return derived
+
+    def derive_again(
+        self,
+        rows: NDArray[np.int64],
+        places: NDArray[np.int64],
+        readings: NDArray[np.float32],
+        notes: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """(A, B, d) what ``derive`` gave for kept events, to rounding.
+
+        Args:
+            rows: (A,) different sensors.
+            places: (A, B) numbers of their events.
+            readings: (S, R, F) the ring of readings, derived ones of the first kind.
+            notes: (S, blocks, 5, F) of the blocks in it.
+        """
+        derived = np.empty((*places.shape, derived_size(self.features)), np.float32)
+        _derive_again(rows, places, readings, notes, derived)
         return derived
 
     def update_gate(self, rows: NDArray[np.int64], places: NDArray[np.int64], ring: NDArray[np.float32]) -> None:
@@ -89,7 +120,7 @@ class Context(Rows):
         Args:
             rows: (A,) different sensors.
             places: (A, B) where their events stand in the ring.
-            ring: (S, C, d) derived inputs as ``derive`` gave them.
+            ring: (S, R, k) derived inputs as ``derive`` gave them, the readings at least.
         """
         figures = self.gate_count, self.gate_mean, self.gate_var, self.gate_jump
         _update_gate(rows, places, ring, figures, self.gate)
@@ -102,13 +133,27 @@ class Context(Rows):
 
 @kernel
 def _derive(
-    rows: NDArray[np.int64], values: NDArray[np.float64], memory: Arrays, gate: Arrays, out: NDArray[np.float32]
+    rows: NDArray[np.int64],
+    values: NDArray[np.float64],
+    memory: Arrays,
+    gate: Arrays,
+    kept: tuple[NDArray[np.int64], NDArray[np.float32], int],
+    out: NDArray[np.float32],
 ) -> None:
     shift, last, level, jump = memory
     gate_count, gate_mean, gate_var = gate
+    places, notes, block = kept
     features = values.shape[1]
     for n in range(len(rows)):
         s = rows[n]
+        if len(places) and places[n] % block == 0:
+            at = places[n] // block % notes.shape[1]
+            for f in range(features):
+                notes[s, at, 0, f], notes[s, at, 1, f], notes[s, at, 2, f] = level[s, f], last[s, f], jump[s, f]
+                reach = np.inf
+                if gate_count[s, f] >= GATE_FIRST_EVENTS and gate_var[s, f] > 0:
+                    reach = MEMORY_CLIP_SD * np.sqrt(gate_var[s, f])
+                notes[s, at, 3, f], notes[s, at, 4, f] = gate_mean[s, f] - reach, gate_mean[s, f] + reach
         out[n, 3 * features :] = np.nan
         for f in range(features):
             value = values[n, f]
@@ -141,6 +186,55 @@ def _derive(
                     jump[s, f] += JUMP_RATE * (size - jump[s, f])
                 out[n, 2 * features + f] = jump[s, f]
             last[s, f] = bounded
+
+
+@kernel
+def _derive_again(
+    rows: NDArray[np.int64],
+    places: NDArray[np.int64],
+    readings: NDArray[np.float32],
+    notes: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    features = readings.shape[2]
+    block = readings.shape[1] // notes.shape[1]
+    level, last, jump = np.empty(features), np.empty(features), np.empty(features)
+    for a in range(len(rows)):
+        s, here, current = rows[a], np.int64(0), NO_BLOCK  # here: the event that comes next
+        for b in range(places.shape[1]):
+            place = places[a, b]
+            at = place // block % notes.shape[1]
+            if place < here or place // block != current:
+                current = place // block
+                here = current * block
+                for f in range(features):
+                    level[f], last[f], jump[f] = notes[s, at, 0, f], notes[s, at, 1, f], notes[s, at, 2, f]
+            out[a, b, 3 * features :] = np.nan
+            while here <= place:
+                slot = here % readings.shape[1]
+                for f in range(features):
+                    x = np.float64(readings[s, slot, f])
+                    there = not np.isnan(x)
+                    low, high = np.float64(notes[s, at, 3, f]), np.float64(notes[s, at, 4, f])
+                    bounded = x
+                    if x < low or x > high:  # never where nothing was noted of a feature
+                        bounded = min(max(x, low), high)
+                    size = abs(bounded - last[f])  # NaN where one of the two is missing
+                    if np.isnan(level[f]):
+                        level[f] = bounded
+                    elif there:
+                        level[f] += LEVEL_RATE * (bounded - level[f])
+                    if np.isnan(jump[f]):
+                        jump[f] = size
+                    elif there:
+                        jump[f] += JUMP_RATE * (size - jump[f])
+                    if there:
+                        last[f] = bounded
+                    if here == place:
+                        out[a, b, f] = x
+                        out[a, b, features + f] = x - level[f]
+                        out[a, b, 2 * features + f] = jump[f] if there else np.nan
+                here += 1
 
 
 @kernel

@@ -68,7 +68,7 @@ class Detector(SensorState):
             order: (N,) rising numbers that say which of two events of different sensors came first.
         """
         places = self.pending.numbers(rows)
-        log_score, derived, rebuilt, parts = self._score(rows, values)
+        log_score, derived, rebuilt, parts = self._score(rows, values, places)
         level = self.threshold.log_level[rows]
         score = published(log_score, level)
         flagged = score >= 1
@@ -103,10 +103,14 @@ class Detector(SensorState):
         return float(published(log_score, self.threshold.log_level[[row]])[0])
 
     def _score(
-        self, rows: NDArray[np.int64], values: NDArray[np.float64]
+        self, rows: NDArray[np.int64], values: NDArray[np.float64], places: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
-        """(N,) log scores of events (N, F); (N, d) each derived inputs, reconstructions and both parts of the score."""
-        derived = self.context.derive(rows, values)
+        """(N,) log scores of events (N, F); (N, d) each derived inputs, reconstructions and both parts of the score.
+
+        With their numbers the context notes in the pending store what they are derived from.
+        """
+        kept = None if places is None else (places, self.pending.memory, self.batch)
+        derived = self.context.derive(rows, values, kept)
         scaled, observed = self.scaler.scale(rows, derived)
         rebuilt = self.network.rebuild(np.zeros_like(rows) if self.shared else rows, scaled)
         residuals = self.coupling.look(rows, scaled, observed)

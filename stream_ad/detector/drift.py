@@ -29,11 +29,11 @@ TOLERANCE = 0.05  # shifts of the mean rank up to this are no change
 class Drift(Rows):
     """One test per sensor."""
 
-    history: NDArray[np.float32]  # (S, 256) values fed since the detector was built
+    history: NDArray[np.float16]  # (S, 256) values fed since the detector was built
     length: NDArray[np.int64]  # (S,)
 
     def __init__(self, features: int, *, threshold: float) -> None:
-        super().__init__(features, {"history": Column((HISTORY,), np.float32), "length": Column((), np.int64)})
+        super().__init__(features, {"history": Column((HISTORY,), np.float16), "length": Column((), np.int64)})
         self.threshold = threshold
         self._detectors: dict[int, Any] = {}
 
@@ -55,7 +55,7 @@ class Drift(Rows):
             values: (A,) between 0 and 1; NaN feeds nothing.
         """
         changed = 0
-        for row, value in zip(rows.tolist(), values.astype(np.float32).tolist(), strict=True):
+        for row, value in zip(rows.tolist(), values.astype(np.float16).tolist(), strict=True):
             if value != value:  # noqa: PLR0124 - NaN
                 continue
             detector = self._detector(row)

@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from stream_ad.detector.rng import uniform
-from stream_ad.detector.rows import Column, Rows, push_ring
+from stream_ad.detector.rows import Column, Rows, SparseRows, push_ring
 from stream_ad.detector.scaler import SCALE_SD
 
 if TYPE_CHECKING:
@@ -41,11 +41,21 @@ LEAST, MOST = -2.0, 8.0  # of the log odds added
 NEWTON_STEPS, HALVINGS = 2, 6
 
 
-class Head(Rows):
-    """Rings of labelled events and the fitted weights, per sensor."""
+class Judged(Rows):
+    """Rings of labelled events."""
 
-    normal: NDArray[np.float32]  # (S, 512, F) readings labelled normal
-    anomaly: NDArray[np.float32]  # (S, 512, F) readings labelled anomalous, of whatever class
+    normal: NDArray[np.float32]  # (K, 512, F) readings labelled normal
+    anomaly: NDArray[np.float32]  # (K, 512, F) readings labelled anomalous, of whatever class
+
+    def __init__(self, features: int) -> None:
+        ring = Column((RING, features), np.float32, np.nan, "features")
+        super().__init__(features, {"normal": ring, "anomaly": ring})
+
+
+class Head(SparseRows):
+    """The fitted weights, per sensor, and rings for those whose verdicts came while their gate was closed."""
+
+    rings: Judged
     normals: NDArray[np.int64]  # (S,) put in so far
     anomalies: NDArray[np.int64]  # (S,)
     fitted: NDArray[np.int64]  # (S,) labels at the last fit, 0 before the first
@@ -56,14 +66,11 @@ class Head(Rows):
     trust: NDArray[np.float64]  # (S,) 0 to 1, by the number of anomalies
 
     def __init__(self, features: int) -> None:
-        ring = Column((RING, features), np.float32, np.nan, "features")
         weight = Column((features,), np.float64, 0.0, "features")
         number, scalar = Column((), np.int64), Column((), np.float64)
         super().__init__(
             features,
             {
-                "normal": ring,
-                "anomaly": ring,
                 "normals": number,
                 "anomalies": number,
                 "fitted": number,
@@ -73,6 +80,7 @@ class Head(Rows):
                 "bias": scalar,
                 "trust": scalar,
             },
+            Judged(features),
         )
         # Directions from a table of random numbers by feature and wave: normal, by Box and Muller.
         key = np.zeros(1, np.uint64)
@@ -147,8 +155,11 @@ class Head(Rows):
             anomalous: (A, B) labelled anomalous.
             scaler: Standardises with what is known now.
         """
-        push_ring(self.normal, self.normals, rows, readings, normal)
-        push_ring(self.anomaly, self.anomalies, rows, readings, anomalous)
+        self.give(rows[(normal | anomalous).any(axis=1)])
+        if not self.rings.size:
+            return
+        push_ring(self.rings.normal, self.normals, rows, readings, normal, self.place[rows])
+        push_ring(self.rings.anomaly, self.anomalies, rows, readings, anomalous, self.place[rows])
         kept = np.minimum(self.normals[rows], RING) + np.minimum(self.anomalies[rows], RING)
         new = self.normals[rows] + self.anomalies[rows] - self.fitted[rows]
         growth = REFIT_GROWTH * max(1, self.features / WIDE)
@@ -160,7 +171,8 @@ class Head(Rows):
         """Ridge logistic regression by Newton's method from the last weights; classes weigh alike."""
         one = np.array([row])
         anomalies, normals = min(int(self.anomalies[row]), RING), min(int(self.normals[row]), RING)
-        readings = np.concatenate([self.anomaly[row, :anomalies], self.normal[row, :normals]])
+        ring = self.place[row]
+        readings = np.concatenate([self.rings.anomaly[ring, :anomalies], self.rings.normal[ring, :normals]])
         z = _presentable(scaler.scale(one, readings[None])[0][0])
         x = np.hstack([z, np.abs(z), self._waves(z), np.ones((len(z), 1), np.float32)]).astype(np.float64)
         y = np.arange(len(z)) < anomalies

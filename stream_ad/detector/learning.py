@@ -72,10 +72,10 @@ class Learner:
             return
         self.state.gate_seen[rows] = self.state.pending.count[rows]
         places = self.state.pending.latest(rows, self.state.batch)
-        at = rows[:, None], places % self.state.pending.capacity
-        self.state.context.update_gate(rows, at[1], self.state.pending.derived)
+        pending = self.state.pending
+        self.state.context.update_gate(rows, places % pending.kept_readings, pending.readings)
         if self.state.options.drift.enabled:
-            rank = self.state.threshold.rank(rows, self.state.pending.log_score[at])
+            rank = self.state.threshold.rank(rows, pending.scores(rows, places))
             done.drift += self.state.drift.update(rows, rank)
 
     def _warm_up(self, rows: NDArray[np.int64], class_weights: NDArray[np.float64], done: Learned) -> None:
@@ -84,7 +84,7 @@ class Learner:
         at = rows[:, None], places % self.state.pending.capacity
         normal = (places >= self.state.seen[rows][:, None]) & (self.state.pending.verdict[at] <= NORMAL)
         settled = self.state.pending.count[rows] > self.state.options.learning.warmup_events // 2
-        scores = self.state.pending.log_score[at]
+        scores = self.state.pending.scores(rows, places)
         self.state.threshold.update(
             rows, scores, np.zeros_like(normal), normal & settled[:, None], self.state.context.openness(rows)
         )
@@ -103,7 +103,7 @@ class Learner:
         if not len(rows):
             return more
         at = rows[:, None], places % self.state.pending.capacity
-        verdict, scores = self.state.pending.verdict[at], self.state.pending.log_score[at]
+        verdict, scores = self.state.pending.verdict[at], self.state.pending.scores(rows, places)
         labelled, anomalous = valid & (verdict == NORMAL), valid & (verdict > NORMAL)
         unlabelled = valid & (verdict == UNLABELLED)
         low = scores <= self.state.threshold.gate_level[rows][:, None]
@@ -127,7 +127,8 @@ class Learner:
         done.dropped += int(dropped.sum())
         statistics = labelled | (accepted & few_labels)
         if closed.any():
-            readings = take_ring(self.state.pending.derived, rows[closed], at[1][closed])[..., : self.state.features]
+            slots = places[closed] % self.state.pending.kept_readings
+            readings = take_ring(self.state.pending.readings, rows[closed], slots)
             self.state.head.learn(rows[closed], readings, labelled[closed], anomalous[closed], self.state.scaler)
         self._learn_batch(rows, places, normal, anomalous, statistics, class_weights, done)
         return more
@@ -143,8 +144,9 @@ class Learner:
         done: Learned,
     ) -> None:
         """Scaler, error variances and model learn (A, B) events; ``statistics`` says which move the first two."""
-        at = rows[:, None], places % self.state.pending.capacity
-        derived, verdict = take_ring(self.state.pending.derived, rows, at[1]), self.state.pending.verdict[at]
+        pending = self.state.pending
+        derived = self.state.context.derive_again(rows, places, pending.readings, pending.memory)
+        verdict = pending.verdict[rows[:, None], places % pending.capacity]
         self.state.scaler.update(rows, derived, statistics)
         self.state.stillness.update(rows, derived, self.state.scaler.mean, statistics)
         done.losses += self.state.network.learn(
@@ -157,6 +159,6 @@ class Learner:
                 class_weights[np.where(anomalous, verdict, NORMAL)],
             ),
             statistics,
-            self.state.pending.order[at] if self.state.shared else np.empty(0, np.int64),
+            pending.order[rows[:, None], places % pending.orders] if self.state.shared else np.empty(0, np.int64),
             Sensors(self.state.context, self.state.scaler, self.state.scoring, self.state.coupling),
         )

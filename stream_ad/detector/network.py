@@ -35,7 +35,7 @@ class Network:
         self.plain = not self.loss.amplify and not self.loss.score_penalty  # the loss of normal events
         kind = CompiledAutoencoder if device.type == "cpu" else CudaAutoencoder
         self.stack = kind(self.width, device=device, rate=learning.rate)
-        self.replay = Replay(features, capacity=learning.replay_events)
+        self.replay = Replay(features, capacity=learning.replay_events, shared=self.shared)
 
     @property
     def size(self) -> int:
@@ -55,7 +55,8 @@ class Network:
         """Let the last model go on from a model of fewer features (see Autoencoder.embed)."""
         self.stack.embed(other.stack, model, features=other.features, positions=positions, among=self.features)
         self.replay.copy_row(other.replay, model, positions=positions)
-        self.replay.sensor[self.size - 1] = self.size - 1
+        if self.shared:
+            self.replay.sensor[self.size - 1] = self.size - 1
 
     def remove_sensor(self, row: int, last: int) -> None:
         """A sensor left and the last one took its row."""
@@ -122,7 +123,7 @@ class Network:
         """One batch of each model; ``part`` says where a shared model's events stand among the sensors'."""
         normal, anomalous, class_weight = matured.normal, matured.anomalous, matured.class_weight
         new = own.batch(matured.sensors if self.shared else rows, matured.derived, self.device)
-        self.replay.push(models, matured.derived, matured.sensors, normal)
+        self.replay.push(models, matured.derived, matured.sensors, normal, own.scaler)
         few = (normal.sum(axis=1) < self.batch // 2) & (self.replay.count[models] > 0)
         guided = anomalous.sum(axis=1) * self.loss.alpha > 0
         idle = ~normal.any(axis=1) & ~guided  # the moments of a model that has nothing to learn rest
@@ -158,7 +159,7 @@ class Network:
 
     def _replayed(self, models: NDArray[np.int64], own: Sensors) -> Batch:
         derived, sensors = self.replay.draw(models, self.batch)
-        return own.batch(sensors if self.shared else models, derived, self.device)
+        return own.batch(sensors, derived, self.device)
 
     def _descend(
         self,

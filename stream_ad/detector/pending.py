@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.compiled import Arrays, count_up, kernel
-from stream_ad.detector.rows import Column, Rows, derived_size
+from stream_ad.detector.context import MEMORIES
+from stream_ad.detector.packed import pack_scores, unpack_scores
+from stream_ad.detector.rows import Column, Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,56 +19,75 @@ NORMAL = 0  # classes of anomalies follow from 1
 
 WAITING, LEARNED_NORMAL, LEARNED_ANOMALY, DROPPED = 0, 1, 2, 3
 FROM_NOTHING, FROM_INTERVAL, FROM_EVENT = 0, 1, 2
+ENTRY_BITS = 2**32 - 1
 
 
 class Pending(Rows):
-    """The last C events of each sensor, a ring: event number n stands at n modulo C."""
+    """The last C events of each sensor, a ring: event number n stands at n modulo C.
+
+    Of what was derived from a sensor's past only the readings are kept, and for every block of B
+    events the memory that their first one met: the rest follows from them (``Context.derive_again``).
+    Their rings are longer by a block, so that the last event of the oldest block still has its first.
+    """
 
     count: NDArray[np.int64]  # (S,) events of the sensor so far
     ids: NDArray[np.uint64]  # (S, C) hash of the event id
     times: NDArray[np.int64]  # (S, C) event time, ns
-    order: NDArray[np.int64]  # (S, C) number among the shard's records
-    log_score: NDArray[np.float64]  # (S, C) score when it was made, before the threshold
+    order: NDArray[np.int64]  # (S, O) number among the shard's records, of the last O events
+    log_score: NDArray[np.uint16]  # (S, C) score when it was made, before the threshold; packed
     flagged: NDArray[np.bool_]  # (S, C) published as an anomaly
     verdict: NDArray[np.int16]  # (S, C) class, -1 none
     source: NDArray[np.int8]  # (S, C) what the verdict came from
     learned: NDArray[np.int8]  # (S, C) what has become of the event
-    queue: NDArray[np.int64]  # (S, C) a ring of numbers of events whose new verdict is to be learned
+    queue: NDArray[np.uint32]  # (S, C) a ring of events whose new verdict is to be learned: last bits of their numbers
     queued: NDArray[np.bool_]  # (S, C) whether the event stands in the queue
     queue_head: NDArray[np.int64]  # (S,) entries taken so far
     queue_tail: NDArray[np.int64]  # (S,) entries added so far
     expired: NDArray[np.int64]  # (S,) events before this number have been looked at past their horizon
-    derived: NDArray[np.float32]  # (S, C, d)
+    readings: NDArray[np.float32]  # (S, C + B, F) as the context takes them
+    memory: NDArray[np.float32]  # (S, C / B + 1, 5, F) what the first event of each block met, see Context
     newest_time: NDArray[np.int64]  # (S,) the sensor's watermark, ns
     last_place: NDArray[np.int64]  # (S,) number of the newest event with a verdict, -1 none
     last_verdict: NDArray[np.int16]  # (S,) that verdict
 
-    def __init__(self, features: int, *, capacity: int, horizon_events: int) -> None:
+    def __init__(
+        self, features: int, *, capacity: int, horizon_events: int, block: int, every_order: bool = False
+    ) -> None:
+        """Args beside those of Rows:
+
+        capacity: C, a multiple of the block.
+        horizon_events: Later events that an event without a verdict waits for.
+        block: B, events up to a learn point. Labels are joined there: of events before it, it is
+            enough to know that they came earlier.
+        every_order: Whether ``order`` is wanted of all kept events.
+        """
         c, scalar = (capacity,), ()
+        orders = (capacity if every_order else block,)
         super().__init__(
             features,
             {
                 "count": Column(scalar, np.int64),
                 "ids": Column(c, np.uint64),
                 "times": Column(c, np.int64),
-                "order": Column(c, np.int64),
-                "log_score": Column(c, np.float64),
+                "order": Column(orders, np.int64),
+                "log_score": Column(c, np.uint16),
                 "flagged": Column(c, np.bool_),
                 "verdict": Column(c, np.int16, UNLABELLED),
                 "source": Column(c, np.int8),
                 "learned": Column(c, np.int8, DROPPED),
-                "queue": Column(c, np.int64),
+                "queue": Column(c, np.uint32),
                 "queued": Column(c, np.bool_),
                 "queue_head": Column(scalar, np.int64),
                 "queue_tail": Column(scalar, np.int64),
                 "expired": Column(scalar, np.int64),
-                "derived": Column((capacity, derived_size(features)), np.float32, np.nan, "derived"),
+                "readings": Column((capacity + block, features), np.float32, np.nan, "features"),
+                "memory": Column((capacity // block + 1, MEMORIES, features), np.float32, np.nan, "features"),
                 "newest_time": Column(scalar, np.int64),
                 "last_place": Column(scalar, np.int64, -1),
                 "last_verdict": Column(scalar, np.int16, UNLABELLED),
             },
         )
-        self.capacity = capacity
+        self.capacity, self.orders, self.kept_readings = capacity, orders[0], capacity + block
         self.horizon_events = horizon_events
 
     def push(
@@ -82,10 +103,14 @@ class Pending(Rows):
         derived: NDArray[np.float32],
     ) -> int:
         """Keep new events, all arrays (N, …); returns how many that nobody has learned had to make room."""
-        per_event = self.ids, self.times, self.order, self.log_score, self.flagged, self.derived
+        per_event = self.ids, self.times, self.order, self.log_score, self.flagged, self.readings
         fresh = self.verdict, self.source, self.learned, self.queued
-        new = ids, times, order, log_score, flagged, derived
+        new = ids, times, order, pack_scores(log_score), flagged, derived
         return _push(rows, places, per_event, fresh, new, (self.count, self.newest_time))
+
+    def scores(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(A, B) log scores of events (A, B) of some rows (A,), as they were made."""
+        return unpack_scores(self.log_score[rows[:, None], places % self.capacity]).astype(np.float64)
 
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(N,) the number that each of the next events will have among its sensor's."""
@@ -95,22 +120,24 @@ class Pending(Rows):
 
     def find(self, rows: NDArray[np.int64], ids: NDArray[np.uint64], before: NDArray[np.int64]) -> NDArray[np.int64]:
         """(K,) number of the newest event with this id hash in each row that came before a record, -1 for none."""
-        if not len(rows):
-            return np.empty(0, np.int64)
-        match = (self.ids[rows] == ids[:, None]) & (self.order[rows] < before[:, None])  # (K, C)
-        place = self._places(rows)
-        return np.where(match & (place >= 0), place, -1).max(axis=1)
+        out = np.empty(len(rows), np.int64)
+        _find(rows, ids, before, (self.count, self.ids, self.order), out)
+        return out
 
-    def _places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(K, C) the event number that stands in each slot; negative where none has yet."""
-        count = self.count[rows][:, None]
-        return count - 1 - (count - 1 - np.arange(self.capacity)) % self.capacity
+    def order_of(self, row: int, place: int) -> int:
+        """Number of a kept event among the shard's records; -1 where all that is known is that it came long before."""
+        within = self.count[row] - place <= self.orders
+        return int(self.order[row, place % self.orders]) if within else -1
 
     def covered(self, row: int, start: int, end: int, before: int) -> NDArray[np.int64]:
         """Numbers of the kept events with start <= time <= end that came before a record, rising."""
-        place = self._places(np.array([row]))[0]
-        inside = (place >= 0) & (self.times[row] >= start) & (self.times[row] <= end) & (self.order[row] < before)
-        return np.sort(place[inside])
+        count = int(self.count[row])
+        places = np.arange(max(0, count - self.capacity), count)
+        times = self.times[row, places % self.capacity]
+        inside = places[(times >= start) & (times <= end)]
+        late = inside[inside >= count - self.orders]
+        came_before = self.order[row, late % self.orders] < before
+        return np.concatenate([inside[: len(inside) - len(late)], late[came_before]])
 
     def judge(self, row: int, place: int, verdict: int, source: int) -> None:
         """Set an event's verdict (-1 takes it away)."""
@@ -119,7 +146,7 @@ class Pending(Rows):
         self.source[row, slot] = source if verdict != UNLABELLED else FROM_NOTHING
         if verdict != UNLABELLED and not self.queued[row, slot]:
             # At most one entry per kept event, and entries of events that left memory go first: it cannot overflow.
-            self.queue[row, self.queue_tail[row] % self.capacity] = place
+            self.queue[row, self.queue_tail[row] % self.capacity] = place & ENTRY_BITS
             self.queue_tail[row] += 1
             self.queued[row, slot] = True
         if verdict != UNLABELLED and place >= self.last_place[row]:
@@ -168,7 +195,7 @@ def _push(
     new: Arrays,
     sensors: Arrays,
 ) -> int:
-    ids, times, order, log_score, flagged, derived = per_event
+    ids, times, order, log_score, flagged, readings = per_event
     verdict, source, learned, queued = fresh
     new_ids, new_times, new_order, new_log_score, new_flagged, new_derived = new
     count, newest_time = sensors
@@ -176,15 +203,38 @@ def _push(
     for n in range(len(rows)):
         s, slot = rows[n], places[n] % ids.shape[1]
         lost += learned[s, slot] == WAITING
-        ids[s, slot], times[s, slot], order[s, slot] = new_ids[n], new_times[n], new_order[n]
+        ids[s, slot], times[s, slot] = new_ids[n], new_times[n]
+        order[s, places[n] % order.shape[1]] = new_order[n]
         log_score[s, slot], flagged[s, slot] = new_log_score[n], new_flagged[n]
         verdict[s, slot], source[s, slot] = UNLABELLED, FROM_NOTHING
         learned[s, slot], queued[s, slot] = WAITING, False
-        for k in range(derived.shape[2]):
-            derived[s, slot, k] = new_derived[n, k]
+        reading = places[n] % readings.shape[1]
+        for f in range(readings.shape[2]):
+            readings[s, reading, f] = new_derived[n, f]
         newest_time[s] = max(newest_time[s], new_times[n])
         count[s] = places[n] + 1
     return lost
+
+
+@kernel
+def _find(
+    rows: NDArray[np.int64],
+    wanted: NDArray[np.uint64],
+    before: NDArray[np.int64],
+    events: Arrays,
+    out: NDArray[np.int64],
+) -> None:
+    count, ids, order = events
+    capacity, orders = ids.shape[1], order.shape[1]
+    for k in range(len(rows)):
+        s, found = rows[k], np.int64(-1)
+        place, first = count[s] - 1, max(np.int64(0), count[s] - capacity)
+        while found < 0 and place >= first:
+            early = count[s] - place > orders or order[s, place % orders] < before[k]
+            if ids[s, place % capacity] == wanted[k] and early:
+                found = place
+            place -= 1
+        out[k] = found
 
 
 @kernel
@@ -207,7 +257,8 @@ def _take(
         s, found = rows[a], 0
         # No more entries than the batch is long are looked at, whatever comes of them.
         for _ in range(min(np.int64(batch), tail[s] - head[s])):
-            place = entries[s, head[s] % capacity]
+            # Its last bits and that it is older than the count tell the number.
+            place = count[s] - ((count[s] - np.int64(entries[s, head[s] % capacity])) & ENTRY_BITS)
             head[s] += 1
             if place < count[s] - capacity:
                 continue  # the event has left memory

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FIRST_CAPACITY = 4
+NO_PLACE = -1
 
 
 def derived_size(features: int) -> int:
@@ -44,8 +45,9 @@ class Rows:
     """Base of all per-sensor state: grows, moves, widens and saves its arrays by name.
 
     A subclass declares its arrays as annotations and names their columns; they become attributes
-    of shape (capacity, *shape), of which the first ``size`` rows are in use. New rows are written
-    out in full, so that memory is taken when a sensor appears and not later.
+    of shape (capacity, *shape), of which the first ``size`` rows are in use. A new row is written
+    out in full, so that memory is taken when a sensor appears and not later; what is kept free for
+    rows to come is not touched, and takes none.
     """
 
     def __init__(self, features: int, columns: dict[str, Column]) -> None:
@@ -62,11 +64,10 @@ class Rows:
             old = getattr(self, name)
             if needed > len(old):
                 capacity = max(needed, len(old) + len(old) // 2, _FIRST_CAPACITY)
-                new = np.full((capacity, *column.shape), column.fill, column.dtype)
+                new = np.empty((capacity, *column.shape), column.dtype)
                 new[: self.size] = old[: self.size]
                 setattr(self, name, new)
-            else:
-                old[self.size : needed] = column.fill
+            getattr(self, name)[self.size : needed] = column.fill
         self.size = needed
 
     def remove(self, row: int) -> None:
@@ -124,7 +125,57 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        return sum(getattr(self, name).nbytes for name in self.columns)
+        """Of the rows in use."""
+        return sum(getattr(self, name)[: self.size].nbytes for name in self.columns)
+
+
+class SparseRows(Rows):
+    """Rows some of which have more: ``rings`` has a row for those alone that were given one, in that order."""
+
+    place: NDArray[np.int64]  # (S,) row of ``rings``, -1 none
+
+    def __init__(self, features: int, columns: dict[str, Column], rings: Rows) -> None:
+        super().__init__(features, {**columns, "place": Column((), np.int64, NO_PLACE)})
+        self.rings = rings
+
+    def give(self, rows: NDArray[np.int64]) -> None:
+        """Let these rows (A,), all different, have rings."""
+        new = rows[self.place[rows] == NO_PLACE]
+        self.place[new] = self.rings.size + np.arange(len(new))
+        self.rings.append(len(new))
+
+    def remove(self, row: int) -> None:
+        """As of Rows."""
+        freed = self.place[row]
+        if freed != NO_PLACE:
+            self.place[self.place == self.rings.size - 1] = freed
+            self.rings.remove(int(freed))
+        super().remove(row)
+
+    def copy_row(self, other: Rows, row: int, *, positions: NDArray[np.int64]) -> None:
+        """As of Rows."""
+        assert isinstance(other, SparseRows)
+        super().copy_row(other, row, positions=positions)
+        self.place[self.size - 1] = NO_PLACE
+        if other.place[row] != NO_PLACE:
+            self.give(np.array([self.size - 1]))
+            self.rings.copy_row(other.rings, int(other.place[row]), positions=positions)
+
+    def state(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """As of Rows."""
+        return {**super().state(prefix), **self.rings.state(f"{prefix}rings.")}
+
+    def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
+        """As of Rows."""
+        super().load(prefix, arrays)
+        self.rings.load(f"{prefix}rings.", arrays)
+        places = np.sort(self.place[self.place != NO_PLACE])
+        if not np.array_equal(places, np.arange(self.rings.size)):
+            raise ValueError(f"{prefix}place: {len(places)} rows have the {self.rings.size} rings")
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + self.rings.nbytes
 
 
 def push_ring(
@@ -133,10 +184,15 @@ def push_ring(
     rows: NDArray[np.int64],
     values: NDArray[Any],
     used: NDArray[np.bool_],
+    rings: NDArray[np.int64] | None = None,
 ) -> None:
-    """Put what is used of (A, B, …) values into the rings (S, W, …) of some rows; ``count`` moves on."""
+    """Put what is used of (A, B, …) values into the rings (S, W, …) of some rows; ``count`` moves on.
+
+    ``rings`` (A,) says which ring each row has, where not every row has one.
+    """
     shape = (*used.shape, -1)
-    _push_ring(ring.reshape(*ring.shape[:2], -1), count, rows, values.reshape(shape), used)
+    flat = ring.reshape(*ring.shape[:2], -1)
+    _push_ring(flat, count, rows, values.reshape(shape), used, rows if rings is None else rings)
 
 
 @kernel
@@ -146,6 +202,7 @@ def _push_ring(
     rows: NDArray[np.int64],
     values: NDArray[Any],
     used: NDArray[np.bool_],
+    rings: NDArray[np.int64],
 ) -> None:
     for a in range(len(rows)):
         s = rows[a]
@@ -153,7 +210,7 @@ def _push_ring(
             if used[a, b]:
                 slot = count[s] % ring.shape[1]
                 for k in range(ring.shape[2]):
-                    ring[s, slot, k] = values[a, b, k]
+                    ring[rings[a], slot, k] = values[a, b, k]
                 count[s] += 1
 
 

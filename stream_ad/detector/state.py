@@ -43,7 +43,13 @@ class SensorState:
         self.threshold = Threshold(
             features, window=options.threshold.window_events, rate=options.threshold.false_alarm_rate
         )
-        self.pending = Pending(features, capacity=capacity, horizon_events=learning.label_horizon_events)
+        self.pending = Pending(
+            features,
+            capacity=capacity,
+            horizon_events=learning.label_horizon_events,
+            block=self.batch,
+            every_order=self.shared,
+        )
         self.drift = Drift(features, threshold=options.drift.threshold)
         self.head = Head(features)
         self.network = Network(features, options, device)

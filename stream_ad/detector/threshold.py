@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.compiled import kernel
-from stream_ad.detector.rows import Column, Rows, push_ring
+from stream_ad.detector.compiled import Arrays, kernel
+from stream_ad.detector.packed import NO_SCORE, pack_scores, unpack_scores
+from stream_ad.detector.rows import Column, Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,9 +118,9 @@ class Threshold(Rows):
     leave them out would lower the threshold for ever).
     """
 
-    labelled: NDArray[np.float32]  # (S, W) ring of log scores of labelled normals
+    scores: NDArray[np.uint16]  # (S, W) ring of packed log scores, of unlabelled events until there are enough labelled
+    first: NDArray[np.uint16]  # (S, 100) of labelled normals until then
     labelled_count: NDArray[np.int64]  # (S,)
-    unlabelled: NDArray[np.float32]  # (S, W) ring of log scores of unlabelled events
     unlabelled_count: NDArray[np.int64]  # (S,)
     fresh: NDArray[np.int64]  # (S,) calibration scores since the levels were set
     log_level: NDArray[np.float64]  # (S,) the threshold in force, +inf before there is one
@@ -127,12 +128,12 @@ class Threshold(Rows):
     ladder: NDArray[np.float64]  # (S, 16) evenly spaced quantiles of the calibration scores
 
     def __init__(self, features: int, *, window: int, rate: float) -> None:
-        ring = Column((window,), np.float32, np.inf)
+        first = min(LABELLED_ENOUGH, window)
         zero, infinite = Column((), np.int64), Column((), np.float64, np.inf)
         columns = {
-            "labelled": ring,
+            "scores": Column((window,), np.uint16, NO_SCORE),
+            "first": Column((first,), np.uint16, NO_SCORE),
             "labelled_count": zero,
-            "unlabelled": ring,
             "unlabelled_count": zero,
             "fresh": zero,
             "log_level": infinite,
@@ -161,8 +162,8 @@ class Threshold(Rows):
         """
         near = scores <= (self.log_level[rows] + UNLABELLED_BAND)[:, None]
         unlabelled = unlabelled & near
-        push_ring(self.labelled, self.labelled_count, rows, scores, labelled)
-        push_ring(self.unlabelled, self.unlabelled_count, rows, scores, unlabelled)
+        rings = self.scores, self.first, self.labelled_count, self.unlabelled_count
+        _push(rows, pack_scores(scores), labelled, unlabelled, rings)
         self.fresh[rows] += labelled.sum(axis=1) + unlabelled.sum(axis=1)
         resting = np.minimum(self.labelled_count[rows] + self.unlabelled_count[rows], self.window)
         due = self.fresh[rows] * REFRESH_SHARE >= resting
@@ -175,12 +176,15 @@ class Threshold(Rows):
         number = self.labelled_count[rows]
         enough = number >= LABELLED_ENOUGH
         most = min(max(int(number.max()), 1), self.window)
-        pool = self.labelled[rows, :most]
         if not enough.all():
-            others = self.unlabelled[rows, : min(int(self.unlabelled_count[rows].max()), self.window)]
-            pool = np.concatenate([pool, np.where(enough[:, None], np.float32(np.inf), others)], axis=1)
-        pool.sort(axis=1)
-        count = np.isfinite(pool).sum(axis=1)
+            most = max(most, min(int(self.unlabelled_count[rows].max()), self.window))
+        codes = self.scores[rows, :most]
+        if not enough.all():
+            own = np.where(enough[:, None], np.uint16(NO_SCORE), self.first[rows])
+            codes = np.concatenate([codes, own], axis=1)
+        codes.sort(axis=1)
+        count = (codes < NO_SCORE).sum(axis=1)
+        pool = unpack_scores(codes)
         log_level = level(pool, count, self.rate)
         latest, used = self._latest(rows, RECENT)
         log_level = np.where(used == RECENT, np.maximum(log_level, level(latest, used, self.rate)), log_level)
@@ -193,17 +197,50 @@ class Threshold(Rows):
         self.gate_level[rows] = np.where(enough, level(*self._latest(rows, GATE_LABELLED), 1 - GATE_QUANTILE), gate)
 
     def _latest(self, rows: NDArray[np.int64], most: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The last scores of labelled normals, ascending, and their number; as ``level`` takes them."""
+        """The last scores of labelled normals, ascending, and their number; as ``level`` takes them.
+
+        Nonsense where there are not enough of them yet.
+        """
         number = self.labelled_count[rows]
         places = (number[:, None] - 1 - np.arange(min(most, self.window))) % self.window
-        last, used = np.take_along_axis(self.labelled[rows], places, axis=1), np.minimum(number, places.shape[1])
-        return np.sort(np.where(np.arange(last.shape[1]) < used[:, None], last, np.float32(np.inf)), axis=1), used
+        last, used = self.scores[rows[:, None], places], np.minimum(number, places.shape[1])
+        last = np.sort(np.where(np.arange(last.shape[1]) < used[:, None], last, np.uint16(NO_SCORE)), axis=1)
+        return unpack_scores(last), used
 
     def rank(self, rows: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """(A,) mean rank, 0 to 1, of (A, B) scores among the calibration scores; NaN without any."""
         out = np.full(len(rows), np.nan)
         _rank(rows, scores, self.ladder, out)
         return out
+
+
+@kernel
+def _push(
+    rows: NDArray[np.int64],
+    codes: NDArray[np.uint16],
+    labelled: NDArray[np.bool_],
+    unlabelled: NDArray[np.bool_],
+    rings: Arrays,
+) -> None:
+    scores, first, labelled_count, unlabelled_count = rings
+    window = scores.shape[1]
+    for a in range(len(rows)):
+        s = rows[a]
+        for b in range(codes.shape[1]):
+            if labelled[a, b]:
+                if labelled_count[s] < LABELLED_ENOUGH:
+                    first[s, labelled_count[s] % first.shape[1]] = codes[a, b]
+                else:
+                    scores[s, labelled_count[s] % window] = codes[a, b]
+                labelled_count[s] += 1
+                if labelled_count[s] == LABELLED_ENOUGH:  # from here on the ring is theirs
+                    scores[s, :] = NO_SCORE
+                    scores[s, : first.shape[1]] = first[s]
+        for b in range(codes.shape[1]):
+            if unlabelled[a, b]:
+                if labelled_count[s] < LABELLED_ENOUGH:
+                    scores[s, unlabelled_count[s] % window] = codes[a, b]
+                unlabelled_count[s] += 1
 
 
 @kernel

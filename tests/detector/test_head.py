@@ -7,6 +7,7 @@ import pytest
 from scipy import optimize
 
 from stream_ad.detector.head import LEAST, MOST, MOST_OPENNESS, RIDGE, RING, Head, fit_ridge
+from stream_ad.detector.rows import NO_PLACE
 from stream_ad.detector.scaler import SCALE_SD, Scaler
 
 F = 4
@@ -127,10 +128,30 @@ def test_memory_is_bounded():
     """However many verdicts come, the head keeps the newest of each kind and no more."""
     head, scaler = parts()
     rng = np.random.default_rng(1)
+    before = head.nbytes
+    teach(head, scaler, draw(rng, 1), draw(rng, 1, shift=3))
     size = head.nbytes
     teach(head, scaler, draw(rng, 3 * RING), draw(rng, 2 * RING, shift=3))
-    assert head.nbytes == size
-    assert head.normals[0] == 3 * RING
+    assert head.nbytes == size > before  # taken with the first verdict, and then no more
+    assert head.normals[0] == 3 * RING + 1
+
+
+def test_only_judged_sensors_have_rings():
+    """A sensor without verdicts takes none of the memory for them, and each keeps its own when another leaves."""
+    head, scaler = parts(3)
+    rng = np.random.default_rng(1)
+    for row in (2, 0):
+        teach(head, scaler, draw(rng, 300), draw(rng, 30, shift=3 + row), row=row)
+    fresh, kept = draw(rng, 64), {}
+    for row in (0, 2):
+        kept[row] = odds(head, scaler, fresh, row=row)
+    assert head.rings.size == 2
+    mine = head.rings.normal[head.place[2]].copy()
+    head.remove(0)  # the last row takes its place
+    assert head.rings.size == 1
+    np.testing.assert_array_equal(head.rings.normal[head.place[0]], mine)
+    np.testing.assert_array_equal(odds(head, scaler, fresh, row=0), kept[2])
+    assert head.place[1] == NO_PLACE
 
 
 def test_missing_readings_make_no_nan():

@@ -22,7 +22,7 @@ ROW = np.array([0])
 
 
 def pending(sensors: int = 1) -> Pending:
-    out = Pending(1, capacity=CAPACITY, horizon_events=HORIZON)
+    out = Pending(1, capacity=CAPACITY, horizon_events=HORIZON, block=BATCH)
     out.append(sensors)
     return out
 

@@ -14,7 +14,7 @@ EVENTS = 40
 
 def judged(verdicts):
     """One sensor whose events 0, 1, … have these verdicts; None: nobody knows."""
-    one = Pending(2, capacity=64, horizon_events=48)
+    one = Pending(2, capacity=64, horizon_events=48, block=8)
     one.append(1)
     rows, places = np.zeros(EVENTS, np.int64), np.arange(EVENTS)
     one.numbers(rows)
