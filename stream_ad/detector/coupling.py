@@ -31,6 +31,7 @@ CAP_AFTER = 100  # residuals, after which one event adds at most 9 variances
 SQUARE_CAP = np.float32(100)
 SMOOTH_RATE = 0.15
 SMOOTH_SCALE = (2 - SMOOTH_RATE) / SMOOTH_RATE  # gives the smoothed residual of white noise variance 1
+SMOOTH_CAP = (100 / SMOOTH_SCALE) ** 0.5  # where its square counts in full: what is more would only last longer
 WEIGHT = 0.5  # of the residuals beside the reconstruction errors
 REFRESH_SHARE = 16  # weights are set anew when a sixteenth of what they rest on has been replaced
 ROUNDS = 2  # of filling in missing readings with their prediction
@@ -189,7 +190,7 @@ def _look(
     weights, sharpness, smooth = figures
     features = now.shape[1]
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
-    rate, smooth_scale = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE)
+    rate, smooth_scale, most = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE), np.float32(SMOOTH_CAP)
     for n in range(len(rows)):
         s = rows[n]
         _standardise(scaled, observed, n, z)
@@ -201,7 +202,7 @@ def _look(
         for k in range(features):
             if observed[n, k]:
                 size = residual[k] * sharpness[s, k]
-                smooth[s, k] += rate * (size - smooth[s, k])
+                smooth[s, k] = min(max(smooth[s, k] + rate * (size - smooth[s, k]), -most), most)
                 now[n, k] = share * min(size * size, SQUARE_CAP)
                 lasting[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
             else:
