@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LEVEL_RATE = 0.3
 JUMP_RATE = 0.1
+JUMP_CLIP = 8.0  # root mean square jumps: one step, such as the end of a fault, is no lasting unrest
 GATE_WINDOW = 5000
 GATE_FIRST_EVENTS = 64
 GATE_CLIP_SD = 5.0
@@ -76,7 +77,7 @@ class Context(Rows):
         """
         derived = np.empty((len(rows), derived_size(self.features)), np.float32)
         memory = self.shift, self.last, self.level, self.jump
-        _derive(rows, values, memory, (self.gate_count, self.gate_mean, self.gate_var), derived)
+        _derive(rows, values, memory, (self.gate_count, self.gate_mean, self.gate_var, self.gate_jump), derived)
         return derived
 
     def update_gate(self, rows: NDArray[np.int64], places: NDArray[np.int64], ring: NDArray[np.float32]) -> None:
@@ -105,7 +106,7 @@ def _derive(
     rows: NDArray[np.int64], values: NDArray[np.float64], memory: Arrays, gate: Arrays, out: NDArray[np.float32]
 ) -> None:
     shift, last, level, jump = memory
-    gate_count, gate_mean, gate_var = gate
+    gate_count, gate_mean, gate_var, gate_jump = gate
     features = values.shape[1]
     for n in range(len(rows)):
         s = rows[n]
@@ -135,6 +136,8 @@ def _derive(
                 out[n, 2 * features + f] = np.nan
             else:
                 size = abs(bounded - last[s, f])
+                if known and size * size > JUMP_CLIP**2 * gate_jump[s, f]:
+                    size = JUMP_CLIP * np.sqrt(gate_jump[s, f])
                 if np.isnan(jump[s, f]):
                     jump[s, f] = size
                 else:
