@@ -115,6 +115,11 @@ class Coupling(Rows):
         if len(due):
             _refresh(due, (self.count, self.fresh, self.covariance, self.weights, self.squares, self.sharpness))
 
+    def forget(self, rows: NDArray[np.int64], most: int) -> None:
+        """Let what comes weigh as if no more than ``most`` events had been seen."""
+        self.count[rows] = np.minimum(self.count[rows], most)
+        self.judged[rows] = np.minimum(self.judged[rows], most)
+
 
 @kernel
 def _refresh(rows: NDArray[np.int64], figures: Arrays) -> None:

@@ -11,6 +11,7 @@ from stream_ad.detector.coupling import Coupling
 from stream_ad.detector.drift import Drift
 from stream_ad.detector.head import Head
 from stream_ad.detector.network import Network
+from stream_ad.detector.outage import Outage
 from stream_ad.detector.pending import Pending
 from stream_ad.detector.scaler import Scaler
 from stream_ad.detector.scoring import Scoring
@@ -44,6 +45,7 @@ class SensorState:
             features, window=options.threshold.window_events, rate=options.threshold.false_alarm_rate
         )
         self.pending = Pending(features, capacity=capacity, horizon_events=learning.label_horizon_events)
+        self.outage = Outage(features, intervals=learning.outage_intervals)
         self.drift = Drift(features, threshold=options.drift.threshold)
         self.head = Head(features)
         self.network = Network(features, options, device)
@@ -61,6 +63,7 @@ class SensorState:
             "stillness.": self.stillness,
             "threshold.": self.threshold,
             "pending.": self.pending,
+            "outage.": self.outage,
             "drift.": self.drift,
             "head.": self.head,
         }

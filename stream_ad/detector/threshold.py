@@ -193,6 +193,13 @@ class Threshold(Rows):
             self.fresh[rows[due]] = 0
             self._refresh(rows[due], static_level(openness[due], self.rate))
 
+    def begin_anew(self, rows: NDArray[np.int64], openness: NDArray[np.float64]) -> None:
+        """Forget the scores of some sensors; the static level stands in, or the present one where that is higher."""
+        known = np.where(np.isfinite(self.log_level[rows]), self.log_level[rows], -np.inf)
+        self.log_level[rows] = np.maximum(known, static_level(openness, self.rate))
+        self.labelled[rows], self.unlabelled[rows] = np.inf, np.inf
+        self.labelled_count[rows] = self.unlabelled_count[rows] = self.fresh[rows] = 0
+
     def _refresh(self, rows: NDArray[np.int64], static: NDArray[np.float64]) -> None:
         """Set the levels of some sensors from their rings, or where these hold little, from the static level."""
         number = self.labelled_count[rows]
