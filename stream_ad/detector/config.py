@@ -77,6 +77,12 @@ class LearningConfig(Section):
     warmup_events: int = Field(
         256, ge=64, description="First events of a sensor, learned at once; their scores say phase warm-up."
     )
+    outage_intervals: int = Field(
+        256,
+        ge=0,
+        description="A sensor silent for so many of its usual intervals, an hour at least, learns at once again what "
+        "follows, as in the warm-up; 0: never.",
+    )
     max_early_labels: int = Field(
         10_000, ge=0, description="Labels of a shard kept for events that are not here yet; the oldest makes room."
     )

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 LEVEL_RATE = 0.3
 JUMP_RATE = 0.1
+JUMP_CLIP = 8.0  # root mean square jumps: one step, such as the end of a fault, is no lasting unrest
 GATE_WINDOW = 5000
 GATE_FIRST_EVENTS = 64
 GATE_CLIP_SD = 5.0
 GATE_SHUT, GATE_OPEN = 0.2, 0.6  # lag-one autocorrelation between which the gate opens
 MEMORY_CLIP_SD = 1000.0  # a reading farther off enters the averages as if no farther: they must recover from a glitch
-MEMORIES = 5  # figures of each feature that say how what is derived goes on: level, last, jump and the reach of memory
+MEMORIES = 6  # figures of each feature that say how what is derived goes on: level, last, jump and the reach of memory
 NO_BLOCK = -(2**62)
 MOST = 1e30  # of a reading less its shift: squares of it stay finite
 
@@ -80,14 +81,14 @@ class Context(Rows):
             rows: (N,) sensors, in the order of arrival.
             values: (N, F), NaN where missing.
             kept: Where to note what the first event of each block meets: (N,) the events' numbers,
-                (S, blocks, 5, F) a ring of notes, events of a block.
+                (S, blocks, 6, F) a ring of notes, events of a block.
 
         Returns:
             (N, d) float32, NaN where missing.
         """
         derived = np.empty((len(rows), derived_size(self.features)), np.float32)
         memory = self.shift, self.last, self.level, self.jump
-        gate = self.gate_count, self.gate_mean, self.gate_var
+        gate = self.gate_count, self.gate_mean, self.gate_var, self.gate_jump
         _derive(rows, values, memory, gate, kept or NOT_KEPT, derived)
         return derived
 
@@ -104,7 +105,7 @@ class Context(Rows):
             rows: (A,) different sensors.
             places: (A, B) numbers of their events.
             readings: (S, R, F) the ring of readings, derived ones of the first kind.
-            notes: (S, blocks, 5, F) of the blocks in it.
+            notes: (S, blocks, 6, F) of the blocks in it.
         """
         derived = np.empty((*places.shape, derived_size(self.features)), np.float32)
         _derive_again(rows, places, readings, notes, derived)
@@ -141,7 +142,7 @@ def _derive(
     out: NDArray[np.float32],
 ) -> None:
     shift, last, level, jump = memory
-    gate_count, gate_mean, gate_var = gate
+    gate_count, gate_mean, gate_var, gate_jump = gate
     places, notes, block = kept
     features = values.shape[1]
     for n in range(len(rows)):
@@ -150,10 +151,12 @@ def _derive(
             at = places[n] // block % notes.shape[1]
             for f in range(features):
                 notes[s, at, 0, f], notes[s, at, 1, f], notes[s, at, 2, f] = level[s, f], last[s, f], jump[s, f]
-                reach = np.inf
+                reach = most = np.inf
                 if gate_count[s, f] >= GATE_FIRST_EVENTS and gate_var[s, f] > 0:
                     reach = MEMORY_CLIP_SD * np.sqrt(gate_var[s, f])
+                    most = JUMP_CLIP * np.sqrt(gate_jump[s, f])
                 notes[s, at, 3, f], notes[s, at, 4, f] = gate_mean[s, f] - reach, gate_mean[s, f] + reach
+                notes[s, at, 5, f] = most
         out[n, 3 * features :] = np.nan
         for f in range(features):
             value = values[n, f]
@@ -180,6 +183,8 @@ def _derive(
                 out[n, 2 * features + f] = np.nan
             else:
                 size = abs(bounded - last[s, f])
+                if known and size * size > JUMP_CLIP**2 * gate_jump[s, f]:
+                    size = JUMP_CLIP * np.sqrt(gate_jump[s, f])
                 if np.isnan(jump[s, f]):
                     jump[s, f] = size
                 else:
@@ -220,6 +225,8 @@ def _derive_again(
                     if x < low or x > high:  # never where nothing was noted of a feature
                         bounded = min(max(x, low), high)
                     size = abs(bounded - last[f])  # NaN where one of the two is missing
+                    if size > notes[s, at, 5, f]:
+                        size = np.float64(notes[s, at, 5, f])
                     if np.isnan(level[f]):
                         level[f] = bounded
                     elif there:

@@ -31,6 +31,7 @@ CAP_AFTER = 100  # residuals, after which one event adds at most 9 variances
 SQUARE_CAP = np.float32(100)
 SMOOTH_RATE = 0.15
 SMOOTH_SCALE = (2 - SMOOTH_RATE) / SMOOTH_RATE  # gives the smoothed residual of white noise variance 1
+SMOOTH_CAP = (100 / SMOOTH_SCALE) ** 0.5  # where its square counts in full: what is more would only last longer
 WEIGHT = 0.5  # of the residuals beside the reconstruction errors
 REFRESH_SHARE = 16  # weights are set anew when a sixteenth of what they rest on has been replaced
 ROUNDS = 2  # of filling in missing readings with their prediction
@@ -114,6 +115,11 @@ class Coupling(Rows):
         if len(due):
             _refresh(due, (self.count, self.fresh, self.covariance, self.weights, self.squares, self.sharpness))
 
+    def forget(self, rows: NDArray[np.int64], most: int) -> None:
+        """Let what comes weigh as if no more than ``most`` events had been seen."""
+        self.count[rows] = np.minimum(self.count[rows], most)
+        self.judged[rows] = np.minimum(self.judged[rows], most)
+
 
 @kernel
 def _refresh(rows: NDArray[np.int64], figures: Arrays) -> None:
@@ -189,7 +195,7 @@ def _look(
     weights, sharpness, smooth = figures
     features = now.shape[1]
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
-    rate, smooth_scale = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE)
+    rate, smooth_scale, most = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE), np.float32(SMOOTH_CAP)
     for n in range(len(rows)):
         s = rows[n]
         _standardise(scaled, observed, n, z)
@@ -201,7 +207,7 @@ def _look(
         for k in range(features):
             if observed[n, k]:
                 size = residual[k] * sharpness[s, k]
-                smooth[s, k] += rate * (size - smooth[s, k])
+                smooth[s, k] = min(max(smooth[s, k] + rate * (size - smooth[s, k]), -most), most)
                 now[n, k] = share * min(size * size, SQUARE_CAP)
                 lasting[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
             else:

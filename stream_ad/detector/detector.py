@@ -70,6 +70,10 @@ class Detector(SensorState):
         places = self.pending.numbers(rows)
         log_score, derived, rebuilt, parts = self._score(rows, values, places)
         level = self.threshold.log_level[rows]
+        for first in self.outage.arrive(rows, places, times).tolist():
+            self._learner.begin_anew(rows[[first]])
+            later = np.flatnonzero(rows[first:] == rows[first]) + first
+            level[later] = self.threshold.log_level[rows[first]]
         score = published(log_score, level)
         flagged = score >= 1
         live = (places >= self.options.learning.warmup_events) & np.isfinite(level)

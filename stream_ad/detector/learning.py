@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.state import SensorState
 
+OUTAGE_WEIGHT = 32.0  # events that all before an outage count as
 CATCH_UP_BATCHES = 2  # learn batches a sensor may take at one learn point: a backlog of verdicts drains
 WARMUP_WEIGHT = 256.0  # events that a longer warm-up counts as, once verdicts speak
 
@@ -55,7 +56,7 @@ class Learner:
         done = Learned()
         self._watch(rows, done)
         if self.state.options.learning.enabled:
-            warm = self.state.pending.count[rows] <= self.state.options.learning.warmup_events
+            warm = self._age(rows) <= self.state.options.learning.warmup_events
             if warm.any():
                 self._warm_up(rows[warm], class_weights, done)
             mature = rows[~warm]
@@ -64,6 +65,17 @@ class Learner:
                     mature = self._learn_matured(mature, class_weights, done)
         self.state.seen[rows] = self.state.pending.count[rows]
         return done
+
+    def begin_anew(self, rows: NDArray[np.int64]) -> None:
+        """What follows an outage is learned at once, weighs much, and is judged by a level of its own."""
+        self.state.threshold.begin_anew(rows, self.state.context.openness(rows))
+        for part in (self.state.scaler, self.state.scoring):
+            part.forget(rows, OUTAGE_WEIGHT)
+        self.state.coupling.forget(rows, int(WARMUP_WEIGHT))
+
+    def _age(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(A,) events of a sensor so far, or since its last outage."""
+        return self.state.pending.count[rows] - self.state.outage.began[rows]
 
     def _watch(self, rows: NDArray[np.int64], done: Learned) -> None:
         """Gate and drift look at everything that arrived, a full batch of a sensor at a time."""
@@ -82,14 +94,16 @@ class Learner:
         """Take the newest events for normal at once; they are learned again when they have matured."""
         places = self.state.pending.latest(rows, self.state.batch)
         at = rows[:, None], places % self.state.pending.capacity
-        normal = (places >= self.state.seen[rows][:, None]) & (self.state.pending.verdict[at] <= NORMAL)
-        settled = self.state.pending.count[rows] > self.state.options.learning.warmup_events // 2
+        first = np.maximum(self.state.seen[rows], self.state.outage.began[rows])
+        normal = (places >= first[:, None]) & (self.state.pending.verdict[at] <= NORMAL)
+        age, most = self._age(rows), self.state.options.learning.warmup_events
+        settled = age > most // 2
         scores = self.state.pending.scores(rows, places)
         self.state.threshold.update(
             rows, scores, np.zeros_like(normal), normal & settled[:, None], self.state.context.openness(rows)
         )
         self._learn_batch(rows, places, normal, np.zeros_like(normal), normal, class_weights, done)
-        ended = rows[self.state.pending.count[rows] == self.state.options.learning.warmup_events]
+        ended = rows[(age <= most) & (age > most - self.state.batch)]
         self.state.scaler.forget(ended, WARMUP_WEIGHT)
         self.state.scoring.forget(ended, WARMUP_WEIGHT)
 

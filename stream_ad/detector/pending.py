@@ -45,7 +45,7 @@ class Pending(Rows):
     queue_tail: NDArray[np.int64]  # (S,) entries added so far
     expired: NDArray[np.int64]  # (S,) events before this number have been looked at past their horizon
     readings: NDArray[np.float32]  # (S, C + B, F) as the context takes them
-    memory: NDArray[np.float32]  # (S, C / B + 1, 5, F) what the first event of each block met, see Context
+    memory: NDArray[np.float32]  # (S, C / B + 1, 6, F) what the first event of each block met, see Context
     newest_time: NDArray[np.int64]  # (S,) the sensor's watermark, ns
     last_place: NDArray[np.int64]  # (S,) number of the newest event with a verdict, -1 none
     last_verdict: NDArray[np.int16]  # (S,) that verdict

@@ -20,6 +20,7 @@ ERROR_CAP_AFTER = 100  # events, after which one event adds at most 9 variances
 SQUARE_CAP = np.float32(100)
 SMOOTH_RATE = 0.15
 SMOOTH_SCALE = (2 - SMOOTH_RATE) / SMOOTH_RATE  # gives the smoothed error of white noise variance 1
+SMOOTH_CAP = (100 / SMOOTH_SCALE) ** 0.5  # where its square counts in full: what is more would only last longer
 FLOOR = 0.01
 UNKNOWN_VARIANCE = 1 / SCALE_SD**2  # of a scaled value itself, before any error was seen
 
@@ -125,7 +126,7 @@ def _score(
     weight, own = np.zeros(width, np.float32), np.empty((1, width), np.float32)
     weight[:features] = 1
     rate, half, one, least = np.float32(SMOOTH_RATE), np.float32(0.5), np.float32(1), np.float32(1e-12)
-    square_sd, smooth_scale = np.float32(SCALE_SD**2), np.float32(SMOOTH_SCALE)
+    square_sd, smooth_scale, most = np.float32(SCALE_SD**2), np.float32(SMOOTH_SCALE), np.float32(SMOOTH_CAP)
     for n in range(len(rows)):
         s = rows[n]
         openness = 0.0
@@ -140,7 +141,8 @@ def _score(
         for k in range(width):
             share = own[0, k] * part
             error = (scaled[n, k] - rebuilt[n, k]) * sharpness[s, k]
-            smooth[s, k] += rate * (error - smooth[s, k]) if observed[n, k] else np.float32(0)
+            if observed[n, k]:
+                smooth[s, k] = min(max(smooth[s, k] + rate * (error - smooth[s, k]), -most), most)
             z = scaled[n, k] - half
             first[n, k] = share * (min(error * error, SQUARE_CAP) + tabular * min(z * z * square_sd, SQUARE_CAP))
             second[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)

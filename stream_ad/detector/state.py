@@ -11,6 +11,7 @@ from stream_ad.detector.coupling import Coupling
 from stream_ad.detector.drift import Drift
 from stream_ad.detector.head import Head
 from stream_ad.detector.network import Network
+from stream_ad.detector.outage import Outage
 from stream_ad.detector.pending import Pending
 from stream_ad.detector.scaler import Scaler
 from stream_ad.detector.scoring import Scoring
@@ -50,6 +51,7 @@ class SensorState:
             block=self.batch,
             every_order=self.shared,
         )
+        self.outage = Outage(features, intervals=learning.outage_intervals)
         self.drift = Drift(features, threshold=options.drift.threshold)
         self.head = Head(features)
         self.network = Network(features, options, device)
@@ -67,6 +69,7 @@ class SensorState:
             "stillness.": self.stillness,
             "threshold.": self.threshold,
             "pending.": self.pending,
+            "outage.": self.outage,
             "drift.": self.drift,
             "head.": self.head,
         }

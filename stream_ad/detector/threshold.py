@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.compiled import Arrays, kernel
-from stream_ad.detector.packed import NO_SCORE, pack_scores, unpack_scores
+from stream_ad.detector.packed import LOWEST_SCORE, NO_SCORE, SCORE_STEPS, pack_scores, unpack_scores
 from stream_ad.detector.rows import Column, Rows
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 TAIL_SHARES = (0.02, 0.1)  # where the tail starts: the 98 % point when there are many scores, the 90 % point before
 EXCESSES = 128  # that are enough to fit it
 SHAPES = (-0.5, 0.3)  # of the tail; a heavier one would run away
-SHAPE_PRIOR = 20.0  # excesses that an exponential tail is believed for
+MOST_SHAPE = 0.5  # of the tail with the doubt about it
+SHAPE_PRIOR = 20.0  # independent peaks that an exponential tail is believed for
 PLOTTING = 0.35  # position of a rank in its share, Hosking and Wallis
 LEAST_EXCESS = 1e-3
 LABELLED_ENOUGH = 100
@@ -27,7 +28,7 @@ UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores up to 4 x threshold st
 LADDER = 16
 REFRESH_SHARE = 8  # levels are set anew when an eighth of what they rest on has been replaced
 FIRST_EVENTS = 32  # calibration scores, below which the static level stands alone
-ENOUGH_EVENTS = 2048  # calibration scores, from which on they are believed in full against the static level
+STATIC_PRIOR = 20.0  # independent peaks, at which the static level and the scores' own are believed alike
 RECENT = 1024  # labelled normals whose own level counts where it is higher: after a change, and as the head learns
 STATIC_TARGET = 1e-3
 STATIC_SIZE = 20.0  # times its usual size: an error that one event in a thousand reaches, before anything is known
@@ -63,31 +64,45 @@ def published(log_score: NDArray[np.float64], log_level: NDArray[np.float64]) ->
     return np.where(log_score >= log_level, 1 + u, u / (1 + u))
 
 
-def level(sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
+def tail_start(
+    sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(A,) the share of the scores that makes the tail, and where it starts; arguments as of ``level``."""
+    share = np.clip(EXCESSES / np.maximum(count, 1), *TAIL_SHARES)
+    place = np.ceil((1 - np.maximum(share, rate)) * count).astype(np.int64) - 1
+    return share, sorted_scores[np.arange(len(count)), np.maximum(place, 0)].astype(np.float64)
+
+
+def level(
+    sorted_scores: NDArray[np.floating],
+    count: NDArray[np.int64],
+    rate: float,
+    independence: NDArray[np.float64] | float = 1.0,
+) -> NDArray[np.float64]:
     """The score that a share ``rate`` of normal events exceeds, row by row.
 
     Peaks over threshold (A. Siffer et al., KDD 2017): a generalised Pareto tail above the 90 to
     98 % point, by probability-weighted moments (J. R. M. Hosking, J. R. Wallis, Technometrics 1987),
     which need no search and are steadier than maximum likelihood on few excesses. The shape is
-    drawn towards 0, the exponential tail, the more the fewer excesses there are.
+    drawn towards 0, the exponential tail, the more the fewer excesses there are, and then made
+    heavier by their inverse number: what is next above an exponential tail whose mean is known from
+    k excesses is Pareto of shape 1 / k. Excesses that come in runs count as one peak each.
+
+    Where there are scores enough, the level is no higher than the one among them that a share ``rate`` of
+    exchangeable scores exceeds at the most (V. Vovk et al., Algorithmic Learning in a Random World, 2005):
+    one burst among them makes a tail that would run far beyond all that was ever seen.
 
     Args:
         sorted_scores: (A, W) ascending, unused places +inf at the end.
         count: (A,) used places.
         rate: Between 0 and .5; from .1 on the empirical quantile is taken.
+        independence: (A,) independent peaks per excess, 0 to 1.
 
     Returns:
         (A,) +inf where nothing is known.
     """
     rows = np.arange(len(count))
-    width = sorted_scores.shape[1]
-
-    def at(share: NDArray[np.float64]) -> NDArray[np.floating]:
-        place = np.clip(np.ceil((1 - share) * count).astype(np.int64) - 1, 0, width - 1)
-        return sorted_scores[rows, place]
-
-    start = np.clip(EXCESSES / np.maximum(count, 1), *TAIL_SHARES)
-    base = at(np.maximum(start, rate)).astype(np.float64)
+    start, base = tail_start(sorted_scores, count, rate)
     if rate >= TAIL_SHARES[1]:
         return np.where(count > 0, base, np.inf)
     # The scores above the base are at most so many, and stand at the end of the used places.
@@ -101,11 +116,17 @@ def level(sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: f
     # Summed one after the other: how far the rows are filled up must not move a last bit.
     mean = np.maximum(excess.cumsum(axis=1)[:, -1] / number, LEAST_EXCESS)
     weighted = (excess * (from_top + PLOTTING)).cumsum(axis=1)[:, -1] / number**2  # E[x (1 - F)]
+    peaks = np.maximum(number * independence, 1.0)
     shape = 2 - mean / np.maximum(mean - 2 * weighted, 1e-9)
-    shape = np.clip(shape * number / (number + SHAPE_PRIOR), *SHAPES)
+    shape = np.clip(shape * peaks / (peaks + SHAPE_PRIOR), *SHAPES)
+    scale = mean * (1 - shape)
+    shape = np.minimum(shape + 1 / peaks, MOST_SHAPE)
     shape = np.where(np.abs(shape) < 1e-6, 1e-6, shape)
     share = rate * np.maximum(count, 1) / number
-    tail = base + mean * (1 - shape) * (share**-shape - 1) / shape
+    tail = base + scale * (share**-shape - 1) / shape
+    allowed = np.floor(rate * (count + 1)).astype(np.int64)  # scores that may lie at or above the level
+    bound = sorted_scores[rows, np.maximum(count - np.maximum(allowed, 1), 0)]
+    tail = np.where(allowed >= 1, np.minimum(tail, bound), tail)
     tail = np.where(start > rate, tail, base)
     return np.where(count > 0, tail, np.inf)
 
@@ -115,7 +136,8 @@ class Threshold(Rows):
 
     Labelled normals alone once there are enough of them; before, also unlabelled events that were
     not far above the threshold (those just above belong to the tail that is to be measured: to
-    leave them out would lower the threshold for ever).
+    leave them out would lower the threshold for ever). Levels are set anew when much of what they rest on
+    is new, and at once when people say of an alarm that it was none.
     """
 
     scores: NDArray[np.uint16]  # (S, W) ring of packed log scores, of unlabelled events until there are enough labelled
@@ -166,10 +188,18 @@ class Threshold(Rows):
         _push(rows, pack_scores(scores), labelled, unlabelled, rings)
         self.fresh[rows] += labelled.sum(axis=1) + unlabelled.sum(axis=1)
         resting = np.minimum(self.labelled_count[rows] + self.unlabelled_count[rows], self.window)
-        due = self.fresh[rows] * REFRESH_SHARE >= resting
+        alarms = labelled & (scores >= self.log_level[rows][:, None])
+        due = (self.fresh[rows] * REFRESH_SHARE >= resting) | alarms.any(axis=1)
         if due.any():
             self.fresh[rows[due]] = 0
             self._refresh(rows[due], static_level(openness[due], self.rate))
+
+    def begin_anew(self, rows: NDArray[np.int64], openness: NDArray[np.float64]) -> None:
+        """Forget the scores of some sensors; the static level stands in, or the present one where that is higher."""
+        known = np.where(np.isfinite(self.log_level[rows]), self.log_level[rows], -np.inf)
+        self.log_level[rows] = np.maximum(known, static_level(openness, self.rate))
+        self.scores[rows], self.first[rows] = NO_SCORE, NO_SCORE
+        self.labelled_count[rows] = self.unlabelled_count[rows] = self.fresh[rows] = 0
 
     def _refresh(self, rows: NDArray[np.int64], static: NDArray[np.float64]) -> None:
         """Set the levels of some sensors from their rings, or where these hold little, from the static level."""
@@ -185,11 +215,15 @@ class Threshold(Rows):
         codes.sort(axis=1)
         count = (codes < NO_SCORE).sum(axis=1)
         pool = unpack_scores(codes)
-        log_level = level(pool, count, self.rate)
+        start, base = tail_start(pool, count, self.rate)
+        independence = self._independence(rows, base, self.window)
+        log_level = level(pool, count, self.rate, independence)
         latest, used = self._latest(rows, RECENT)
-        log_level = np.where(used == RECENT, np.maximum(log_level, level(latest, used, self.rate)), log_level)
+        recent = self._independence(rows, tail_start(latest, used, self.rate)[1], RECENT)
+        recent_level = level(latest, used, self.rate, recent)
+        log_level = np.where(used == RECENT, np.maximum(log_level, recent_level), log_level)
         log_level = np.where(count >= FIRST_EVENTS, log_level, static)
-        doubt = np.maximum(0, 1 - (number + self.unlabelled_count[rows]) / ENOUGH_EVENTS)
+        doubt = STATIC_PRIOR / (STATIC_PRIOR + independence * start * count)
         self.log_level[rows] = log_level + doubt * np.maximum(static - log_level, 0)
         rungs = ((np.arange(LADDER) + 0.5) / LADDER * count[:, None]).astype(np.int64)
         self.ladder[rows] = np.take_along_axis(pool, rungs, axis=1)
@@ -206,6 +240,13 @@ class Threshold(Rows):
         last, used = self.scores[rows[:, None], places], np.minimum(number, places.shape[1])
         last = np.sort(np.where(np.arange(last.shape[1]) < used[:, None], last, np.uint16(NO_SCORE)), axis=1)
         return unpack_scores(last), used
+
+    def _independence(self, rows: NDArray[np.int64], base: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+        """(A,) independent peaks per excess of ``base`` among the last ``most`` scores, 0 to 1."""
+        out = np.empty(len(rows))
+        rings = self.scores, self.first, self.labelled_count, self.unlabelled_count
+        _independence(rows, base, rings, most, out)
+        return out
 
     def rank(self, rows: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """(A,) mean rank, 0 to 1, of (A, B) scores among the calibration scores; NaN without any."""
@@ -255,3 +296,34 @@ def _rank(
                 for k in range(len(rungs)):
                     above += scores[a, b] > rungs[k]
             out[a] = above / (scores.shape[1] * len(rungs))
+
+
+@kernel
+def _independence(
+    rows: NDArray[np.int64], base: NDArray[np.float64], rings: Arrays, most: int, out: NDArray[np.float64]
+) -> None:
+    """The extremal index by the times between excesses (C. A. T. Ferro, J. Segers, J. R. Stat. Soc. B, 2003)."""
+    scores, first, labelled_count, unlabelled_count = rings
+    window = scores.shape[1]
+    for a in range(len(rows)):
+        s = rows[a]
+        enough = labelled_count[s] >= LABELLED_ENOUGH
+        pairs, once, twice = 0, 0.0, 0.0
+        for which in range(1 if enough else 2):  # labelled ones, and until there are enough of them the others
+            count = unlabelled_count[s] if which else labelled_count[s]
+            last = -1
+            for i in range(max(np.int64(0), count - min(window, most)), count):
+                code = scores[s, i % window] if enough or which else first[s, i % first.shape[1]]
+                if code / SCORE_STEPS + LOWEST_SCORE > base[a]:
+                    if last >= 0:
+                        between = i - last - 1.0
+                        pairs += 1
+                        once += between
+                        twice += between * (between - 1)
+                    last = i
+        if pairs == 0:
+            out[a] = 1.0
+        elif twice > 0:
+            out[a] = min(1.0, 2 * once * once / (pairs * twice))
+        else:  # hardly anything between them: one run
+            out[a] = min(1.0, max(once / pairs, 1 / (pairs + 1)))

@@ -7,10 +7,11 @@ import pytest
 from scipy import stats
 
 from stream_ad.detector.threshold import (
-    ENOUGH_EVENTS,
     FIRST_EVENTS,
     LABELLED_ENOUGH,
     RECENT,
+    STATIC_PRIOR,
+    TAIL_SHARES,
     Threshold,
     level,
     published,
@@ -89,9 +90,9 @@ def test_nothing_known_is_no_alarm(rate):
 
 
 def test_static_level_stands_in_until_there_are_scores_and_fades_with_them():
-    """First the static level alone; then a lower one is believed the more the more scores it rests on."""
+    """First the static level alone; then a lower one is believed the more the more independent peaks it rests on."""
     rng, one = np.random.default_rng(5), threshold(rate=1e-3)
-    scores = rng.normal(-4, 0.3, ENOUGH_EVENTS + 1024)
+    scores = rng.normal(-4, 0.3, 3072)
     static = static_level(np.zeros(1), 1e-3)[0]
     feed(one, scores[: FIRST_EVENTS - 8])
     assert one.log_level[0] == static
@@ -99,9 +100,39 @@ def test_static_level_stands_in_until_there_are_scores_and_fades_with_them():
     for start in range(0, len(scores), 512):
         feed(one, scores[start : start + 512])
         levels.append(float(one.log_level[0]))
-    assert (np.diff(levels[:5]) < 0).all()
-    assert levels[1] == pytest.approx((static - 3) / 2, abs=1)  # half way, at half of the scores
-    assert levels[-1] == pytest.approx(-3, abs=0.4)
+    assert (np.diff(levels[:4]) < 0).all()
+    half = int(STATIC_PRIOR / TAIL_SHARES[1])
+    even = threshold(rate=1e-3)
+    feed(even, scores[:half])
+    assert even.log_level[0] == pytest.approx((static - 3) / 2, abs=1)  # half way, at so many peaks
+    assert levels[-1] < static - 0.8 * (static + 3)
+
+
+def test_a_run_of_high_scores_is_one_peak():
+    """Scores that come in runs leave more of the static level in force than as many that come one by one."""
+    rng = np.random.default_rng(11)
+    scores = rng.normal(-4, 0.3, 640)
+    mixed, runs = threshold(rate=1e-3), threshold(rate=1e-3)
+    feed(mixed, scores)
+    feed(runs, np.concatenate([np.sort(part) for part in np.split(scores, 2)]))
+    assert runs.log_level[0] > mixed.log_level[0] + 1
+
+
+def test_level_does_not_run_away_from_what_was_seen():
+    """A burst of high scores raises the level to what it reached, where that alone keeps the rate, and no farther."""
+    scores = np.random.default_rng(12).normal(size=2500)
+    scores[1000:1060] = np.linspace(7, 7.5, 60)
+    found = level(np.sort(scores)[None], np.array([2500]), 1e-3)[0]
+    assert 7 < found <= 7.5
+
+
+def test_a_verdict_that_an_alarm_was_none_counts_at_once():
+    """One batch of alarms judged normal raises the level, long before an eighth of what is kept is new."""
+    rng, one = np.random.default_rng(13), threshold(rate=1e-3)
+    feed(one, rng.normal(size=8192))
+    before = one.log_level[0]
+    feed(one, before + 1 + rng.random(32))
+    assert one.log_level[0] > before + 1
 
 
 def test_static_level_is_higher_where_less_is_tolerated_and_where_time_counts():
