@@ -100,7 +100,7 @@ class Autoencoder:
             capacity = max(needed, len(self.flat) * 3 // 2)
             for name in ("flat", "first", "second", "steps"):
                 old = getattr(self, name)
-                new = torch.zeros((capacity, old.shape[1]), dtype=old.dtype, device=self.device)
+                new = torch.empty((capacity, old.shape[1]), dtype=old.dtype, device=self.device)
                 new[: self.size] = old[: self.size]
                 setattr(self, name, new)
         initial = np.zeros((len(keys), self.parameters), np.float32)
