@@ -32,6 +32,7 @@ NAMES = tuple(f"f{number}" for number in range(FEATURES))
 NO_LABELS = Labels(*[np.empty(0, np.int64)] * 2, [], [], [], *[np.empty(0, np.int64)] * 2)
 BATCH = 32
 TURNS = 5
+SHORT_HORIZON = 100
 PREPARED = 64  # micro-batches made beforehand, gone through in turn
 
 
@@ -69,9 +70,9 @@ def rate(step: Callable[[], int], seconds: float) -> float:
     return events / spent
 
 
-def ours(sensors: int, per_step: int) -> Callable[[], int]:
+def ours(sensors: int, per_step: int, horizon: int = 1024) -> Callable[[], int]:
     """A shard past its warm-up."""
-    options = DetectorOptions()
+    options = DetectorOptions.model_validate({"learning": {"label_horizon_events": horizon}})
     shard, made = Shard(options), stream(sensors, per_step)
     # Past the horizon: every sensor is live and learns what matured. The rings were taken in full at the start.
     settled = (options.learning.label_horizon_events + 512) * sensors
@@ -84,6 +85,11 @@ def ours(sensors: int, per_step: int) -> Callable[[], int]:
         return per_step
 
     return step
+
+
+def many_models(seconds: float) -> list[float]:
+    """Events per second with 10,000 sensors and with 1,000; a short horizon, so that both are soon past it."""
+    return rates(seconds, *(ours(sensors, sensors, SHORT_HORIZON) for sensors in (10_000, 1000)))
 
 
 def half_space_trees(sensors: int, per_step: int, *, each: bool) -> Callable[[], int]:
@@ -208,8 +214,11 @@ def main() -> None:
             table.add_row(what, f"{sensors}", f"{own:,.0f}", name, f"{other:,.0f}", f"{own / other:.2f}")
         table.add_section()
     own, loop = rates(seconds, ours(1000, 1000), loop_of_models(1000))
-    name = "a loop over single torch models"
-    table.add_row("one event of each sensor per step", "1000", f"{own:,.0f}", name, f"{loop:,.0f}", f"{own / loop:.1f}")
+    name, what = "a loop over single torch models", "one event of each sensor per step"
+    table.add_row(what, "1000", f"{own:,.0f}", name, f"{loop:,.0f}", f"{own / loop:.1f}")
+    many, few = many_models(seconds)
+    name, what = "the detector with 1,000 sensors", f"{what}, horizon {SHORT_HORIZON}"
+    table.add_row(what, "10000", f"{many:,.0f}", name, f"{few:,.0f}", f"{many / few:.2f}")
     Console(width=150).print(table)
 
 

@@ -1,15 +1,24 @@
-"""Resident memory over many events: python benchmarks/memory.py [--events 2000000] [--sensors 1000]
+"""Memory of sensors, models included: python benchmarks/memory.py [--sensors 1000,10000] [--events 2000000]
 
-Prints the resident memory of this process after the first tenth of the events and at every tenth
-after it: all of a sensor's memory is taken when it appears, so the growth must stay near 0.
+First the bytes of one sensor's state by part, at several label horizons; all of it is taken when the sensor
+appears, but for the rings of labelled events, which only sensors without memory take at their first verdict.
+Then fleets, each in a process of its own: what the process grew by for each sensor, the size of a snapshot
+and the seconds it takes to write and to read one. Last the resident memory after every tenth of many events:
+it must not grow.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
-from itertools import count
+import statistics
+import subprocess
+import sys
+import time
+from itertools import count, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,10 +27,17 @@ from rich.table import Table
 
 from stream_ad.columns import Events, Labels, ValueBlock
 from stream_ad.detector.config import DetectorOptions
+from stream_ad.detector.detector import Detector
 from stream_ad.shard import Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FEATURES = tuple(f"f{number}" for number in range(8))
 NO_LABELS = Labels(*[np.empty(0, np.int64)] * 2, [], [], [], *[np.empty(0, np.int64)] * 2)
+HORIZONS = (100, 500, 1024)
+ROUNDS = 40  # events of each sensor: past the first learn batch, so that all is in use
+TURNS = 3
 
 
 def resident_mb() -> float:
@@ -30,38 +46,117 @@ def resident_mb() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=2_000_000)
-    parser.add_argument("--sensors", type=int, default=1000)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+def options_with(horizon: int) -> DetectorOptions:
+    return DetectorOptions.model_validate({"learning": {"label_horizon_events": horizon}})
+
+
+def stream(sensors: int) -> Iterator[Events]:
+    """An event of each sensor, again and again."""
     random = np.random.default_rng(0)
+    names = [f"sensor-{number}" for number in range(sensors)]
+    for start in count(0, sensors):
+        number = np.arange(start, start + sensors)
+        values = random.normal(size=(sensors, len(FEATURES)))
+        blocks = (ValueBlock(FEATURES, np.arange(sensors), values),)
+        yield Events(number, number, number * 1_000_000, names, [f"e-{one}" for one in number.tolist()], blocks)
+
+
+def parts(horizon: int) -> dict[str, int]:
+    """Bytes of one sensor by part."""
+    detector = Detector(len(FEATURES), options_with(horizon), torch.device("cpu"))
+    detector.append(1)
+    found = {f"{name.rstrip('.')}": part.nbytes for name, part in detector.parts().items()}
+    stack = detector.network.stack
+    found["weights"] = stack.flat[:1].nbytes
+    found["optimiser"] = stack.nbytes - found["weights"]
+    found["replay"] = detector.network.replay.nbytes
+    return found
+
+
+def fleet(sensors: int, horizon: int) -> dict[str, float]:
+    """What a process that has a fleet finds out about itself."""
+    options = options_with(horizon)
+    torch.set_num_threads(1)
+    warm = Shard(options)
+    for events in islice(stream(2), ROUNDS):
+        warm.step(events, NO_LABELS)  # compiles and imports what there is to
+    before, shard, made = resident_mb(), Shard(options), stream(sensors)
+    first = next(made)
+    began = time.process_time()
+    shard.step(first, NO_LABELS)
+    cold = time.process_time() - began
+    for events in islice(made, ROUNDS):
+        shard.step(events, NO_LABELS)
+    grown = resident_mb() - before
+    times: list[tuple[float, float]] = []
+    for _ in range(TURNS):
+        begin = time.perf_counter()
+        data = shard.snapshot()
+        written = time.perf_counter()
+        Shard.restore(data, options)
+        times.append((written - begin, time.perf_counter() - written))
+    write, read = (statistics.median(column) for column in zip(*times, strict=True))
+    size = len(data) / 2**20
+    return {"cold": cold, "resident": grown * 1024 / sensors, "snapshot": size, "write": write, "read": read}
+
+
+def print_parts(console: Console) -> None:
+    found = {horizon: parts(horizon) for horizon in HORIZONS}
+    table = Table(f"bytes of a sensor with {len(FEATURES)} features", *(f"horizon {horizon:,}" for horizon in HORIZONS))
+    for name in found[HORIZONS[0]]:
+        table.add_row(name, *(f"{found[horizon][name]:,}" for horizon in HORIZONS))
+    table.add_section()
+    table.add_row("in all", *(f"{sum(found[horizon].values()):,}" for horizon in HORIZONS))
+    console.print(table)
+
+
+def print_fleets(console: Console, sizes: list[int]) -> None:
+    columns = ("resident KiB a sensor", "snapshot MiB", "s to write", "s to read", "s for the first events")
+    table = Table("sensors", "horizon", *columns)
+    for horizon in HORIZONS[1:]:
+        for sensors in sizes:
+            command = [sys.executable, __file__, "--fleet", f"{sensors},{horizon}"]
+            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            figures = (found[name] for name in ("snapshot", "write", "read", "cold"))
+            table.add_row(
+                f"{sensors:,}", f"{horizon:,}", f"{found['resident']:.1f}", *(f"{one:,.2f}" for one in figures)
+            )
+    console.print(table)
+
+
+def print_growth(console: Console, sensors: int, events: int) -> None:
+    torch.set_num_threads(1)
     shard = Shard(DetectorOptions())
-    names = [f"sensor-{number}" for number in range(options.sensors)]
     table = Table("events", "resident MiB", "against the first tenth")
-    tenth, first = options.events // 10, 0.0
-    for start in count(0, options.sensors):
-        number = np.arange(start, start + options.sensors)
-        shard.step(
-            Events(
-                number,
-                number,
-                number * 1_000_000,
-                names,
-                [f"e-{one}" for one in number.tolist()],
-                (ValueBlock(FEATURES, np.arange(options.sensors), random.normal(size=(options.sensors, 8))),),
-            ),
-            NO_LABELS,
-        )
-        done = start + options.sensors
-        if done // tenth > start // tenth:
+    tenth, first, done = events // 10, 0.0, 0
+    for batch in stream(sensors):
+        shard.step(batch, NO_LABELS)
+        before, done = done, done + sensors
+        if done // tenth > before // tenth:
             now = resident_mb()
             first = first or now
             table.add_row(f"{done:,}", f"{now:,.0f}", f"{now / first - 1:+.1%}")
-        if done >= options.events:
+        if done >= events:
             break
-    Console(width=100).print(table)
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=2_000_000, help="0 leaves the last table out")
+    parser.add_argument(
+        "--sensors", default="1000,10000", metavar="N,…", help="of the fleets; the first takes the events"
+    )
+    parser.add_argument("--fleet", metavar="N,HORIZON", help="only measure such a fleet in this process, as JSON")
+    options = parser.parse_args()
+    if options.fleet:
+        print(json.dumps(fleet(*map(int, options.fleet.split(",")))))
+        return
+    console, sizes = Console(width=120), [int(one) for one in options.sensors.split(",")]
+    print_parts(console)
+    print_fleets(console, sizes)
+    if options.events:
+        print_growth(console, sizes[0], options.events)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from stream_ad import __version__
 from stream_ad.errors import DamagedStateError, StateError, UnfitStateError
@@ -102,7 +102,7 @@ def fingerprint(options: DetectorOptions) -> str:
 
 def dump(options: DetectorOptions, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
     """Bytes that ``parse`` reads; the same state gives the same bytes."""
-    arrays = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     text = json.dumps(header, sort_keys=True)
     meta = {
         "format": str(FORMAT),
@@ -111,7 +111,22 @@ def dump(options: DetectorOptions, header: dict[str, Any], arrays: dict[str, NDA
         "digest": _digest(text, arrays),
         "header": text,
     }
-    return save(arrays, metadata={KEY: json.dumps(meta)})  # one key: safetensors writes several in random order
+    return _joined(arrays, {KEY: json.dumps(meta)})
+
+
+def _joined(arrays: Mapping[str, NDArray[Any]], meta: dict[str, str]) -> bytes:
+    """What safetensors' ``save`` would give, every array copied once: it takes ten times as long over it."""
+    outer: dict[str, Any] = {"__metadata__": meta}
+    in_order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that each is aligned
+    at = 0
+    for name in in_order:
+        array = arrays[name]
+        kind = "BOOL" if array.dtype.kind == "b" else f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        outer[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (at, at + array.nbytes)}
+        at += array.nbytes
+    text = json.dumps(outer, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *(arrays[name].data for name in in_order)])
 
 
 def _digest(header: str, arrays: dict[str, NDArray[Any]]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -171,7 +173,7 @@ def test_a_label_for_an_event_long_gone_changes_no_event():
     story, ids = calm(600)
     shard = Shard(options())
     story.play(shard)
-    before = shard.sensors.detectors[0].pending.state("")
+    before = copy.deepcopy(shard.sensors.detectors[0].pending.state(""))
     since = story.second
     story.label("a", "leak", ids[3])
     (result,) = story.play(shard, since=since)

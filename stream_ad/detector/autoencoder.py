@@ -100,7 +100,7 @@ class Autoencoder:
             capacity = max(needed, len(self.flat) * 3 // 2)
             for name in ("flat", "first", "second", "steps"):
                 old = getattr(self, name)
-                new = torch.zeros((capacity, old.shape[1]), dtype=old.dtype, device=self.device)
+                new = torch.empty((capacity, old.shape[1]), dtype=old.dtype, device=self.device)
                 new[: self.size] = old[: self.size]
                 setattr(self, name, new)
         initial = np.zeros((len(keys), self.parameters), np.float32)
@@ -273,9 +273,9 @@ class Autoencoder:
         self.step(which, self.backward(flat, self.forward(flat, x), slope))
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Copies of all parameters and moments, by name, for a snapshot."""
+        """All parameters and moments, by name, for a snapshot: views where the stack is not on a GPU."""
         arrays = {"flat": self.flat, "first": self.first, "second": self.second, "steps": self.steps}
-        return {prefix + name: array[: self.size].cpu().numpy().copy() for name, array in arrays.items()}
+        return {prefix + name: array[: self.size].cpu().numpy() for name, array in arrays.items()}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over what ``state`` gave; raises ValueError when a shape differs."""

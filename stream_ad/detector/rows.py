@@ -106,8 +106,8 @@ class Rows:
             getattr(self, name)[row] = array
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Copies of the rows in use, by name, for a snapshot."""
-        return {prefix + name: getattr(self, name)[: self.size].copy() for name in self.columns}
+        """The rows in use, by name, for a snapshot: views, which hold until something is learned."""
+        return {prefix + name: getattr(self, name)[: self.size] for name in self.columns}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over what ``state`` gave; raises ValueError when a name, shape or type differs."""
