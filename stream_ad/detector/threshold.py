@@ -28,7 +28,7 @@ UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores up to 4 x threshold st
 LADDER = 16
 REFRESH_SHARE = 8  # levels are set anew when an eighth of what they rest on has been replaced
 FIRST_EVENTS = 32  # calibration scores, below which the static level stands alone
-STATIC_PRIOR = 20.0  # independent peaks, at which the static level and the scores' own are believed alike
+STATIC_PEAKS = 64.0  # independent peaks above the 90 % point so far, from which on the static level says no more
 RECENT = 1024  # labelled normals whose own level counts where it is higher: after a change, and as the head learns
 STATIC_TARGET = 1e-3
 STATIC_SIZE = 20.0  # times its usual size: an error that one event in a thousand reaches, before anything is known
@@ -215,15 +215,15 @@ class Threshold(Rows):
         codes.sort(axis=1)
         count = (codes < NO_SCORE).sum(axis=1)
         pool = unpack_scores(codes)
-        start, base = tail_start(pool, count, self.rate)
-        independence = self._independence(rows, base, self.window)
+        independence = self._independence(rows, tail_start(pool, count, self.rate)[1], self.window)
         log_level = level(pool, count, self.rate, independence)
         latest, used = self._latest(rows, RECENT)
         recent = self._independence(rows, tail_start(latest, used, self.rate)[1], RECENT)
         recent_level = level(latest, used, self.rate, recent)
         log_level = np.where(used == RECENT, np.maximum(log_level, recent_level), log_level)
         log_level = np.where(count >= FIRST_EVENTS, log_level, static)
-        doubt = STATIC_PRIOR / (STATIC_PRIOR + independence * start * count)
+        peaks = independence * TAIL_SHARES[1] * (number + self.unlabelled_count[rows])
+        doubt = np.maximum(0, 1 - peaks / STATIC_PEAKS)
         self.log_level[rows] = log_level + doubt * np.maximum(static - log_level, 0)
         rungs = ((np.arange(LADDER) + 0.5) / LADDER * count[:, None]).astype(np.int64)
         self.ladder[rows] = np.take_along_axis(pool, rungs, axis=1)

@@ -10,7 +10,7 @@ from stream_ad.detector.threshold import (
     FIRST_EVENTS,
     LABELLED_ENOUGH,
     RECENT,
-    STATIC_PRIOR,
+    STATIC_PEAKS,
     TAIL_SHARES,
     Threshold,
     level,
@@ -97,11 +97,11 @@ def test_static_level_stands_in_until_there_are_scores_and_fades_with_them():
     feed(one, scores[: FIRST_EVENTS - 8])
     assert one.log_level[0] == static
     levels = []
-    for start in range(0, len(scores), 512):
-        feed(one, scores[start : start + 512])
+    for start in range(0, len(scores), 128):
+        feed(one, scores[start : start + 128])
         levels.append(float(one.log_level[0]))
     assert (np.diff(levels[:4]) < 0).all()
-    half = int(STATIC_PRIOR / TAIL_SHARES[1])
+    half = int(STATIC_PEAKS / TAIL_SHARES[1] / 2)
     even = threshold(rate=1e-3)
     feed(even, scores[:half])
     assert even.log_level[0] == pytest.approx((static - 3) / 2, abs=1)  # half way, at so many peaks
@@ -199,3 +199,55 @@ def test_published_scores_reach_one_at_the_threshold_and_keep_their_order():
     for side in (moving < 1, moving >= 1):
         assert (np.diff(moving[side]) > 0).all()
     assert published(np.array([18.0]), np.array([np.inf]))[0] < 1  # the largest score there can be
+
+
+def alarms(scores, *, delay, rate):
+    """Share of a stream's events at or above the level, every one labelled normal so many events later."""
+    one, count, seen = threshold(rate=rate), 0, 0
+    for start in range(0, len(scores), 32):
+        if start >= FIRST_EVENTS + delay:
+            count += int((scores[start : start + 32] >= one.log_level[0]).sum())
+            seen += len(scores[start : start + 32])
+        if start >= delay:
+            feed(one, scores[start - delay : start - delay + 32])
+    return count / seen
+
+
+def with_memory(rng, size):
+    """Log scores of errors that are smoothed as those of the detector are."""
+    noise, state, out = rng.normal(size=(size, 8)), np.zeros(8), np.empty(size)
+    for row in range(size):
+        state += 0.15 * (noise[row] - state)
+        out[row] = np.log(np.mean(noise[row] ** 2) + 0.01) + np.log(np.mean(state**2) * 12.3 + 0.01)
+    return out
+
+
+STREAMS = {
+    **SCORES,
+    "with memory": with_memory,
+    "with bursts": lambda rng, size: rng.normal(size=size) + 4 * (np.arange(size) % 2000 < 12),
+}
+
+
+@pytest.mark.parametrize("shape", STREAMS)
+@pytest.mark.parametrize("rate", [1e-2, 1e-3])
+def test_the_measured_rate_is_the_one_asked_for_within_a_factor_of_two(shape, rate):
+    """On streams without drift, with verdicts that come 512 events late, over ten streams of 12,000 events each."""
+    measured = np.mean(
+        [alarms(STREAMS[shape](np.random.default_rng([14, seed]), 12_000), delay=512, rate=rate) for seed in range(10)]
+    )
+    assert rate / 2 <= measured <= rate * 2
+
+
+@pytest.mark.parametrize("rate", [1e-2, 1e-3])
+def test_the_measured_rate_is_within_a_factor_of_four_on_a_drift(rate):
+    """Scores that rise by three standard deviations over 12,000 events, with verdicts 512 events late."""
+    measured = np.mean(
+        [
+            alarms(
+                np.random.default_rng([15, seed]).normal(size=12_000) + np.linspace(0, 3, 12_000), delay=512, rate=rate
+            )
+            for seed in range(10)
+        ]
+    )
+    assert rate / 4 <= measured <= rate * 4
