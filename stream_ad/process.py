@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import time
 from functools import cache
 
@@ -15,11 +16,13 @@ from stream_ad.shard import Shard
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # mallopt's numbers for them
 BLOCK_BYTES, KEPT_BYTES = 32 << 20, 128 << 20
+NEW_OBJECTS = 50_000  # several steps' records, nearly all of which go as soon as they are not needed any more
 WORTH_SAYING_S = 3.0  # loops that are there already are loaded in less
 
 
 def prepare_process() -> str:
-    """One thread for torch, freed memory kept for the next step, and the detector's loops compiled.
+    """One thread for torch, freed memory kept for the next step, the detector's loops compiled, and few searches for
+    garbage.
 
     More threads would group sums anew and change their last bits. The loops are compiled now and not
     under the first events.
@@ -33,6 +36,7 @@ def prepare_process() -> str:
     begin = time.perf_counter()
     _use_every_loop()
     seconds = time.perf_counter() - begin
+    _collect_seldom()
     if seconds < WORTH_SAYING_S:
         return ""
     return f"Compiled the detector's loops in {seconds:.0f} s; they are kept on disk for the next start."
@@ -49,6 +53,16 @@ def _keep_freed_blocks() -> None:
         return
     mallopt(MMAP_THRESHOLD, BLOCK_BYTES)
     mallopt(TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def _collect_seldom() -> None:
+    """Left alone, Python looks for garbage in cycles several times in a step, and now and then through all that torch
+    and its kin have made, which holds the stream up for a fifth of a second. What is there by now is there to stay.
+    """
+    if not gc.get_freeze_count():  # else a process that runs one worker after the other would keep what they left
+        gc.collect()
+        gc.freeze()
+    gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
 
 
 @cache

@@ -18,7 +18,6 @@ from stream_ad.brokers.base import Fetched, Side, Stored
 from stream_ad.brokers.kafka_client import GONE_HINT, errors, patience_ms
 from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_ends import EndOffsets
-from stream_ad.brokers.kafka_fetch import raw_records
 from stream_ad.brokers.kafka_group import Membership
 from stream_ad.brokers.kafka_load import committed_positions, input_bounds, read_state
 from stream_ad.brokers.kafka_shard import ShardWriter
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
     from stream_ad.brokers.base import Commit, Positions
     from stream_ad.brokers.kafka_clients import GroupConsumer
-    from stream_ad.brokers.kafka_format import Record
     from stream_ad.brokers.kafka_group import Input
     from stream_ad.brokers.kafka_state import ShardState
     from stream_ad.settings import Settings
@@ -104,11 +102,13 @@ class KafkaBroker:
         while True:
             began = time.monotonic()
             self._members.hold(hold)
+            if timeout_s <= 0:
+                self._ends.ask_ahead(set(self._members.next) - set(hold), began)
             batches = self._fetch(min(max(0.0, deadline - began), _SLICE_S), max_records)
             gone = self._members.settle()
             for shard in gone:
                 self._abandon(shard)
-            records = self._columns(batches)
+            records = self._ours(batches)
             inputs = set(self._members.next) - set(hold)
             over = bool(records or gone or not self._members.next or time.monotonic() >= deadline)
             if over or self._ends.may_have_drained(inputs, self._told_drained):
@@ -117,7 +117,7 @@ class KafkaBroker:
                     self._told_drained = drained
                     return self._fetched(records, drained)
 
-    def _fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Record]]:
+    def _fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
         batches = self._poll_client(timeout_s, max_records)
         deadline = time.monotonic() + _REBALANCE_S
         while not batches and self._group.state == MemberState.REBALANCING and time.monotonic() < deadline:
@@ -129,8 +129,8 @@ class KafkaBroker:
             self._ends.probe()
         return batches
 
-    def _poll_client(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Record]]:
-        batches: dict[TopicPartition, list[Record]] = {}
+    def _poll_client(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
+        batches: dict[TopicPartition, RawRecords] = {}
         try:
             with errors(self._settings, "reading"), suppress(kafka_errors.RetriableError):
                 batches = self._consumer.fetch(timeout_s, max_records)
@@ -165,14 +165,14 @@ class KafkaBroker:
                 self._fatal = TopicError(f"Topic {topic} was deleted and made anew while it was read.", hint=GONE_HINT)
                 raise self._fatal
 
-    def _columns(self, batches: dict[TopicPartition, list[Record]]) -> dict[Input, RawRecords]:
-        columns = {}
+    def _ours(self, batches: dict[TopicPartition, RawRecords]) -> dict[Input, RawRecords]:
+        ours = {}
         for partition, records in batches.items():
             key = self._members.input(partition)
             if key in self._members.next:  # else it was lost in the same poll
-                columns[key] = raw_records(partition, records)
-                self._members.next[key] = records[-1][0] + 1
-        return columns
+                ours[key] = records
+                self._members.next[key] = int(records.offsets[-1]) + 1
+        return ours
 
     def _fetched(self, records: dict[Input, RawRecords], drained: set[Input]) -> dict[int, dict[Side, Fetched]]:
         fetched: dict[int, dict[Side, Fetched]] = {}
@@ -249,6 +249,7 @@ class KafkaBroker:
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
+        self._ends.close()
         with suppress(kafka_errors.KafkaError):
             self._consumer.close(timeout_ms=_CLOSE_MS)
 

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from kafka.structs import ConsumerGroupMetadata
 
     from stream_ad.brokers.kafka_batches import BatchProducer
-    from stream_ad.brokers.kafka_format import Record
     from stream_ad.brokers.kafka_group import Membership
-    from stream_ad.columns import OutRecord
+    from stream_ad.columns import OutRecord, RawRecords
     from stream_ad.settings import Settings
 
 
@@ -33,7 +32,7 @@ class GroupConsumer(Protocol):
     def join(self, topics: Collection[str], listener: Membership) -> None:
         """Join the group; the listener is told of partitions given and taken, during ``fetch`` or between two."""
 
-    def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Record]]:
+    def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
         """Next records of the partitions that are not paused; empty when none came in time."""
 
     def group_metadata(self) -> ConsumerGroupMetadata:

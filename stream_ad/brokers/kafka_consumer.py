@@ -8,7 +8,7 @@ from kafka import KafkaConsumer
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from stream_ad.brokers.kafka_client import HEARTBEAT_S, connect
-from stream_ad.brokers.kafka_fetch import fetch_plainly, take_up_parked
+from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records, take_up_parked
 from stream_ad.brokers.kafka_reading import consumer_options
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from kafka import TopicPartition
 
-    from stream_ad.brokers.kafka_format import Record
     from stream_ad.brokers.kafka_group import Membership
+    from stream_ad.columns import RawRecords
     from stream_ad.settings import Settings
 
 
@@ -28,9 +28,10 @@ class PlainConsumer(KafkaConsumer):  # type: ignore[misc]
         self.subscribe(topics=list(topics), listener=listener)
         self.topics()  # a leader that joins before it knows the partitions must join again at once
 
-    def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Record]]:
+    def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
         take_up_parked(self)
-        return self.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        found = self.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        return {partition: raw_records(partition, records) for partition, records in found.items()}
 
     def request_rejoin(self) -> None:
         # The client forgets to finish a rebalance that it began because its metadata changed, when the poll that began

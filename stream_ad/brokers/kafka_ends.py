@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _FRESH_S = 0.025  # an end offset this old still says that an input is drained
 _PROBE_S = 1.0  # silence after which Kafka is asked whether it is there
+_PROBE_MS = int(_PROBE_S * 1000)
 
 
 class EndOffsets:
@@ -38,6 +40,8 @@ class EndOffsets:
         self._members = members
         self._ends: dict[TopicPartition, int] = {}
         self._asked_at = float("-inf")
+        self._helper = ThreadPoolExecutor(1, "end offsets")
+        self._under_way: tuple[float, Future[dict[TopicPartition, int]]] | None = None
         self._heard_at = time.monotonic()
 
     def heard(self) -> None:
@@ -57,12 +61,19 @@ class EndOffsets:
         """Whether an input that was not told to be drained may be so now."""
         return not self._reached(inputs) <= told or not self._knows(inputs)
 
+    def ask_ahead(self, inputs: Collection[Input], began: float) -> None:
+        """Ask on a thread of its own what ``drained`` will need, whatever is read until then: so that nobody waits."""
+        if inputs and self._must_ask(inputs, began):
+            self._under_way = began, self._helper.submit(self._consumer.end_offsets, self._partitions(), _PROBE_MS)
+
     def drained(self, inputs: Collection[Input], began: float) -> set[Input]:
         """Inputs of which Kafka held nothing beyond their position at the (monotonic) time, or an instant before it."""
-        recently = began - _FRESH_S
-        if self._asked_at < recently and (self._reached(inputs) or not self._knows(inputs)):
+        if self._under_way is not None or self._must_ask(inputs, began):
             self._ask()
-        return self._reached(inputs) if self._asked_at >= recently else set()
+        return self._reached(inputs) if self._asked_at >= began - _FRESH_S else set()
+
+    def _must_ask(self, inputs: Collection[Input], began: float) -> bool:
+        return self._asked_at < began - _FRESH_S and bool(self._reached(inputs) or not self._knows(inputs))
 
     def lag(self) -> dict[int, dict[Side, int]]:
         if time.monotonic() - self._asked_at > _PROBE_S:
@@ -93,13 +104,13 @@ class EndOffsets:
         return self._members.next[key]
 
     def _ask(self) -> None:
-        asked_at = time.monotonic()
-        partitions = [self._members.partition(key) for key in self._members.next]
-        if not partitions:
-            partitions = [self._members.partition((0, Side.EVENTS))]
+        asked_at, answer = self._under_way or (time.monotonic(), None)
+        self._under_way = None
         with errors(self._settings, "asking for end offsets"):
             try:
-                self._ends = self._consumer.end_offsets(partitions, timeout_ms=int(_PROBE_S * 1000))
+                self._ends = (
+                    self._consumer.end_offsets(self._partitions(), _PROBE_MS) if answer is None else answer.result()
+                )
             except kafka_errors.RetriableError as error:
                 silence_s = asked_at - self._heard_at
                 if silence_s > self._settings.broker.give_up_seconds:
@@ -111,3 +122,11 @@ class EndOffsets:
             else:
                 self._asked_at = asked_at
                 self.heard()
+
+    def _partitions(self) -> list[TopicPartition]:
+        """Those that are read; any of them while there are none."""
+        return [self._members.partition(key) for key in self._members.next or [(0, Side.EVENTS)]]
+
+    def close(self) -> None:
+        """Wait for an answer that nobody needs any more: the client must not be closed under it."""
+        self._helper.shutdown()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as RdPartition
@@ -19,20 +19,22 @@ from kafka.structs import ConsumerGroupMetadata, MemberState
 from stream_ad.brokers.kafka_client import HEARTBEAT_S, REQUEST_MS, connect
 from stream_ad.brokers.kafka_reading import FETCH_MAX_WAIT_MS, METADATA_MS, consumer_options
 from stream_ad.brokers.librdkafka_client import common_config, in_our_words, translated_errors
+from stream_ad.brokers.librdkafka_fetch import in_columns
 from stream_ad.brokers.librdkafka_group import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from concurrent.futures import Future
 
     from confluent_kafka import Message
 
-    from stream_ad.brokers.kafka_format import Record
     from stream_ad.brokers.kafka_group import Membership
+    from stream_ad.columns import RawRecords
     from stream_ad.settings import Settings
 
 _LATEST, _EARLIEST = -1, -2  # times that ask for the ends of a partition
 _SEEK_S = 5.0
+_RETRY_S = 0.02
 _LOOK_S = 0.5  # between looks whether a topic was made anew
 _ADMIN_S = 1.0
 
@@ -68,6 +70,11 @@ class RdConsumer:
         with translated_errors():
             self._client = Consumer(config)
             self._admin = AdminClient(common_config(settings))
+            # Asks for ends of partitions over connections of its own, and joins nothing: on those of the client a
+            # question would stand behind a fetch that waits for records.
+            self._asker = Consumer(
+                common_config(settings) | {"group.id": settings.application_id, "isolation.level": "read_committed"}
+            )
         self._nobody = ConsumerGroupMetadata(settings.application_id, -1, "", broker.instance_id)
         self._group = self._nobody._replace(state=MemberState.REBALANCING)
         self._positions: dict[TopicPartition, int] = {}  # of everything assigned
@@ -142,26 +149,16 @@ class RdConsumer:
 
     # ---------------------------------------------------------------- reading
 
-    def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, list[Record]]:
+    def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
         self._raise_failure()  # of the last time, when there were records before it
         with translated_errors():
             # A batch is waited for until it is full or its time is over: so wait for the first record alone.
             messages = self._client.consume(1, timeout_s)
             if messages and max_records > 1:
                 messages += self._client.consume(max_records - 1, 0)
-        batches: dict[TopicPartition, list[Record]] = {}
-        for message in messages:
-            if (error := message.error()) is not None:
-                self._meet(error, message)
-                continue
-            place = TopicPartition(message.topic(), message.partition())
-            record = (cast(int, message.offset()), message.timestamp()[1], message.key(), message.value())
-            if (batch := batches.get(place)) is None:
-                batches[place] = [record]
-            else:
-                batch.append(record)
+        batches = in_columns(messages, self._meet)
         for place, batch in batches.items():
-            self._positions[place] = max(self._positions.get(place, 0), batch[-1][0] + 1)
+            self._positions[place] = max(self._positions.get(place, 0), int(batch.offsets[-1]) + 1)
         if batches:
             self._in_doubt = self._in_doubt or None in self._ids.values()
         else:
@@ -247,10 +244,20 @@ class RdConsumer:
     def _offsets_at(
         self, moment: int, partitions: Collection[TopicPartition], timeout_ms: int
     ) -> dict[TopicPartition, int]:
-        with translated_errors():
-            found = self._client.offsets_for_times([_rd(one, moment) for one in partitions], timeout_ms / 1000)
-        _require_no_error(found)
-        return {_plain(one): one.offset for one in found}
+        # What the library knows of a partition's leader may be old, which it finds out by asking: then once more.
+        deadline = time.monotonic() + timeout_ms / 1000
+        while True:
+            try:
+                with translated_errors():
+                    found = self._asker.offsets_for_times([_rd(one, moment) for one in partitions], timeout_ms / 1000)
+                    for one in found:
+                        if one.error is not None:
+                            raise KafkaException(one.error)
+                return {_plain(one): one.offset for one in found}
+            except kafka_errors.InvalidMetadataError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_RETRY_S)
 
     def topic_ids(self, topics: Collection[str]) -> dict[str, Any]:
         # The library itself goes on with a topic that was made anew: so Kafka is asked all the time, without a wait for
@@ -270,6 +277,7 @@ class RdConsumer:
         if self._lookup is not None:
             self._lookup.close(timeout_ms=timeout_ms)
         with translated_errors():
+            self._asker.close()
             self._client.close()
 
 
@@ -279,12 +287,6 @@ def _plain(place: RdPartition) -> TopicPartition:
 
 def _rd(place: TopicPartition, offset: int = 0) -> RdPartition:
     return RdPartition(place.topic, place.partition, offset)
-
-
-def _require_no_error(found: Iterable[RdPartition]) -> None:
-    for one in found:
-        if one.error is not None:
-            raise in_our_words(one.error)
 
 
 def open_consumer(settings: Settings) -> RdConsumer:

@@ -79,11 +79,11 @@ class RdProducer:
         sent = Sent(len(records))
         produce, report = self._producer.produce, sent.report
         with translated_errors():
-            for key, value, time_ms, headers in records:
+            for key, value, time_ms, headers in records:  # names of arguments would take a quarter of the time
                 if headers:
-                    produce(topic, value, key, partition, report, timestamp=time_ms, headers=list(headers))
+                    produce(topic, value, key, partition, report, report, time_ms, list(headers))
                 else:
-                    produce(topic, value, key, partition, report, timestamp=time_ms)
+                    produce(topic, value, key, partition, report, report, time_ms)
         return [sent]
 
     def flush(self, timeout_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _MS = 1_000_000  # nanoseconds
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PHASES = ("warm-up", "live")  # by whether the score is live
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,43 +49,32 @@ def encode_scores(events: Events, scores: Scores, model: str, *, only_anomalies:
     if not np.isfinite(scores.score).all():
         row = int(np.flatnonzero(~np.isfinite(scores.score))[0])
         raise ValueError(f"event {events.event_ids[row]}: its score is {scores.score[row]}")
-    rows = np.flatnonzero(anomalies) if only_anomalies else np.arange(len(events))
-    columns = zip(
-        rows.tolist(),
-        format_rfc3339(events.times_ns[rows]),
-        scores.score[rows].tolist(),
-        anomalies[rows].tolist(),
-        scores.live[rows].tolist(),
-        np.maximum(events.record_times_ms[rows], 0).tolist(),  # a record without a time says -1
-        strict=True,
+    for row, some in scores.contributions.items():
+        _require_finite(events.event_ids[row], some)
+    chosen = np.flatnonzero(anomalies) if only_anomalies else np.arange(len(events))
+    rows = chosen.tolist()
+    sensor_ids = [events.sensor_ids[row] for row in rows]
+    # Column by column, without a step of a Python loop for each event, takes two thirds of the time.
+    messages = map(
+        _Score,
+        [events.event_ids[row] for row in rows],
+        sensor_ids,
+        format_rfc3339(events.times_ns[chosen]),
+        scores.score[chosen].tolist(),
+        anomalies[chosen].tolist(),
+        map(_PHASES.__getitem__, scores.live[chosen].tolist()),
+        map(scores.contributions.get, rows, repeat(())),
+        repeat(model),
     )
-    sensor_ids, event_ids, contributions = events.sensor_ids, events.event_ids, scores.contributions
-    return [
-        OutRecord(
-            sensor_ids[row].encode(),
-            _encode(
-                _Score(
-                    event_ids[row],
-                    sensor_ids[row],
-                    timestamp,
-                    score,
-                    is_anomaly,
-                    "live" if live else "warm-up",
-                    _finite(event_ids[row], contributions[row]) if row in contributions else (),
-                    model,
-                )
-            ),
-            time_ms,
-        )
-        for row, timestamp, score, is_anomaly, live, time_ms in columns
-    ]
+    times_ms = np.maximum(events.record_times_ms[chosen], 0)  # a record without a time says -1
+    columns = zip(map(str.encode, sensor_ids), map(_encode, messages), times_ms.tolist(), repeat(()), strict=False)
+    return list(map(OutRecord._make, columns))
 
 
-def _finite(event_id: str, contributions: tuple[Contribution, ...]) -> tuple[Contribution, ...]:
+def _require_finite(event_id: str, contributions: tuple[Contribution, ...]) -> None:
     for one in contributions:
         if not all(map(math.isfinite, (one.value, one.expected, one.share))):
             raise ValueError(f"event {event_id}: {one} is not finite")
-    return contributions
 
 
 def encode_incident(incident: Incident) -> OutRecord:

@@ -6,15 +6,17 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata
 
 from stream_ad.brokers import open_broker, open_producer
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.brokers.librdkafka_client import common_config, translated_errors
+from stream_ad.brokers.librdkafka_fetch import in_columns
 from stream_ad.brokers.librdkafka_group import pack, unpack
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError, LostRecordsError, SettingsError
@@ -177,3 +179,21 @@ def test_a_transaction_of_others_is_fenced(place: KafkaPlace, kafka: KafkaServer
         worker.commit(Commit(0, Positions(), scores=[OutRecord(b"a", b"1", 1)], marks=(Positions(),)))
     intruder.close()
     assert place.reader().read(place.settings.topics.scores) == []
+
+
+def test_what_is_no_record_is_told_apart() -> None:
+    """Records come out by partition, in their order; of everything that stands between them ``meet`` is told."""
+    end = KafkaError(KafkaError._PARTITION_EOF)
+    messages = [
+        Message("a", 0, 5, key=b"k", value=b"1", timestamp=(1, 50)),
+        Message("b", 0, 7, value=b"2", timestamp=(1, 40)),
+        Message("a", 0, 6, error=end),
+        Message("a", 0, 8, key=b"l", timestamp=(1, 60)),
+    ]
+    met: list[int | None] = []
+    found = in_columns(messages, lambda _, message: met.append(message.offset()))
+    assert met == [6]
+    assert list(found) == [TopicPartition("a", 0), TopicPartition("b", 0)]
+    first = found[TopicPartition("a", 0)]
+    assert (first.offsets.tolist(), first.times_ms.tolist()) == ([5, 8], [50, 60])
+    assert (first.keys, first.values) == ([b"k", b"l"], [b"1", None])

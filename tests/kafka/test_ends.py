@@ -1,0 +1,90 @@
+"""When a worker asks how far its inputs reach."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from kafka import TopicPartition
+from kafka import errors as kafka_errors
+
+from stream_ad.brokers.base import Side
+from stream_ad.brokers.kafka_ends import EndOffsets
+from stream_ad.brokers.kafka_group import Membership
+from stream_ad.errors import BrokerError
+from stream_ad.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+EVENTS, LABELS = (0, Side.EVENTS), (0, Side.LABELS)
+
+
+class Topics:
+    """A consumer of two inputs, as far as ends and positions go."""
+
+    def __init__(self) -> None:
+        self.ends = {TopicPartition("e", 0): 10, TopicPartition("l", 0): 3}
+        self.asked = 0
+        self.failure: Exception | None = None
+
+    def end_offsets(self, partitions: Collection[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+        assert timeout_ms > 0
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        return {partition: self.ends[partition] for partition in partitions}
+
+    def position(self, partition: TopicPartition) -> int:
+        raise KeyError(partition)
+
+
+@pytest.fixture
+def topics() -> Topics:
+    return Topics()
+
+
+@pytest.fixture
+def members(topics: Topics) -> Membership:
+    members = Membership(topics, {Side.EVENTS: "e", Side.LABELS: "l"}, 1)
+    members.next = {EVENTS: 4, LABELS: 3}
+    return members
+
+
+@pytest.fixture
+def ends(topics: Topics, members: Membership) -> EndOffsets:
+    return EndOffsets(Settings(), topics, members)
+
+
+def test_an_answer_asked_for_ahead_is_the_one_that_counts(topics: Topics, members: Membership, ends: EndOffsets):
+    """Ends asked for before the records came are compared with positions after them, and nobody asks again."""
+    ends.ask_ahead({EVENTS, LABELS}, began := time.monotonic())
+    members.next[EVENTS] = 10
+    assert ends.drained({EVENTS, LABELS}, began) == {EVENTS, LABELS}
+    assert topics.asked == 1
+    ends.close()
+
+
+def test_nothing_is_asked_while_no_end_is_near(topics: Topics, members: Membership, ends: EndOffsets):
+    """An end out of reach settles that its input is not drained, however old the answer is."""
+    ends.drained({EVENTS, LABELS}, time.monotonic())
+    members.next[LABELS] = 2
+    ends.ask_ahead({EVENTS, LABELS}, later := time.monotonic() + 60)
+    assert ends.drained({EVENTS, LABELS}, later) == set()
+    assert topics.asked == 1
+    ends.close()
+
+
+def test_an_answer_that_failed_is_no_answer(topics: Topics, ends: EndOffsets):
+    """Kafka silent for a moment leaves nothing drained; a refusal is an error, also where it was asked ahead."""
+    topics.failure = kafka_errors.KafkaTimeoutError()
+    ends.ask_ahead({LABELS}, began := time.monotonic())
+    assert ends.drained({LABELS}, began) == set()
+    topics.failure = kafka_errors.TopicAuthorizationFailedError()
+    ends.ask_ahead({LABELS}, began := time.monotonic())
+    with pytest.raises(BrokerError):
+        ends.drained({LABELS}, began)
+    topics.failure = None
+    assert ends.drained({LABELS}, time.monotonic()) == {LABELS}
+    ends.close()

@@ -1,0 +1,21 @@
+"""What a process that scores sets up for itself."""
+
+from __future__ import annotations
+
+import gc
+
+from stream_ad.process import NEW_OBJECTS, prepare_process
+
+
+def test_what_is_there_at_the_start_is_left_out_of_the_search_for_garbage():
+    """A full collection goes through what came later alone; a second worker of the process keeps no more."""
+    before = gc.get_threshold()
+    try:
+        prepare_process()
+        kept = gc.get_freeze_count()
+        assert kept > 0
+        assert gc.get_threshold()[0] == NEW_OBJECTS
+        prepare_process()
+        assert gc.get_freeze_count() <= kept
+    finally:
+        gc.set_threshold(*before)
