@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from stream_ad.detector.scaler import Scaler
 
 
-STEPS = 16.0  # to a standard deviation: what is kept is rounded to one of them
-MISSING, MOST = -128, 127
+STEPS = 512.0  # to a standard deviation: what is kept is rounded to one of them
+MISSING, MOST = -32768, 32767
 MOVED = 2 / SCALE_SD  # scaled units, 2 deviations, that a mean may move away from what a ring is written by
-STRETCHED = 2.0  # times that a deviation may become larger or smaller
+STRETCHED = 4.0  # times that a deviation may become larger or smaller
 
 
 class Replay(Rows):
     """A ring of normal events per model, and the model's counts.
 
-    The events of a sensor's own model are kept in a byte for each input, in steps of a sixteenth of its standard
+    The events of a sensor's own model are kept in 16 bits for each input, in steps of 1/512 of its standard
     deviation: a model learns nothing from finer ones, and beyond 4 deviations all are alike to it. The scale is
     that of when the ring was begun; where it has moved since, the ring is written anew. A shared model has one
     ring in all, of the events as they are.
@@ -44,7 +44,7 @@ class Replay(Rows):
 
     def __init__(self, features: int, *, capacity: int, shared: bool) -> None:
         scalar, width = Column((), np.int64), derived_size(features)
-        kind, nothing = (np.float32, np.nan) if shared else (np.int8, MISSING)
+        kind, nothing = (np.float32, np.nan) if shared else (np.int16, MISSING)
         scale = Column((0 if shared else width,), np.float32, 0.0, "" if shared else "derived")
         super().__init__(
             features,

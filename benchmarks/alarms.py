@@ -1,0 +1,141 @@
+"""What the threshold promises beside what is measured: the share of normal rows published at 1 or above, all labelled.
+
+    python benchmarks/alarms.py [--seeds 3] [--only plant,cardio] [--data FOLDER]
+
+Made-up streams (see benchmarks/streams.py) and, where a folder is named, the recordings of benchmarks/quality.py. The
+interval is that of 95 % of 2,000 bootstrap draws of blocks of 128 normal rows: false alarms come in bursts.
+For the simulated plant, a second table says which of its faults were found, and how often a broken feature was named
+first by the highest alarm of a fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from quality import TARGETS, path_of
+from streams import KINDS, PLANT, PLANT_DELAY, options_of, recording
+
+from stream_ad.evaluation.backtest import run_backtest
+from stream_ad.evaluation.metrics import segments
+from stream_ad.evaluation.plant import FAULTS, FEATURES, Plant, PlantConfig
+from stream_ad.evaluation.recordings import read_recording
+from stream_ad.evaluation.schedule import Delay, Protocol
+from stream_ad.evaluation.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stream_ad.evaluation.backtest import Backtest
+
+RATES = (1e-2, 1e-3)
+BLOCK, DRAWS = 128, 2000
+HEADER = (
+    "| stream | normal rows | at 1 % | 95 % interval | faults found | at 0.1 % | 95 % interval | faults found |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+PLANT_HEADER = (
+    "| rate | " + " | ".join(FAULTS) + " | all | named first | among the first three |\n" + "|---" * 10 + "|"
+)  # one column for each kind of fault
+
+
+def blocks(run: Backtest) -> NDArray[np.float64]:
+    """(K, 2) false alarms and rows of blocks of normal rows, each of one sensor."""
+    found = []
+    calm = run.stream.judged & ~run.stream.anomalous
+    for sensor in range(len(run.stream.sensors)):
+        alarms = (run.detector.score[calm & (run.stream.sensor == sensor)] >= 1).astype(np.float64)
+        found += [(alarms[at : at + BLOCK].sum(), len(alarms[at : at + BLOCK])) for at in range(0, len(alarms), BLOCK)]
+    return np.array(found).reshape(-1, 2)
+
+
+def interval(parts: NDArray[np.float64]) -> tuple[float, float]:
+    """Where 95 % of the shares of resampled blocks lie."""
+    rng = np.random.default_rng(0)
+    drawn = parts[rng.integers(len(parts), size=(DRAWS, len(parts)))].sum(axis=1)  # (D, 2)
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def faults(run: Backtest) -> tuple[int, int]:
+    """How many faults have a row at 1 or above, and how many there are."""
+    code = np.where(run.stream.judged, run.stream.code, -1)
+    rows = [one.rows for one in segments(run.stream.sensor, code) if one.code > 0]
+    return sum(bool((run.detector.score[some] >= 1).any()) for some in rows), len(rows)
+
+
+def go(stream: Stream, delay: int, rate: float, seed: int) -> Backtest:
+    options = options_of([f"threshold.false_alarm_rate={rate}"], seed)
+    return run_backtest(stream, options, Protocol(delay=Delay(delay), seed=seed), without_labels=False)
+
+
+def plant_counts(run: Backtest, seed: int, counts: Counter[str]) -> None:
+    """Count the plant's faults, those found, and how well the highest alarm of each was explained."""
+    plant = Plant(PlantConfig(machines=len(run.stream.sensors), seed=seed))
+    chunk = plant.chunk(len(run.stream) // len(run.stream.sensors))
+    for index, one in enumerate(plant.episodes):
+        rows = np.flatnonzero((chunk.episode == index) & run.stream.judged)
+        if one.kind not in FAULTS or not len(rows):
+            continue
+        counts[one.kind, "all"] += 1
+        alarms = rows[run.detector.score[rows] >= 1]
+        if not len(alarms):
+            continue
+        counts[one.kind, "found"] += 1
+        highest = int(alarms[np.argmax(run.detector.score[alarms])])
+        named = [FEATURES.index(part.feature) for part in run.detector.contributions[highest]]
+        counts["first"] += named[0] in one.broken
+        counts["three"] += bool(set(named[:3]) & set(one.broken))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", metavar="FOLDER", help="of the recordings; without it, made-up streams only")
+    parser.add_argument("--only", default="", metavar="NAMES")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    files = {one.name: one for one in TARGETS} if chosen.data else {}
+    counts: dict[float, Counter[str]] = {rate: Counter() for rate in RATES}
+    print(HEADER, flush=True)
+    for name in chosen.only.split(",") if chosen.only else [*KINDS, PLANT, *files]:
+        cells = [name]
+        for rate in RATES:
+            parts, found, present = [], 0, 0
+            for seed in range(chosen.seeds):
+                one = read_recording(path_of(Path(chosen.data), files[name])) if name in files else None
+                stream = Stream([one or recording(name, seed)], warmup=None, default_warmup=0)
+                delay = files[name].delay if one else KINDS[name].delay if name in KINDS else PLANT_DELAY
+                run = go(stream, delay, rate, seed)
+                parts.append(blocks(run))
+                some, of = faults(run)
+                found, present = found + some, present + of
+                if name == PLANT:
+                    plant_counts(run, seed, counts[rate])
+            every = np.concatenate(parts)
+            low, high = interval(every)
+            if len(cells) == 1:
+                cells.append(f"{int(every[:, 1].sum()):,}")
+            share = every[:, 0].sum() / every[:, 1].sum()
+            cells += [f"{100 * share:.2g} %", f"{100 * low:.2g} to {100 * high:.2g}", f"{found} of {present}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+    if any(counts.values()):
+        print("", PLANT_HEADER, sep="\n")
+    for rate, count in counts.items() if any(counts.values()) else ():
+        each = [f"{count[kind, 'found']} of {count[kind, 'all']}" for kind in FAULTS]
+        total = sum(count[kind, "found"] for kind in FAULTS)
+        summed = f"{total} of {sum(count[kind, 'all'] for kind in FAULTS)}"
+        print(f"| {100 * rate:g} % | {' | '.join(each)} | {summed} | {count['first']} | {count['three']} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
