@@ -43,9 +43,14 @@ docs: $(READY) ## Write the generated pages of docs/ anew
 	$(BIN)/python tools/write_docs.py
 
 .PHONY: bench
-bench: $(READY) ## Detector and pipeline beside other libraries, as tables
+bench: $(READY) ## Detector, pipeline and latency beside other libraries, as tables; with Quix Streams: BENCH="--quix PYTHON"
 	$(BIN)/python benchmarks/detector.py
-	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/pipeline.py --write $(BENCH)
+	$(BIN)/python benchmarks/live.py --write $(BENCH)
+
+.PHONY: bench-long
+bench-long: $(READY) ## How speed changes with sensors, features, steps, verdicts and workers: a table, and docs/growth.svg
+	$(BIN)/python benchmarks/growth.py --kafka --write
 
 .PHONY: profile
 profile: $(READY) ## Where an event's time goes, on both brokers: a table, and flame graphs in profile/

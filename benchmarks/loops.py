@@ -176,16 +176,19 @@ def bare_librdkafka(tree: dict[str, Any], events: int) -> Result:
 
 def quix(python: str, model: str, tree: dict[str, Any], events: int) -> Result:
     """Quix Streams, in an environment of its own."""
-    settings = Settings.model_validate(tree)
-    done = subprocess.run(
-        [
-            python, str(Path(__file__).with_name("quix.py")), settings.broker.bootstrap_servers, settings.topics.events,
-            settings.topics.scores, settings.application_id, str(events), str(STEP_RECORDS), model,
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = quix_command(python, model, tree, events, 60.0)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"benchmarks/quix.py failed:\n{done.stderr[-3000:]}")
     seconds, processor = map(float, done.stdout.split()[-2:])
     counted = events - events // 5
     return Result(counted / seconds, counted / processor, {})
+
+
+def quix_command(python: str, model: str, tree: dict[str, Any], events: int, commit_s: float) -> list[str]:
+    """How to start it; it ends after so many events."""
+    settings = Settings.model_validate(tree)
+    return [
+        python, str(Path(__file__).with_name("quix.py")), settings.broker.bootstrap_servers, settings.topics.events,
+        settings.topics.scores, settings.application_id, str(events), str(STEP_RECORDS), str(commit_s), model,
+    ]  # fmt: skip

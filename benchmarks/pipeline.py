@@ -1,19 +1,20 @@
 """The whole way from Kafka to Kafka beside bare client loops, and over the embedded broker, in one run.
 
-    python benchmarks/pipeline.py [--events 100000] [--sensors 50] [--rounds 3] [--quix PYTHON]
+    python benchmarks/pipeline.py [--events 100000] [--sensors 50] [--rounds 3] [--quix PYTHON] [--write]
 
 A bare loop reads with kafka-python or librdkafka, decodes, gives every event the same score, produces a score
 message for each and commits a transaction, with the same client options, record sizes and batches; «anomalies» is
 stream-ad with scores.publish=anomalies; --quix adds Quix Streams, bare and with river (quix.py). Every side runs in a
 process of its own, in turns, over the same topics, filled beforehand; the first fifth of the events is warm-up and not
-timed. Each ratio is against the bare loop of the same client. Needs what tests/kafka needs: Java 17 and Maven.
+timed. Each ratio is against the bare loop of the same client, or by the clock against Quix Streams with
+river. Needs what tests/kafka needs: Java 17 and Maven.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import multiprocessing
-import os
 import statistics
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kafka of the tests
 
 from benchmarks.loops import STEP_RECORDS, Result, Timer, bare, bare_librdkafka, quix
+from benchmarks.page import machine, write
 from stream_ad.brokers import open_admin, open_broker, open_producer
 from stream_ad.brokers.base import Side
 from stream_ad.codec.encode import encode_event
@@ -40,6 +42,7 @@ from tests.support.kafka_server import KafkaServer
 
 START_NS = 1_760_000_000_000_000_000
 FEATURES = tuple(f"feature_{number}" for number in range(8))
+RIVER = "quix streams with river"
 STAGES = ("poll", "decode", "step", "encode", "commit", "snapshot", "idle")
 
 
@@ -117,27 +120,27 @@ def rounds(sides: dict[str, tuple[Any, dict[str, Any]]], events: int, count: int
     return results
 
 
-def show(results: dict[str, list[Result]], title: str) -> None:
-    console = Console(width=110)
-    table = Table("", "events/s", "ratio", "events/s of processor", "ratio", title=title)
+def show(results: dict[str, list[Result]], title: str) -> str:
+    """The tables as printed."""
+    out = io.StringIO()
+    console = Console(width=110, file=out)
+    table = Table("", "events/s", "ratio", "against river", "events/s of processor", "ratio", title=title)
     medians = {
         name: tuple(statistics.median(getattr(one, field) for one in some) for field in ("wall", "processor"))
         for name, some in results.items()
     }
     for name, (wall, processor) in medians.items():
         base = medians["bare loop librdkafka" if "librdkafka" in name else "bare loop"]
-        table.add_row(name, f"{wall:,.0f}", f"{wall / base[0]:.2f}", f"{processor:,.0f}", f"{processor / base[1]:.2f}")
+        river = f"{wall / medians[RIVER][0]:.2f}" if RIVER in medians else ""
+        by_processor = f"{processor:,.0f}", f"{processor / base[1]:.2f}"
+        table.add_row(name, f"{wall:,.0f}", f"{wall / base[0]:.2f}", river, *by_processor)
     console.print(table)
     costs = Table("seconds by stage", *STAGES)
     for name, some in results.items():
         if some[-1].stages:
             costs.add_row(name, *(f"{some[-1].stages.get(stage, 0):.2f}" for stage in STAGES))
     console.print(costs)
-
-
-def load() -> str:
-    """How busy the machine is."""
-    return ", ".join(f"{load:.2f}" for load in os.getloadavg())
+    return out.getvalue()
 
 
 def main() -> None:
@@ -148,8 +151,9 @@ def main() -> None:
     parser.add_argument(
         "--quix", metavar="PYTHON", help="of a virtual environment with quixstreams and river; see quix.py"
     )
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     chosen = parser.parse_args()
-    before = load()
+    before = machine("kafka-python", "confluent-kafka")
     common = {"topics": {"partitions": 1}, "http": {"enabled": False}, "worker": {"step_records": STEP_RECORDS}}
     with KafkaServer() as kafka, tempfile.TemporaryDirectory() as folder:
         on_kafka = common | {"broker": {"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers}}
@@ -169,13 +173,16 @@ def main() -> None:
         }
         if chosen.quix:
             sides["quix streams"] = (partial(quix, chosen.quix, "none"), on_kafka)
-            sides["quix streams with river"] = (partial(quix, chosen.quix, "river"), on_kafka)
+            sides[RIVER] = (partial(quix, chosen.quix, "river"), on_kafka)
         results = rounds(sides, chosen.events, chosen.rounds)
-    show(
+    text = show(
         results,
         f"{chosen.events:,} events of {chosen.sensors} sensors, {size:.0f} bytes each, steps of {STEP_RECORDS:,}, "
-        f"median of {chosen.rounds}; load of the machine before {before}, after {load()}",
+        f"median of {chosen.rounds}; {before}",
     )
+    print(text)
+    if chosen.write:
+        write(text, "pipeline")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from river import anomaly, compose, preprocessing
 
 
 def main() -> None:
-    servers, events_topic, scores_topic, name, events, step, model = sys.argv[1:]
+    servers, events_topic, scores_topic, name, events, step, commit_s, model = sys.argv[1:]
     total, begin = int(events), (0.0, 0.0)
     application = Application(
         broker_address=servers,
@@ -30,7 +30,7 @@ def main() -> None:
         auto_offset_reset="earliest",
         processing_guarantee="exactly-once",
         commit_every=int(step),
-        commit_interval=60.0,
+        commit_interval=float(commit_s),
         auto_create_topics=False,
         loglevel="WARNING",
         producer_extra_config={"compression.type": "lz4"},

@@ -1,0 +1,232 @@
+"""How soon a live reading has its committed score, and what a second worker adds: python benchmarks/live.py [--write]
+
+Latency: a side first goes through a full topic as fast as it can (see pipeline.py). Then a process sends readings at
+half of that rate, a worker in a process of its own scores them, and this one reads committed scores; timed is from the
+instant at which a reading was due to be sent. With --quix the same for Quix Streams with river (quix.py), which commits
+every 50 ms. Scaling: one worker and two, in turns, over a full topic of two partitions, from when all are at work until
+one of the partitions is nearly read. Needs what tests/kafka needs: Java 17 and Maven; and a core for each process, or
+they wait for one another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from confluent_kafka import OFFSET_BEGINNING, Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kafka of the tests
+
+from benchmarks.loops import quix, quix_command
+from benchmarks.page import machine, write
+from benchmarks.pipeline import FEATURES, RIVER, fill, measure, stream_ad
+from benchmarks.recovery import Run, tree_of
+from stream_ad.brokers import open_admin
+from stream_ad.codec.encode import encode_event
+from stream_ad.codec.times import parse_rfc3339
+from stream_ad.settings import Settings
+from tests.support.kafka_server import KafkaServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SENSORS = 50
+TICK_S = 0.005
+SETTLE_S = 3.0  # of a load, before it counts
+COMMIT_S = 0.05  # between two commits of Quix Streams, whose default is 5 s
+
+
+class _Score(msgspec.Struct):
+    timestamp: str
+
+
+def feed(servers: str, topic: str, rate: float, begin: float, seconds: float) -> None:
+    """Send readings when they are due, or as soon after that as the machine lets us."""
+    producer = Producer({"bootstrap.servers": servers, "linger.ms": 2})
+    values = dict(zip(FEATURES, np.random.default_rng(0).normal(size=len(FEATURES)).tolist(), strict=True))
+    sent = 0
+    while sent < rate * seconds:
+        time.sleep(TICK_S)
+        for number in range(sent, int((time.time() - begin) * rate)):
+            time_ns = int((begin + number / rate) * 1e9)
+            key, value, time_ms, _ = encode_event(f"sensor-{number % SENSORS:04}", time_ns, values)
+            producer.produce(topic, value, key, timestamp=time_ms)
+            sent = number + 1
+        producer.poll(0)
+    producer.flush()
+
+
+def begin_feed(tells: Any, servers: str, topic: str, rate: float, seconds: float) -> None:
+    """In a process of its own, which is up by now: tell when the load begins, and send it."""
+    tells.send(begin := time.time() + 0.5)
+    feed(servers, topic, rate, begin, seconds)
+
+
+def latency(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds: float) -> tuple[float, float]:
+    """Median and 99th percentile in milliseconds."""
+    settings = Settings.model_validate(tree)
+    with closing(open_admin(settings)) as admin:
+        admin.apply()
+    servers, topics = settings.broker.bootstrap_servers, settings.topics
+    scores = Consumer({"bootstrap.servers": servers, "group.id": "reader", "isolation.level": "read_committed"})
+    scores.assign([TopicPartition(topics.scores, 0, OFFSET_BEGINNING)])
+    decode, due, came = msgspec.json.Decoder(_Score).decode, [], []
+    with started(tree, folder, start, 1):
+        while scores.poll(0.2) is None:  # until it is at work
+            feed(servers, topics.events, 1 / TICK_S, time.time(), TICK_S)
+        context = multiprocessing.get_context("spawn")
+        told, tells = context.Pipe(duplex=False)
+        load = context.Process(target=begin_feed, args=(tells, servers, topics.events, rate, SETTLE_S + seconds))
+        load.start()
+        begin = told.recv()
+        while time.time() < begin + SETTLE_S + seconds + 1:
+            some = scores.consume(1, 0.1)
+            some += scores.consume(10_000, 0)
+            now = time.time()
+            found = [decode(one.value() or b"").timestamp for one in some if one.error() is None]
+            due += found
+            came += [now] * len(found)
+        load.join()
+    scores.close()
+    sent = parse_rfc3339(due) / 1e9
+    waits = (np.array(came) - sent)[(sent >= begin + SETTLE_S) & (sent < begin + SETTLE_S + seconds)]
+    waits = np.sort(np.append(waits, np.full(max(0, int(rate * seconds) - len(waits)), np.inf)))  # those still to come
+    p50, p99 = waits[[len(waits) // 2, len(waits) * 99 // 100]].tolist()
+    return 1e3 * p50, 1e3 * p99
+
+
+@contextmanager
+def started(tree: dict[str, Any], folder: Path, start: Any, count: int) -> Iterator[list[Any]]:
+    """So many processes of a side, ended afterwards."""
+    with ExitStack() as stack:
+        processes = []
+        for _ in range(count):
+            processes.append(one := start(tree, folder))
+            stack.callback(one.wait)
+            stack.callback(one.terminate)
+        yield processes
+
+
+def worker(tree: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
+    return Run(tree, folder).process
+
+
+def quix_live(python: str, tree: dict[str, Any], _folder: Path) -> subprocess.Popen[bytes]:
+    command = quix_command(python, "river", tree, 10**9, COMMIT_S)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def speed(tree: dict[str, Any], folder: Path, workers: int) -> float:
+    """Events per second of workers together, from when all are at work until one partition is nearly read."""
+    settings = Settings.model_validate(tree)
+    admin = AdminClient({"bootstrap.servers": settings.broker.bootstrap_servers})
+    places = [TopicPartition(settings.topics.events, number) for number in range(settings.topics.partitions)]
+    asked = [ConsumerGroupTopicPartitions(settings.application_id, places)]
+    reader = Consumer({"bootstrap.servers": settings.broker.bootstrap_servers, "group.id": "ends"})
+    ends = np.array([reader.get_watermark_offsets(place)[1] for place in places])
+    reader.close()
+
+    def committed() -> Any:
+        (answer,) = admin.list_consumer_group_offsets(asked).values()
+        return np.maximum([place.offset for place in answer.result().topic_partitions], 0)
+
+    runs = [Run(tree, folder) for _ in range(workers)]
+    try:
+        for run in runs:
+            run.wait_for("shard live")
+        time.sleep(0.5)
+        began, first = time.perf_counter(), committed()
+        while (now := committed()).max(initial=0) == 0 or (now < 0.95 * ends).all():
+            time.sleep(0.02)
+        return float((now - first).sum() / (time.perf_counter() - began))
+    finally:
+        for run in runs:
+            run.process.terminate()
+        for run in runs:
+            run.process.wait()
+
+
+def scaling(tree: dict[str, Any], folder: Path, events: int, rounds: int, most: int = 2) -> list[float]:
+    """Median events per second of 1, 2 … workers, in turns, over a topic of as many partitions."""
+    tree = tree | {"topics": tree["topics"] | {"partitions": most}}
+    fill(tree, events, SENSORS * most)
+    found: list[list[float]] = [[] for _ in range(most)]
+    for turn in range(rounds):
+        for workers, speeds in enumerate(found, 1):
+            speeds.append(
+                speed(tree | {"application_id": f"{tree['application_id']}-{turn}-{workers}"}, folder, workers)
+            )
+    return [statistics.median(speeds) for speeds in found]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
+    parser.add_argument("--events", type=int, default=100_000, help="of the full topic")
+    parser.add_argument("--scaling-events", type=int, default=600_000)
+    parser.add_argument("--rounds", type=int, default=3, help="of the scaling")
+    parser.add_argument("--only", choices=["latency", "scaling"])
+    parser.add_argument("--quix", metavar="PYTHON", help="see quix.py")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    chosen = parser.parse_args()
+    out = io.StringIO()
+    on = partial(machine, "kafka-python", "confluent-kafka")
+    console = Console(width=110, file=out)
+    with KafkaServer() as server, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if chosen.only != "scaling":
+            sides: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+                "stream-ad": (stream_ad, worker, {}),
+                "stream-ad librdkafka": (stream_ad, worker, {"client": "librdkafka"}),
+            }
+            if chosen.quix:
+                sides[RIVER] = partial(quix, chosen.quix, "river"), partial(quix_live, chosen.quix), {}
+            found = {}
+            full = tree_of(server, "full")
+            fill(full, chosen.events, SENSORS)
+            for number, (side, (catch_up, start, broker)) in enumerate(sides.items()):
+                most = measure(catch_up, full | {"application_id": f"full-{number}", "broker": full["broker"] | broker,
+                                                 "http": {"enabled": False}}, chosen.events).wall  # fmt: skip
+                rate = most / 2
+                found[side] = (
+                    most,
+                    rate,
+                    *latency(tree_of(server, f"live-{number}", **broker), folder, start, rate, chosen.seconds),
+                )
+            table = Table("reading to committed score", "sustained", "load", "p50 ms", "p99 ms", "p99 ratio")
+            anchor = found.get(RIVER, (0, 0, 0, None))[3]
+            for side, (most, rate, p50, p99) in found.items():
+                ratio = "" if anchor is None else f"{p99 / anchor:.2f}"
+                table.add_row(side, f"{most:,.0f}", f"{rate:,.0f}", f"{p50:.1f}", f"{p99:.1f}", ratio)
+            console.print(f"{on()}; {chosen.seconds:g} s at half of what each side sustains")
+            console.print(table)
+        if chosen.only != "latency":
+            table = Table("events/s over two partitions", "one worker", "two workers", "ratio")
+            for side, broker in (("stream-ad", {}), ("stream-ad librdkafka", {"client": "librdkafka"})):
+                tree = tree_of(server, f"scaling-{len(broker)}", **broker)
+                one, two = scaling(tree, folder, chosen.scaling_events, chosen.rounds)
+                table.add_row(side, f"{one:,.0f}", f"{two:,.0f}", f"{two / one:.2f}")
+            console.print(f"{chosen.scaling_events:,} events, median of {chosen.rounds}; {on()}")
+            console.print(table)
+    print(out.getvalue())
+    if chosen.write:
+        write(out.getvalue(), "live")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What benchmarks write into docs/benchmarks.md: the tables as printed, with what they were made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+
+
+def machine(*packages: str) -> str:
+    """What figures were made on and with."""
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)])
+    return f"{os.cpu_count()} cores of {platform.machine()}, load {load}; {versions}"
+
+
+def write(text: str, mark: str) -> None:
+    """Put what was printed between two marks of the page.
+
+    Raises:
+        ValueError: The page has no such marks.
+    """
+    before, begin, rest = PAGE.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition(f"<!-- /{mark} -->\n")
+    if not begin or not end:
+        raise ValueError(f"{PAGE} has no marks for {mark}")
+    PAGE.write_text(f"{before}{begin}```text\n{text.rstrip()}\n```\n{end}{after}", encoding="utf-8")
