@@ -55,13 +55,14 @@ def _keep_freed_blocks() -> None:
     mallopt(TRIM_THRESHOLD, KEPT_BYTES)
 
 
+@cache
 def _collect_seldom() -> None:
     """Left alone, Python looks for garbage in cycles several times in a step, and now and then through all that torch
-    and its kin have made, which holds the stream up for a fifth of a second. What is there by now is there to stay.
+    and its kin have made, which holds the stream up for a fifth of a second. What is there by now is there to stay;
+    what the first of several workers in a process leaves behind is not.
     """
-    if not gc.get_freeze_count():  # else a process that runs one worker after the other would keep what they left
-        gc.collect()
-        gc.freeze()
+    gc.collect()
+    gc.freeze()
     gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
 
 

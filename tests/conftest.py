@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.kafka_server import KafkaServer, ToolMissingError, require_tools
+from tests.support.kafka_server import ROOT, KafkaServer, ToolMissingError, jars, require_tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +26,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=CLIENTS[0],
         help="broker.client of the tests that are not run over both: those of tests/kafka and tests/faults",
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """What all processes need is made once, before they start side by side: compiled loops and Kafka's jars."""
+    if getattr(session.config.option, "numprocesses", None) and not hasattr(session.config, "workerinput"):
+        loops = subprocess.Popen([sys.executable, "-m", "tests.support.prepared"], cwd=ROOT)
+        with suppress(ToolMissingError):  # the tests that need them say so
+            require_tools()
+            jars()
+        loops.wait()
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ class _HungUp(kafka_errors.SaslAuthenticationFailedError):  # type: ignore[misc]
     """A broker ended the connection in the middle of a login: it refuses, and its answer was lost with the end."""
 
 
+_ENOUGH = 3  # times that a broker hangs up on a login: one that is about to stop does so once
 _REFUSED = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError)
 
 
@@ -71,6 +72,7 @@ class _Attempts:
 
     def __init__(self) -> None:
         self.last: BaseException | None = None
+        self.hang_ups = 0  # in the middle of a login
 
     def __call__(self, **options: Any) -> KafkaNetClient:
         client = KafkaNetClient(**options)
@@ -85,7 +87,7 @@ class _Attempts:
         connection_to = client._manager.get_connection  # noqa: SLF001
 
         def watched(*arguments: Any, **more: Any) -> Any:
-            if isinstance(self.last, _REFUSED) and not isinstance(self.last, _HungUp):
+            if isinstance(self.last, _REFUSED) and (not isinstance(self.last, _HungUp) or self.hang_ups >= _ENOUGH):
                 raise self.last  # to knock again would only delay what the broker has said
             connection = connection_to(*arguments, **more)
             hung_up: list[bool] = []
@@ -104,6 +106,7 @@ class _Attempts:
                 await log_in(*arguments, **more)
             except kafka_errors.KafkaConnectionError:
                 hung_up.append(True)
+                self.hang_ups += 1
                 self._note(_HungUp("the broker hung up in the middle of it"))
                 raise
             except Exception as error:

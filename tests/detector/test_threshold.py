@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from stream_ad.detector.tail import TAIL_SHARES, level
 from stream_ad.detector.threshold import (
     FIRST_EVENTS,
     LABELLED_ENOUGH,
     RECENT,
     STATIC_PEAKS,
-    TAIL_SHARES,
     Threshold,
-    level,
     published,
     static_level,
 )

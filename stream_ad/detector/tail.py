@@ -1,0 +1,85 @@
+"""The tail of a sample of scores: where it starts, and the score that a small share of it exceeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TAIL_SHARES = (0.02, 0.1)  # where the tail starts: the 98 % point when there are many scores, the 90 % point before
+EXCESSES = 128  # that are enough to fit it
+SHAPES = (-0.5, 0.3)  # of the tail; a heavier one would run away
+MOST_SHAPE = 0.5  # of the tail with the doubt about it
+SHAPE_PRIOR = 20.0  # independent peaks that an exponential tail is believed for
+PLOTTING = 0.35  # position of a rank in its share, Hosking and Wallis
+LEAST_EXCESS = 1e-3
+
+
+def tail_start(
+    sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(A,) the share of the scores that makes the tail, and where it starts; arguments as of ``level``."""
+    share = np.clip(EXCESSES / np.maximum(count, 1), *TAIL_SHARES)
+    place = np.ceil((1 - np.maximum(share, rate)) * count).astype(np.int64) - 1
+    return share, sorted_scores[np.arange(len(count)), np.maximum(place, 0)].astype(np.float64)
+
+
+def level(
+    sorted_scores: NDArray[np.floating],
+    count: NDArray[np.int64],
+    rate: float,
+    independence: NDArray[np.float64] | float = 1.0,
+) -> NDArray[np.float64]:
+    """The score that a share ``rate`` of normal events exceeds, row by row.
+
+    Peaks over threshold (A. Siffer et al., KDD 2017): a generalised Pareto tail above the 90 to
+    98 % point, by probability-weighted moments (J. R. M. Hosking, J. R. Wallis, Technometrics 1987),
+    which need no search and are steadier than maximum likelihood on few excesses. The shape is
+    drawn towards 0, the exponential tail, the more the fewer excesses there are, and then made
+    heavier by their inverse number: what is next above an exponential tail whose mean is known from
+    k excesses is Pareto of shape 1 / k. Excesses that come in runs count as one peak each.
+
+    Where there are scores enough, the level is no higher than the one among them that a share ``rate`` of
+    exchangeable scores exceeds at the most (V. Vovk et al., Algorithmic Learning in a Random World, 2005):
+    one burst among them makes a tail that would run far beyond all that was ever seen.
+
+    Args:
+        sorted_scores: (A, W) ascending, unused places +inf at the end.
+        count: (A,) used places.
+        rate: Between 0 and .5; from .1 on the empirical quantile is taken.
+        independence: (A,) independent peaks per excess, 0 to 1.
+
+    Returns:
+        (A,) +inf where nothing is known.
+    """
+    rows = np.arange(len(count))
+    start, base = tail_start(sorted_scores, count, rate)
+    if rate >= TAIL_SHARES[1]:
+        return np.where(count > 0, base, np.inf)
+    # The scores above the base are at most so many, and stand at the end of the used places.
+    most = int(np.ceil((start * count).max(initial=0))) + 1
+    from_top = np.arange(most)
+    place = count[:, None] - 1 - from_top
+    top = np.take_along_axis(sorted_scores, np.maximum(place, 0), axis=1).astype(np.float64)
+    over = (place >= 0) & np.isfinite(top) & (top > base[:, None])
+    number = np.maximum(over.sum(axis=1), 1)
+    excess = np.where(over, top, 0.0) - np.where(over, base[:, None], 0.0)
+    # Summed one after the other: how far the rows are filled up must not move a last bit.
+    mean = np.maximum(excess.cumsum(axis=1)[:, -1] / number, LEAST_EXCESS)
+    weighted = (excess * (from_top + PLOTTING)).cumsum(axis=1)[:, -1] / number**2  # E[x (1 - F)]
+    peaks = np.maximum(number * independence, 1.0)
+    shape = 2 - mean / np.maximum(mean - 2 * weighted, 1e-9)
+    shape = np.clip(shape * peaks / (peaks + SHAPE_PRIOR), *SHAPES)
+    scale = mean * (1 - shape)
+    shape = np.minimum(shape + 1 / peaks, MOST_SHAPE)
+    shape = np.where(np.abs(shape) < 1e-6, 1e-6, shape)
+    share = rate * np.maximum(count, 1) / number
+    tail = base + scale * (share**-shape - 1) / shape
+    allowed = np.floor(rate * (count + 1)).astype(np.int64)  # scores that may lie at or above the level
+    bound = sorted_scores[rows, np.maximum(count - np.maximum(allowed, 1), 0)]
+    tail = np.where(allowed >= 1, np.minimum(tail, bound), tail)
+    tail = np.where(start > rate, tail, base)
+    return np.where(count > 0, tail, np.inf)
