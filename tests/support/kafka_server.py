@@ -263,8 +263,9 @@ class KafkaServer:
         self.start()
 
     def pause(self) -> None:
-        """Stop it from answering, connections stay open."""
+        """Stop it from answering, connections stay open; returns once it stands still."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
