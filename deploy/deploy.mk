@@ -44,8 +44,14 @@ deploy-check: $(READY) image ## Bring the whole deployment up and prove what it 
 
 # The tests of the rules run Prometheus' own tools. Where they are not installed, Debian's package is unpacked, not installed, so
 # that no service is started.
-test: promtool
+# Pages are looked at in a real browser, which is installed as root.
+test: promtool chromium
 
 .PHONY: promtool
 promtool:
 	@command -v promtool >/dev/null && command -v prometheus >/dev/null || test -x $(PROMETHEUS)/promtool || deploy/testing/promtool.sh
+
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	deploy/testing/chromium.sh

@@ -19,7 +19,7 @@ def opened(page: Path) -> tuple[str, str]:
     """The document after its scripts have run, and what they complained about."""
     browser = next(filter(None, map(shutil.which, NAMES)), None)
     if browser is None:
-        message = "no Chromium is installed (Debian: apt-get install chromium)"
+        message = "no Chromium is installed; `make chromium` installs it as root (Debian: apt-get install chromium)"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
@@ -29,6 +29,10 @@ def opened(page: Path) -> tuple[str, str]:
             "--headless=new",
             "--no-sandbox",
             "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
             "--enable-logging=stderr",
             f"--user-data-dir={page.parent / 'profile'}",
             "--dump-dom",
