@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from stream_ad.columns import Events, Labels, ValueBlock
 from stream_ad.detector.config import DetectorConfig, DetectorOptions, LearningConfig
@@ -21,11 +22,11 @@ WORTH_SAYING_S = 3.0  # loops that are there already are loaded in less
 
 
 def prepare_process() -> str:
-    """One thread for torch, freed memory kept for the next step, the detector's loops compiled, and few searches for
-    garbage.
+    """One thread for torch and BLAS, freed memory kept for the next step, the detector's loops compiled, and few
+    searches for garbage.
 
-    More threads would group sums anew and change their last bits. The loops are compiled now and not
-    under the first events.
+    More threads would group sums anew and change their last bits, and wait for each other where a machine is busy.
+    The loops are compiled now and not under the first events.
 
     Returns:
         What to tell the operator, if anything: compiling takes a while where no earlier process has
@@ -35,6 +36,7 @@ def prepare_process() -> str:
     _keep_freed_blocks()
     begin = time.perf_counter()
     _use_every_loop()
+    threadpool_limits(1, user_api="blas")  # of the libraries that are loaded by now
     seconds = time.perf_counter() - begin
     _collect_seldom()
     if seconds < WORTH_SAYING_S:

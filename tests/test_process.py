@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 
+import torch
+from threadpoolctl import threadpool_info
+
 from stream_ad.process import NEW_OBJECTS, prepare_process
 
 
@@ -19,3 +22,12 @@ def test_what_is_there_at_the_start_is_left_out_of_the_search_for_garbage():
         assert gc.get_freeze_count() <= kept
     finally:
         gc.set_threshold(*before)
+
+
+def test_no_sum_is_grouped_by_the_number_of_processors():
+    """Torch and every BLAS library that the detector uses compute with one thread."""
+    prepare_process()
+    libraries = [one for one in threadpool_info() if one["user_api"] == "blas"]
+    assert any("scipy" in one["filepath"] for one in libraries)  # what compiled loops call
+    assert {one["num_threads"] for one in libraries} == {1}
+    assert torch.get_num_threads() == 1

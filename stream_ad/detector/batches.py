@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from stream_ad.detector.autoencoder import to_device
-from stream_ad.detector.compiled import kernel
+from stream_ad.detector.compiled import Arrays, kernel
+from stream_ad.detector.replay import MISSING, code_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.context import Context
     from stream_ad.detector.coupling import Coupling
+    from stream_ad.detector.replay import Replay
     from stream_ad.detector.scaler import Scaler
     from stream_ad.detector.scoring import Scoring
 
@@ -45,11 +47,23 @@ class Sensors:
         _weigh(flat, scaled, observed, self.context.gate, inputs, weights)
         return Batch(
             rows,
-            scaled.reshape(derived.shape),
-            observed.reshape(derived.shape),
             to_device(inputs.reshape(derived.shape), device),
             to_device(weights.reshape(derived.shape), device),
+            scaled.reshape(derived.shape),
+            observed.reshape(derived.shape),
         )
+
+    def replayed(self, replay: Replay, models: NDArray[np.int64], number: int, device: torch.device) -> Inputs:
+        """(A, number) events drawn from the rings of some models (A,), which must have some."""
+        slots = replay.draw(models, number)
+        if replay.shared:
+            derived, sensors = replay.take(models, slots)
+            return self.batch(sensors, derived, device)
+        inputs = np.empty((*slots.shape, self.scaler.middle.shape[1]), np.float32)
+        weights = np.empty_like(inputs)
+        ring = replay.derived, replay.middle, replay.slope
+        _take_scaled(models, slots, ring, (self.scaler.middle, self.scaler.slope, self.context.gate), inputs, weights)
+        return Inputs(models, to_device(inputs, device), to_device(weights, device))
 
     def variance(self, rows: NDArray[np.int64], device: torch.device) -> Tensor:
         """(A, 1 or B, d) usual squared errors, for sensors (A,) or (A, B)."""
@@ -58,20 +72,26 @@ class Sensors:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """(A, B) events as the loss sees them."""
+class Inputs:
+    """(A, B) events as the loss of normal ones sees them."""
 
     rows: NDArray[np.int64]  # (A,) or (A, B) whose they are
-    scaled: NDArray[np.float32]  # (A, B, d) not clipped
-    observed: NDArray[np.bool_]  # (A, B, d)
     inputs: Tensor  # (A, B, d) clipped to [0, 1]
     weights: Tensor  # (A, B, d) of the inputs, 0 where missing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch(Inputs):
+    """And as the guided loss and the statistics do."""
+
+    scaled: NDArray[np.float32]  # (A, B, d) not clipped
+    observed: NDArray[np.bool_]  # (A, B, d)
 
     def take(self, some: NDArray[np.int64]) -> Batch:
         if len(some) == len(self.scaled):
             return self
         index = torch.from_numpy(some).to(self.inputs.device)
-        return Batch(self.rows[some], self.scaled[some], self.observed[some], self.inputs[index], self.weights[index])
+        return Batch(self.rows[some], self.inputs[index], self.weights[index], self.scaled[some], self.observed[some])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +125,15 @@ def scatter(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], shape: tu
 
 
 @kernel
+def _input_weights(gate: NDArray[np.float64], s: int, weight: NDArray[np.float32]) -> None:
+    """(d,) 1 for the readings of sensor ``s``, the gate for what is derived from the past, 0 for the filling."""
+    features = gate.shape[1]
+    for f in range(features):
+        weight[f] = 1
+        weight[features + f] = weight[2 * features + f] = gate[s, f]
+
+
+@kernel
 def _weigh(
     rows: NDArray[np.int64],
     scaled: NDArray[np.float32],
@@ -113,14 +142,41 @@ def _weigh(
     inputs: NDArray[np.float32],
     weights: NDArray[np.float32],
 ) -> None:
-    features = gate.shape[1]
     weight = np.zeros(scaled.shape[2], np.float32)
-    weight[:features] = 1
     nothing, one = np.float32(0), np.float32(1)
     for a in range(len(rows)):
-        for f in range(features):
-            weight[features + f] = weight[2 * features + f] = gate[rows[a], f]
+        _input_weights(gate, rows[a], weight)
         for b in range(scaled.shape[1]):
             for k in range(len(weight)):
                 inputs[a, b, k] = min(max(scaled[a, b, k], nothing), one)
                 weights[a, b, k] = weight[k] if observed[a, b, k] else nothing
+
+
+@kernel
+def _take_scaled(
+    models: NDArray[np.int64],
+    slots: NDArray[np.int64],
+    ring: Arrays,
+    figures: Arrays,
+    inputs: NDArray[np.float32],
+    weights: NDArray[np.float32],
+) -> None:
+    """Scale events (A, B) of rings as ``Scaler.scale`` does, straight from what is kept of them."""
+    codes, middle, slope = ring
+    middles, slopes, gate = figures
+    width = codes.shape[2]
+    weight, begin, step = np.zeros(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    nothing, half, one, missing = np.float32(0), np.float32(0.5), np.float32(1), np.int16(MISSING)
+    for a in range(len(models)):
+        m = models[a]
+        _input_weights(gate, m, weight)
+        for k in range(width):
+            begin[k] = half + (middle[m, k] - middles[m, k]) * slopes[m, k]
+            step[k] = code_step(slope[m, k]) * slopes[m, k] if slope[m, k] > 0 else 0.0
+        for b in range(slots.shape[1]):
+            event = codes[m, slots[a, b]]
+            for k in range(width):
+                code = event[k]
+                x = min(max(begin[k] + np.float32(code) * step[k], nothing), one)
+                inputs[a, b, k] = x if code != missing else half
+                weights[a, b, k] = weight[k] if code != missing else nothing

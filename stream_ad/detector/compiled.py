@@ -68,3 +68,26 @@ def together(rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         order[begin[rows[n]]] = n
         begin[rows[n]] += 1
     return order
+
+
+@kernel
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)) as (1 + tanh(x / 2)) / 2, by a rational function good to float32's rounding.
+
+    The coefficients of tanh are those of Eigen's vectorised one.
+    """
+    half = np.float32(0.5)
+    x = min(max(half * x, np.float32(-7.9)), np.float32(7.9))
+    square = x * x
+    top = np.float32(-2.76076847742355e-16)
+    top = top * square + np.float32(2.00018790482477e-13)
+    top = top * square + np.float32(-8.60467152213735e-11)
+    top = top * square + np.float32(5.12229709037114e-08)
+    top = top * square + np.float32(1.48572235717979e-05)
+    top = top * square + np.float32(6.37261928875436e-04)
+    top = top * square + np.float32(4.89352455891786e-03)
+    bottom = np.float32(1.19825839466702e-06)
+    bottom = bottom * square + np.float32(1.18534705686654e-04)
+    bottom = bottom * square + np.float32(2.26843463243900e-03)
+    bottom = bottom * square + np.float32(4.89352518554385e-03)
+    return half + half * (x * top / bottom)

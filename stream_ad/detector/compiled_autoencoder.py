@@ -2,8 +2,9 @@
 
 The matrices of one model are so small that starting a library's operation costs more than the
 operation, and a pass over all models leaves the cache. Here a model's whole step is one compiled
-function: BLAS multiplies (through numba), the rest is fused around it. Every product of a stack has
-the same number of rows, whatever stands beside them, so that a row's result is its own.
+function around ``product``, whose rows depend on nothing beside them: events are scored as they
+come, one or many. Loops run over views from 0 on: with an offset in an index, which could be negative, they would
+not become vector instructions.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import torch
 from torch import Tensor
 
 from stream_ad.detector.autoencoder import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, Autoencoder
-from stream_ad.detector.compiled import Arrays, kernel, together, total
+from stream_ad.detector.compiled import Arrays, kernel, sigmoid, together, total
+from stream_ad.detector.products import product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FEW_ROWS, MANY_ROWS = 8, 32  # scored together: few, or many where reading the weights costs more than computing
-WIDE = 128  # inputs from which on it does
+MOST_ROWS = 32  # of a model that are scored together
+FADED = 1e-30  # a moment below it is none: processors compute with the smallest numbers a hundred times slower
 
 
 class CompiledAutoencoder(Autoencoder):
@@ -29,7 +31,7 @@ class CompiledAutoencoder(Autoencoder):
 
     def __init__(self, width: int, *, device: torch.device, rate: float) -> None:
         super().__init__(width, device=device, rate=rate)
-        self._starts = np.array([layer.start for layer in self.layers])
+        self._shapes = np.array([(layer.inputs, layer.outputs, layer.start) for layer in self.layers])
         self._tables = self.correction1.numpy(), self.root2.numpy(), np.float32(rate)
         self._seen: Tensor | None = None
         self._arrays: tuple[NDArray[Any], ...] = ()
@@ -38,16 +40,14 @@ class CompiledAutoencoder(Autoencoder):
     def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         """As Autoencoder.reconstruct."""
         out = np.empty_like(scaled)
-        rows = FEW_ROWS if self.width < WIDE else MANY_ROWS
-        states, *_ = self._room(rows)
-        _reconstruct(models, scaled, self._memory()[0], self._starts, states, out)
+        _reconstruct(models, scaled, self._memory()[0], self.parameters, self._shapes, self._room(MOST_ROWS), out)
         return out
 
     def rebuild(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
         """As Autoencoder.rebuild."""
         out = torch.empty_like(x)
-        states, *_ = self._room(x.shape[1])
-        _rebuild(which, x.numpy(), self._memory()[0], self._starts, states, out.numpy())
+        states = self._room(x.shape[1])[1]
+        _rebuild(which, x.numpy(), self._memory()[0], self.parameters, self._shapes, states, out.numpy())
         return out
 
     def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,124 +55,127 @@ class CompiledAutoencoder(Autoencoder):
         loss, rebuilt = torch.empty(len(which)), torch.empty_like(x)
         batch = x.numpy(), weight.numpy(), inputs.numpy()
         out = loss.numpy(), rebuilt.numpy()
-        _plain_step(which, batch, self._memory(), self._tables, self._starts, self._room(x.shape[1]), out)
+        _plain_step(which, batch, self._memory(), self._tables, self._shapes, self._room(x.shape[1]), out)
         return loss, rebuilt
 
     def descend(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
         """As Autoencoder.descend."""
         room = self._room(x.shape[1])
-        _descend(which, x.numpy(), slope.numpy(), self._memory(), self._tables, self._starts, room)
+        _descend(which, x.numpy(), slope.numpy(), self._memory(), self._tables, self._shapes, room)
 
     def _memory(self) -> tuple[NDArray[Any], ...]:
         """The arrays behind the tensors; looked up again when the stack has taken others."""
         if self._seen is not self.flat:
             self._seen = self.flat
-            self._arrays = self.flat.numpy(), self.first.numpy(), self.second.numpy(), self.steps.numpy()
+            moving = self.flat, self.first, self.second
+            self._arrays = *(tensor.numpy().reshape(-1) for tensor in moving), self.steps.numpy()
         return self._arrays
 
     def _room(self, rows: int) -> tuple[Any, ...]:
-        """Where one model's states, its slopes, its gradient and its errors are computed."""
+        """Where one model's inputs, states, slopes, gradient, loss by input and turned weights are computed."""
         if rows not in self._rooms:
             states, slopes = (
-                tuple(np.empty((rows, layer.outputs), np.float32) for layer in self.layers) for _ in range(2)
+                tuple(np.empty(rows * layer.outputs, np.float32) for layer in self.layers) for _ in range(2)
             )
-            error = np.empty((rows, self.width), np.float32)
-            self._rooms[rows] = states, slopes, np.zeros(self.parameters, np.float32), error
+            x, part = (np.empty(rows * self.width, np.float32) for _ in range(2))
+            gradient = np.zeros(self.parameters, np.float32)
+            turned = np.empty(max(layer.inputs * layer.outputs for layer in self.layers), np.float32)
+            ones, zeros = np.ones(1, np.float32), np.zeros(max(layer.outputs for layer in self.layers), np.float32)
+            self._rooms[rows] = x, states, slopes, gradient, part, turned, ones, zeros
         return self._rooms[rows]
 
 
 @kernel
-def _sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)) as (1 + tanh(x / 2)) / 2, by a rational function good to float32's rounding.
+def _forward(
+    x: NDArray[np.float32],
+    begin: int,
+    rows: int,
+    flat: NDArray[np.float32],
+    model: int,
+    shapes: NDArray[np.int64],
+    states: Arrays,
+) -> None:
+    """Fill the states of a model's layers, (rows, outputs) each, from the rows (rows, d) that begin in ``x``.
 
-    The coefficients of tanh are those of Eigen's vectorised one.
+    Args:
+        x: Rows of inputs.
+        begin: Where in ``x`` the first row begins.
+        rows: How many.
+        flat: All models' parameters.
+        model: Where in ``flat`` the model's begin.
+        shapes: (L, 3) inputs, outputs and start of each layer.
+        states: What is filled.
     """
-    half = np.float32(0.5)
-    x = min(max(half * x, np.float32(-7.9)), np.float32(7.9))
-    square = x * x
-    top = np.float32(-2.76076847742355e-16)
-    top = top * square + np.float32(2.00018790482477e-13)
-    top = top * square + np.float32(-8.60467152213735e-11)
-    top = top * square + np.float32(5.12229709037114e-08)
-    top = top * square + np.float32(1.48572235717979e-05)
-    top = top * square + np.float32(6.37261928875436e-04)
-    top = top * square + np.float32(4.89352455891786e-03)
-    bottom = np.float32(1.19825839466702e-06)
-    bottom = bottom * square + np.float32(1.18534705686654e-04)
-    bottom = bottom * square + np.float32(2.26843463243900e-03)
-    bottom = bottom * square + np.float32(4.89352518554385e-03)
-    return half + half * (x * top / bottom)
-
-
-@kernel
-def _forward(x: NDArray[np.float32], flat: NDArray[np.float32], starts: NDArray[np.int64], states: Arrays) -> None:
-    """One model (P,) on x (R, d): fills the states of its layers, (R, outputs) each."""
     slope, here = np.float32(SLOPE), x
     for number in range(len(states)):
         out = states[number]
-        inputs, outputs = here.shape[1], out.shape[1]
-        stop = starts[number] + inputs * outputs
-        np.dot(here, flat[starts[number] : stop].reshape((inputs, outputs)), out)
-        bias = flat[stop : stop + outputs]
-        for b in range(len(out)):
-            if number == len(states) - 1:
-                for k in range(outputs):
-                    out[b, k] = _sigmoid(out[b, k] + bias[k])
-            else:
-                for k in range(outputs):
-                    z = out[b, k] + bias[k]
-                    out[b, k] = z if z > 0 else slope * z
-        here = out
+        inputs, outputs, weights = shapes[number, 0], shapes[number, 1], model + shapes[number, 2]
+        bias = weights + inputs * outputs
+        product(out, flat, here, flat, (0, bias, begin, weights), (rows, inputs, outputs), (0, inputs, 1))
+        if number == len(states) - 1:
+            for i in range(rows * outputs):
+                out[i] = sigmoid(out[i])
+        else:
+            for i in range(rows * outputs):
+                z = out[i]
+                out[i] = z if z > 0 else slope * z
+        here, begin = out, 0
 
 
 @kernel
 def _backward(
     x: NDArray[np.float32],
+    begin: int,
+    rows: int,
     flat: NDArray[np.float32],
-    starts: NDArray[np.int64],
-    states: Arrays,
-    slopes: Arrays,
-    gradient: NDArray[np.float32],
+    model: int,
+    shapes: NDArray[np.int64],
+    room: tuple[Any, ...],
 ) -> None:
-    """Fill one model's gradient (P,); the last of ``slopes`` holds that of the loss by the reconstruction."""
-    slope, one, last = np.float32(SLOPE), np.float32(1), len(states) - 1
+    """Fill the gradient; the last of the slopes holds that of the loss by the reconstruction, and all are used up."""
+    _, states, slopes, gradient, _, turned, one, zeros = room
+    slope, whole, last = np.float32(SLOPE), np.float32(1), len(states) - 1
     for step in range(len(states)):
         number = last - step
         y, delta = states[number], slopes[number]
-        inputs, outputs = states[number - 1].shape[1] if number > 0 else x.shape[1], y.shape[1]
-        stop = starts[number] + inputs * outputs
-        bias = gradient[stop : stop + outputs]
-        bias[:] = 0
-        for b in range(len(y)):
-            if number == last:
-                for k in range(outputs):
-                    delta[b, k] *= y[b, k] * (one - y[b, k])
-                    bias[k] += delta[b, k]
-            else:
-                for k in range(outputs):
-                    delta[b, k] *= one if y[b, k] > 0 else slope
-                    bias[k] += delta[b, k]
-        here = states[number - 1] if number > 0 else x
-        np.dot(here.T, delta, gradient[starts[number] : stop].reshape((inputs, outputs)))
-        if number > 0:
-            np.dot(delta, flat[starts[number] : stop].reshape((inputs, outputs)).T, slopes[number - 1])
+        inputs, outputs, start = shapes[number, 0], shapes[number, 1], shapes[number, 2]
+        if number == last:
+            for i in range(rows * outputs):
+                delta[i] *= y[i] * (whole - y[i])
+        else:
+            for i in range(rows * outputs):
+                delta[i] *= whole if y[i] > 0 else slope
+        product(gradient, zeros, one, delta, (start + inputs * outputs, 0, 0, 0), (1, rows, outputs), (0, 0, 0))
+        here, at = (states[number - 1], 0) if number > 0 else (x, begin)
+        product(gradient, zeros, here, delta, (start, 0, at, 0), (inputs, rows, outputs), (0, 1, inputs))
+        if number == 0:
+            break
+        weights = flat[model + start : model + start + inputs * outputs].reshape((inputs, outputs))
+        across = turned[: inputs * outputs].reshape((outputs, inputs))
+        for k in range(outputs):
+            for i in range(inputs):
+                across[k, i] = weights[i, k]
+        product(slopes[number - 1], zeros, delta, turned, (0, 0, 0, 0), (rows, outputs, inputs), (0, outputs, 1))
 
 
 @kernel
-def _adam(m: int, memory: Arrays, tables: tuple[Any, ...], gradient: NDArray[np.float32]) -> None:
+def _adam(model: int, memory: Arrays, tables: tuple[Any, ...], gradient: NDArray[np.float32]) -> None:
     flat, first, second, steps = memory
     correction1, root2, rate = tables
     keep1, keep2 = np.float32(1 - BETA1), np.float32(BETA2)
-    add2, epsilon = np.float32(1 - BETA2), np.float32(EPSILON)
-    at = min(steps[m, 0], STEPS_TO_FULL - 1)
+    add2, epsilon, faded, nothing = np.float32(1 - BETA2), np.float32(EPSILON), np.float32(FADED), np.float32(0)
+    at = min(steps[model, 0], STEPS_TO_FULL - 1)
     # p -= rate (m / c1) / (sqrt(v / c2) + eps), with what does not vary inside a model taken together.
     scale, floor = correction1[at] / (rate * root2[at]), epsilon * root2[at]
-    p, average, square = flat[m], first[m], second[m]
+    own = slice(model * len(gradient), (model + 1) * len(gradient))
+    p, averages, squares = flat[own], first[own], second[own]
     for k in range(len(gradient)):
-        average[k] += keep1 * (gradient[k] - average[k])
-        square[k] = keep2 * square[k] + add2 * (gradient[k] * gradient[k])
-        p[k] -= average[k] / ((np.sqrt(square[k]) + floor) * scale)
-    steps[m, 0] += 1
+        average = averages[k] + keep1 * (gradient[k] - averages[k])
+        square = keep2 * squares[k] + add2 * (gradient[k] * gradient[k])
+        averages[k] = average if abs(average) > faded else nothing
+        squares[k] = square if square > faded else nothing
+        p[k] -= average / ((np.sqrt(square) + floor) * scale)
+    steps[model, 0] += 1
 
 
 @kernel
@@ -182,18 +185,20 @@ def _plain_slope(
     weight: NDArray[np.float32],
     inputs: NDArray[np.float32],
     slope: NDArray[np.float32],
-    error: NDArray[np.float32],
+    part: NDArray[np.float32],
 ) -> Any:
-    """losses.plain_slope of one model: fills the slope and the errors (B, d), returns the loss."""
-    least, two, events = np.float32(1e-12), np.float32(2), np.float32(0)
+    """losses.plain_slope of one model: fills the slope and what each input adds to twice the loss (B, d); the loss."""
+    least, two, events, twice = np.float32(1e-12), np.float32(2), np.float32(0), np.float32(0)
     for b in range(len(x)):
         events += weight[b]
     for b in range(len(x)):
         share = two * weight[b] / (max(events, least) * max(total(inputs, b), least))
         for k in range(x.shape[1]):
-            error[b, k] = rebuilt[b, k] - x[b, k]
-            slope[b, k] = share * inputs[b, k] * error[b, k]
-    return np.float32(0.5) * np.dot(slope.ravel(), error.ravel())
+            error = rebuilt[b, k] - x[b, k]
+            slope[b, k] = share * inputs[b, k] * error
+            part[b, k] = slope[b, k] * error
+        twice += total(part, b)
+    return np.float32(0.5) * twice
 
 
 @kernel
@@ -202,19 +207,22 @@ def _plain_step(
     batch: Arrays,
     memory: Arrays,
     tables: tuple[Any, ...],
-    starts: NDArray[np.int64],
+    shapes: NDArray[np.int64],
     room: tuple[Any, ...],
     out: Arrays,
 ) -> None:
     x, weight, inputs = batch
-    states, slopes, gradient, error = room
+    states, slopes, gradient, part = room[1:5]
     loss, rebuilt = out
+    rows, width = x.shape[1:]
+    flat, parameters = memory[0], len(gradient)
+    shape = rows, width
+    state, slope, parts = states[-1].reshape(shape), slopes[-1].reshape(shape), part.reshape(shape)
     for a in range(len(which)):
-        flat = memory[0][which[a]]
-        _forward(x[a], flat, starts, states)
-        rebuilt[a] = states[-1]
-        loss[a] = _plain_slope(x[a], states[-1], weight[a], inputs[a], slopes[-1], error)
-        _backward(x[a], flat, starts, states, slopes, gradient)
+        _forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
+        rebuilt[a] = state
+        loss[a] = _plain_slope(x[a], state, weight[a], inputs[a], slope, parts)
+        _backward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, room)
         _adam(which[a], memory, tables, gradient)
 
 
@@ -225,15 +233,16 @@ def _descend(
     slope: NDArray[np.float32],
     memory: Arrays,
     tables: tuple[Any, ...],
-    starts: NDArray[np.int64],
+    shapes: NDArray[np.int64],
     room: tuple[Any, ...],
 ) -> None:
-    states, slopes, gradient, _ = room
+    states, slopes, gradient = room[1:4]
+    rows, width = x.shape[1:]
+    flat, parameters = memory[0], len(gradient)
     for a in range(len(which)):
-        flat = memory[0][which[a]]
-        _forward(x[a], flat, starts, states)
-        slopes[-1][:] = slope[a]
-        _backward(x[a], flat, starts, states, slopes, gradient)
+        _forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
+        slopes[-1][:] = slope[a].ravel()
+        _backward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, room)
         _adam(which[a], memory, tables, gradient)
 
 
@@ -242,13 +251,15 @@ def _rebuild(
     which: NDArray[np.int64],
     x: NDArray[np.float32],
     flat: NDArray[np.float32],
-    starts: NDArray[np.int64],
+    parameters: int,
+    shapes: NDArray[np.int64],
     states: Arrays,
     out: NDArray[np.float32],
 ) -> None:
+    rows, width = x.shape[1:]
     for a in range(len(which)):
-        _forward(x[a], flat[which[a]], starts, states)
-        out[a] = states[-1]
+        _forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
+        out[a].ravel()[:] = states[-1]
 
 
 @kernel
@@ -256,24 +267,24 @@ def _reconstruct(
     models: NDArray[np.int64],
     scaled: NDArray[np.float32],
     flat: NDArray[np.float32],
-    starts: NDArray[np.int64],
-    states: Arrays,
+    parameters: int,
+    shapes: NDArray[np.int64],
+    room: tuple[Any, ...],
     out: NDArray[np.float32],
 ) -> None:
-    """Rows of the same model are brought together, so many at a time as a state has rows."""
-    rows, width = states[0].shape[0], scaled.shape[1]
+    """Rows of the same model are brought together, at most as many as the room has."""
+    states, width = room[1], scaled.shape[1]
+    x, rebuilt = room[0].reshape((-1, width)), states[-1].reshape((-1, width))
     nothing, one = np.float32(0), np.float32(1)
-    x = np.full((rows, width), np.float32(0.5))
-    order = together(models, len(flat))
+    order = together(models, len(flat) // parameters)
     begin = 0
     while begin < len(order):
         model, stop = models[order[begin]], begin
-        while stop < len(order) and stop - begin < rows and models[order[stop]] == model:
+        while stop < len(order) and stop - begin < len(x) and models[order[stop]] == model:
             for k in range(width):
                 x[stop - begin, k] = min(max(scaled[order[stop], k], nothing), one)
             stop += 1
-        _forward(x, flat[model], starts, states)
-        rebuilt = states[-1]
+        _forward(room[0], 0, stop - begin, flat, model * parameters, shapes, states)
         for place in range(begin, stop):
             for k in range(width):
                 out[order[place], k] = rebuilt[place - begin, k]

@@ -54,25 +54,24 @@ class Drift(Rows):
             rows: (A,) different sensors.
             values: (A,) between 0 and 1; NaN feeds nothing.
         """
-        changed = 0
-        for row, value in zip(rows.tolist(), values.astype(np.float16).tolist(), strict=True):
-            if value != value:  # noqa: PLR0124 - NaN
-                continue
-            detector = self._detector(row)
-            if self.length[row] == HISTORY:
-                half = HISTORY // 2
-                self.history[row, :half] = self.history[row, half:]
-                self.length[row] = half
-                del self._detectors[row]
-                detector = self._detector(row)
-            self.history[row, self.length[row]] = value
-            self.length[row] += 1
+        fed = ~np.isnan(values)
+        rows, fresh = rows[fed], values[fed].astype(np.float16)
+        for row in rows[self.length[rows] == HISTORY].tolist():
+            half = HISTORY // 2
+            self.history[row, :half] = self.history[row, half:]
+            self.length[row] = half
+            self._detectors.pop(row, None)
+        detectors = [self._detector(row) for row in rows.tolist()]
+        self.history[rows, self.length[rows]] = fresh
+        self.length[rows] += 1
+        changed = []
+        for row, detector, value in zip(rows.tolist(), detectors, fresh.tolist(), strict=True):
             detector.update(value)
             if detector.drift_detected:
-                changed += 1
-                self.length[row] = 0
+                changed.append(row)
                 del self._detectors[row]
-        return changed
+        self.length[changed] = 0
+        return len(changed)
 
     def remove(self, row: int) -> None:
         """Drop a sensor; the last one takes its place."""

@@ -9,7 +9,7 @@ import torch
 
 from stream_ad.detector import losses
 from stream_ad.detector.autoencoder import to_device
-from stream_ad.detector.batches import Batch, Matured, Sensors, scatter
+from stream_ad.detector.batches import Batch, Inputs, Matured, Sensors, scatter
 from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.cuda_autoencoder import CudaAutoencoder
 from stream_ad.detector.replay import Replay
@@ -145,26 +145,25 @@ class Network:
             some = np.flatnonzero(chosen)
             if not len(some):
                 continue
-            base, weight_of = new.take(some), np.where(normal[some], class_weight[some], 0.0)
+            base: Inputs = new.take(some)
+            weight_of = np.where(normal[some], class_weight[some], 0.0)
             if few[some[0]]:
-                base, weight_of = self._replayed(models[some], own), np.ones((len(some), self.batch))
+                base = own.replayed(self.replay, models[some], self.batch, self.device)
+                weight_of = np.ones((len(some), self.batch))
             wrong = (new.take(some), np.where(anomalous[some], class_weight[some], 0.0)) if guided[some[0]] else None
             found[some] = self._descend(models[some], base, weight_of, own, guided=wrong)
         self.replay.anomalies[models] += anomalous.sum(axis=1)
         busy = models[~idle & (self.replay.count[models] > 0)]
         if len(busy):
-            self._descend(busy, self._replayed(busy, own), np.ones((len(busy), self.batch)), own)
+            again = own.replayed(self.replay, busy, self.batch, self.device)
+            self._descend(busy, again, np.ones((len(busy), self.batch)), own)
         losses_taken: list[float] = found[~idle].tolist()
         return losses_taken
-
-    def _replayed(self, models: NDArray[np.int64], own: Sensors) -> Batch:
-        derived, sensors = self.replay.draw(models, self.batch)
-        return own.batch(sensors, derived, self.device)
 
     def _descend(
         self,
         models: NDArray[np.int64],
-        base: Batch,
+        base: Inputs,
         weight: NDArray[np.float64],
         own: Sensors,
         *,

@@ -87,19 +87,18 @@ class Replay(Rows):
             _push(models, derived, used, ring, (scaler.middle, scaler.slope))
         self.normals[models] += used.sum(axis=1)
 
-    def draw(self, models: NDArray[np.int64], batch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """(A, B, d) events drawn at random with replacement; models must have some.
-
-        And whose they are: (A, B), or (A,) where every model has a sensor of its own.
-        """
-        slots = np.empty((len(models), batch), np.int64)
+    def draw(self, models: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+        """(A, number) slots of the rings of some models (A,), which must have events; at random with replacement."""
+        slots = np.empty((len(models), number), np.int64)
         _draw_slots(models, (self.key, self.count, self.drawn), self.capacity, slots)
-        if self.shared:
-            sensors = take_ring(self.sensor[..., None], models, slots)[..., 0]
-            return take_ring(self.derived, models, slots), sensors.astype(np.int64)
-        out = np.empty((*slots.shape, self.derived.shape[2]), np.float32)
-        _take(models, slots, (self.derived, self.middle, self.slope), out)
-        return out, models
+        return slots
+
+    def take(
+        self, models: NDArray[np.int64], slots: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """(A, B, d) what stands in some slots of shared models' rings, and (A, B) whose events they are."""
+        sensors = take_ring(self.sensor[..., None], models, slots)[..., 0]
+        return take_ring(self.derived, models, slots), sensors.astype(np.int64)
 
     def forget_sensor(self, row: int, last: int) -> None:
         """A sensor left and the last one took its row (shared models): its events now count as that one's own."""
@@ -119,7 +118,7 @@ def _draw_slots(models: NDArray[np.int64], state: Arrays, capacity: int, slots: 
 
 
 @kernel
-def _step(slope: float) -> float:
+def code_step(slope: float) -> float:
     """What one step of a code stands for."""
     return 1 / (slope * SCALE_SD * STEPS)
 
@@ -138,12 +137,12 @@ def _push(
             moved = abs(middles[m, k] - middle[m, k]) * slope[m, k] > MOVED
             moved = moved or slopes[m, k] > STRETCHED * slope[m, k] or STRETCHED * slopes[m, k] < slope[m, k]
             if moved and slopes[m, k] > 0:
-                before, step = np.float64(middle[m, k]), _step(slope[m, k])
+                before, step = np.float64(middle[m, k]), code_step(slope[m, k])
                 middle[m, k], slope[m, k] = middles[m, k], slopes[m, k]
                 for slot in range(min(count[m], capacity)):
                     if codes[m, slot, k] != MISSING:
                         x = before + codes[m, slot, k] * step
-                        codes[m, slot, k] = _code((x - middle[m, k]) / _step(slope[m, k]))
+                        codes[m, slot, k] = _code((x - middle[m, k]) / code_step(slope[m, k]))
             finer[k] = slope[m, k] * SCALE_SD * STEPS
         for b in range(used.shape[1]):
             if used[a, b]:
@@ -158,18 +157,3 @@ def _push(
 @kernel
 def _code(steps: float) -> int:
     return int(np.rint(min(max(steps, -MOST), MOST)))
-
-
-@kernel
-def _take(models: NDArray[np.int64], slots: NDArray[np.int64], ring: Arrays, out: NDArray[np.float32]) -> None:
-    codes, middle, slope = ring
-    width = codes.shape[2]
-    steps = np.empty(width)
-    for a in range(len(models)):
-        m = models[a]
-        for k in range(width):
-            steps[k] = _step(slope[m, k]) if slope[m, k] > 0 else 0.0
-        for b in range(slots.shape[1]):
-            for k in range(width):
-                code = codes[m, slots[a, b], k]
-                out[a, b, k] = middle[m, k] + code * steps[k] if code != MISSING else np.nan

@@ -188,3 +188,17 @@ def test_a_state_of_another_shape_is_refused():
     """Parameters of a narrower stack raise ValueError and name the array."""
     with pytest.raises(ValueError, match=r"m\.flat: expected float32"):
         stack(1, 24).load("m.", stack(1, 16).state("m."))
+
+
+def test_moments_that_fade_end_at_nought():
+    """What has no gradient for thousands of steps leaves no numbers behind that a processor is slow to compute with."""
+    own = stack(1, 24, CompiledAutoencoder)
+    x, weight, inputs = torch.rand(1, 32, 24), torch.ones(1, 32), torch.ones(1, 32, 24)
+    own.plain_step(np.zeros(1, np.int64), x, weight, inputs)
+    inputs[:, :, 16:] = 0  # these outputs move nothing any more
+    for _ in range(1000):
+        own.plain_step(np.zeros(1, np.int64), x, weight, inputs)
+    for moment in (own.first, own.second):
+        sizes = moment.abs()
+        assert not ((sizes > 0) & (sizes < torch.finfo(torch.float32).tiny)).any()
+    assert (own.first == 0).sum() > own.parameters // 10

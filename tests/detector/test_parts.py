@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from stream_ad.detector.batches import Sensors
 from stream_ad.detector.context import JUMP_RATE, LEVEL_RATE, Context
+from stream_ad.detector.coupling import Coupling
 from stream_ad.detector.packed import SCORE_STEPS, pack_scores, unpack_scores
 from stream_ad.detector.pending import Pending
 from stream_ad.detector.replay import STEPS, Replay
@@ -187,11 +190,11 @@ def test_replayed_events_are_those_pushed_wherever_the_stream_goes():
         scaler.count[:] = 0
         scaler.update(ROW, events, np.ones((1, 64), np.bool_))
         replay.push(ROW, events, np.zeros((1, 64), np.int64), np.ones((1, 64), np.bool_), scaler)
-    drawn, _ = replay.draw(ROW, 256)
-    distance = np.abs(drawn[0, :, None] - events[0])  # (256, 64, d) from each of those that are left
-    distance[np.isnan(drawn[0])[:, None] & np.isnan(events[0])] = 0
-    distance[np.isnan(distance)] = np.inf
-    step = 1 / (replay.slope.min() * SCALE_SD * STEPS)
-    assert distance.max(axis=2).min(axis=1).max() <= step / 2 + np.spacing(np.float32(1001))
-    assert step < 2 * scaler.deviation(ROW).max() / STEPS
-    assert np.isnan(drawn[0, :, 1]).any()
+    own = Sensors(one(Context), scaler, one(Scoring), one(Coupling))
+    drawn, pushed = own.replayed(replay, ROW, 256, torch.device("cpu")), own.batch(ROW, events, torch.device("cpu"))
+    assert {0.0, 1.0} == set(drawn.weights[0, :, 1].tolist())
+    inputs, weights = (np.asarray(part[0])[:, None] for part in (drawn.inputs, drawn.weights))  # (256, 1, d)
+    distance = np.abs(inputs - np.asarray(pushed.inputs[0])) + np.abs(weights - np.asarray(pushed.weights[0]))
+    step = (scaler.slope[0] / replay.slope[0]).max() / (SCALE_SD * STEPS)
+    assert distance.max(axis=2).min(axis=1).max() <= step / 2 + np.spacing(np.float32(1001)) * scaler.slope[0].max()
+    assert step < 2 / (SCALE_SD * STEPS)
