@@ -15,16 +15,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
+from stream_ad.detector.regression import fit_ridge, left_out
 from stream_ad.detector.rng import uniform
 from stream_ad.detector.rows import Column, Rows, SparseRows, push_ring
 from stream_ad.detector.scaler import SCALE_SD
+from stream_ad.detector.trust import believed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from stream_ad.detector.scaler import Scaler
 
@@ -37,8 +36,8 @@ WIDE = 128  # features, above which fits are rarer in proportion: their price gr
 WAVES = 64
 WAVELENGTH = 3.14  # of a wave, in units of z / 2 along a direction all features share
 RIDGE = 3.0
+BIAS_RIDGE = 1e-2
 LEAST, MOST = -2.0, 8.0  # of the log odds added
-NEWTON_STEPS, HALVINGS = 2, 6
 
 
 class Judged(Rows):
@@ -168,7 +167,7 @@ class Head(SparseRows):
             self._fit(row, scaler)
 
     def _fit(self, row: int, scaler: Scaler) -> None:
-        """Ridge logistic regression by Newton's method from the last weights; classes weigh alike."""
+        """Ridge logistic regression from the last weights, and again with less weight on doubtful verdicts."""
         one = np.array([row])
         anomalies, normals = min(int(self.anomalies[row]), RING), min(int(self.normals[row]), RING)
         ring = self.place[row]
@@ -176,11 +175,14 @@ class Head(SparseRows):
         z = _presentable(scaler.scale(one, readings[None])[0][0])
         x = np.hstack([z, np.abs(z), self._waves(z), np.ones((len(z), 1), np.float32)]).astype(np.float64)
         y = np.arange(len(z)) < anomalies
-        # Each class has half the weight; all of it together grows with the rarer one's events.
-        total = min(anomalies + normals, 4 * anomalies)
-        weight = np.where(y, 0.5 * total / anomalies, 0.5 * total / normals)
-        start = np.concatenate([self.linear[row], self.size_of[row], self.wave[row], [self.bias[row]]])
-        beta = fit_ridge(x, y, weight, start)
+        penalty = np.append(np.full(x.shape[1] - 1, RIDGE), BIAS_RIDGE)
+        beta = np.concatenate([self.linear[row], self.size_of[row], self.wave[row], [self.bias[row]]])
+        weight = balanced(np.ones(len(y)), y)
+        beta = fit_ridge(x, y, weight, penalty, beta)
+        odds = left_out(x, y, weight, penalty, beta)
+        belief = np.ones(len(y))
+        belief[:anomalies] = believed(odds[:anomalies], odds[anomalies:])
+        beta = fit_ridge(x, y, balanced(belief, y), penalty, beta)
         f = self.features
         self.linear[row], self.size_of[row] = beta[:f], beta[f : 2 * f]
         self.wave[row], self.bias[row] = beta[2 * f : -1], beta[-1]
@@ -188,44 +190,16 @@ class Head(SparseRows):
         self.trust[row] = anomalies / (anomalies + HALF_TRUST)
 
 
-def fit_ridge(
-    x: NDArray[np.float64], y: NDArray[np.bool_], weight: NDArray[np.float64], start: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Weights of a ridge logistic regression, improved from ``start`` by a few damped Newton steps.
+def balanced(belief: NDArray[np.float64], y: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(n,) weights of labelled events: half of all for each class; all of it grows with the rarer one's events.
 
     Args:
-        x: (n, K), the last column 1: its weight is hardly penalised.
-        y: (n,).
-        weight: (n,) of each event.
-        start: (K,).
+        belief: (n,) 0 to 1, how far each verdict counts.
+        y: (n,) which are labelled anomalies.
     """
-    inputs, target, share = torch.from_numpy(x), torch.from_numpy(y).double(), torch.from_numpy(weight)
-    penalty = torch.full((x.shape[1],), RIDGE, dtype=torch.float64)
-    penalty[-1] = 1e-2
-    beta = torch.from_numpy(start)
-    margin = inputs @ beta
-
-    def cost(margin: Tensor, beta: Tensor) -> float:
-        fit = share * (F.softplus(margin) - target * margin)
-        return float(fit.sum() + 0.5 * (penalty * beta**2).sum())
-
-    best = cost(margin, beta)
-    for _ in range(NEWTON_STEPS):
-        p = torch.sigmoid(margin)
-        gradient = inputs.T @ (share * (p - target)) + penalty * beta
-        hessian = (inputs * (share * p * (1 - p))[:, None]).T @ inputs + torch.diag(penalty)
-        step = torch.cholesky_solve(gradient[:, None], torch.linalg.cholesky(hessian))[:, 0]
-        along, length = inputs @ step, 1.0
-        for _ in range(HALVINGS):
-            found = cost(margin - length * along, beta - length * step)
-            if found < best:
-                break
-            length /= 2
-        else:
-            break
-        beta, margin, best = beta - length * step, margin - length * along, found
-    result: NDArray[np.float64] = beta.numpy()
-    return result
+    anomalies, normals = belief[y].sum(), belief[~y].sum()
+    total = min(anomalies + normals, 4 * anomalies)
+    return np.where(y, 0.5 * total / anomalies, 0.5 * total / normals) * belief
 
 
 def _presentable(scaled: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,0 +1,63 @@
+"""Ridge logistic regression, and what it would say of events it had not seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from stream_ad.detector.regression import fit_ridge, left_out
+
+RIDGE = 3.0
+
+
+def problem(rng, count=200, inputs=5):
+    x = np.hstack([rng.normal(size=(count, inputs)), np.ones((count, 1))])
+    y = x[:, 0] + rng.normal(size=count) > 1
+    return x, y, rng.uniform(0.5, 2, count), np.r_[np.full(inputs, RIDGE), 1e-2]
+
+
+def settled(x, y, weight, penalty):
+    beta = np.zeros(x.shape[1])
+    for _ in range(8):
+        beta = fit_ridge(x, y, weight, penalty, beta)
+    return beta
+
+
+def test_fit_is_the_ridge_regression():
+    """Enough steps reach the minimum that a general optimiser finds; no step makes it worse."""
+    x, y, weight, penalty = problem(np.random.default_rng(1))
+
+    def cost(beta):
+        margin = x @ beta
+        return (weight * (np.logaddexp(0, margin) - y * margin)).sum() + 0.5 * (penalty * beta**2).sum()
+
+    beta, costs = np.zeros(6), [cost(np.zeros(6))]
+    for _ in range(6):
+        beta = fit_ridge(x, y, weight, penalty, beta)
+        costs.append(cost(beta))
+    assert costs == pytest.approx(sorted(costs, reverse=True), abs=1e-9)
+    assert beta == pytest.approx(optimize.minimize(cost, np.zeros(6)).x, abs=1e-3)
+
+
+def test_left_out_is_a_fit_without_the_event():
+    """Close to the log odds of a fit on all other events, and far from those of the fit that saw it."""
+    x, y, weight, penalty = problem(np.random.default_rng(2), count=80, inputs=30)
+    beta = settled(x, y, weight, penalty)
+    found, truth = left_out(x, y, weight, penalty, beta), np.empty(80)
+    for one in range(80):
+        rest = np.arange(80) != one
+        truth[one] = x[one] @ settled(x[rest], y[rest], weight[rest], penalty)
+    seen = np.abs(x @ beta - truth).mean()
+    assert np.abs(found - truth).mean() < 0.15 * seen
+
+
+def test_left_out_is_its_formula():
+    """Number by number what NumPy makes of the formula."""
+    x, y, weight, penalty = problem(np.random.default_rng(3), count=40, inputs=12)
+    beta = settled(x, y, weight, penalty)
+    p = 1 / (1 + np.exp(-x @ beta))
+    bend = weight * p * (1 - p)
+    leverage = np.einsum("nk,kj,nj->n", x, np.linalg.inv(x.T @ (x * bend[:, None]) + np.diag(penalty)), x)
+    expected = x @ beta - leverage * weight * (y - p) / (1 - leverage * bend)
+    np.testing.assert_allclose(left_out(x, y, weight, penalty, beta), expected, rtol=1e-9)
