@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.regression import fit_ridge, left_out
+from stream_ad.detector.regression import evidence, fit_ridge, left_out
 from stream_ad.detector.rng import uniform
 from stream_ad.detector.rows import Column, Rows, SparseRows, push_ring
 from stream_ad.detector.scaler import SCALE_SD
@@ -35,7 +35,8 @@ REFIT_GROWTH = 0.15  # share of new labels that is worth a new fit
 WIDE = 128  # features, above which fits are rarer in proportion: their price grows with the square
 WAVES = 64
 WAVELENGTH = 3.14  # of a wave, in units of z / 2 along a direction all features share
-RIDGE = 3.0
+RIDGE = 3.0  # of the weights at first
+RIDGES = (1.0, 100.0)  # as the evidence has it
 BIAS_RIDGE = 1e-2
 LEAST, MOST = -2.0, 8.0  # of the log odds added
 
@@ -61,6 +62,7 @@ class Head(SparseRows):
     linear: NDArray[np.float64]  # (S, F) weights of z
     size_of: NDArray[np.float64]  # (S, F) weights of |z|
     wave: NDArray[np.float64]  # (S, 64) weights of the waves
+    ridge: NDArray[np.float64]  # (S, 3) penalty of each kind of weights
     bias: NDArray[np.float64]  # (S,)
     trust: NDArray[np.float64]  # (S,) 0 to 1, by the number of anomalies
 
@@ -76,6 +78,7 @@ class Head(SparseRows):
                 "linear": weight,
                 "size_of": weight,
                 "wave": Column((WAVES,), np.float64),
+                "ridge": Column((3,), np.float64, RIDGE),
                 "bias": scalar,
                 "trust": scalar,
             },
@@ -175,15 +178,20 @@ class Head(SparseRows):
         z = _presentable(scaler.scale(one, readings[None])[0][0])
         x = np.hstack([z, np.abs(z), self._waves(z), np.ones((len(z), 1), np.float32)]).astype(np.float64)
         y = np.arange(len(z)) < anomalies
-        penalty = np.append(np.full(x.shape[1] - 1, RIDGE), BIAS_RIDGE)
+        f = self.features
+        penalty = np.append(np.repeat(self.ridge[row], (f, f, WAVES)), BIAS_RIDGE)
         beta = np.concatenate([self.linear[row], self.size_of[row], self.wave[row], [self.bias[row]]])
         weight = balanced(np.ones(len(y)), y)
         beta = fit_ridge(x, y, weight, penalty, beta)
         odds = left_out(x, y, weight, penalty, beta)
         belief = np.ones(len(y))
         belief[:anomalies] = believed(odds[:anomalies], odds[anomalies:])
-        beta = fit_ridge(x, y, balanced(belief, y), penalty, beta)
-        f = self.features
+        weight = balanced(belief, y)
+        beta = fit_ridge(x, y, weight, penalty, beta)
+        kinds = slice(f), slice(f, 2 * f), slice(2 * f, -1)
+        self.ridge[row] = np.clip(evidence(x, weight, penalty, beta, kinds, RIDGE), *RIDGES)
+        # Straight lines may be steeper than was thought, not less so: of a wide table, few labels show little else.
+        self.ridge[row, 0] = min(self.ridge[row, 0], RIDGE)
         self.linear[row], self.size_of[row] = beta[:f], beta[f : 2 * f]
         self.wave[row], self.bias[row] = beta[2 * f : -1], beta[-1]
         self.fitted[row] = self.normals[row] + self.anomalies[row]

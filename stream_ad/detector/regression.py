@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -79,6 +81,31 @@ def left_out(
     pull = share * (torch.from_numpy(y).double() - p)
     result: NDArray[np.float64] = (margin - leverage * pull / (1 - leverage * bend).clamp(min=LEAST_FREE)).numpy()
     return result
+
+
+def evidence(
+    x: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    penalty: NDArray[np.float64],
+    beta: NDArray[np.float64],
+    groups: Sequence[slice],
+    usual: float,
+) -> NDArray[np.float64]:
+    """(G,) the penalty under which the weights of each group are as large as one would expect them to be.
+
+    One step towards the greatest evidence (D. J. C. MacKay, Neural Computation 1992): the number of weights that the
+    events determine, by the sum of the squares of all; as if one more had been seen, of the usual size.
+    Arguments as of ``fit_ridge``; ``beta`` is what that gave.
+
+    Args:
+        groups: Of weights that are of the same size, as far as is known.
+        usual: Penalty of a group that nothing is known of.
+    """
+    inputs, ridge = torch.from_numpy(x), torch.from_numpy(penalty)
+    p = torch.sigmoid(inputs @ torch.from_numpy(beta))
+    root = _root(inputs, torch.from_numpy(weight) * p * (1 - p), ridge)
+    free = (ridge * torch.cholesky_inverse(root).diagonal()).numpy()  # share of each weight that the penalty determines
+    return np.array([((1 - free[g]).sum() + 1) / ((beta[g] ** 2).sum() + 1 / usual) for g in groups])
 
 
 def _root(inputs: Tensor, bend: Tensor, ridge: Tensor) -> Tensor:

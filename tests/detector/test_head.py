@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream_ad.detector.head import LEAST, MOST, MOST_OPENNESS, RING, Head, balanced
+from stream_ad.detector.head import LEAST, MOST, MOST_OPENNESS, RIDGE, RING, Head, balanced
 from stream_ad.detector.rows import NO_PLACE
 from stream_ad.detector.scaler import SCALE_SD, Scaler
 
@@ -210,3 +210,13 @@ def test_both_kinds_have_half_the_weight():
     assert doubted[:5].sum() == 0
     assert doubted[5] == pytest.approx(weight[5])
     assert doubted[~y].sum() == pytest.approx(10)
+
+
+def test_kinds_of_weights_that_tell_nothing_are_kept_small():
+    """Where a straight line tells all there is, |z| and the waves are held down, and the other way round."""
+    rng = np.random.default_rng(1)
+    for shift, spread, kind in ((2.0, 1.0, 0), (0.0, 4.0, 1)):
+        head, scaler = parts()
+        teach(head, scaler, draw(rng, 500), draw(rng, 200, shift=shift) * np.float32(spread))
+        assert head.ridge[0].argmin() == kind
+        assert head.ridge[0].min() <= RIDGE < head.ridge[0].max()

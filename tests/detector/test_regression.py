@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from stream_ad.detector.regression import fit_ridge, left_out
+from stream_ad.detector.regression import evidence, fit_ridge, left_out
 
 RIDGE = 3.0
+STEEP, FLAT = 5, 10
 
 
 def problem(rng, count=200, inputs=5):
@@ -61,3 +62,20 @@ def test_left_out_is_its_formula():
     leverage = np.einsum("nk,kj,nj->n", x, np.linalg.inv(x.T @ (x * bend[:, None]) + np.diag(penalty)), x)
     expected = x @ beta - leverage * weight * (y - p) / (1 - leverage * bend)
     np.testing.assert_allclose(left_out(x, y, weight, penalty, beta), expected, rtol=1e-9)
+
+
+def test_evidence_is_its_formula():
+    """Number by number what NumPy makes of it, and in the end the weights are as large as their penalty says."""
+    x, y, weight, penalty = problem(np.random.default_rng(4), count=150, inputs=12)
+    groups = slice(0, 4), slice(4, 12)
+    for _ in range(50):
+        beta = settled(x, y, weight, penalty)
+        p = 1 / (1 + np.exp(-x @ beta))
+        spread = np.diag(np.linalg.inv(x.T @ (x * (weight * p * (1 - p))[:, None]) + np.diag(penalty)))
+        found = evidence(x, weight, penalty, beta, groups, 3.0)
+        for ridge, g in zip(found, groups, strict=True):
+            expected = (beta[g].size - (penalty[g] * spread[g]).sum() + 1) / ((beta[g] ** 2).sum() + 1 / 3)
+            assert ridge == pytest.approx(expected)
+            penalty[g] = ridge
+    assert penalty[0] < STEEP
+    assert penalty[4] > FLAT  # the first input of the first group tells, those of the second do not
