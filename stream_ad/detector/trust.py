@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.pending import Pending
 
+EPISODE = 256  # events
+EPISODE_WORTH = 64.0  # labelled anomalies that those of one episode count for, at the most
 NEIGHBOURS = 8  # events to each side
 LEAST = 2  # verdicts among them, without which nothing is doubted
 MOST_AROUND_NORMAL = 0.6  # share of anomalies around an event labelled normal, above which it is doubted
@@ -46,6 +48,36 @@ def doubtful(
     out = np.zeros(places.shape, np.bool_)
     _doubt(rows, places, high, (pending.count, pending.verdict), out)
     return out
+
+
+def novelty(pending: Pending, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(A, B) how much a labelled anomaly of a stream with memory still tells, 0 to 1: an episode is nearly one event.
+
+    All labelled anomalies among the last 256 events up to this one count as 64 at the most. To push the model away
+    from a fault for as long as it lasts costs more on the normal events after it than it gives.
+
+    Args:
+        pending: Holds the verdicts.
+        rows: (A,) different sensors.
+        places: (A, B) numbers of events.
+    """
+    out = np.empty(places.shape)
+    _tell(rows, places, (pending.count, pending.verdict), out)
+    return out
+
+
+@kernel
+def _tell(rows: NDArray[np.int64], places: NDArray[np.int64], figures: Arrays, out: NDArray[np.float64]) -> None:
+    count, verdicts = figures
+    capacity = verdicts.shape[1]
+    for a in range(len(rows)):
+        s = rows[a]
+        first = max(0, count[s] - capacity)
+        for b in range(places.shape[1]):
+            anomalies = 0
+            for other in range(max(first, places[a, b] - EPISODE + 1), places[a, b] + 1):
+                anomalies += verdicts[s, other % capacity] > NORMAL
+            out[a, b] = min(1.0, EPISODE_WORTH / max(anomalies, 1))
 
 
 @kernel

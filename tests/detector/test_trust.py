@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize
 
 from stream_ad.detector.pending import FROM_EVENT, Pending
-from stream_ad.detector.trust import FULL_DOUBT, LEAST_BELIEF, believed, doubtful
+from stream_ad.detector.trust import EPISODE, EPISODE_WORTH, FULL_DOUBT, LEAST_BELIEF, believed, doubtful, novelty
 
 ROW = np.zeros(1, np.int64)
 EVENTS = 40
@@ -99,3 +99,29 @@ def test_belief_is_its_formula():
     expected = np.empty(60)
     expected[order] = np.maximum(1 - doubt * 60 / (60 + FULL_DOUBT), LEAST_BELIEF)
     np.testing.assert_allclose(believed(anomalies, normals), expected, rtol=1e-9)
+
+
+def test_a_long_fault_tells_little_more_with_every_verdict():
+    """Few labelled anomalies count in full, and those of a long fault in all as 64 among 256 events."""
+    one = Pending(2, capacity=512, horizon_events=400, block=8)
+    one.append(1)
+    rows, places = np.zeros(500, np.int64), np.arange(500)
+    one.push(
+        rows,
+        places,
+        ids=places.astype(np.uint64),
+        times=places,
+        order=places,
+        log_score=np.zeros(500),
+        flagged=np.zeros(500, np.bool_),
+        derived=np.zeros((500, 8), np.float32),
+    )
+    for place in range(500):
+        if place < 100 and place % 10 == 0:
+            one.judge(0, place, 1, FROM_EVENT)
+        elif place >= 110:
+            one.judge(0, place, 0 if place < 130 else 2, FROM_EVENT)
+    found = novelty(one, ROW, np.array([[90, 130, 190, 400]]))[0]
+    assert found[:2].tolist() == [1, 1]
+    assert found[2] == pytest.approx(EPISODE_WORTH / 71)
+    assert found[3] == pytest.approx(EPISODE_WORTH / EPISODE)
