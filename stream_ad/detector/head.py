@@ -18,7 +18,7 @@ import numpy as np
 
 from stream_ad.detector.regression import evidence, fit_ridge, left_out
 from stream_ad.detector.rng import uniform
-from stream_ad.detector.rows import Column, Rows, SparseRows, push_ring
+from stream_ad.detector.rows import NO_PLACE, Column, Rows, SparseRows, push_ring
 from stream_ad.detector.scaler import SCALE_SD
 from stream_ad.detector.trust import believed
 
@@ -46,10 +46,18 @@ class Judged(Rows):
 
     normal: NDArray[np.float32]  # (K, 512, F) readings labelled normal
     anomaly: NDArray[np.float32]  # (K, 512, F) readings labelled anomalous, of whatever class
+    score: NDArray[np.float32]  # (K, 512) log scores of the normal ones when they were made, without the head
+    added: NDArray[np.float16]  # (K, C) what the head added to the last C scores of the sensor; event n at n modulo C
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, capacity: int) -> None:
         ring = Column((RING, features), np.float32, np.nan, "features")
-        super().__init__(features, {"normal": ring, "anomaly": ring})
+        columns = {
+            "normal": ring,
+            "anomaly": ring,
+            "score": Column((RING,), np.float32),
+            "added": Column((capacity,), np.float16),
+        }
+        super().__init__(features, columns)
 
 
 class Head(SparseRows):
@@ -66,7 +74,11 @@ class Head(SparseRows):
     bias: NDArray[np.float64]  # (S,)
     trust: NDArray[np.float64]  # (S,) 0 to 1, by the number of anomalies
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, *, capacity: int = 1024) -> None:
+        """Args beside those of Rows:
+
+        capacity: Last events of a sensor that may get a verdict.
+        """
         weight = Column((features,), np.float64, 0.0, "features")
         number, scalar = Column((), np.int64), Column((), np.float64)
         super().__init__(
@@ -82,7 +94,7 @@ class Head(SparseRows):
                 "bias": scalar,
                 "trust": scalar,
             },
-            Judged(features),
+            Judged(features, capacity),
         )
         # Directions from a table of random numbers by feature and wave: normal, by Box and Muller.
         key = np.zeros(1, np.uint64)
@@ -102,6 +114,26 @@ class Head(SparseRows):
     def say(self, rows: NDArray[np.int64], openness: NDArray[np.float64]) -> NDArray[np.float64]:
         """(A,) what a sensor's log odds are multiplied with; 0 where its head is silent."""
         return self.trust[rows] * np.maximum(0.0, 1 - openness / MOST_OPENNESS)
+
+    def note(self, rows: NDArray[np.int64], places: NDArray[np.int64], added: NDArray[np.float64]) -> None:
+        """Keep what was added to the scores of events.
+
+        Args:
+            rows: (N,) sensors, in the order of arrival.
+            places: (N,) numbers of the events among their sensor's.
+            added: (N,) 0 where the head was silent.
+        """
+        judged = np.flatnonzero(self.place[rows] != NO_PLACE)
+        ring = self.rings.added
+        ring[self.place[rows[judged]], places[judged] % ring.shape[1]] = added[judged]
+
+    def added(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(A, B) what was added to the scores of kept events (A, B) of some sensors (A,)."""
+        out = np.zeros(places.shape)
+        judged = np.flatnonzero(self.place[rows] != NO_PLACE)
+        ring = self.rings.added
+        out[judged] = ring[self.place[rows[judged], None], places[judged] % ring.shape[1]]
+        return out
 
     def log_odds(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
         """(N,) clipped log odds of an anomaly.
@@ -144,32 +176,38 @@ class Head(SparseRows):
         self,
         rows: NDArray[np.int64],
         readings: NDArray[np.float32],
+        scores: NDArray[np.float64],
         normal: NDArray[np.bool_],
         anomalous: NDArray[np.bool_],
         scaler: Scaler,
-    ) -> None:
+    ) -> dict[int, NDArray[np.float64]]:
         """Keep labelled events; fit anew the heads that have enough new ones.
 
         Args:
             rows: (A,) different sensors.
             readings: (A, B, F) as the scaler takes them.
+            scores: (A, B) log scores as they were made, less what the head added.
             normal: (A, B) labelled normal.
             anomalous: (A, B) labelled anomalous.
             scaler: Standardises with what is known now.
+
+        Returns:
+            By sensor whose head is new: (n,) what the kept normals would score now, had the head not seen them.
         """
         self.give(rows[(normal | anomalous).any(axis=1)])
         if not self.rings.size:
-            return
+            return {}
+        push_ring(self.rings.score, self.normals.copy(), rows, scores, normal, self.place[rows])
         push_ring(self.rings.normal, self.normals, rows, readings, normal, self.place[rows])
         push_ring(self.rings.anomaly, self.anomalies, rows, readings, anomalous, self.place[rows])
         kept = np.minimum(self.normals[rows], RING) + np.minimum(self.anomalies[rows], RING)
         new = self.normals[rows] + self.anomalies[rows] - self.fitted[rows]
         growth = REFIT_GROWTH * max(1, self.features / WIDE)
         due = (self.anomalies[rows] >= FIRST_ANOMALIES) & (new >= np.maximum(1, growth * kept))
-        for row in rows[due & (self.normals[rows] >= FIRST_ANOMALIES)].tolist():
-            self._fit(row, scaler)
+        due &= self.normals[rows] >= FIRST_ANOMALIES
+        return {row: self._fit(row, scaler) for row in rows[due].tolist()}
 
-    def _fit(self, row: int, scaler: Scaler) -> None:
+    def _fit(self, row: int, scaler: Scaler) -> NDArray[np.float64]:
         """Ridge logistic regression from the last weights, and again with less weight on doubtful verdicts."""
         one = np.array([row])
         anomalies, normals = min(int(self.anomalies[row]), RING), min(int(self.normals[row]), RING)
@@ -196,6 +234,8 @@ class Head(SparseRows):
         self.wave[row], self.bias[row] = beta[2 * f : -1], beta[-1]
         self.fitted[row] = self.normals[row] + self.anomalies[row]
         self.trust[row] = anomalies / (anomalies + HALF_TRUST)
+        odds = left_out(x, y, weight, penalty, beta)[anomalies:]
+        return self.rings.score[ring, :normals] + self.trust[row] * np.clip(odds, LEAST, MOST)
 
 
 def balanced(belief: NDArray[np.float64], y: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -143,7 +143,13 @@ class Learner:
         if closed.any():
             slots = places[closed] % self.state.pending.kept_readings
             readings = take_ring(self.state.pending.readings, rows[closed], slots)
-            self.state.head.learn(rows[closed], readings, labelled[closed], anomalous[closed], self.state.scaler)
+            bare = scores[closed] - self.state.head.added(rows[closed], places[closed])
+            verdicts = labelled[closed], anomalous[closed]
+            renewed = self.state.head.learn(rows[closed], readings, bare, *verdicts, self.state.scaler)
+            for row, made_again in renewed.items():
+                self.state.threshold.expect(row, made_again)
+        if not closed.all():
+            self.state.threshold.expected[rows[~closed]] = -np.inf
         self._learn_batch(rows, places, normal, anomalous, statistics, class_weights, done)
         return more
 

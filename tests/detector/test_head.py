@@ -33,7 +33,7 @@ def teach(head, scaler, normals, anomalies, *, row=0, batch=32):
     order = np.random.default_rng(0).permutation(len(readings))
     for start in range(0, len(order), batch):
         some = order[None, start : start + batch]
-        head.learn(np.array([row]), readings[some], ~wrong[some], wrong[some], scaler)
+        head.learn(np.array([row]), readings[some], np.zeros(some.shape), ~wrong[some], wrong[some], scaler)
 
 
 def odds(head, scaler, readings, row=0):
@@ -178,7 +178,7 @@ def test_a_new_feature_waits_for_a_new_fit():
     assert wide.say(np.array([0]), CLOSED) == 0
     assert wide.anomalies[0] == 30
     one = np.zeros((1, 1, F + 1), np.float32)
-    wide.learn(np.array([0]), one, np.array([[True]]), np.array([[False]]), wide_scaler)
+    wide.learn(np.array([0]), one, np.zeros((1, 1)), np.array([[True]]), np.array([[False]]), wide_scaler)
     assert wide.say(np.array([0]), CLOSED) > 0
 
 
@@ -220,3 +220,29 @@ def test_kinds_of_weights_that_tell_nothing_are_kept_small():
         teach(head, scaler, draw(rng, 500), draw(rng, 200, shift=shift) * np.float32(spread))
         assert head.ridge[0].argmin() == kind
         assert head.ridge[0].min() <= RIDGE < head.ridge[0].max()
+
+
+def test_keeps_what_it_added():
+    """Of a judged sensor, for as many events as may still get a verdict; of others nothing was added."""
+    head = Head(F, capacity=8)
+    head.append(3)
+    head.give(np.array([1]))
+    rows, places = np.array([1, 0, 1, 2, 1]), np.array([3, 0, 4, 7, 11])
+    head.note(rows, places, np.array([0.5, 9.0, 1.5, 9.0, -2.0]))
+    found = head.added(np.array([0, 1, 2]), np.array([[0, 0], [4, 11], [7, 7]]))
+    assert found.tolist() == [[0, 0], [1.5, -2], [0, 0]]
+
+
+def test_tells_what_normals_would_score_now():
+    """A new head gives the kept normals, in their order, their old score and about what it will add to new ones."""
+    head, scaler = parts()
+    rng = np.random.default_rng(1)
+    readings = np.concatenate([draw(rng, 400), draw(rng, 60, shift=2)])[None]
+    scores, wrong = rng.normal(size=(1, 460)), np.arange(460)[None] >= 400
+    renewed = head.learn(np.array([0]), readings, scores, ~wrong, wrong, scaler)
+    added = renewed[0] - scores[0, :400]
+    fresh = head.trust[0] * odds(head, scaler, draw(rng, 4000))
+    assert added.min() >= head.trust[0] * LEAST - 1e-6
+    assert np.quantile(added, (0.5, 0.9)) == pytest.approx(np.quantile(fresh, (0.5, 0.9)), abs=0.35)
+    none = np.zeros_like(wrong)
+    assert head.learn(np.array([0]), readings, scores, none, none, scaler) == {}
