@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.regression import evidence, fit_ridge, left_out
+from stream_ad.detector.regression import curvature, evidence, fit_ridge, left_out
 from stream_ad.detector.rng import uniform
 from stream_ad.detector.rows import NO_PLACE, Column, Rows, SparseRows, push_ring
 from stream_ad.detector.scaler import SCALE_SD
@@ -221,20 +221,21 @@ class Head(SparseRows):
         beta = np.concatenate([self.linear[row], self.size_of[row], self.wave[row], [self.bias[row]]])
         weight = balanced(np.ones(len(y)), y)
         beta = fit_ridge(x, y, weight, penalty, beta)
-        odds = left_out(x, y, weight, penalty, beta)
+        odds = left_out(x, y, weight, beta, curvature(x, weight, penalty, beta))
         belief = np.ones(len(y))
         belief[:anomalies] = believed(odds[:anomalies], odds[anomalies:])
         weight = balanced(belief, y)
         beta = fit_ridge(x, y, weight, penalty, beta)
+        root = curvature(x, weight, penalty, beta)
         kinds = slice(f), slice(f, 2 * f), slice(2 * f, -1)
-        self.ridge[row] = np.clip(evidence(x, weight, penalty, beta, kinds, RIDGE), *RIDGES)
+        self.ridge[row] = np.clip(evidence(penalty, beta, root, kinds, RIDGE), *RIDGES)
         # Straight lines may be steeper than was thought, not less so: of a wide table, few labels show little else.
         self.ridge[row, 0] = min(self.ridge[row, 0], RIDGE)
         self.linear[row], self.size_of[row] = beta[:f], beta[f : 2 * f]
         self.wave[row], self.bias[row] = beta[2 * f : -1], beta[-1]
         self.fitted[row] = self.normals[row] + self.anomalies[row]
         self.trust[row] = anomalies / (anomalies + HALF_TRUST)
-        odds = left_out(x, y, weight, penalty, beta)[anomalies:]
+        odds = left_out(x[anomalies:], y[anomalies:], weight[anomalies:], beta, root)
         return self.rings.score[ring, :normals] + self.trust[row] * np.clip(odds, LEAST, MOST)
 
 

@@ -60,23 +60,38 @@ def fit_ridge(
     return result
 
 
+def curvature(
+    x: NDArray[np.float64], weight: NDArray[np.float64], penalty: NDArray[np.float64], beta: NDArray[np.float64]
+) -> Tensor:
+    """(K, K) lower Cholesky factor of the Hessian at ``beta``, which ``fit_ridge`` gave; arguments as of that."""
+    inputs = torch.from_numpy(x)
+    p = torch.sigmoid(inputs @ torch.from_numpy(beta))
+    return _root(inputs, torch.from_numpy(weight) * p * (1 - p), torch.from_numpy(penalty))
+
+
 def left_out(
     x: NDArray[np.float64],
     y: NDArray[np.bool_],
     weight: NDArray[np.float64],
-    penalty: NDArray[np.float64],
     beta: NDArray[np.float64],
+    root: Tensor,
 ) -> NDArray[np.float64]:
     """(n,) log odds that a fit without it would give each event, to the first order (D. Pregibon, Ann. Stat. 1981).
 
     One Newton step from the fit with all events: what the event's own pull, weight times residual, has moved along its
-    own leverage is taken back. Arguments as of ``fit_ridge``; ``beta`` is what that gave.
+    own leverage is taken back.
+
+    Args:
+        x: (n, K) all events of the fit, or some.
+        y: (n,).
+        weight: (n,) in the fit.
+        beta: (K,) what ``fit_ridge`` gave.
+        root: The ``curvature`` there.
     """
     inputs, share = torch.from_numpy(x), torch.from_numpy(weight)
     margin = inputs @ torch.from_numpy(beta)
     p = torch.sigmoid(margin)
     bend = share * p * (1 - p)
-    root = _root(inputs, bend, torch.from_numpy(penalty))
     leverage = (torch.linalg.solve_triangular(root, inputs.T, upper=False) ** 2).sum(dim=0)
     pull = share * (torch.from_numpy(y).double() - p)
     result: NDArray[np.float64] = (margin - leverage * pull / (1 - leverage * bend).clamp(min=LEAST_FREE)).numpy()
@@ -84,10 +99,9 @@ def left_out(
 
 
 def evidence(
-    x: NDArray[np.float64],
-    weight: NDArray[np.float64],
     penalty: NDArray[np.float64],
     beta: NDArray[np.float64],
+    root: Tensor,
     groups: Sequence[slice],
     usual: float,
 ) -> NDArray[np.float64]:
@@ -95,16 +109,16 @@ def evidence(
 
     One step towards the greatest evidence (D. J. C. MacKay, Neural Computation 1992): the number of weights that the
     events determine, by the sum of the squares of all; as if one more had been seen, of the usual size.
-    Arguments as of ``fit_ridge``; ``beta`` is what that gave.
 
     Args:
+        penalty: (K,) in the fit.
+        beta: (K,) what ``fit_ridge`` gave.
+        root: The ``curvature`` there.
         groups: Of weights that are of the same size, as far as is known.
         usual: Penalty of a group that nothing is known of.
     """
-    inputs, ridge = torch.from_numpy(x), torch.from_numpy(penalty)
-    p = torch.sigmoid(inputs @ torch.from_numpy(beta))
-    root = _root(inputs, torch.from_numpy(weight) * p * (1 - p), ridge)
-    free = (ridge * torch.cholesky_inverse(root).diagonal()).numpy()  # share of each weight that the penalty determines
+    # The share of each weight that the penalty determines.
+    free = (torch.from_numpy(penalty) * torch.cholesky_inverse(root).diagonal()).numpy()
     return np.array([((1 - free[g]).sum() + 1) / ((beta[g] ** 2).sum() + 1 / usual) for g in groups])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from stream_ad.detector.regression import evidence, fit_ridge, left_out
+from stream_ad.detector.regression import curvature, evidence, fit_ridge, left_out
 
 RIDGE = 3.0
 STEEP, FLAT = 5, 10
@@ -45,7 +45,8 @@ def test_left_out_is_a_fit_without_the_event():
     """Close to the log odds of a fit on all other events, and far from those of the fit that saw it."""
     x, y, weight, penalty = problem(np.random.default_rng(2), count=80, inputs=30)
     beta = settled(x, y, weight, penalty)
-    found, truth = left_out(x, y, weight, penalty, beta), np.empty(80)
+    root, truth = curvature(x, weight, penalty, beta), np.empty(80)
+    found = left_out(x, y, weight, beta, root)
     for one in range(80):
         rest = np.arange(80) != one
         truth[one] = x[one] @ settled(x[rest], y[rest], weight[rest], penalty)
@@ -61,7 +62,9 @@ def test_left_out_is_its_formula():
     bend = weight * p * (1 - p)
     leverage = np.einsum("nk,kj,nj->n", x, np.linalg.inv(x.T @ (x * bend[:, None]) + np.diag(penalty)), x)
     expected = x @ beta - leverage * weight * (y - p) / (1 - leverage * bend)
-    np.testing.assert_allclose(left_out(x, y, weight, penalty, beta), expected, rtol=1e-9)
+    root = curvature(x, weight, penalty, beta)
+    np.testing.assert_allclose(left_out(x, y, weight, beta, root), expected, rtol=1e-9)
+    np.testing.assert_allclose(left_out(x[9:], y[9:], weight[9:], beta, root), expected[9:], rtol=1e-9)
 
 
 def test_evidence_is_its_formula():
@@ -72,7 +75,7 @@ def test_evidence_is_its_formula():
         beta = settled(x, y, weight, penalty)
         p = 1 / (1 + np.exp(-x @ beta))
         spread = np.diag(np.linalg.inv(x.T @ (x * (weight * p * (1 - p))[:, None]) + np.diag(penalty)))
-        found = evidence(x, weight, penalty, beta, groups, 3.0)
+        found = evidence(penalty, beta, curvature(x, weight, penalty, beta), groups, 3.0)
         for ridge, g in zip(found, groups, strict=True):
             expected = (beta[g].size - (penalty[g] * spread[g]).sum() + 1) / ((beta[g] ** 2).sum() + 1 / 3)
             assert ridge == pytest.approx(expected)
