@@ -121,9 +121,12 @@ class Detector(SensorState):
         self.stillness.look(rows, derived, self.scaler.mean, residuals)
         log_score, parts = self.scoring.score(rows, scaled, observed, rebuilt, self.context.gate, residuals)
         if self.head.trust[: self.size].any():
-            say = self.head.say(rows, self.context.openness(rows))
-            some = np.flatnonzero(say)
-            log_score[some] += say[some] * self.head.log_odds(rows[some], scaled[some, : self.features])
+            added = self.head.say(rows, self.context.openness(rows))
+            some = np.flatnonzero(added)
+            added[some] *= self.head.log_odds(rows[some], scaled[some, : self.features])
+            log_score += added
+            if places is not None:
+                self.head.note(rows, places, added)
         return log_score, derived, rebuilt, parts
 
     def _explain(

@@ -15,16 +15,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
+from stream_ad.detector.regression import curvature, evidence, fit_ridge, left_out
 from stream_ad.detector.rng import uniform
-from stream_ad.detector.rows import Column, Rows, SparseRows, push_ring
+from stream_ad.detector.rows import NO_PLACE, Column, Rows, SparseRows, push_ring
 from stream_ad.detector.scaler import SCALE_SD
+from stream_ad.detector.trust import believed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from stream_ad.detector.scaler import Scaler
 
@@ -36,9 +35,10 @@ REFIT_GROWTH = 0.15  # share of new labels that is worth a new fit
 WIDE = 128  # features, above which fits are rarer in proportion: their price grows with the square
 WAVES = 64
 WAVELENGTH = 3.14  # of a wave, in units of z / 2 along a direction all features share
-RIDGE = 3.0
+RIDGE = 3.0  # of the weights at first
+RIDGES = (1.0, 100.0)  # as the evidence has it
+BIAS_RIDGE = 1e-2
 LEAST, MOST = -2.0, 8.0  # of the log odds added
-NEWTON_STEPS, HALVINGS = 2, 6
 
 
 class Judged(Rows):
@@ -46,10 +46,18 @@ class Judged(Rows):
 
     normal: NDArray[np.float32]  # (K, 512, F) readings labelled normal
     anomaly: NDArray[np.float32]  # (K, 512, F) readings labelled anomalous, of whatever class
+    score: NDArray[np.float32]  # (K, 512) log scores of the normal ones when they were made, without the head
+    added: NDArray[np.float16]  # (K, C) what the head added to the last C scores of the sensor; event n at n modulo C
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, capacity: int) -> None:
         ring = Column((RING, features), np.float32, np.nan, "features")
-        super().__init__(features, {"normal": ring, "anomaly": ring})
+        columns = {
+            "normal": ring,
+            "anomaly": ring,
+            "score": Column((RING,), np.float32),
+            "added": Column((capacity,), np.float16),
+        }
+        super().__init__(features, columns)
 
 
 class Head(SparseRows):
@@ -62,10 +70,15 @@ class Head(SparseRows):
     linear: NDArray[np.float64]  # (S, F) weights of z
     size_of: NDArray[np.float64]  # (S, F) weights of |z|
     wave: NDArray[np.float64]  # (S, 64) weights of the waves
+    ridge: NDArray[np.float64]  # (S, 3) penalty of each kind of weights
     bias: NDArray[np.float64]  # (S,)
     trust: NDArray[np.float64]  # (S,) 0 to 1, by the number of anomalies
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, *, capacity: int = 1024) -> None:
+        """Args beside those of Rows:
+
+        capacity: Last events of a sensor that may get a verdict.
+        """
         weight = Column((features,), np.float64, 0.0, "features")
         number, scalar = Column((), np.int64), Column((), np.float64)
         super().__init__(
@@ -77,10 +90,11 @@ class Head(SparseRows):
                 "linear": weight,
                 "size_of": weight,
                 "wave": Column((WAVES,), np.float64),
+                "ridge": Column((3,), np.float64, RIDGE),
                 "bias": scalar,
                 "trust": scalar,
             },
-            Judged(features),
+            Judged(features, capacity),
         )
         # Directions from a table of random numbers by feature and wave: normal, by Box and Muller.
         key = np.zeros(1, np.uint64)
@@ -100,6 +114,26 @@ class Head(SparseRows):
     def say(self, rows: NDArray[np.int64], openness: NDArray[np.float64]) -> NDArray[np.float64]:
         """(A,) what a sensor's log odds are multiplied with; 0 where its head is silent."""
         return self.trust[rows] * np.maximum(0.0, 1 - openness / MOST_OPENNESS)
+
+    def note(self, rows: NDArray[np.int64], places: NDArray[np.int64], added: NDArray[np.float64]) -> None:
+        """Keep what was added to the scores of events.
+
+        Args:
+            rows: (N,) sensors, in the order of arrival.
+            places: (N,) numbers of the events among their sensor's.
+            added: (N,) 0 where the head was silent.
+        """
+        judged = np.flatnonzero(self.place[rows] != NO_PLACE)
+        ring = self.rings.added
+        ring[self.place[rows[judged]], places[judged] % ring.shape[1]] = added[judged]
+
+    def added(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(A, B) what was added to the scores of kept events (A, B) of some sensors (A,)."""
+        out = np.zeros(places.shape)
+        judged = np.flatnonzero(self.place[rows] != NO_PLACE)
+        ring = self.rings.added
+        out[judged] = ring[self.place[rows[judged], None], places[judged] % ring.shape[1]]
+        return out
 
     def log_odds(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
         """(N,) clipped log odds of an anomaly.
@@ -142,33 +176,39 @@ class Head(SparseRows):
         self,
         rows: NDArray[np.int64],
         readings: NDArray[np.float32],
+        scores: NDArray[np.float64],
         normal: NDArray[np.bool_],
         anomalous: NDArray[np.bool_],
         scaler: Scaler,
-    ) -> None:
+    ) -> dict[int, NDArray[np.float64]]:
         """Keep labelled events; fit anew the heads that have enough new ones.
 
         Args:
             rows: (A,) different sensors.
             readings: (A, B, F) as the scaler takes them.
+            scores: (A, B) log scores as they were made, less what the head added.
             normal: (A, B) labelled normal.
             anomalous: (A, B) labelled anomalous.
             scaler: Standardises with what is known now.
+
+        Returns:
+            By sensor whose head is new: (n,) what the kept normals would score now, had the head not seen them.
         """
         self.give(rows[(normal | anomalous).any(axis=1)])
         if not self.rings.size:
-            return
+            return {}
+        push_ring(self.rings.score, self.normals.copy(), rows, scores, normal, self.place[rows])
         push_ring(self.rings.normal, self.normals, rows, readings, normal, self.place[rows])
         push_ring(self.rings.anomaly, self.anomalies, rows, readings, anomalous, self.place[rows])
         kept = np.minimum(self.normals[rows], RING) + np.minimum(self.anomalies[rows], RING)
         new = self.normals[rows] + self.anomalies[rows] - self.fitted[rows]
         growth = REFIT_GROWTH * max(1, self.features / WIDE)
         due = (self.anomalies[rows] >= FIRST_ANOMALIES) & (new >= np.maximum(1, growth * kept))
-        for row in rows[due & (self.normals[rows] >= FIRST_ANOMALIES)].tolist():
-            self._fit(row, scaler)
+        due &= self.normals[rows] >= FIRST_ANOMALIES
+        return {row: self._fit(row, scaler) for row in rows[due].tolist()}
 
-    def _fit(self, row: int, scaler: Scaler) -> None:
-        """Ridge logistic regression by Newton's method from the last weights; classes weigh alike."""
+    def _fit(self, row: int, scaler: Scaler) -> NDArray[np.float64]:
+        """Ridge logistic regression from the last weights, and again with less weight on doubtful verdicts."""
         one = np.array([row])
         anomalies, normals = min(int(self.anomalies[row]), RING), min(int(self.normals[row]), RING)
         ring = self.place[row]
@@ -176,56 +216,39 @@ class Head(SparseRows):
         z = _presentable(scaler.scale(one, readings[None])[0][0])
         x = np.hstack([z, np.abs(z), self._waves(z), np.ones((len(z), 1), np.float32)]).astype(np.float64)
         y = np.arange(len(z)) < anomalies
-        # Each class has half the weight; all of it together grows with the rarer one's events.
-        total = min(anomalies + normals, 4 * anomalies)
-        weight = np.where(y, 0.5 * total / anomalies, 0.5 * total / normals)
-        start = np.concatenate([self.linear[row], self.size_of[row], self.wave[row], [self.bias[row]]])
-        beta = fit_ridge(x, y, weight, start)
         f = self.features
+        penalty = np.append(np.repeat(self.ridge[row], (f, f, WAVES)), BIAS_RIDGE)
+        beta = np.concatenate([self.linear[row], self.size_of[row], self.wave[row], [self.bias[row]]])
+        weight = balanced(np.ones(len(y)), y)
+        beta = fit_ridge(x, y, weight, penalty, beta)
+        odds = left_out(x, y, weight, beta, curvature(x, weight, penalty, beta))
+        belief = np.ones(len(y))
+        belief[:anomalies] = believed(odds[:anomalies], odds[anomalies:])
+        weight = balanced(belief, y)
+        beta = fit_ridge(x, y, weight, penalty, beta)
+        root = curvature(x, weight, penalty, beta)
+        kinds = slice(f), slice(f, 2 * f), slice(2 * f, -1)
+        self.ridge[row] = np.clip(evidence(penalty, beta, root, kinds, RIDGE), *RIDGES)
+        # Straight lines may be steeper than was thought, not less so: of a wide table, few labels show little else.
+        self.ridge[row, 0] = min(self.ridge[row, 0], RIDGE)
         self.linear[row], self.size_of[row] = beta[:f], beta[f : 2 * f]
         self.wave[row], self.bias[row] = beta[2 * f : -1], beta[-1]
         self.fitted[row] = self.normals[row] + self.anomalies[row]
         self.trust[row] = anomalies / (anomalies + HALF_TRUST)
+        odds = left_out(x[anomalies:], y[anomalies:], weight[anomalies:], beta, root)
+        return self.rings.score[ring, :normals] + self.trust[row] * np.clip(odds, LEAST, MOST)
 
 
-def fit_ridge(
-    x: NDArray[np.float64], y: NDArray[np.bool_], weight: NDArray[np.float64], start: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Weights of a ridge logistic regression, improved from ``start`` by a few damped Newton steps.
+def balanced(belief: NDArray[np.float64], y: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(n,) weights of labelled events: half of all for each class; all of it grows with the rarer one's events.
 
     Args:
-        x: (n, K), the last column 1: its weight is hardly penalised.
-        y: (n,).
-        weight: (n,) of each event.
-        start: (K,).
+        belief: (n,) 0 to 1, how far each verdict counts.
+        y: (n,) which are labelled anomalies.
     """
-    inputs, target, share = torch.from_numpy(x), torch.from_numpy(y).double(), torch.from_numpy(weight)
-    penalty = torch.full((x.shape[1],), RIDGE, dtype=torch.float64)
-    penalty[-1] = 1e-2
-    beta = torch.from_numpy(start)
-    margin = inputs @ beta
-
-    def cost(margin: Tensor, beta: Tensor) -> float:
-        fit = share * (F.softplus(margin) - target * margin)
-        return float(fit.sum() + 0.5 * (penalty * beta**2).sum())
-
-    best = cost(margin, beta)
-    for _ in range(NEWTON_STEPS):
-        p = torch.sigmoid(margin)
-        gradient = inputs.T @ (share * (p - target)) + penalty * beta
-        hessian = (inputs * (share * p * (1 - p))[:, None]).T @ inputs + torch.diag(penalty)
-        step = torch.cholesky_solve(gradient[:, None], torch.linalg.cholesky(hessian))[:, 0]
-        along, length = inputs @ step, 1.0
-        for _ in range(HALVINGS):
-            found = cost(margin - length * along, beta - length * step)
-            if found < best:
-                break
-            length /= 2
-        else:
-            break
-        beta, margin, best = beta - length * step, margin - length * along, found
-    result: NDArray[np.float64] = beta.numpy()
-    return result
+    anomalies, normals = belief[y].sum(), belief[~y].sum()
+    total = min(anomalies + normals, 4 * anomalies)
+    return np.where(y, 0.5 * total / anomalies, 0.5 * total / normals) * belief
 
 
 def _presentable(scaled: NDArray[np.float32]) -> NDArray[np.float32]:

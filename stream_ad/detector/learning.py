@@ -17,7 +17,7 @@ from stream_ad.detector.head import MOST_OPENNESS
 from stream_ad.detector.pending import DROPPED, LEARNED_ANOMALY, LEARNED_NORMAL, NORMAL, UNLABELLED
 from stream_ad.detector.rows import take_ring
 from stream_ad.detector.threshold import LABELLED_ENOUGH
-from stream_ad.detector.trust import doubtful
+from stream_ad.detector.trust import doubtful, novelty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -143,7 +143,13 @@ class Learner:
         if closed.any():
             slots = places[closed] % self.state.pending.kept_readings
             readings = take_ring(self.state.pending.readings, rows[closed], slots)
-            self.state.head.learn(rows[closed], readings, labelled[closed], anomalous[closed], self.state.scaler)
+            bare = scores[closed] - self.state.head.added(rows[closed], places[closed])
+            verdicts = labelled[closed], anomalous[closed]
+            renewed = self.state.head.learn(rows[closed], readings, bare, *verdicts, self.state.scaler)
+            for row, made_again in renewed.items():
+                self.state.threshold.expect(row, made_again)
+        if not closed.all():
+            self.state.threshold.expected[rows[~closed]] = -np.inf
         self._learn_batch(rows, places, normal, anomalous, statistics, class_weights, done)
         return more
 
@@ -163,6 +169,10 @@ class Learner:
         verdict = pending.verdict[rows[:, None], places % pending.capacity]
         self.state.scaler.update(rows, derived, statistics)
         self.state.stillness.update(rows, derived, self.state.scaler.mean, statistics)
+        weights = class_weights[np.where(anomalous, verdict, NORMAL)]
+        if anomalous.any():
+            openness = self.state.context.openness(rows)[:, None]
+            weights *= np.where(anomalous, 1 - openness * (1 - novelty(pending, rows, places)), 1)
         done.losses += self.state.network.learn(
             rows,
             Matured(
@@ -170,7 +180,7 @@ class Learner:
                 derived,
                 normal,
                 anomalous,
-                class_weights[np.where(anomalous, verdict, NORMAL)],
+                weights,
             ),
             statistics,
             pending.order[rows[:, None], places % pending.orders] if self.state.shared else np.empty(0, np.int64),

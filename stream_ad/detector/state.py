@@ -53,7 +53,7 @@ class SensorState:
         )
         self.outage = Outage(features, intervals=learning.outage_intervals)
         self.drift = Drift(features, threshold=options.drift.threshold)
-        self.head = Head(features)
+        self.head = Head(features, capacity=capacity)
         self.network = Network(features, options, device)
         self.arrived = 0  # events so far, of all sensors
         self.gate_seen = np.empty(0, np.int64)

@@ -75,6 +75,8 @@ class Threshold(Rows):
     log_level: NDArray[np.float64]  # (S,) the threshold in force, +inf before there is one
     gate_level: NDArray[np.float64]  # (S,) unlabelled events at or below are learned
     ladder: NDArray[np.float64]  # (S, 16) evenly spaced quantiles of the calibration scores
+    own: NDArray[np.float64]  # (S,) level by the scores as they were made
+    expected: NDArray[np.float64]  # (S,) level by the scores that normals would have now; -inf where unknown
 
     def __init__(self, features: int, *, window: int, rate: float) -> None:
         first = min(LABELLED_ENOUGH, window)
@@ -88,6 +90,8 @@ class Threshold(Rows):
             "log_level": infinite,
             "gate_level": infinite,
             "ladder": Column((LADDER,), np.float64, np.inf),
+            "own": infinite,
+            "expected": Column((), np.float64, -np.inf),
         }
         super().__init__(features, columns)
         self.window, self.rate = window, rate
@@ -121,12 +125,24 @@ class Threshold(Rows):
             self.fresh[rows[due]] = 0
             self._refresh(rows[due], static_level(openness[due], self.rate))
 
+    def expect(self, row: int, scores: NDArray[np.float64]) -> None:
+        """Let the level of a sensor be no lower than one by scores that are expected of normals from now on.
+
+        Args:
+            row: The sensor.
+            scores: (n,) log scores of labelled normals.
+        """
+        if len(scores) >= LABELLED_ENOUGH:
+            self.expected[row] = level(np.sort(scores)[None], np.array([len(scores)]), self.rate)[0]
+            self.log_level[row] = max(self.own[row], self.expected[row])
+
     def begin_anew(self, rows: NDArray[np.int64], openness: NDArray[np.float64]) -> None:
         """Forget the scores of some sensors; the static level stands in, or the present one where that is higher."""
         known = np.where(np.isfinite(self.log_level[rows]), self.log_level[rows], -np.inf)
-        self.log_level[rows] = np.maximum(known, static_level(openness, self.rate))
+        self.own[rows] = self.log_level[rows] = np.maximum(known, static_level(openness, self.rate))
         self.scores[rows], self.first[rows] = NO_SCORE, NO_SCORE
         self.labelled_count[rows] = self.unlabelled_count[rows] = self.fresh[rows] = 0
+        self.expected[rows] = -np.inf
 
     def _refresh(self, rows: NDArray[np.int64], static: NDArray[np.float64]) -> None:
         """Set the levels of some sensors from their rings, or where these hold little, from the static level."""
@@ -151,7 +167,8 @@ class Threshold(Rows):
         log_level = np.where(count >= FIRST_EVENTS, log_level, static)
         peaks = independence * TAIL_SHARES[1] * (number + self.unlabelled_count[rows])
         doubt = np.maximum(0, 1 - peaks / STATIC_PEAKS)
-        self.log_level[rows] = log_level + doubt * np.maximum(static - log_level, 0)
+        log_level += doubt * np.maximum(static - log_level, 0)
+        self.own[rows], self.log_level[rows] = log_level, np.maximum(log_level, self.expected[rows])
         rungs = ((np.arange(LADDER) + 0.5) / LADDER * count[:, None]).astype(np.int64)
         self.ladder[rows] = np.take_along_axis(pool, rungs, axis=1)
         gate = level(pool, count, UNLABELLED_GATE_RATE)

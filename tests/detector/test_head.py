@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import optimize
 
-from stream_ad.detector.head import LEAST, MOST, MOST_OPENNESS, RIDGE, RING, Head, fit_ridge
+from stream_ad.detector.head import LEAST, MOST, MOST_OPENNESS, RIDGE, RING, Head, balanced
 from stream_ad.detector.rows import NO_PLACE
 from stream_ad.detector.scaler import SCALE_SD, Scaler
 
@@ -34,7 +33,7 @@ def teach(head, scaler, normals, anomalies, *, row=0, batch=32):
     order = np.random.default_rng(0).permutation(len(readings))
     for start in range(0, len(order), batch):
         some = order[None, start : start + batch]
-        head.learn(np.array([row]), readings[some], ~wrong[some], wrong[some], scaler)
+        head.learn(np.array([row]), readings[some], np.zeros(some.shape), ~wrong[some], wrong[some], scaler)
 
 
 def odds(head, scaler, readings, row=0):
@@ -179,25 +178,71 @@ def test_a_new_feature_waits_for_a_new_fit():
     assert wide.say(np.array([0]), CLOSED) == 0
     assert wide.anomalies[0] == 30
     one = np.zeros((1, 1, F + 1), np.float32)
-    wide.learn(np.array([0]), one, np.array([[True]]), np.array([[False]]), wide_scaler)
+    wide.learn(np.array([0]), one, np.zeros((1, 1)), np.array([[True]]), np.array([[False]]), wide_scaler)
     assert wide.say(np.array([0]), CLOSED) > 0
 
 
-def test_fit_is_the_ridge_regression():
-    """Enough steps reach the minimum that a general optimiser finds; no step makes it worse."""
+def test_wrong_verdicts_cost_little():
+    """A wide table learns the true anomalies though a third of those labelled so are normal events."""
+    rng, features = np.random.default_rng(1), 60
+    head, scaler = Head(features), Scaler(features)
+    head.append(1)
+    scaler.append(1)
+    scaler.count[:], scaler.var[:], scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
+
+    def some(count, shift):
+        readings = rng.normal(size=(count, features)).astype(np.float32)
+        readings[:, :8] += shift
+        return readings
+
+    teach(head, scaler, some(500, 0), np.concatenate([some(60, 1.2), some(30, 0)]))
+    normal, wrong = odds(head, scaler, some(2000, 0)), odds(head, scaler, some(1000, 1.2))
+    assert np.mean(normal[:, None] < wrong[None]) > 0.94
+
+
+def test_both_kinds_have_half_the_weight():
+    """Normals and anomalies weigh alike however many there are, and what is not believed is not made up for."""
+    y = np.arange(100) < 10
+    weight = balanced(np.ones(100), y)
+    assert weight[y].sum() == pytest.approx(20)
+    assert weight[~y].sum() == pytest.approx(20)
+    doubted = balanced(np.where(np.arange(100) < 5, 0.0, 1.0), y)
+    assert doubted[:5].sum() == 0
+    assert doubted[5] == pytest.approx(weight[5])
+    assert doubted[~y].sum() == pytest.approx(10)
+
+
+def test_kinds_of_weights_that_tell_nothing_are_kept_small():
+    """Where a straight line tells all there is, |z| and the waves are held down, and the other way round."""
     rng = np.random.default_rng(1)
-    x = np.hstack([rng.normal(size=(200, 5)), np.ones((200, 1))])
-    y = x[:, 0] + rng.normal(size=200) > 1
-    weight = rng.uniform(0.5, 2, 200)
-    penalty = np.r_[np.full(5, RIDGE), 1e-2]
+    for shift, spread, kind in ((2.0, 1.0, 0), (0.0, 4.0, 1)):
+        head, scaler = parts()
+        teach(head, scaler, draw(rng, 500), draw(rng, 200, shift=shift) * np.float32(spread))
+        assert head.ridge[0].argmin() == kind
+        assert head.ridge[0].min() <= RIDGE < head.ridge[0].max()
 
-    def cost(beta):
-        margin = x @ beta
-        return (weight * (np.logaddexp(0, margin) - y * margin)).sum() + 0.5 * (penalty * beta**2).sum()
 
-    beta, costs = np.zeros(6), [cost(np.zeros(6))]
-    for _ in range(6):
-        beta = fit_ridge(x, y, weight, beta)
-        costs.append(cost(beta))
-    assert costs == pytest.approx(sorted(costs, reverse=True), abs=1e-9)
-    assert beta == pytest.approx(optimize.minimize(cost, np.zeros(6)).x, abs=1e-3)
+def test_keeps_what_it_added():
+    """Of a judged sensor, for as many events as may still get a verdict; of others nothing was added."""
+    head = Head(F, capacity=8)
+    head.append(3)
+    head.give(np.array([1]))
+    rows, places = np.array([1, 0, 1, 2, 1]), np.array([3, 0, 4, 7, 11])
+    head.note(rows, places, np.array([0.5, 9.0, 1.5, 9.0, -2.0]))
+    found = head.added(np.array([0, 1, 2]), np.array([[0, 0], [4, 11], [7, 7]]))
+    assert found.tolist() == [[0, 0], [1.5, -2], [0, 0]]
+
+
+def test_tells_what_normals_would_score_now():
+    """A new head gives the kept normals, in their order, their old score and about what it will add to new ones."""
+    head, scaler = parts()
+    rng = np.random.default_rng(1)
+    readings = np.concatenate([draw(rng, 400), draw(rng, 60, shift=2)])[None]
+    scores, wrong = rng.normal(size=(1, 460)), np.arange(460)[None] >= 400
+    renewed = head.learn(np.array([0]), readings, scores, ~wrong, wrong, scaler)
+    added = renewed[0] - scores[0, :400]
+    fresh = head.trust[0] * odds(head, scaler, draw(rng, 4000))
+    assert added.min() >= head.trust[0] * LEAST - 1e-6
+    assert np.quantile(added, (0.5, 0.9)) == pytest.approx(np.quantile(fresh, (0.5, 0.9)), abs=0.35)
+    none = np.zeros_like(wrong)
+    assert head.learn(np.array([0]), readings, scores, none, none, scaler) == {}

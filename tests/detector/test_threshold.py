@@ -148,6 +148,27 @@ def test_level_rises_at_once_when_recent_normals_score_higher():
     assert np.mean(3 + rng.normal(size=100_000) >= one.log_level[0]) == pytest.approx(0.01, abs=0.01)
 
 
+def test_level_is_no_lower_than_what_is_expected_of_normals():
+    """What normals would score with a new head raises the level at once, until newer ones say less; few do not."""
+    rng = np.random.default_rng(1)
+    one = threshold(2)
+    for row in (0, 1):
+        feed(one, rng.normal(size=2000), row=row)
+    before = one.log_level.copy()
+    one.expect(0, rng.normal(size=LABELLED_ENOUGH - 1) + 9)
+    assert one.log_level[0] == before[0]
+    one.expect(0, rng.normal(size=512) + 2)
+    assert one.log_level[0] == pytest.approx(before[0] + 2, abs=0.6)
+    feed(one, rng.normal(size=1000))
+    assert one.log_level[0] == one.expected[0]
+    one.expect(0, rng.normal(size=512) - 2)
+    assert one.log_level[0] == pytest.approx(before[0], abs=0.3)
+    assert one.log_level[1] == before[1]
+    one.expect(0, rng.normal(size=512) + 2)
+    one.begin_anew(np.array([0]), np.zeros(1))
+    assert one.expected[0] == -np.inf
+
+
 def test_labelled_normals_alone_calibrate_once_there_are_enough():
     """Unlabelled events stop counting when there are enough verdicts, so that hidden anomalies cannot raise it."""
     rng = np.random.default_rng(6)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from stream_ad.detector.pending import FROM_EVENT, Pending
-from stream_ad.detector.trust import doubtful
+from stream_ad.detector.trust import EPISODE, EPISODE_WORTH, FULL_DOUBT, LEAST_BELIEF, believed, doubtful, novelty
 
 ROW = np.zeros(1, np.int64)
 EVENTS = 40
@@ -72,3 +73,55 @@ def test_sparse_verdicts_count_alike():
     verdicts = [1 if place % 4 == 0 else None for place in range(EVENTS)]
     verdicts[20] = 0
     assert doubts(verdicts, [20])[20]
+
+
+def test_anomalies_that_stand_out_are_believed():
+    """What lies above all normals counts in full, what lies among them hardly at all, and fewer are doubted less."""
+    rng = np.random.default_rng(1)
+    normals, true, wrong = rng.normal(size=500), rng.normal(6, 1, 200), rng.normal(size=100)
+    belief = believed(np.concatenate([true, wrong]), normals)
+    assert np.quantile(belief[:200], 0.05) > 0.9
+    assert belief[200:].mean() < 0.2
+    few = believed(np.concatenate([true[:4], wrong[:2]]), normals)
+    assert few.min() > 0.7
+    assert believed(true, normals).min() == 1
+
+
+def test_belief_is_its_formula():
+    """Number by number what SciPy's isotonic regression makes of the false discovery rate."""
+    rng = np.random.default_rng(2)
+    anomalies, normals = np.r_[rng.normal(2, 1, 40), rng.normal(size=20)], rng.normal(size=300)
+    p = np.array([((normals >= one).sum() + 1) / 301 for one in anomalies])
+    order = np.argsort(p, kind="stable")
+    widths = np.maximum(np.diff(np.r_[0, p[order], 1]), 1e-9)
+    density = optimize.isotonic_regression(1 / 61 / widths, weights=widths, increasing=False).x[:60]
+    doubt = np.minimum(1, (p > 0.5).mean() / 0.5 / density)
+    expected = np.empty(60)
+    expected[order] = np.maximum(1 - doubt * 60 / (60 + FULL_DOUBT), LEAST_BELIEF)
+    np.testing.assert_allclose(believed(anomalies, normals), expected, rtol=1e-9)
+
+
+def test_a_long_fault_tells_little_more_with_every_verdict():
+    """Few labelled anomalies count in full, and those of a long fault in all as 64 among 256 events."""
+    one = Pending(2, capacity=512, horizon_events=400, block=8)
+    one.append(1)
+    rows, places = np.zeros(500, np.int64), np.arange(500)
+    one.push(
+        rows,
+        places,
+        ids=places.astype(np.uint64),
+        times=places,
+        order=places,
+        log_score=np.zeros(500),
+        flagged=np.zeros(500, np.bool_),
+        derived=np.zeros((500, 8), np.float32),
+    )
+    for place in range(500):
+        if place < 100 and place % 10 == 0:
+            one.judge(0, place, 1, FROM_EVENT)
+        elif place >= 110:
+            one.judge(0, place, 0 if place < 130 else 2, FROM_EVENT)
+    found = novelty(one, ROW, np.array([[90, 130, 190, 400]]))[0]
+    assert found[:2].tolist() == [1, 1]
+    assert found[2] == pytest.approx(EPISODE_WORTH / 71)
+    assert found[3] == pytest.approx(EPISODE_WORTH / EPISODE)
