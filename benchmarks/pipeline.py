@@ -56,12 +56,26 @@ class TimedBroker:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._broker, name)
 
-    def commit(self, commit: Any) -> None:
-        self._broker.commit(commit)
+    def begin(self, commit: Any) -> TimedFlight:
+        return TimedFlight(self._broker.begin(commit), lambda: self._landed(commit))
+
+    def _landed(self, commit: Any) -> None:
         before = self._at.get(commit.shard, 0)
         if commit.positions.events > before:  # the snapshot at the end comes after a rest
             self._timer.committed(commit.positions.events - before)
             self._at[commit.shard] = commit.positions.events
+
+
+class TimedFlight:
+    """A commit on its way that tells when it was through."""
+
+    def __init__(self, flight: Any, landed: Callable[[], None]) -> None:
+        self._flight, self._landed = flight, landed
+
+    def land(self) -> float:
+        at: float = self._flight.land()
+        self._landed()
+        return at
 
 
 def stream_ad(tree: dict[str, Any], events: int) -> Result:
@@ -94,7 +108,7 @@ def fill(tree: dict[str, Any], events: int, sensors: int) -> float:
         records = []
         for number in range(start, min(start + 5_000, events)):
             sensor = number % sensors
-            level[sensor] += random.normal(size=len(FEATURES)) * 0.05
+            level[sensor] += random.normal(size=len(FEATURES)) * 0.05 - level[sensor] * 0.01  # wanders around its mean
             values = np.round(level[sensor] + random.normal(size=len(FEATURES)), 4).tolist()
             time_ns = START_NS + number * 1_000_000
             records.append(encode_event(f"sensor-{sensor:04}", time_ns, dict(zip(FEATURES, values, strict=True))))

@@ -67,7 +67,7 @@ class Feed(threading.Thread):
 
     def round(self, time_ns: int) -> list[Any]:
         """A reading of every sensor."""
-        self._level += self._random.normal(size=self._level.shape) * 0.05
+        self._level += self._random.normal(size=self._level.shape) * 0.05 - self._level * 0.01
         values = np.round(self._level + self._random.normal(size=self._level.shape), 4).tolist()
         return [
             encode_event(f"sensor-{number:05}", time_ns + number, dict(zip(FEATURES, row, strict=True)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import structlog
 
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.errors import FencedError
+from stream_ad.in_flight import InFlight, Step
 from stream_ad.inbox import Inbox
 from stream_ad.journal import Journal
 from stream_ad.shard import Shard
@@ -18,7 +21,7 @@ from stream_ad.telemetry.collectors import ShardView
 from stream_ad.telemetry.health import LIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from stream_ad.brokers.base import Broker, Fetched
     from stream_ad.codec import Codec
@@ -68,6 +71,7 @@ class LoadedShard:
         self.recovering = True
         self.commits = 0
         self._around = around
+        self._flight: InFlight | None = None
         self._began = around.clock()
         with around.metrics.stage("load"):
             state = load_state(number, around.broker, around.settings, around.options, Shard)
@@ -127,8 +131,32 @@ class LoadedShard:
 
     def save(self) -> None:
         """Commit a snapshot if anything changed since the last one; errors as ``advance``."""
+        self.settle()
         if not self.recovering and (self._view.unsaved_since is not None or self._origin):
-            self._commit(Commit(self.number, self._inbox.positions, snapshot=self._snapshot(), origin=self._origin))
+            self._begin(Commit(self.number, self._inbox.positions, snapshot=self._snapshot(), origin=self._origin))
+            self.settle()
+
+    def settle(self) -> None:
+        """See to it that the commit on its way is through; errors as ``advance``."""
+        if self._flight is None:
+            return
+        flight, self._flight, metrics = self._flight, None, self._around.metrics
+        with self._committing(flight.began):
+            at = flight.under_way.land()
+        metrics.commit_tried("ok", at - flight.began)
+        self.commits += 1
+        commit, unsaved = flight.commit, self._view.unsaved_since
+        self._view = replace(self._view, positions=commit.positions, unsaved_since=unsaved or time.time())
+        if commit.snapshot is not None:
+            metrics.snapshot_committed()
+            for side, count in self._lost:
+                metrics.lost_records(side, count)
+            self._lost = ()
+            self._view = replace(self._view, unsaved_since=None, snapshot_bytes=len(commit.snapshot))
+            now, interval = self._around.clock(), self._around.settings.worker.snapshot_interval_seconds
+            self._snapshot_due = now + max(interval, (now - self._snapshot_began) / SNAPSHOT_SHARE)
+        if flight.step is not None:
+            flight.step.tell(metrics, self._around.line, commit, ago_s=time.perf_counter() - at)
 
     def _replay(self) -> bool:
         end, most = self._journal.end, self._around.settings.worker.step_records
@@ -169,6 +197,7 @@ class LoadedShard:
         before = self._inbox.positions
         raw_events, raw_labels = self._inbox.take(around.settings.worker.step_records)
         if not len(raw_events) and not len(raw_labels):
+            self.settle()
             if self._origin or (self._snapshot_is_due() and self._view.unsaved_since is not None):
                 self.save()
                 return True
@@ -177,20 +206,29 @@ class LoadedShard:
         with around.metrics.stage("step"):
             result = self._shard.step(events, labels)
         commit = self._encode(before, events, result, rejected)
-        self._commit(commit)
-        around.metrics.committed(commit, events=events, labels=len(labels), rejected=rejected, result=result)
+        self.settle()  # the step before, which was on its way while this one was computed
+        self._begin(commit, Step(began, events, len(labels), rejected, result))
         self._refresh_status()
-        done = {
-            "events": len(events),
-            "labels": len(labels),
-            "anomalies": result.counts.get("anomalies", 0),
-            "incidents": len(commit.incidents),
-            "dead_letters": len(commit.dead_letters),
-            "commits": 1,
-        }
-        delay_s = max(0.0, time.time() - events.record_times_ms.min() / 1e3) if len(events) else 0.0
-        around.line.add(done, busy_s=time.perf_counter() - began, delay_s=delay_s)
         return True
+
+    def _begin(self, commit: Commit, step: Step | None = None) -> None:
+        """Send a commit on its way; where it fails, this object and what it goes on to compute are of no use."""
+        began = time.perf_counter()
+        with self._committing(began):
+            self._flight = InFlight(began, commit, self._around.broker.begin(commit), step)
+        self._journal.committed(commit)
+        if commit.snapshot is not None:
+            self._origin, self._snapshot_due = "", math.inf
+
+    @contextmanager
+    def _committing(self, began: float) -> Iterator[None]:
+        try:
+            with self._around.metrics.stage("commit"):
+                yield
+        except BaseException as error:
+            outcome = "fenced" if isinstance(error, FencedError) else "error"
+            self._around.metrics.commit_tried(outcome, time.perf_counter() - began)
+            raise
 
     def _decode(
         self, raw_events: RawRecords, raw_labels: RawRecords
@@ -220,31 +258,6 @@ class LoadedShard:
                 snapshot=snapshot,
                 origin=self._origin if snapshot is not None else "",
             )
-
-    def _commit(self, commit: Commit) -> None:
-        metrics, began = self._around.metrics, time.perf_counter()
-        outcome = "error"
-        try:
-            with metrics.stage("commit"):
-                self._around.broker.commit(commit)
-            outcome = "ok"
-        except FencedError:
-            outcome = "fenced"
-            raise
-        finally:
-            metrics.commit_tried(outcome, time.perf_counter() - began)
-        self.commits += 1
-        self._journal.committed(commit)
-        unsaved = self._view.unsaved_since
-        self._view = replace(self._view, positions=commit.positions, unsaved_since=unsaved or time.time())
-        if commit.snapshot is not None:
-            metrics.snapshot_committed()
-            for side, count in self._lost:
-                metrics.lost_records(side, count)
-            self._origin, self._lost = "", ()
-            self._view = replace(self._view, unsaved_since=None, snapshot_bytes=len(commit.snapshot))
-            now, interval = self._around.clock(), self._around.settings.worker.snapshot_interval_seconds
-            self._snapshot_due = now + max(interval, (now - self._snapshot_began) / SNAPSHOT_SHARE)
 
     def _snapshot_is_due(self) -> bool:
         due = bool(self._origin) or self._around.clock() >= self._snapshot_due

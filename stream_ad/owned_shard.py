@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -13,8 +13,12 @@ from stream_ad.patience import Patience
 from stream_ad.telemetry.collectors import ShardView
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stream_ad.brokers.base import Fetched
     from stream_ad.loaded_shard import Surroundings
+
+Done = TypeVar("Done")
 
 _log = structlog.get_logger("stream_ad.worker")
 
@@ -74,13 +78,27 @@ class OwnedShard:
             if self._loaded is None:
                 self._loaded = LoadedShard(self.number, self._around)
                 return True
-            commits = self._loaded.commits
-            done = self._loaded.advance()
+            return self._counted(self._loaded.advance)
         except LostRecordsError:
             raise  # asking again brings nothing back
         except BrokerError as error:
             self._fail(error)
             return False
+
+    def settle(self) -> None:
+        """See to it that what ``advance`` has sent on its way is through; errors as there."""
+        if self._loaded is None:
+            return
+        try:
+            self._counted(self._loaded.settle)
+        except BrokerError as error:
+            self._fail(error)
+
+    def _counted(self, work: Callable[[], Done]) -> Done:
+        """Do something with the loaded shard; a commit that is through forgives what went wrong before."""
+        assert self._loaded is not None
+        commits = self._loaded.commits
+        done = work()
         if self._loaded.commits > commits:
             self._patience.succeeded()
         return done

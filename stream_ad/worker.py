@@ -194,17 +194,32 @@ class _Loop:
             _log.info("shards assigned", owned=sorted(owned), gained=sorted(gained), lost=sorted(lost))
 
     def _advance(self) -> bool:
-        """One piece of work for each shard, those that waited longest first; whether there may be more at once."""
-        busy, began = False, self._around.clock()
+        """What the last poll brought, step by step; whether there may be more at once.
+
+        A commit is on its way while the next steps, of its shard and of others, are computed. All are through
+        before the next poll: a rebalance shall not find one half done.
+        """
+        busy, over = False, self._around.clock() + PASS_SECONDS
+        while self._round(over):
+            busy = True
+            if self._stop.is_set() or self._around.clock() > over:
+                break
+            if not any(shard.live for shard in self._shards.values()):
+                break  # replays can wait for a poll
+        for shard in self._shards.values():
+            shard.settle()
+            self._health.tick()
+        return busy
+
+    def _round(self, over: float) -> bool:
+        """One piece of work for each shard, those that waited longest first; whether anything was done."""
+        busy = False
         for number in list(self._shards):
             self._health.tick()
-            if self._stop.is_set():
+            if self._stop.is_set() or self._around.clock() > over:
                 break
-            if self._around.clock() - began > PASS_SECONDS:
-                return True
             shard = self._shards[number] = self._shards.pop(number)  # to the end of the queue
             busy |= shard.advance()
-        self._health.tick()
         return busy
 
     def _report(self) -> None:

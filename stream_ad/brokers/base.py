@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from stream_ad.brokers.flight import Flight
     from stream_ad.columns import OutRecord, RawRecords
     from stream_ad.findings import Finding
 
@@ -185,6 +186,12 @@ class Broker(Protocol):
             FencedError: Another worker owns the shard now.
             BrokerError: It could not be written, or nobody knows whether it was: drop the shard's
                 state in memory, ``load`` again and go on from what that says.
+        """
+
+    def begin(self, commit: Commit) -> Flight:
+        """Begin a ``commit``, whose errors may come from here or from ``Flight.land``.
+
+        The shard's next step may be computed meanwhile: where the commit fails, all of it is dropped.
         """
 
     def lag(self) -> dict[int, dict[Side, int]]:

@@ -8,13 +8,16 @@ an empty one is not checked by Kafka; after any error the producer is replaced. 
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState
 
 from stream_ad.brokers.base import Fetched, Side, Stored
+from stream_ad.brokers.flight import ThreadFlight
 from stream_ad.brokers.kafka_client import GONE_HINT, errors, patience_ms
 from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_ends import EndOffsets
@@ -41,6 +44,7 @@ _SLICE_S = 0.1  # of a poll, between looks whether an input has turned out to be
 _REBALANCE_S = 3.0  # a poll stays with a rebalance that has begun for so long
 _RETRY_S = 0.5
 _CLOSE_MS = 5_000
+_COMMITS_AT_ONCE = 4  # of different shards; a commit mostly waits for answers
 
 
 def open_kafka(settings: Settings) -> KafkaBroker:
@@ -86,6 +90,7 @@ class KafkaBroker:
             raise
         self._group = self._consumer.group_metadata()
         self._writers: dict[int, ShardWriter] = {}
+        self._threads = ThreadPoolExecutor(_COMMITS_AT_ONCE, thread_name_prefix="commit")
         self._ends = EndOffsets(settings, self._consumer, self._members)
         self._told_drained: set[Input] = set()
         self._fatal: BrokerError | None = None
@@ -224,20 +229,25 @@ class KafkaBroker:
             return input_bounds(self._settings, self._consumer, shard)
 
     def commit(self, commit: Commit) -> None:
+        self.begin(commit).land()
+
+    def begin(self, commit: Commit) -> ThreadFlight:
         writer = self._writers.get(commit.shard)
         if writer is None:
             raise FencedError(f"Shard {commit.shard} is not owned and loaded.")
-        try:
-            writer.commit(commit, self._group)
-        except BrokerError as error:
-            del self._writers[commit.shard]
-            self._members.forget(commit.shard)
-            if isinstance(error, FencedError):
-                self._members.give_up(commit.shard)
-            if isinstance(error.__cause__, kafka_errors.FencedInstanceIdError):
-                self._fatal = error
-            raise
-        self._ends.heard()
+        write = partial(writer.commit, commit, self._group)
+        return ThreadFlight(self._threads, write, partial(self._landed, commit.shard))
+
+    def _landed(self, shard: int, error: BrokerError | None) -> None:
+        if error is None:
+            self._ends.heard()
+            return
+        del self._writers[shard]
+        self._members.forget(shard)
+        if isinstance(error, FencedError):
+            self._members.give_up(shard)
+        if isinstance(error.__cause__, kafka_errors.FencedInstanceIdError):
+            self._fatal = error
 
     def lag(self) -> dict[int, dict[Side, int]]:
         return self._ends.lag()
@@ -246,6 +256,7 @@ class KafkaBroker:
         if self._closed:
             return
         self._closed = True
+        self._threads.shutdown()
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()

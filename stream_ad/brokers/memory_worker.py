@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.brokers.base import Fetched, Positions, Side, Stored
+from stream_ad.brokers.flight import Landed
 from stream_ad.brokers.memory_store import refuse_unwritable
 from stream_ad.brokers.recovery import must_rebuild, require_offset
 from stream_ad.columns import RawRecords
@@ -138,6 +139,10 @@ class MemoryWorker:
                 store.append(topic, shard, records)
             state.save(commit, self._settings)
             store.reach("commit_after")
+
+    def begin(self, commit: Commit) -> Landed:
+        self.commit(commit)
+        return Landed()
 
     def lag(self) -> dict[int, dict[Side, int]]:
         with self._store.changed:

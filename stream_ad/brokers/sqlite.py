@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.brokers.base import Fetched, Positions, Side, Snapshot, Stored
+from stream_ad.brokers.flight import Landed
 from stream_ad.brokers.recovery import for_replay, must_rebuild, require_offset
 from stream_ad.brokers.sqlite_database import OFFSET_BITS, OFFSET_MASK, Database
 from stream_ad.brokers.sqlite_lock import ShardLock
@@ -185,6 +186,10 @@ class SqliteBroker:
             self._state.mark(commit.shard, commit.marks)
             if commit.snapshot is not None:
                 self._state.save(commit.shard, commit.positions, commit.snapshot, commit.origin)
+
+    def begin(self, commit: Commit) -> Landed:
+        self.commit(commit)
+        return Landed()
 
     def lag(self) -> dict[int, dict[Side, int]]:
         heads = self._database.heads()

@@ -160,6 +160,7 @@ class Metrics:
         labels: int,
         rejected: Mapping[Side, Sequence[OutRecord]],
         result: StepResult,
+        ago_s: float = 0.0,
     ) -> None:
         """Count a step whose commit is through.
 
@@ -169,6 +170,7 @@ class Metrics:
             labels: How many valid labels it read.
             rejected: Its dead letters, by the side they came from.
             result: What the shard made of it.
+            ago_s: How long the commit has been through.
         """
         for side, accepted in ((Side.EVENTS, len(events)), (Side.LABELS, labels)):
             self._records[side.value, "accepted"].inc(accepted)
@@ -177,7 +179,7 @@ class Metrics:
                 self._dead_letters[side.value, dict(record.headers)["stream_ad.reason"].decode()].inc()
         for output in OUTPUTS:
             self._published[(output,)].inc(len(getattr(commit, output)))
-        waits = self._clock() - events.record_times_ms / 1e3
+        waits = self._clock() - ago_s - events.record_times_ms / 1e3
         self._waits.observe(np.maximum(waits, 0.0))
         self._count(result)
         self.top.observe(events, result.scores)
