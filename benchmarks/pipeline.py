@@ -21,7 +21,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
@@ -39,6 +39,9 @@ from stream_ad.settings import Settings
 from stream_ad.signals import StopFlag
 from stream_ad.worker import Worker
 from tests.support.kafka_server import KafkaServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 START_NS = 1_760_000_000_000_000_000
 FEATURES = tuple(f"feature_{number}" for number in range(8))
