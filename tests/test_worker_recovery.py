@@ -314,3 +314,56 @@ def test_a_long_recovery_is_saved_soon(monkeypatch):
     assert stored.snapshot.positions == stored.positions
     plant.run()
     plant.check()
+
+
+class OnItsWay:
+    """A worker's broker whose commits are written only when they land; some of them fail then, written or not."""
+
+    def __init__(self, broker, trace, failing):
+        self._broker, self._trace, self._failing = broker, trace, failing
+
+    def __getattr__(self, name):
+        return getattr(self._broker, name)
+
+    def poll(self, **arguments):
+        assert "on its way" not in self._trace[-1:]
+        return self._broker.poll(**arguments)
+
+    def begin(self, commit):
+        self._trace.append("on its way")
+
+        class Flight:
+            def land(flight):  # noqa: N805
+                fails, self._failing = self._failing & 3, self._failing >> 2
+                self._trace.append("landed")
+                if fails != 1:
+                    self._broker.commit(commit)
+                if fails:
+                    raise BrokerError("no answer")
+                return 0.0
+
+        return Flight()
+
+
+@settings(max_examples=40, deadline=None)
+@given(failing=st.integers(0, 4**12), times=st.lists(st.integers(0, 30), min_size=8, max_size=40))
+def test_what_was_computed_while_a_commit_failed_is_dropped(failing, times):
+    """Where a commit fails, written or not, while the next step was computed, nothing is lost or doubled."""
+    plant, trace = Plant(poll_records=40, inbox_records=40), []
+    plant.send(Side.EVENTS, times)
+    plant.send(Side.LABELS, times[::3])
+    broker = OnItsWay(plant.broker.worker(plant.settings), trace, failing)
+    Worker(plant.settings, broker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
+    plant.check()
+
+
+def test_a_step_is_computed_while_the_one_before_is_written(monkeypatch):
+    """The next step of a shard is ready when its commit lands, and all have landed before the next poll."""
+    plant, trace = Plant(poll_records=40, inbox_records=40), []
+    step = OrderShard.step
+    monkeypatch.setattr(OrderShard, "step", lambda *arguments: (trace.append("step"), step(*arguments))[1])
+    plant.send(Side.EVENTS, range(8))
+    broker = OnItsWay(plant.broker.worker(plant.settings), trace, 0)
+    Worker(plant.settings, broker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
+    assert trace[:6] == ["step", "on its way", "step", "landed", "on its way", "landed"]
+    plant.check()
