@@ -367,3 +367,16 @@ def test_a_step_is_computed_while_the_one_before_is_written(monkeypatch):
     Worker(plant.settings, broker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
     assert trace[:6] == ["step", "on its way", "step", "landed", "on its way", "landed"]
     plant.check()
+
+
+def test_every_commit_has_landed_before_the_next_poll():
+    """Also where a worker has no time for another step, or is stopped: a rebalance never finds a commit half done."""
+    for stop in (lambda clock: Every(clock, 0.8, clock() + 60), lambda clock: AfterChecks(clock, 7)):
+        plant, trace = Plant(poll_records=40, inbox_records=40), []
+        plant.send(Side.EVENTS, range(30))
+        broker = OnItsWay(plant.broker.worker(plant.settings), trace, 0)
+        Worker(plant.settings, broker, clock=plant.clock, stop=stop(plant.clock)).run(3.0)
+        assert trace[-1] == "landed"
+        assert trace.count("landed") == trace.count("on its way") > 1
+        plant.run()
+        plant.check()
