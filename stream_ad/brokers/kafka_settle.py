@@ -48,7 +48,9 @@ class Note(msgspec.Struct, array_like=True):
 def note_of(text: str | None) -> Note:
     """The note in an offset's metadata; an empty one where there is none."""
     try:
-        return msgspec.json.decode(text or "", type=Note)
+        return msgspec.json.decode(
+            (text or "").rstrip("\0"), type=Note
+        )  # confluent-kafka sends the end mark of C along
     except msgspec.MsgspecError:
         return Note()
 

@@ -203,3 +203,14 @@ def test_a_note_is_read_as_written_or_not_at_all() -> None:
     assert note_of('[7,{"anomaly-scores":3}]') == Note(7, {"anomaly-scores": 3})
     for text in (None, "", "7", "[-1]", "[1,{}", '[1,{"a":"b"}]', "\x00"):
         assert note_of(text) == Note()
+
+
+@pytest.mark.parametrize("client", ["kafka-python", "librdkafka"])
+def test_the_next_owner_reads_the_note_of_the_last_commit(place: KafkaPlace, worker: Broker) -> None:
+    """Whichever client wrote it: without it nobody knows how an open transaction ended."""
+    worker.commit(scored(2, marks=True))
+    first = worker._writers[0]._note
+    worker.close()
+    successor = place.worker()
+    assert first.firsts.keys() == {place.settings.topics.scores, place.settings.topics.state}
+    assert successor._writers[0]._note == first
