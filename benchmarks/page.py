@@ -1,4 +1,4 @@
-"""What benchmarks write into docs/benchmarks.md: the tables as printed, with what they were made on."""
+"""What benchmarks write into docs/benchmarks.md and README.md: the tables as printed, with what they were made on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 
 
 def machine(*packages: str) -> str:
@@ -18,13 +19,17 @@ def machine(*packages: str) -> str:
 
 
 def write(text: str, mark: str) -> None:
-    """Put what was printed between two marks of the page.
+    """Put what was printed between two marks, on each page that has them.
 
     Raises:
-        ValueError: The page has no such marks.
+        ValueError: No page has such marks.
     """
-    before, begin, rest = PAGE.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
-    _, end, after = rest.partition(f"<!-- /{mark} -->\n")
-    if not begin or not end:
-        raise ValueError(f"{PAGE} has no marks for {mark}")
-    PAGE.write_text(f"{before}{begin}```text\n{text.rstrip()}\n```\n{end}{after}", encoding="utf-8")
+    found = False
+    for page in PAGES:
+        before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
+        _, end, after = rest.partition(f"<!-- /{mark} -->\n")
+        if begin and end:
+            found = True
+            page.write_text(f"{before}{begin}```text\n{text.rstrip()}\n```\n{end}{after}", encoding="utf-8")
+    if not found:
+        raise ValueError(f"No page has marks for {mark}.")
