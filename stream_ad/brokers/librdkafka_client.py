@@ -26,6 +26,7 @@ _LOCAL: dict[int, type[kafka_errors.KafkaError]] = {
     KafkaError._PURGE_QUEUE: kafka_errors.KafkaTimeoutError,  # noqa: SLF001
     KafkaError._TRANSPORT: kafka_errors.KafkaConnectionError,  # noqa: SLF001
     KafkaError._ALL_BROKERS_DOWN: kafka_errors.KafkaConnectionError,  # noqa: SLF001
+    KafkaError._DESTROY_BROKER: kafka_errors.KafkaConnectionError,  # noqa: SLF001 -- a question to one that went away
     KafkaError._RESOLVE: kafka_errors.KafkaConnectionError,  # noqa: SLF001
     KafkaError._SSL: kafka_errors.KafkaConnectionError,  # noqa: SLF001
     KafkaError._WAIT_COORD: kafka_errors.CoordinatorNotAvailableError,  # noqa: SLF001

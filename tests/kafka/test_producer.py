@@ -28,6 +28,7 @@ def written(place: KafkaPlace) -> list[int]:
         return sorted(int(record.value) for record in reader.read_settled())
 
 
+@pytest.mark.parametrize("client", ["kafka-python"])  # whose insides are looked into
 def test_a_crash_before_the_answer_doubles_no_recording(place: KafkaPlace, kafka: KafkaServer) -> None:
     """Kafka appends records of long ago and dies before it says so: sent again, they are there once. (Idempotence alone
     doubles them: on its way up Kafka forgets producers whose newest record is a day old.)
@@ -53,6 +54,7 @@ def test_a_crash_before_the_answer_doubles_no_recording(place: KafkaPlace, kafka
     assert written(place) == list(range(300))
 
 
+@pytest.mark.parametrize("client", ["kafka-python"])
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
 def test_a_commit_without_an_answer_is_looked_up(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch, committed) -> None:
     """When nobody knows whether a transaction was committed, the producer looks, and repeats only one that was not."""
