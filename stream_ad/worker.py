@@ -212,12 +212,14 @@ class _Loop:
         return busy
 
     def _round(self, over: float) -> bool:
-        """One piece of work for each shard, those that waited longest first; whether anything was done."""
+        """One piece of work for each shard, those that waited longest first; whether there may be more at once."""
         busy = False
         for number in list(self._shards):
             self._health.tick()
-            if self._stop.is_set() or self._around.clock() > over:
+            if self._stop.is_set():
                 break
+            if self._around.clock() > over:
+                return True
             shard = self._shards[number] = self._shards.pop(number)  # to the end of the queue
             busy |= shard.advance()
         return busy

@@ -48,9 +48,7 @@ class Note(msgspec.Struct, array_like=True):
 def note_of(text: str | None) -> Note:
     """The note in an offset's metadata; an empty one where there is none."""
     try:
-        return msgspec.json.decode(
-            (text or "").rstrip("\0"), type=Note
-        )  # confluent-kafka sends the end mark of C along
+        return msgspec.json.decode((text or "").rstrip("\0"), type=Note)  # confluent-kafka sends C's end mark along
     except msgspec.MsgspecError:
         return Note()
 

@@ -96,6 +96,18 @@ _large, _long, _tall, _small = _tile(HIGH, WIDE), _tile(1, WIDE), _tile(TALL, 1)
 
 
 @kernel
+def _corner(
+    r: int, c: int, begins: tuple[int, int, int, int], shape: tuple[int, int, int], strides: tuple[int, int, int]
+) -> tuple[int, ...]:
+    """What a tile wants to know (see ``_tile``) that begins at row ``r`` and column ``c`` of the product."""
+    _, steps, columns = shape
+    out, base, left, right = begins
+    base_row, left_row, left_step = strides
+    here = out + r * columns + c, columns, base + r * base_row + c, base_row
+    return (*here, left + r * left_row, left_row, left_step, right + c, columns, steps)
+
+
+@kernel
 def product(
     out: NDArray[np.float32],
     base: NDArray[np.float32],
@@ -117,33 +129,23 @@ def product(
         strides: Elements from row to row of ``base`` (0 where one row is for all); of ``left`` from row to row, and
             from inner index to inner index.
     """
-    rows, steps, columns = shape
-    out_begin, base_begin, left_begin, right_begin = begins
-    base_row, left_row, left_step = strides
+    rows, _, columns = shape
     c = 0
     while c + LANES * WIDE <= columns:
         r = 0
         while r + HIGH <= rows:
-            here = out_begin + r * columns + c, columns, base_begin + r * base_row + c, base_row
-            there = left_begin + r * left_row, left_row, left_step, right_begin + c, columns, steps
-            _large(out, base, left, right, (*here, *there))
+            _large(out, base, left, right, _corner(r, c, begins, shape, strides))
             r += HIGH
         while r < rows:
-            here = out_begin + r * columns + c, columns, base_begin + r * base_row + c, base_row
-            there = left_begin + r * left_row, left_row, left_step, right_begin + c, columns, steps
-            _long(out, base, left, right, (*here, *there))
+            _long(out, base, left, right, _corner(r, c, begins, shape, strides))
             r += 1
         c += LANES * WIDE
     while c < columns:
         r = 0
         while r + TALL <= rows:
-            here = out_begin + r * columns + c, columns, base_begin + r * base_row + c, base_row
-            there = left_begin + r * left_row, left_row, left_step, right_begin + c, columns, steps
-            _tall(out, base, left, right, (*here, *there))
+            _tall(out, base, left, right, _corner(r, c, begins, shape, strides))
             r += TALL
         while r < rows:
-            here = out_begin + r * columns + c, columns, base_begin + r * base_row + c, base_row
-            there = left_begin + r * left_row, left_row, left_step, right_begin + c, columns, steps
-            _small(out, base, left, right, (*here, *there))
+            _small(out, base, left, right, _corner(r, c, begins, shape, strides))
             r += 1
         c += LANES
