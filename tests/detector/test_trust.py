@@ -13,11 +13,12 @@ ROW = np.zeros(1, np.int64)
 EVENTS = 40
 
 
-def judged(verdicts):
+def judged(verdicts, *, capacity=64):
     """One sensor whose events 0, 1, … have these verdicts; None: nobody knows."""
-    one = Pending(2, capacity=64, horizon_events=48, block=8)
+    number = len(verdicts)
+    one = Pending(2, capacity=capacity, horizon_events=capacity * 3 // 4, block=8)
     one.append(1)
-    rows, places = np.zeros(EVENTS, np.int64), np.arange(EVENTS)
+    rows, places = np.zeros(number, np.int64), np.arange(number)
     one.numbers(rows)
     one.push(
         rows,
@@ -25,9 +26,9 @@ def judged(verdicts):
         ids=places.astype(np.uint64),
         times=places,
         order=places,
-        log_score=np.zeros(EVENTS),
-        flagged=np.zeros(EVENTS, np.bool_),
-        derived=np.zeros((EVENTS, 8), np.float32),
+        log_score=np.zeros(number),
+        flagged=np.zeros(number, np.bool_),
+        derived=np.zeros((number, 8), np.float32),
     )
     for place, verdict in enumerate(verdicts):
         if verdict is not None:
@@ -103,24 +104,8 @@ def test_belief_is_its_formula():
 
 def test_a_long_fault_tells_little_more_with_every_verdict():
     """Few labelled anomalies count in full, and those of a long fault in all as 64 among 256 events."""
-    one = Pending(2, capacity=512, horizon_events=400, block=8)
-    one.append(1)
-    rows, places = np.zeros(500, np.int64), np.arange(500)
-    one.push(
-        rows,
-        places,
-        ids=places.astype(np.uint64),
-        times=places,
-        order=places,
-        log_score=np.zeros(500),
-        flagged=np.zeros(500, np.bool_),
-        derived=np.zeros((500, 8), np.float32),
-    )
-    for place in range(500):
-        if place < 100 and place % 10 == 0:
-            one.judge(0, place, 1, FROM_EVENT)
-        elif place >= 110:
-            one.judge(0, place, 0 if place < 130 else 2, FROM_EVENT)
+    few = [1 if place % 10 == 0 else None for place in range(100)]
+    one = judged([*few, *[None] * 10, *[0] * 20, *[2] * 370], capacity=512)
     found = novelty(one, ROW, np.array([[90, 130, 190, 400]]))[0]
     assert found[:2].tolist() == [1, 1]
     assert found[2] == pytest.approx(EPISODE_WORTH / 71)
