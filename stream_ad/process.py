@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import time
 from functools import cache
 
 import numpy as np
 import torch
+from numba.core.event import install_timer
 from threadpoolctl import threadpool_limits
 
 from stream_ad.columns import Events, Labels, ValueBlock
@@ -18,7 +18,6 @@ from stream_ad.shard import Shard
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # mallopt's numbers for them
 BLOCK_BYTES, KEPT_BYTES = 32 << 20, 128 << 20
 NEW_OBJECTS = 50_000  # several steps' records, nearly all of which go as soon as they are not needed any more
-WORTH_SAYING_S = 3.0  # loops that are there already are loaded in less
 
 
 def prepare_process() -> str:
@@ -34,14 +33,14 @@ def prepare_process() -> str:
     """
     torch.set_num_threads(1)
     _keep_freed_blocks()
-    begin = time.perf_counter()
-    _use_every_loop()
+    compiling: list[float] = []
+    with install_timer("numba:compile", compiling.append):  # says nothing of loops found on disk
+        _use_every_loop()
     threadpool_limits(1, user_api="blas")  # of the libraries that are loaded by now
-    seconds = time.perf_counter() - begin
     _collect_seldom()
-    if seconds < WORTH_SAYING_S:
+    if not compiling:
         return ""
-    return f"Compiled the detector's loops in {seconds:.0f} s; they are kept on disk for the next start."
+    return f"Compiled the detector's loops in {sum(compiling):.0f} s; they are kept on disk for the next start."
 
 
 def _keep_freed_blocks() -> None:

@@ -87,8 +87,6 @@ class Worker:
             SettingsError: The HTTP address cannot be used.
             StateError: Saved state cannot be used.
         """
-        if said := prepare_process():
-            _log.info("compiled", note=said)
         settings = self._settings
         with ExitStack() as stack:
             stop = self._given_stop
@@ -100,6 +98,8 @@ class Worker:
                 server = stack.enter_context(closing(HttpServer(settings.http, self.metrics, self.health)))
                 self.http_port = server.port
                 _log.info("listening", host=settings.http.host, port=server.port)
+            if said := prepare_process():
+                _log.info("compiled", note=said)
             broker = self._given_broker if self._given_broker is not None else open_broker(settings)
             loop = _Loop(settings, stack.enter_context(closing(broker)), self.metrics, self.health, self._clock, stop)
             loop.run(until_idle_s)

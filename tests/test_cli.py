@@ -24,6 +24,13 @@ from stream_ad.settings_load import load_settings
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("run", "demo", "replay", "simulate", "backtest", "doctor", "health", "topics", "snapshots", "config")
 NOWHERE = ("--set", "broker.kind=kafka", "--set", "broker.bootstrap_servers=127.0.0.1:1")
+FIRST_START = """
+from stream_ad import worker
+prepare = worker.prepare_process
+worker.prepare_process = lambda: prepare() or "Compiled"
+from stream_ad.cli import app
+app()
+"""
 SECRET = {"STREAM_AD_BROKER__SECURITY__PASSWORD": "hunter2"}
 
 
@@ -319,10 +326,12 @@ def test_from_recording_to_scores(stream_ad, tmp_path):
     written = stream_ad("replay", "pumps.csv", "--label-delay", "3", "--json", *settings)
     assert written.stderr == ""
     assert json.loads(written.stdout).items() >= {"events": rows, "labels": rows}.items()
-    ran = stream_ad("run", "--until-idle", "0.5", *settings)
+    ran = stream_ad("run", "--until-idle", "0.5", *settings, program=("-c", FIRST_START))
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == ""
-    assert all(json.loads(line)["level"] == "info" for line in ran.stderr.splitlines())
+    log = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert {line["level"] for line in log} == {"info"}
+    assert any(line.get("note", "").startswith("Compiled") for line in log)
     with closing(open_reader(load_settings(None, [f"broker.path={tmp_path / 'a.db'}", *settings[3::2]], {}))) as reader:
         scores = [json.loads(value) for _, value in reader.read("anomaly-scores")]
         assert sorted(score["event_id"] for score in scores) == sorted(f"pumps-{row + 1}" for row in range(rows))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 
+import numba
 import torch
 from threadpoolctl import threadpool_info
 
+from stream_ad import process
 from stream_ad.process import NEW_OBJECTS, prepare_process
 
 
@@ -31,3 +33,12 @@ def test_no_sum_is_grouped_by_the_number_of_processors():
     assert any("scipy" in one["filepath"] for one in libraries)  # what compiled loops call
     assert {one["num_threads"] for one in libraries} == {1}
     assert torch.get_num_threads() == 1
+
+
+def test_compiling_is_told_and_loading_is_not(monkeypatch):
+    """A start that has compiled loops says so, however quick it was; one that found them says nothing."""
+    prepare_process()
+    monkeypatch.setattr(process, "_use_every_loop", lambda: numba.njit(lambda x: x + 1)(1))
+    assert prepare_process().startswith("Compiled")
+    monkeypatch.setattr(process, "_use_every_loop", lambda: None)
+    assert prepare_process() == ""

@@ -153,12 +153,13 @@ _UNSETTLED = (
     kafka_errors.NotCoordinatorError,
     kafka_errors.LeaderNotAvailableError,
     kafka_errors.NotLeaderForPartitionError,
+    kafka_errors.MetadataEmptyBrokerList,  # the controller had to wait for the brokers' heartbeats
 )
 
 
 def once_settled(ask: Callable[[], Answer]) -> Answer:
     """What the coordinator or leader in charge answers, asked again while nobody is: on a Kafka that nobody has used
-    yet, for a topic just made, or after a restart. Admin clients do not ask again by themselves.
+    yet, for a topic just made, after a restart or a freeze. Clients do not ask all questions again by themselves.
     """
     deadline = time.monotonic() + SETTLING_S
     while True:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaConsumer
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
-from stream_ad.brokers.kafka_client import HEARTBEAT_S, connect
+from stream_ad.brokers.kafka_client import HEARTBEAT_S, connect, once_settled
 from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records, take_up_parked
 from stream_ad.brokers.kafka_reading import consumer_options
 
@@ -26,7 +26,7 @@ class PlainConsumer(KafkaConsumer):  # type: ignore[misc]
 
     def join(self, topics: Collection[str], listener: Membership) -> None:
         self.subscribe(topics=list(topics), listener=listener)
-        self.topics()  # a leader that joins before it knows the partitions must join again at once
+        once_settled(self.topics)  # a leader that joins before it knows the partitions must join again at once
 
     def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
         take_up_parked(self)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from stream_ad.brokers.kafka_client import REQUEST_MS, connect
+from stream_ad.brokers.kafka_client import REQUEST_MS, connect, once_settled
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class PartitionReader:
 
     def _all_partitions(self) -> set[int]:
         for _ in range(3):  # an answer that was under way already may not know of the topic
-            if found := self._consumer.partitions_for_topic(self._topic):
+            if found := once_settled(lambda: self._consumer.partitions_for_topic(self._topic)):
                 return set(found)
         raise TopicError(f"There is no topic {self._topic} on Kafka.", hint="Run `stream-ad topics apply`.")
 

@@ -11,7 +11,7 @@ from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource
 
 from stream_ad.brokers.base import Side, TopicPlan
-from stream_ad.brokers.kafka_client import connect, errors
+from stream_ad.brokers.kafka_client import connect, errors, once_settled
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class TopicAdmin:
     def plan(self) -> list[TopicPlan]:
         """All topics, judged."""
         with errors(self._settings, "looking at the topics"):
-            found = self._found()
+            found = once_settled(self._found)
         return [judge(self._settings, role, found) for role in ROLES]
 
     def _found(self) -> dict[str, Found]:
@@ -168,15 +168,22 @@ class TopicAdmin:
             for plan in plans
         }
         with errors(self._settings, "making topics"):
-            try:
-                self._client.create_topics(request, wait_for_metadata=True)
-            except kafka_errors.TopicAlreadyExistsError:  # somebody was quicker
-                self._client.wait_for_topics(list(request))
-            except kafka_errors.InvalidReplicationFactorError as error:
-                raise BrokerError(
-                    f"Kafka cannot make topics with {self._settings.topics.replication_factor} replicas ({error}).",
-                    hint="Set topics.replication_factor to at most the number of its brokers.",
-                ) from error
+            once_settled(lambda: self._create(request))
+
+    def _create(self, request: dict[str, dict[str, Any]]) -> None:
+        wanted = self._settings.topics.replication_factor
+        try:
+            self._client.create_topics(request, wait_for_metadata=True)
+        except kafka_errors.TopicAlreadyExistsError:  # somebody was quicker
+            self._client.wait_for_topics(list(request))
+        except kafka_errors.InvalidReplicationFactorError as error:
+            alive = len(self._client.describe_cluster()["brokers"])
+            if not 0 < alive < wanted:  # they were out of the cluster for a moment, or still are
+                raise kafka_errors.MetadataEmptyBrokerList(error) from error
+            raise BrokerError(
+                f"Kafka cannot make topics with {wanted} replicas while only {alive} of its brokers run ({error}).",
+                hint="Set topics.replication_factor to at most the number of its brokers.",
+            ) from error
 
     @property
     def client(self) -> KafkaAdminClient:

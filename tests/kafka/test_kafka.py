@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState
 from typer.testing import CliRunner
@@ -27,7 +27,7 @@ from stream_ad.settings import Settings
 from tests.support.copier import Copier
 from tests.support.places import PARTITIONS, ROLES, drain, leave_group, only_kafka_python, over_both_clients, own
 from tests.support.secure_kafka import secured
-from tests.support.stops import raiser
+from tests.support.stops import failing_once, raiser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -409,7 +409,22 @@ def test_too_many_replicas_are_an_error(place: KafkaPlace) -> None:
     settings = place.altered(topics={"replication_factor": 3, "events": f"{place.settings.topics.events}-r"})
     with pytest.raises(BrokerError) as refused:
         place.admin(settings).apply()
+    assert "only 1 of its brokers" in refused.value.what
     assert "topics.replication_factor" in refused.value.hint
+
+
+def test_brokers_out_of_the_cluster_are_waited_for(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the controller counts no broker as alive, as after a freeze, topics are made, shown and read later."""
+    no_brokers = kafka_errors.MetadataEmptyBrokerList("no brokers")
+    for client, name, error in (
+        (KafkaAdminClient, "create_topics", kafka_errors.InvalidReplicationFactorError("1 replica, 0 brokers")),
+        (KafkaAdminClient, "describe_topics", no_brokers),
+        (KafkaConsumer, "partitions_for_topic", no_brokers),
+    ):
+        monkeypatch.setattr(client, name, failing_once(getattr(client, name), error))
+    settings = place.altered(topics={"scores": f"{place.settings.topics.scores}-f"})
+    place.admin(settings).apply()
+    assert place.reader().read(place.settings.topics.scores) == []
 
 
 def test_old_recordings_are_taken_and_kept(place: KafkaPlace) -> None:

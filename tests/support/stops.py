@@ -28,3 +28,15 @@ def raiser(error):
         raise error
 
     return fail
+
+
+def failing_once(call, error):
+    """The same function, but for its first call, which fails."""
+    errors = [error]
+
+    def attempt(*arguments, **options):
+        if errors:
+            raise errors.pop()
+        return call(*arguments, **options)
+
+    return attempt
