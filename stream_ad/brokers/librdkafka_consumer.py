@@ -244,7 +244,6 @@ class RdConsumer:
     def _offsets_at(
         self, moment: int, partitions: Collection[TopicPartition], timeout_ms: int
     ) -> dict[TopicPartition, int]:
-        # What the library knows of a partition's leader may be old, which it finds out by asking: then once more.
         deadline = time.monotonic() + timeout_ms / 1000
         while True:
             try:
@@ -254,10 +253,17 @@ class RdConsumer:
                         if one.error is not None:
                             raise KafkaException(one.error)
                 return {_plain(one): one.offset for one in found}
-            except kafka_errors.InvalidMetadataError:
-                if time.monotonic() > deadline:
+            except kafka_errors.RetriableError as error:
+                self._look_for_leaders({one.topic for one in partitions})
+                if not isinstance(error, kafka_errors.InvalidMetadataError) or time.monotonic() > deadline:
                     raise
             time.sleep(_RETRY_S)
+
+    def _look_for_leaders(self, topics: Collection[str]) -> None:
+        """The library itself goes on asking a leader that it knew, even one that is dead."""
+        with suppress(KafkaException):
+            for topic in topics:
+                self._asker.list_topics(topic, _ADMIN_S)
 
     def topic_ids(self, topics: Collection[str]) -> dict[str, Any]:
         # The library itself goes on with a topic that was made anew: so Kafka is asked all the time, without a wait for

@@ -28,6 +28,9 @@ POINTS = (
 NETWORK = ("cut", "half closed", "cut", "delayed", "blocked")
 BROKER = ("killed", "frozen", *NETWORK[:2], "killed", "cut", "delayed", "killed", "blocked", "stopped for 25 s")
 LEAST_PATIENCE_S = 20.0  # then a point that is not reached is given up for a random instant
+STUCK_S = 60.0  # without progress although there is work: Kafka may need somebody to start it again
+HOPELESS_S = 600.0
+OUT_OF_SYNC = "out of sync with the underlying log"  # a coordinator of Kafka that will not load any more
 QUIET_S = 8.0  # without progress, after the last fault: all is done
 SESSION_S = 6.0
 
@@ -95,11 +98,13 @@ class Harm:
         # one worker is known to its group by name and comes back at once, the other is missed for a session first
         self._slots = [Slot({"instance_id": "first"}), Slot({})] if several else [Slot({})]
         done, since = -1, time.monotonic()
+        self._moved = since
         try:
             while True:
                 now, before = time.monotonic(), done
                 done = max(done, self.progress())
-                since = now if done != before else since
+                if done != before:
+                    since = self._moved = now
                 busy = self._advance(done)
                 if busy:
                     since = now
@@ -115,6 +120,8 @@ class Harm:
         """Whether there is still something to be done to somebody."""
         self._done = done
         self._harm_broker(done)
+        if done < self.total and self._broker_fault is None and time.monotonic() - self._moved > STUCK_S:
+            self._unstick(done)
         for slot in self._slots:
             self._look_after(slot, done)
         self._invite(done)
@@ -212,6 +219,16 @@ class Harm:
             kind = self._broker_kinds.popleft()
             self._note(self.harmed, kind, done)
             self._broker_fault, self._broker_due = self._fault(kind), 0.0
+
+    def _unstick(self, done: int) -> None:
+        """Do what its operator would do to a Kafka that says in its log what it needs; only to such a one."""
+        if self.server is not None and OUT_OF_SYNC in self.server.said():
+            self._note(self.others, "Kafka restarted, since a coordinator of it did not load", done)
+            self.server.restart()
+            self._moved = time.monotonic()
+        elif time.monotonic() - self._moved > HOPELESS_S:
+            said = "\n".join(slot.member.hangs() for slot in self._slots if slot.member is not None)
+            raise RuntimeError(f"no progress for {HOPELESS_S:.0f} s, with {done} scores; the workers:\n{said}")
 
     def _fault(self, kind: str) -> Iterator[float]:
         """What is done to the broker, with pauses."""

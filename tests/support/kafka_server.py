@@ -171,7 +171,8 @@ class KafkaServer:
         self._properties = self.folder / "server.properties"
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         self._log4j = self.folder / "log4j2.yaml"
-        self._log4j.write_text(_LOG4J.format(log=self.folder / "server.log"))
+        self._log = self.folder / "server.log"
+        self._log4j.write_text(_LOG4J.format(log=self._log))
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         made_up = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -217,6 +218,7 @@ class KafkaServer:
 
     def start(self) -> None:
         """Start the broker and return once it answers."""
+        self._silent_to = self._log.stat().st_size if self._log.exists() else 0
         with (self.folder / "output.log").open("ab") as output:
             self._process = subprocess.Popen(
                 _DIE_TOGETHER + self._java("kafka.Kafka", str(self._properties)),
@@ -227,14 +229,14 @@ class KafkaServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                log = "".join(
-                    path.read_text()[-3000:]
-                    for name in ("output.log", "server.log")
-                    if (path := self.folder / name).exists()
-                )
+                logs = (self.folder / "output.log").read_text()[-3000:] + self.said()[-3000:]
                 self.kill()
-                raise RuntimeError(f"Kafka did not start:\n{log}")
+                raise RuntimeError(f"Kafka did not start:\n{logs}")
             time.sleep(0.1)
+
+    def said(self) -> str:
+        """Its log since it was started last."""
+        return self._log.read_bytes()[self._silent_to :].decode(errors="replace") if self._log.exists() else ""
 
     def _answers(self) -> bool:
         try:
