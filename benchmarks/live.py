@@ -1,11 +1,12 @@
 """How soon a live reading has its committed score, and what a second worker adds: python benchmarks/live.py [--write]
 
-Latency: a side first goes through a full topic as fast as it can (see pipeline.py). Then a process sends readings at
-half of that rate, a worker in a process of its own scores them, and this one reads committed scores; timed is from the
-instant at which a reading was due to be sent. With --quix the same for Quix Streams with river (quix.py), which commits
-every 50 ms. Scaling: one worker and two, in turns, over a full topic of two partitions, from when all are at work until
-one of the partitions is nearly read. Needs what tests/kafka needs: Java 17 and Maven; and a core for each process, or
-they wait for one another.
+Latency: a process sends readings, a worker in a process of its own scores them, and this one reads committed scores. A
+side first goes through a full topic as fast as it can (see pipeline.py); then as many readings are sent to it, of
+which it sustains what it scores while they come; then half of that, and timed is from the instant at which a reading
+was due to be sent. With --quix the same for Quix Streams with river (quix.py), which commits every 50 ms. Scaling: one
+worker and two, in turns, over a full topic of two partitions, from when all are at work until one of the partitions is
+nearly read. Needs what tests/kafka needs: Java 17 and Maven; and a core for each process, or they wait for one
+another.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SENSORS = 50
+VARIETY = 1_009  # different readings, in turns
 TICK_S = 0.005
 SETTLE_S = 3.0  # of a load, before it counts
 COMMIT_S = 0.05  # between two commits of Quix Streams, whose default is 5 s
@@ -58,14 +60,18 @@ class _Score(msgspec.Struct):
 def feed(servers: str, topic: str, rate: float, begin: float, seconds: float) -> None:
     """Send readings when they are due, or as soon after that as the machine lets us."""
     producer = Producer({"bootstrap.servers": servers, "linger.ms": 2})
-    values = dict(zip(FEATURES, np.random.default_rng(0).normal(size=len(FEATURES)).tolist(), strict=True))
-    sent = 0
-    while sent < rate * seconds:
+    table = np.round(np.random.default_rng(0).normal(size=(VARIETY, len(FEATURES))), 4).tolist()
+    values = [dict(zip(FEATURES, row, strict=True)) for row in table]
+    sent, end = 0, begin + seconds
+    while sent < rate * seconds and time.time() < end + 1:
         time.sleep(TICK_S)
-        for number in range(sent, int((time.time() - begin) * rate)):
+        for number in range(sent, int((min(time.time(), end) - begin) * rate)):
             time_ns = int((begin + number / rate) * 1e9)
-            key, value, time_ms, _ = encode_event(f"sensor-{number % SENSORS:04}", time_ns, values)
-            producer.produce(topic, value, key, timestamp=time_ms)
+            key, value, time_ms, _ = encode_event(f"sensor-{number % SENSORS:04}", time_ns, values[number % VARIETY])
+            try:
+                producer.produce(topic, value, key, timestamp=time_ms)
+            except BufferError:  # Kafka takes no more than that
+                break
             sent = number + 1
         producer.poll(0)
     producer.flush()
@@ -77,8 +83,30 @@ def begin_feed(tells: Any, servers: str, topic: str, rate: float, seconds: float
     feed(servers, topic, rate, begin, seconds)
 
 
-def latency(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds: float) -> tuple[float, float]:
-    """Median and 99th percentile in milliseconds."""
+class Observed(NamedTuple):
+    """Scores of readings that were sent at a steady rate: when each was due, and when it came; seconds of a window."""
+
+    due: Any
+    came: Any
+    rate: float
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """Scores that came in the window."""
+        return float(((self.came >= 0) & (self.came < self.seconds)).sum() / self.seconds)
+
+    @property
+    def waits_ms(self) -> tuple[float, float]:
+        """Median and 99th percentile over the readings that were due in the window."""
+        waits = (self.came - self.due)[(self.due >= 0) & (self.due < self.seconds)]
+        missing = max(0, int(self.rate * self.seconds) - len(waits))
+        waits = np.sort(np.append(waits, np.full(missing, np.inf)))  # those still to come
+        return 1e3 * float(waits[len(waits) // 2]), 1e3 * float(waits[len(waits) * 99 // 100])
+
+
+def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds: float) -> Observed:
+    """What a side makes of a steady load."""
     settings = Settings.model_validate(tree)
     with closing(open_admin(settings)) as admin:
         admin.apply()
@@ -93,8 +121,8 @@ def latency(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds
         told, tells = context.Pipe(duplex=False)
         load = context.Process(target=begin_feed, args=(tells, servers, topics.events, rate, SETTLE_S + seconds))
         load.start()
-        begin = told.recv()
-        while time.time() < begin + SETTLE_S + seconds + 1:
+        window = told.recv() + SETTLE_S
+        while time.time() < window + seconds + 1:
             some = scores.consume(1, 0.1)
             some += scores.consume(10_000, 0)
             now = time.time()
@@ -103,11 +131,7 @@ def latency(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds
             came += [now] * len(found)
         load.join()
     scores.close()
-    sent = parse_rfc3339(due) / 1e9
-    waits = (np.array(came) - sent)[(sent >= begin + SETTLE_S) & (sent < begin + SETTLE_S + seconds)]
-    waits = np.sort(np.append(waits, np.full(max(0, int(rate * seconds) - len(waits)), np.inf)))  # those still to come
-    p50, p99 = waits[[len(waits) // 2, len(waits) * 99 // 100]].tolist()
-    return 1e3 * p50, 1e3 * p99
+    return Observed(parse_rfc3339(due) / 1e9 - window, np.array(came) - window, rate, seconds)
 
 
 @contextmanager
@@ -202,17 +226,17 @@ def main() -> None:
             for number, (side, (catch_up, start, broker)) in enumerate(sides.items()):
                 most = measure(catch_up, full | {"application_id": f"full-{number}", "broker": full["broker"] | broker,
                                                  "http": {"enabled": False}}, chosen.events).wall  # fmt: skip
-                rate = most / 2
-                found[side] = (
-                    most,
-                    rate,
-                    *latency(tree_of(server, f"live-{number}", **broker), folder, start, rate, chosen.seconds),
-                )
-            table = Table("reading to committed score", "sustained", "load", "p50 ms", "p99 ms", "p99 ratio")
+                tree = tree_of(server, f"over-{number}", **broker)
+                sustained = observe(tree, folder, start, most, chosen.seconds / 2).per_second
+                tree = tree_of(server, f"live-{number}", **broker)
+                waits = observe(tree, folder, start, sustained / 2, chosen.seconds).waits_ms
+                found[side] = (most, sustained, *waits)
+            table = Table("reading to committed score", "full topic", "sustained", "load", "p50 ms", "p99 ms", "ratio")
             anchor = found.get(RIVER, (0, 0, 0, None))[3]
-            for side, (most, rate, p50, p99) in found.items():
+            for side, (most, sustained, p50, p99) in found.items():
                 ratio = "" if anchor is None else f"{p99 / anchor:.2f}"
-                table.add_row(side, f"{most:,.0f}", f"{rate:,.0f}", f"{p50:.1f}", f"{p99:.1f}", ratio)
+                figures = (f"{one:,.0f}" for one in (most, sustained, sustained / 2))
+                table.add_row(side, *figures, f"{p50:.1f}", f"{p99:.1f}", ratio)
             console.print(f"{on()}; {chosen.seconds:g} s at half of what each side sustains")
             console.print(table)
         if chosen.only != "latency":

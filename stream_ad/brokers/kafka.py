@@ -107,8 +107,7 @@ class KafkaBroker:
         while True:
             began = time.monotonic()
             self._members.hold(hold)
-            if timeout_s <= 0:
-                self._ends.ask_ahead(set(self._members.next) - set(hold), began)
+            self._ends.ask_ahead(set(self._members.next) - set(hold), began)
             batches = self._fetch(min(max(0.0, deadline - began), _SLICE_S), max_records)
             gone = self._members.settle()
             for shard in gone:

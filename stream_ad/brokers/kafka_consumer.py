@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaConsumer
+from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from stream_ad.brokers.kafka_client import HEARTBEAT_S, connect, once_settled
-from stream_ad.brokers.kafka_fetch import fetch_plainly, raw_records, take_up_parked
+from stream_ad.brokers.kafka_fetch import fetch_plainly, has_fetched_ahead, raw_records, take_up_parked
 from stream_ad.brokers.kafka_reading import consumer_options
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from stream_ad.columns import RawRecords
     from stream_ad.settings import Settings
 
+FEW = 1_000  # records that are a short step: it can wait for what came meanwhile
+LATEST_MS = 8  # more than a round trip to a broker nearby
+
 
 class PlainConsumer(KafkaConsumer):  # type: ignore[misc]
     """See ``kafka_clients.GroupConsumer``."""
@@ -30,8 +35,20 @@ class PlainConsumer(KafkaConsumer):  # type: ignore[misc]
 
     def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
         take_up_parked(self)
-        found = self.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        ahead = has_fetched_ahead(self)
+        found = self.poll(timeout_ms=max(int(timeout_s * 1000), LATEST_MS), max_records=max_records)
+        count = sum(map(len, found.values()))
+        if ahead and count < min(FEW, max_records):
+            self._add_latest(found, max_records - count)
         return {partition: raw_records(partition, records) for partition, records in found.items()}
+
+    def _add_latest(self, found: dict[TopicPartition, list[Any]], most: int) -> None:
+        """Add what has come since those records were fetched, which was when the last poll ended: a stream that is
+        read as it comes would be a step behind for ever.
+        """
+        with suppress(kafka_errors.KafkaError):  # the next fetch meets it again
+            for partition, records in self._fetcher.fetch_records(most, timeout_ms=LATEST_MS)[0].items():
+                found.setdefault(partition, []).extend(records)
 
     def request_rejoin(self) -> None:
         # The client forgets to finish a rebalance that it began because its metadata changed, when the poll that began

@@ -112,6 +112,12 @@ def take_up_parked(consumer: KafkaConsumer) -> None:
         fetcher._next_partition_records = None  # noqa: SLF001
 
 
+def has_fetched_ahead(consumer: KafkaConsumer) -> bool:
+    """Whether the next poll gives records that are there already, and fetches the next ones ahead."""
+    fetcher = consumer._fetcher  # noqa: SLF001
+    return bool(fetcher._completed_fetches or fetcher._next_partition_records)  # noqa: SLF001
+
+
 def raw_records(partition: TopicPartition, records: list[Record]) -> RawRecords:
     """One partition's records as columns."""
     offsets, times, keys, values = zip(*records, strict=True)

@@ -18,6 +18,7 @@ from stream_ad.brokers import kafka as kafka_module
 from stream_ad.brokers import kafka_state, open_broker
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.brokers.kafka_client import client_options, translated
+from stream_ad.brokers.kafka_fetch import has_fetched_ahead
 from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.cli import app
@@ -68,6 +69,20 @@ def work_until(worker: Copier, place: KafkaPlace, count: int) -> None:
 
 def committed(broker: Broker, place: KafkaPlace, shard: int) -> int | None:
     return broker._consumer.committed(TopicPartition(place.settings.topics.events, shard))
+
+
+@only_kafka_python
+def test_a_poll_gives_what_is_there_when_it_begins(place: KafkaPlace) -> None:
+    """Also what came after the records that the client has fetched ahead: nothing waits for another step."""
+    worker = place.worker()
+    drain(worker)
+    fill(place, 2, keys=1)
+    while not has_fetched_ahead(worker._consumer):
+        worker._consumer._fetcher.send_fetches()
+        time.sleep(0.01)
+    fill(place, 50, start=2, keys=1)
+    fetched = worker.poll(timeout_s=0.0, max_records=1_000)
+    assert sum(len(sides[Side.EVENTS].records) for sides in fetched.values()) == 52
 
 
 @over_both_clients
