@@ -38,6 +38,7 @@ class Sensors:
         self.evicted = 0
         self._fits: dict[tuple[int, tuple[str, ...]], NDArray[np.int64]] = {}
         self._by_features: dict[tuple[str, ...], int] = {}
+        self._to_build: dict[int, list[int]] = {}  # by detector, keys of the sensors that have no state yet
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -58,8 +59,9 @@ class Sensors:
         return self._fits[key]
 
     def admit(self, sensor_id: str, features: tuple[str, ...]) -> int:
-        """Make a sensor known; returns its number."""
+        """Make a sensor known; returns its number. Before its detector is used, ``build`` gives it a state."""
         if self.full:
+            self.build()
             number = int(self.last_seen.argmin())
             del self.numbers[self.ids[number]]
             self._leave(number)
@@ -73,11 +75,19 @@ class Sensors:
         self.ids[number] = sensor_id
         self.numbers[sensor_id] = number
         group = self._detector_for(features)
-        self._enter(number, group, self.detectors[group].append(self._key(sensor_id)))
+        self._to_build.setdefault(group, []).append(self._key(sensor_id))
+        self._enter(number, group, len(self.owners[group]))
         return number
+
+    def build(self) -> None:
+        """Give every sensor that was admitted its state: all at once, since a plant's first readings come together."""
+        for group, keys in self._to_build.items():
+            self.detectors[group].append(np.array(keys, np.uint64))
+        self._to_build.clear()
 
     def widen(self, number: int, features: tuple[str, ...]) -> bool:
         """Move a sensor to a detector that also has these features; False when that would be too many."""
+        self.build()
         old = int(self.group[number])
         wanted = tuple(sorted({*self.features[old], *features}))
         if len(wanted) > self.options.detector.max_features:

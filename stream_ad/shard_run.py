@@ -85,10 +85,16 @@ class Run:
 
     def _admit(self, start: int, stop: int) -> tuple[NDArray[np.int64], int]:
         """Sensor numbers of the events from ``start`` up to the first whose arrival moves a sensor's state."""
-        sensors, ids, blocks = self.sensors, self.events.sensor_ids, self.block_list
         all_known = self._all_known(start, stop)
         if all_known is not None:
             return all_known, stop
+        numbers, stop = self._make_known(start, stop)
+        self.sensors.build()
+        return np.array(numbers, np.int64), stop
+
+    def _make_known(self, start: int, stop: int) -> tuple[list[int], int]:
+        """As ``_admit``, one event after another."""
+        sensors, ids, blocks = self.sensors, self.events.sensor_ids, self.block_list
         numbers: list[int] = []
         fitting: set[tuple[int, int]] = set()
         for i in range(start, stop):
@@ -97,18 +103,18 @@ class Run:
             if number is None:
                 if sensors.full:
                     if i > start:
-                        return np.array(numbers, np.int64), i
+                        return numbers, i
                     self.counts["sensors_evicted"] += 1
                 number = sensors.admit(ids[i], features)
             if (number, blocks[i]) not in fitting:
                 if not self._fits(int(sensors.group[number]), blocks[i]):
                     if i > start:
-                        return np.array(numbers, np.int64), i
+                        return numbers, i
                     if not sensors.widen(number, features):
                         self.counts["features_refused"] += 1
                 fitting.add((number, blocks[i]))
             numbers.append(number)
-        return np.array(numbers, np.int64), stop
+        return numbers, stop
 
     def _all_known(self, start: int, stop: int) -> NDArray[np.int64] | None:
         """Sensor numbers, where no sensor is new and none widens: nearly always, and without a look at each event."""

@@ -45,11 +45,11 @@ class Network:
     def nbytes(self) -> int:
         return self.replay.nbytes + self.stack.nbytes
 
-    def append(self, key: int) -> None:
-        """Add a model."""
-        self.stack.append(np.array([key], np.uint64))
-        self.replay.append(1)
-        self.replay.key[self.size - 1] = key
+    def append(self, keys: NDArray[np.uint64]) -> None:
+        """Add a model for each key (A,)."""
+        self.stack.append(keys)
+        self.replay.append(len(keys))
+        self.replay.key[self.size - len(keys) : self.size] = keys
 
     def embed(self, other: Network, model: int, *, positions: NDArray[np.int64]) -> None:
         """Let the last model go on from a model of fewer features (see Autoencoder.embed)."""

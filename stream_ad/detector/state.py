@@ -82,15 +82,16 @@ class SensorState:
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.parts().values()) + self.network.nbytes
 
-    def append(self, key: int) -> int:
-        """Add a sensor; its key decides its initial weights. Returns its row."""
+    def append(self, keys: NDArray[np.uint64]) -> None:
+        """Add a sensor for each key (A,), at least one; it decides the initial weights."""
         for part in self.parts().values():
-            part.append(1)
-        self.gate_seen = np.append(self.gate_seen, 0)
-        self.seen = np.append(self.seen, 0)
-        if not self.shared or self.network.size == 0:
-            self.network.append(key)
-        return self.size - 1
+            part.append(len(keys))
+        fresh = np.zeros(len(keys), np.int64)
+        self.gate_seen, self.seen = np.append(self.gate_seen, fresh), np.append(self.seen, fresh)
+        if not self.shared:
+            self.network.append(keys)
+        elif self.network.size == 0:
+            self.network.append(keys[:1])
 
     def adopt(self, other: SensorState, row: int, *, key: int, positions: NDArray[np.int64]) -> int:
         """Add a sensor that comes from a narrower detector, with all it knows. Returns its row here.
@@ -99,7 +100,8 @@ class SensorState:
             positions: (F_other,) where the other's features stand among this one's.
         """
         fresh_model = not self.shared or self.network.size == 0
-        new = self.append(key)
+        self.append(np.array([key], np.uint64))
+        new = self.size - 1
         for name, part in self.parts().items():
             part.copy_row(other.parts()[name], row, positions=positions)
         self.gate_seen[new], self.seen[new] = other.gate_seen[row], other.seen[row]
