@@ -99,7 +99,8 @@ def by_workers(events: int) -> dict[float, float]:
     from tests.support.kafka_server import KafkaServer  # noqa: PLC0415
 
     with KafkaServer() as server, tempfile.TemporaryDirectory() as name:
-        return dict(enumerate(scaling(tree_of(server, "growth"), Path(name), events, rounds=1, most=4), 1))
+        paces = scaling(tree_of(server, "growth"), Path(name), events, rounds=1, most=4)
+        return {float(workers): pace.events for workers, pace in enumerate(paces, 1)}
 
 
 def draw(curves: dict[str, dict[float, float]]) -> None:

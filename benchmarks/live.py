@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -155,8 +156,21 @@ def quix_live(python: str, tree: dict[str, Any], _folder: Path) -> subprocess.Po
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def speed(tree: dict[str, Any], folder: Path, workers: int) -> float:
-    """Events per second of workers together, from when all are at work until one partition is nearly read."""
+def busy_seconds() -> float:
+    """Processor time of the whole machine since it started, that of idling left out."""
+    times = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return (sum(times[:8]) - times[3] - times[4]) / os.sysconf("SC_CLK_TCK")
+
+
+class Pace(NamedTuple):
+    """Events per second, and how many cores all processes kept busy meanwhile, Kafka's among them."""
+
+    events: float
+    cores: float
+
+
+def speed(tree: dict[str, Any], folder: Path, workers: int) -> Pace:
+    """Of workers together, from when all are at work until one partition is nearly read."""
     settings = Settings.model_validate(tree)
     admin = AdminClient({"bootstrap.servers": settings.broker.bootstrap_servers})
     places = [TopicPartition(settings.topics.events, number) for number in range(settings.topics.partitions)]
@@ -174,10 +188,11 @@ def speed(tree: dict[str, Any], folder: Path, workers: int) -> float:
         for run in runs:
             run.wait_for("shard live")
         time.sleep(0.5)
-        began, first = time.perf_counter(), committed()
+        began, first, busy = time.perf_counter(), committed(), busy_seconds()
         while (now := committed()).max(initial=0) == 0 or (now < 0.95 * ends).all():
             time.sleep(0.02)
-        return float((now - first).sum() / (time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        return Pace(float((now - first).sum() / seconds), (busy_seconds() - busy) / seconds)
     finally:
         for run in runs:
             run.process.terminate()
@@ -185,17 +200,17 @@ def speed(tree: dict[str, Any], folder: Path, workers: int) -> float:
             run.process.wait()
 
 
-def scaling(tree: dict[str, Any], folder: Path, events: int, rounds: int, most: int = 2) -> list[float]:
-    """Median events per second of 1, 2 … workers, in turns, over a topic of as many partitions."""
+def scaling(tree: dict[str, Any], folder: Path, events: int, rounds: int, most: int = 2) -> list[Pace]:
+    """Medians of 1, 2 … workers, in turns, over a topic of as many partitions."""
     tree = tree | {"topics": tree["topics"] | {"partitions": most}}
     fill(tree, events, SENSORS * most)
-    found: list[list[float]] = [[] for _ in range(most)]
+    found: list[list[Pace]] = [[] for _ in range(most)]
     for turn in range(rounds):
         for workers, speeds in enumerate(found, 1):
             speeds.append(
                 speed(tree | {"application_id": f"{tree['application_id']}-{turn}-{workers}"}, folder, workers)
             )
-    return [statistics.median(speeds) for speeds in found]
+    return [Pace(*map(statistics.median, zip(*speeds, strict=True))) for speeds in found]
 
 
 def main() -> None:
@@ -240,11 +255,12 @@ def main() -> None:
             console.print(f"{on()}; {chosen.seconds:g} s at half of what each side sustains")
             console.print(table)
         if chosen.only != "latency":
-            table = Table("events/s over two partitions", "one worker", "two workers", "ratio")
+            table = Table("events/s over two partitions", "one worker", "cores", "two workers", "cores", "ratio")
             for side, broker in (("stream-ad", {}), ("stream-ad librdkafka", {"client": "librdkafka"})):
                 tree = tree_of(server, f"scaling-{len(broker)}", **broker)
                 one, two = scaling(tree, folder, chosen.scaling_events, chosen.rounds)
-                table.add_row(side, f"{one:,.0f}", f"{two:,.0f}", f"{two / one:.2f}")
+                figures = (text for pace in (one, two) for text in (f"{pace.events:,.0f}", f"{pace.cores:.2f}"))
+                table.add_row(side, *figures, f"{two.events / one.events:.2f}")
             console.print(f"{chosen.scaling_events:,} events, median of {chosen.rounds}; {on()}")
             console.print(table)
     print(out.getvalue())
