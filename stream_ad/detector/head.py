@@ -74,7 +74,7 @@ class Head(SparseRows):
     bias: NDArray[np.float64]  # (S,)
     trust: NDArray[np.float64]  # (S,) 0 to 1, by the number of anomalies
 
-    def __init__(self, features: int, *, capacity: int = 1024) -> None:
+    def __init__(self, features: int, *, capacity: int) -> None:
         """Args beside those of Rows:
 
         capacity: Last events of a sensor that may get a verdict.

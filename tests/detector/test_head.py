@@ -13,7 +13,7 @@ F = 4
 
 
 def parts(sensors=1):
-    head, scaler = Head(F), Scaler(F)
+    head, scaler = Head(F, capacity=1024), Scaler(F)
     head.append(sensors)
     scaler.append(sensors)
     scaler.count[:], scaler.var[:], scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
@@ -170,7 +170,7 @@ def test_a_new_feature_waits_for_a_new_fit():
     head, scaler = parts()
     rng = np.random.default_rng(1)
     teach(head, scaler, draw(rng, 300), draw(rng, 30, shift=3))
-    wide, wide_scaler = Head(F + 1), Scaler(F + 1)
+    wide, wide_scaler = Head(F + 1, capacity=1024), Scaler(F + 1)
     wide.append(1)
     wide_scaler.append(1)
     wide_scaler.count[:], wide_scaler.var[:], wide_scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
@@ -185,7 +185,7 @@ def test_a_new_feature_waits_for_a_new_fit():
 def test_wrong_verdicts_cost_little():
     """A wide table learns the true anomalies though a third of those labelled so are normal events."""
     rng, features = np.random.default_rng(1), 60
-    head, scaler = Head(features), Scaler(features)
+    head, scaler = Head(features, capacity=1024), Scaler(features)
     head.append(1)
     scaler.append(1)
     scaler.count[:], scaler.var[:], scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
