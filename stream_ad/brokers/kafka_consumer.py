@@ -38,7 +38,7 @@ class PlainConsumer(KafkaConsumer):  # type: ignore[misc]
         ahead = has_fetched_ahead(self)
         found = self.poll(timeout_ms=max(int(timeout_s * 1000), LATEST_MS), max_records=max_records)
         count = sum(map(len, found.values()))
-        if ahead and count < min(FEW, max_records):
+        if ahead and 0 < count < min(FEW, max_records):
             self._add_latest(found, max_records - count)
         return {partition: raw_records(partition, records) for partition, records in found.items()}
 
