@@ -19,6 +19,7 @@ def test_killed_at_every_point_of_a_commit(make_site):
     site = make_site()
     for point in COMMITS + SNAPSHOTS:
         site.member(Fault(point, at=5 if point in COMMITS else 2), **ALONE).wait_killed()
+        site.wait_for_scores(1)  # Kafka shows what is committed a moment after it has said that it is
         scores = site.scores()
         assert 0 < len(set(scores)) == len(scores) < len(site.reference.outputs["scores"]), point
     site.check()
