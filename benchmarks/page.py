@@ -1,4 +1,4 @@
-"""What benchmarks write into docs/benchmarks.md and README.md: the tables as printed, with what they were made on."""
+"""What benchmarks and the soak write into the documentation: the tables as printed, with what they were made on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
+PAGES = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "recovery.md", ROOT / "README.md"
 
 
 def machine(*packages: str) -> str:

@@ -26,6 +26,7 @@ from kafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.page import write
 from tests.support.harm import Harm
 from tests.support.kafka_server import KafkaServer
 from tests.support.site import Site, sorted_by_shard
@@ -33,7 +34,6 @@ from tests.support.site import Site, sorted_by_shard
 if TYPE_CHECKING:
     from collections import Counter
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "recovery.md"
 ROLES = ("scores", "incidents", "dead_letters", "state")
 MACHINES, PARTITIONS = 40, 4
 # Small steps and frequent snapshots: as many places to be killed at as there can be. Kafka's commits take longer.
@@ -231,10 +231,7 @@ def main():
     Console(width=110, file=out).print(table)
     print(out.getvalue())
     if options.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- soak -->\n")
-        after = rest.partition("<!-- /soak -->\n")[2]
-        text = f"{before}<!-- soak -->\n```text\n{out.getvalue()}```\n<!-- /soak -->\n{after}"
-        PAGE.write_text(text, encoding="utf-8")
+        write(out.getvalue(), "soak")
     return 0 if all(ok for _, ok in results.values()) else 1
 
 

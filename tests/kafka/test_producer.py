@@ -13,6 +13,7 @@ from stream_ad.brokers.base import Side
 from stream_ad.brokers.kafka_batches import BatchProducer
 from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.columns import OutRecord
+from tests.support.places import only_kafka_python
 
 if TYPE_CHECKING:
     from tests.support.kafka_server import KafkaServer
@@ -28,7 +29,7 @@ def written(place: KafkaPlace) -> list[int]:
         return sorted(int(record.value) for record in reader.read_settled())
 
 
-@pytest.mark.parametrize("client", ["kafka-python"])  # whose insides are looked into
+@only_kafka_python
 def test_a_crash_before_the_answer_doubles_no_recording(place: KafkaPlace, kafka: KafkaServer) -> None:
     """Kafka appends records of long ago and dies before it says so: sent again, they are there once. (Idempotence alone
     doubles them: on its way up Kafka forgets producers whose newest record is a day old.)
@@ -54,7 +55,7 @@ def test_a_crash_before_the_answer_doubles_no_recording(place: KafkaPlace, kafka
     assert written(place) == list(range(300))
 
 
-@pytest.mark.parametrize("client", ["kafka-python"])
+@only_kafka_python
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
 def test_a_commit_without_an_answer_is_looked_up(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch, committed) -> None:
     """When nobody knows whether a transaction was committed, the producer looks, and repeats only one that was not."""

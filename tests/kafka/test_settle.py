@@ -21,6 +21,7 @@ from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.kafka_settle import Note, note_of
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError
+from tests.support.places import over_both_clients
 from tests.support.stops import raiser
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def test_a_note_is_read_as_written_or_not_at_all() -> None:
         assert note_of(text) == Note()
 
 
-@pytest.mark.parametrize("client", ["kafka-python", "librdkafka"])
+@over_both_clients
 def test_the_next_owner_reads_the_note_of_the_last_commit(place: KafkaPlace, worker: Broker) -> None:
     """Whichever client wrote it: without it nobody knows how an open transaction ended."""
     worker.commit(scored(2, marks=True))
