@@ -5,13 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from kafka import KafkaConsumer
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from stream_ad.brokers.kafka_client import HEARTBEAT_S, connect, once_settled
 from stream_ad.brokers.kafka_fetch import fetch_plainly, has_fetched_ahead, raw_records, take_up_parked
-from stream_ad.brokers.kafka_reading import consumer_options
+from stream_ad.brokers.kafka_reading import CommittedConsumer, consumer_options
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,7 +25,7 @@ FEW = 1_000  # records that are a short step: it can wait for what came meanwhil
 LATEST_MS = 8  # more than a round trip to a broker nearby
 
 
-class PlainConsumer(KafkaConsumer):  # type: ignore[misc]
+class PlainConsumer(CommittedConsumer):
     """See ``kafka_clients.GroupConsumer``."""
 
     def join(self, topics: Collection[str], listener: Membership) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kafka import TopicPartition
 
 from stream_ad.brokers.base import Positions
-from stream_ad.brokers.kafka_client import REQUEST_MS
+from stream_ad.brokers.kafka_client import REQUEST_MS, once_settled
 from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.kafka_state import ShardState
 from stream_ad.errors import StateError
@@ -76,5 +76,6 @@ def committed_positions(
 def input_bounds(settings: Settings, consumer: KafkaConsumer, shard: int) -> tuple[Positions, Positions]:
     """See ``base.Broker.bounds``."""
     partitions = _inputs(settings, shard)
-    oldest, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    oldest = once_settled(lambda: consumer.beginning_offsets(partitions))
+    ends = once_settled(lambda: consumer.end_offsets(partitions))
     return Positions(*(oldest[p] for p in partitions)), Positions(*(ends[p] for p in partitions))

@@ -6,12 +6,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka_client import REQUEST_MS, connect, once_settled
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from stream_ad.settings import Settings
 
@@ -36,6 +37,34 @@ def consumer_options() -> dict[str, Any]:
     }
 
 
+class CommittedConsumer(KafkaConsumer):  # type: ignore[misc]
+    """kafka-python's consumer, which says so where it cannot ask a partition's leader for offsets: the client itself
+    leaves such a partition out of what it has found, and then fails on that with a KeyError.
+    """
+
+    def beginning_offsets(
+        self, partitions: Collection[TopicPartition], timeout_ms: int | None = None
+    ) -> dict[TopicPartition, int]:
+        return _of_all(super().beginning_offsets, partitions, timeout_ms)
+
+    def end_offsets(
+        self, partitions: Collection[TopicPartition], timeout_ms: int | None = None
+    ) -> dict[TopicPartition, int]:
+        return _of_all(super().end_offsets, partitions, timeout_ms)
+
+
+def _of_all(
+    ask: Callable[..., dict[TopicPartition, int]], partitions: Collection[TopicPartition], timeout_ms: int | None
+) -> dict[TopicPartition, int]:
+    try:
+        return ask(partitions, timeout_ms)
+    except KeyError as error:
+        missing = error.args[0]
+        raise kafka_errors.LeaderNotAvailableError(
+            f"partition {missing.partition} of {missing.topic} has no leader now, or is gone"
+        ) from error
+
+
 class PartitionReader:
     """Committed records of some partitions.
 
@@ -49,8 +78,8 @@ class PartitionReader:
     ) -> None:
         self._settings = settings
         self._topic = topic
-        self._consumer: KafkaConsumer = connect(
-            KafkaConsumer,
+        self._consumer: CommittedConsumer = connect(
+            CommittedConsumer,
             settings,
             **consumer_options() | {"fetch_max_wait_ms": _WAIT_MS, "max_partition_fetch_bytes": 8 * 1024 * 1024},
         )
@@ -58,7 +87,7 @@ class PartitionReader:
             numbers = self._all_partitions() if partitions is None else partitions
             self._partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
             self._consumer.assign(self._partitions)
-            for partition, offset in self._consumer.beginning_offsets(self._partitions).items():
+            for partition, offset in once_settled(lambda: self._consumer.beginning_offsets(self._partitions)).items():
                 self._consumer.seek(partition, offset if start is None else start)
         except BaseException:
             self.close()
@@ -82,7 +111,7 @@ class PartitionReader:
         deadline = time.monotonic() + timeout_s
         while True:
             came = False
-            for record in self._read_to(self._consumer.end_offsets(self._partitions)):
+            for record in self._read_to(once_settled(lambda: self._consumer.end_offsets(self._partitions))):
                 came = True
                 yield record
             if came or time.monotonic() >= deadline:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient
 
 from stream_ad.brokers.base import Commit
 from stream_ad.brokers.kafka_client import connect, errors, group_members
 from stream_ad.brokers.kafka_load import group_positions, input_bounds, read_state
-from stream_ad.brokers.kafka_reading import consumer_options
+from stream_ad.brokers.kafka_reading import CommittedConsumer, consumer_options
 from stream_ad.brokers.kafka_shard import ShardWriter
 from stream_ad.brokers.kafka_topics import require_topics
 from stream_ad.brokers.recovery import damaged_data, no_such_snapshot, refuse_newest
@@ -35,8 +35,8 @@ class KafkaSnapshots:
         require_topics(settings)
         self._settings = settings
         self._known: tuple[int, ShardState] | None = None  # of the shard that was asked for last
-        self._consumer: KafkaConsumer = connect(
-            KafkaConsumer, settings, group_id=settings.application_id, **consumer_options()
+        self._consumer: CommittedConsumer = connect(
+            CommittedConsumer, settings, group_id=settings.application_id, **consumer_options()
         )
 
     def kept(self, shard: int) -> list[KeptSnapshot]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +18,7 @@ from stream_ad.brokers import kafka as kafka_module
 from stream_ad.brokers import kafka_state, open_broker
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.brokers.kafka_client import client_options, translated
+from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_fetch import has_fetched_ahead
 from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.partitioning import partition_for
@@ -557,6 +558,18 @@ def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, adm
     stored = place.takeover(worker).load(0)
     assert stored.snapshot is not None
     assert (stored.positions, stored.snapshot.data) == (Positions(2, 0), b"state")
+
+
+@over_both_clients
+def test_a_topic_without_a_leader_is_no_fault(place: KafkaPlace) -> None:
+    """Ends of partitions of which one is not there now are no answer yet, and nothing that stops a worker."""
+    there, gone = TopicPartition(place.settings.topics.events, 0), TopicPartition("gone", 0)
+    with ExitStack() as stack:
+        consumer = client_of(place.settings).open_consumer(place.settings)
+        stack.callback(consumer.close, timeout_ms=1_000)
+        assert consumer.end_offsets([there], 1_000) == {there: 0}
+        with pytest.raises(kafka_errors.RetriableError, match=r"gone|nknown"):
+            consumer.end_offsets([there, gone], 1_000)
 
 
 @over_both_clients
