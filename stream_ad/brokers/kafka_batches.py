@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kafka import KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
@@ -26,6 +26,13 @@ LINGER_MS = 20  # flush ends it; keeps the first few records of a step from goin
 MAX_RECORD_BYTES = 64 * 1024 * 1024  # the topic's own max.message.bytes decides
 BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: small ones cost a round trip each
 _LOOK_S = 0.002
+
+
+class Sent(NamedTuple):
+    """A batch that was handed over."""
+
+    future: Any  # its value: offset of the first record, …
+    records: int
 
 
 class _Added:
@@ -55,20 +62,21 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         for topic in topics:
             self.partitions_for(topic)
 
-    def send_batches(self, topic: str, partition: int, records: Sequence[OutRecord]) -> list[Any]:
-        """Hand records to the sender as whole batches; returns their futures."""
+    def send_batches(self, topic: str, partition: int, records: Sequence[OutRecord]) -> list[Sent]:
+        """Hand records to the sender as whole batches; returns what will become of each."""
         if not records:
             return []
         target = TopicPartition(topic, partition)
         self._transaction_manager.maybe_add_partition_to_transaction(target)
-        batches = [self._batch(target, body) for body in encode(records, BATCH_BYTES)]
+        bodies = list(encode(records, BATCH_BYTES))
+        batches = [self._batch(target, body) for body in bodies]
         accumulator = self._accumulator
         with accumulator._tp_lock(target):  # noqa: SLF001
             for batch in batches:
                 accumulator._batches[target].append(batch)  # noqa: SLF001
                 accumulator._incomplete.add(batch)  # noqa: SLF001
         self._sender.wakeup()
-        return [batch.produce_future for batch in batches]
+        return [Sent(batch.produce_future, body.count) for batch, body in zip(batches, bodies, strict=True)]
 
     def _batch(self, target: TopicPartition, body: Body) -> ProducerBatch:
         builder = MemoryRecordsBuilder(FORMAT, self.config["compression_attrs"], BATCH_BYTES)
@@ -81,16 +89,17 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         inner._max_timestamp = body.max_time_ms  # noqa: SLF001
         return ProducerBatch(target, builder)
 
-    def check(self, futures: Sequence[Any]) -> None:
-        for future in futures:
+    def check(self, sent: Sequence[Sent]) -> None:
+        for future, _ in sent:
             if not future.is_done:  # it was cut into smaller ones, which may have been taken or not
                 raise kafka_errors.MessageSizeTooLargeError(f"{future.topic_partition} takes no batches of this size")
             _, _, error_of = future.value
             if error_of is not None:
                 raise error_of(0)
 
-    def first_offset(self, futures: Sequence[Any]) -> int:
-        return int(futures[0].value[0])
+    def last_offset(self, sent: Sequence[Sent]) -> int:
+        future, records = sent[-1]
+        return int(future.value[0]) + records - 1
 
     def send_offsets(self, timeout_s: float, offsets: dict[TopicPartition, Any], group: ConsumerGroupMetadata) -> None:
         self._within(timeout_s, self._transaction_manager.send_offsets_to_transaction(offsets, group))

@@ -71,7 +71,7 @@ class TransactionalProducer(Protocol):
     def begin_transaction(self) -> None: ...
 
     def send_batches(self, topic: str, partition: int, records: Sequence[OutRecord]) -> list[Any]:
-        """Hand records over; what it returns is for ``check`` and ``first_offset``."""
+        """Hand records over; what it returns is for ``check`` and ``last_offset``."""
 
     def flush(self, timeout_s: float) -> None:
         """Return once everything sent is acknowledged or refused; KafkaTimeoutError where that takes too long."""
@@ -79,8 +79,8 @@ class TransactionalProducer(Protocol):
     def check(self, sent: Sequence[Any]) -> None:
         """After ``flush``: raise unless every record was acknowledged."""
 
-    def first_offset(self, sent: Sequence[Any]) -> int:
-        """After ``check``: the offset of the first record of a ``send_batches``."""
+    def last_offset(self, sent: Sequence[Any]) -> int:
+        """After ``check``: the offset of the last record of a ``send_batches``."""
 
     def send_offsets(
         self, timeout_s: float, offsets: Mapping[TopicPartition, OffsetAndMetadata], group: ConsumerGroupMetadata

@@ -7,6 +7,9 @@ transaction is called complete all the same. In that partition it stays open: re
 further, until the next transaction of the same producer ends there and takes what was left open along, an
 aborted write with a committed one. So whoever takes over a transactional id looks for such partitions first,
 and ends there what is over.
+
+How it ended is told by the partitions that heard of it. Of a shard's commit these are the group's offsets, with a
+note, and the outputs, in each of which one record bears the commit's mark. One of them is enough.
 """
 
 from __future__ import annotations
@@ -17,20 +20,24 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
-from kafka import KafkaAdminClient, OffsetAndMetadata, TopicPartition
+from kafka import IsolationLevel, KafkaAdminClient, OffsetAndMetadata, OffsetSpec, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata
 
+from stream_ad.brokers.base import Positions
 from stream_ad.brokers.kafka_client import connect, errors, once_settled
 from stream_ad.brokers.kafka_manifest import Offset  # noqa: TC001 -- msgspec reads the annotation
+from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from stream_ad.brokers.kafka_batches import BatchProducer
+    from stream_ad.columns import OutRecord
     from stream_ad.settings import Settings
 
+MARK_HEADER = "stream_ad.commit"
 _LOOK_S = 0.05
 
 log = structlog.get_logger(__name__)
@@ -41,8 +48,9 @@ class Note(msgspec.Struct, array_like=True):
 
     state_start: Offset = 0
     """Where reading the state topic may begin."""
-    firsts: dict[str, Offset] = {}
-    """By output topic: offset of the first record of the last committed transaction that wrote there."""
+    lasts: dict[str, Offset] = {}
+    """By output topic: an offset before which, or at which, every transaction of the shard was over with this commit,
+    and its own records there stand."""
 
 
 def note_of(text: str | None) -> Note:
@@ -58,31 +66,103 @@ def nobody(settings: Settings) -> ConsumerGroupMetadata:
     return ConsumerGroupMetadata(settings.application_id, -1, "", None)
 
 
+class Mark(msgspec.Struct, array_like=True):
+    """What a commit leaves in each topic that it writes to."""
+
+    application: str
+    events: Offset
+    labels: Offset
+
+
+def marked(records: Sequence[OutRecord], application: str, positions: Positions) -> Sequence[OutRecord]:
+    """The records of a commit for one topic, of which the last tells how far the commit comes."""
+    if not records:
+        return records
+    *others, last = records
+    mark = msgspec.json.encode(Mark(application, positions.events, positions.labels))
+    return [*others, last._replace(headers=(*last.headers, (MARK_HEADER, mark)))]
+
+
 def settle_shard(settings: Settings, producer: BatchProducer, shard: int, topics: Collection[str]) -> Note:
     """End what earlier transactions of a shard's transactional id have left open; returns the last commit's note.
 
-    Committed offsets and their note are written in one record, in the same transaction as the outputs. So what
-    is open from an output's offset in the note on, or from before it, was committed; anything later was not.
-    Offsets that still wait for their end were part of a transaction of which nothing is visible, and go.
+    What is open from an offset in the note on, or from before it, was committed, as the note was. Of anything later
+    readers have seen nothing, and it is aborted, offsets that wait for their end included; unless a later mark is there
+    to be read. Then its commit came about, and is completed.
 
     Args:
         producer: Has just taken over the id.
         shard: Its number.
         topics: Where commits write.
     """
-    group, events = settings.application_id, TopicPartition(settings.topics.events, shard)
+    group = settings.application_id
+    events = TopicPartition(settings.topics.events, shard)
     outputs = [TopicPartition(topic, shard) for topic in topics]
     timeout_s = settings.broker.transaction_timeout_seconds
     with errors(settings, f"settling shard {shard}"), closing(connect(KafkaAdminClient, settings)) as admin:
         found = once_settled(lambda: admin.list_group_offsets({group: [events]}))[group].get(events)
-        note = note_of(found.metadata if found is not None else None)
+        known = found is not None and found.offset >= 0
+        note = note_of(found.metadata if known else None)
+        later = _seen_after(settings, admin, note, outputs) if known else None
 
         def committed(still_open: dict[TopicPartition, int]) -> set[TopicPartition]:
-            return {one for one, start in still_open.items() if start <= note.firsts.get(one.topic, -1)}
+            return {one for one, start in still_open.items() if later or start <= note.lasts.get(one.topic, -1)}
 
         _settle(admin, producer, outputs, committed, timeout_s)
-        producer.end_open(timeout_s, (), {events: OffsetAndMetadata(0, "", -1)}, nobody(settings), commit=False)
+        ends = _offsets(admin, outputs, OffsetSpec.LATEST)
+        lasts = {one.topic: max(end - 1, note.lasts.get(one.topic, -1)) for one, end in ends.items()}
+        note = Note(note.state_start, {topic: last for topic, last in lasts.items() if last >= 0})
+        offsets = {events: OffsetAndMetadata(0, "", -1)}
+        if later is not None:
+            log.warning("Kafka had kept what a commit published, but not how far it came; it is completed", shard=shard)
+            offsets = commit_offsets(settings, shard, later, note)
+        producer.end_open(timeout_s, (), offsets, nobody(settings), commit=later is not None)
     return note
+
+
+def commit_offsets(
+    settings: Settings, shard: int, positions: Positions, note: Note
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """What a commit says of a shard's inputs, and of itself beside them."""
+    text = msgspec.json.encode(note).decode()
+    return {
+        TopicPartition(settings.topics.events, shard): OffsetAndMetadata(positions.events, text, -1),
+        TopicPartition(settings.topics.labels, shard): OffsetAndMetadata(positions.labels, "", -1),
+    }
+
+
+def _offsets(
+    admin: KafkaAdminClient, partitions: Collection[TopicPartition], which: OffsetSpec
+) -> dict[TopicPartition, int]:
+    """Of what readers of committed records get."""
+    asked = dict.fromkeys(partitions, which)
+    found = once_settled(lambda: admin.list_partition_offsets(asked, IsolationLevel.READ_COMMITTED))
+    return {partition: int(one.offset) for partition, one in found.items()}
+
+
+def _seen_after(
+    settings: Settings, admin: KafkaAdminClient, note: Note, outputs: Collection[TopicPartition]
+) -> Positions | None:
+    """How far a commit came that the note knows nothing of, but of which readers may have seen something."""
+    seen: list[Positions] = []
+    oldest, ends = (_offsets(admin, outputs, which) for which in (OffsetSpec.EARLIEST, OffsetSpec.LATEST))
+    for one in outputs:
+        start = max(note.lasts.get(one.topic, -1) + 1, oldest[one])
+        if ends[one] <= start + 1:  # only the end of the transaction can stand there
+            continue
+        with closing(PartitionReader(settings, one.topic, [one.partition], start=start)) as reader:
+            for record in reader.read():
+                mark = _mark_of(record.headers)
+                if mark is not None and mark.application == settings.application_id:
+                    seen.append(Positions(mark.events, mark.labels))
+    return max(seen, default=None)
+
+
+def _mark_of(headers: Iterable[tuple[str, bytes]]) -> Mark | None:
+    try:
+        return next((msgspec.json.decode(value, type=Mark) for name, value in headers if name == MARK_HEADER), None)
+    except msgspec.MsgspecError:  # it is not one of ours
+        return None
 
 
 def settle(

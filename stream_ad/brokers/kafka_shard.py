@@ -11,13 +11,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import msgspec
-from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka_client import errors, translated
 from stream_ad.brokers.kafka_clients import client_of
-from stream_ad.brokers.kafka_settle import Note, nobody, settle_shard
+from stream_ad.brokers.kafka_settle import Note, commit_offsets, marked, nobody, settle_shard
 from stream_ad.errors import BrokerError, FencedError, TopicError
 
 if TYPE_CHECKING:
@@ -139,22 +137,21 @@ class ShardWriter:
         positions: Positions | None,
         group: ConsumerGroupMetadata | None,
     ) -> None:
+        if positions is not None:
+            application = self._settings.application_id
+            outputs = {topic: marked(records, application, positions) for topic, records in outputs.items()}
         self._producer.begin_transaction()
         sent = {topic: self._producer.send_batches(topic, self._shard, records) for topic, records in outputs.items()}
         # Every record must be acknowledged before the transaction is asked to end: kafka-python commits what is left of
         # it when a batch has timed out, and calls it committed when the last batch fails while it is committed.
         self._producer.flush(self._timeout_s)
         self._producer.check([one for some in sent.values() for one in some])
-        firsts = {topic: self._producer.first_offset(some) for topic, some in sent.items() if some}
+        lasts = {topic: self._producer.last_offset(some) for topic, some in sent.items() if some}
         if positions is not None and group is not None:
-            if self._topics.state in firsts:
-                self._known.written_at(firsts[self._topics.state])
-            self._note = Note(self._known.start, self._note.firsts | firsts)
-            note = msgspec.json.encode(self._note).decode()
-            offsets = {
-                TopicPartition(self._topics.events, self._shard): OffsetAndMetadata(positions.events, note, -1),
-                TopicPartition(self._topics.labels, self._shard): OffsetAndMetadata(positions.labels, "", -1),
-            }
+            if self._topics.state in lasts:
+                self._known.written_to(lasts[self._topics.state])
+            self._note = Note(self._known.start, self._note.lasts | lasts)
+            offsets = commit_offsets(self._settings, self._shard, positions, self._note)
             self._producer.send_offsets(self._timeout_s, offsets, group)
         self._producer.end_transaction(self._timeout_s)
 

@@ -70,7 +70,7 @@ class ShardState:
         self._chunks: dict[int, dict[int, bytes]] = {}  # by number and place
         self._removed: set[int] = set()
         self._after: dict[int, int] = {}  # an offset after a snapshot's manifest, before any later mark
-        self._unplaced: int | None = None  # how many records are being written with a snapshot
+        self._unplaced = False  # a snapshot is being written
         self.start = start
         """Offset from which on the topic holds what a load needs: the newest snapshot, and the journal since the one
         before. Should the newest turn out to be damaged, a load reads everything."""
@@ -141,11 +141,11 @@ class ShardState:
             for one in unread
         ]
 
-    def written_at(self, offset: int) -> None:
-        """Take note of the offset that the last ``records`` got, before their commit ends."""
-        if self._unplaced is not None:
-            self._after[self.kept[-1].number] = offset + self._unplaced
-            self._unplaced = None
+    def written_to(self, last: int) -> None:
+        """Take note of the last offset that the last ``records`` got, before their commit ends."""
+        if self._unplaced:
+            self._after[self.kept[-1].number] = last + 1
+            self._unplaced = False
             if len(self.kept) >= KEPT_FOR_REPLAY:
                 self.start = self._after.get(self.kept[-KEPT_FOR_REPLAY].number, self.start)
 
@@ -215,7 +215,7 @@ class ShardState:
                 ahead.append(self._as_records(chunks[:PART_CHUNKS]))
                 chunks = chunks[PART_CHUNKS:]
             written += chunks + rest
-            self._unplaced = len(written)
+            self._unplaced = True
         return ahead, self._as_records(written)
 
     def removal(self, number: int) -> list[OutRecord]:

@@ -7,7 +7,7 @@ import uuid
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
@@ -15,7 +15,7 @@ from kafka import errors as kafka_errors
 from stream_ad.brokers.kafka_client import errors
 from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_reading import PartitionReader
-from stream_ad.brokers.kafka_settle import settle
+from stream_ad.brokers.kafka_settle import MARK_HEADER, settle
 from stream_ad.brokers.kafka_topics import input_topics
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.columns import OutRecord
@@ -103,23 +103,23 @@ class KafkaProducer:
             give_up_s=self._settings.broker.give_up_seconds,
             clock=time.monotonic,
         )
-        firsts: dict[TopicPartition, int] = {}  # where the try's records begin, once acknowledged
+        lasts: dict[TopicPartition, int] = {}  # where the try's records end, once acknowledged
         while True:
             try:
                 if self._producer is None:
                     # from here on the last try is committed or aborted for good
-                    self._producer = self._open(partial(self._settle, places=pending, firsts=firsts))
-                    if firsts and self._is_committed(firsts):
+                    self._producer = self._open(partial(self._settle, places=pending, lasts=lasts))
+                    if lasts and self._is_committed(lasts):
                         return
-                firsts = {}
+                lasts = {}
                 with errors(self._settings, f"writing {count:,} records"):
-                    firsts = self._append(self._producer, pending)
+                    lasts = self._append(self._producer, pending)
                     self._producer.end_transaction(self._settings.broker.give_up_seconds)
             except BrokerError as error:
                 self._abandon()
                 cause = error.__cause__
                 # the client knows no more than KafkaError where a coordinator did not answer in time
-                if not firsts and not isinstance(cause, _TRY_AGAIN) and type(cause) is not kafka_errors.KafkaError:
+                if not lasts and not isinstance(cause, _TRY_AGAIN) and type(cause) is not kafka_errors.KafkaError:
                     raise
                 time.sleep(patience.failed(error))
             else:
@@ -128,30 +128,30 @@ class KafkaProducer:
     def _append(
         self, producer: TransactionalProducer, pending: dict[tuple[str, int], list[OutRecord]]
     ) -> dict[TopicPartition, int]:
-        """Write everything in a transaction that stays open; returns the offset of each partition's first record."""
+        """Write everything in a transaction that stays open; returns the offset of each partition's last record."""
         timeout_s = self._settings.broker.transaction_timeout_seconds
         producer.begin_transaction()
         sent = {TopicPartition(*place): producer.send_batches(*place, records) for place, records in pending.items()}
         producer.flush(timeout_s)
         producer.check([one for some in sent.values() for one in some])
-        return {partition: producer.first_offset(some) for partition, some in sent.items()}
+        return {partition: producer.last_offset(some) for partition, some in sent.items()}
 
     def _settle(
-        self, producer: BatchProducer, places: Iterable[tuple[str, int]], firsts: dict[TopicPartition, int]
+        self, producer: BatchProducer, places: Iterable[tuple[str, int]], lasts: dict[TopicPartition, int]
     ) -> None:
         """See ``settle``: what is left open of the last try goes the way of that try's other partitions, if any has
         ended; else nobody has seen anything of it, and it is aborted.
         """
 
         def committed(still_open: dict[TopicPartition, int]) -> Collection[TopicPartition]:
-            ended = {one: first for one, first in firsts.items() if one not in still_open}
+            ended = {one: last for one, last in lasts.items() if one not in still_open}
             return still_open if ended and self._is_committed(ended) else ()
 
         settle(self._settings, producer, [TopicPartition(*place) for place in places], committed)
 
-    def _is_committed(self, firsts: dict[TopicPartition, int]) -> bool:
+    def _is_committed(self, lasts: dict[TopicPartition, int]) -> bool:
         """Whether the records there can be read, now that their transaction has ended: one tells for all."""
-        (topic, partition), offset = next(iter(firsts.items()))
+        (topic, partition), offset = next(iter(lasts.items()))
         with errors(self._settings, f"reading {topic}"):
             reader = PartitionReader(self._settings, topic, [partition], start=offset)
             with closing(reader):
@@ -188,11 +188,14 @@ class KafkaReader:
             records = sorted(
                 self._readers[topic].read(timeout_s=timeout_s), key=lambda record: (record.partition, record.offset)
             )
-        return [
-            OutRecord(record.key, record.value, record.timestamp, tuple(record.headers or ())) for record in records
-        ]
+        return [OutRecord(record.key, record.value, record.timestamp, _headers(record)) for record in records]
 
     def close(self) -> None:
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
+
+
+def _headers(record: Any) -> tuple[tuple[str, bytes], ...]:
+    """Without what a commit leaves for those who come after it."""
+    return tuple((name, value) for name, value in record.headers or () if name != MARK_HEADER)

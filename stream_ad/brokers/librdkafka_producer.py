@@ -37,7 +37,7 @@ class Sent:
 
     def __init__(self, count: int) -> None:
         self.waiting = count
-        self.first: Message | None = None
+        self.last: Message | None = None
         self.error: KafkaError | None = None
 
     def report(self, error: KafkaError | None, message: Message) -> None:
@@ -45,8 +45,8 @@ class Sent:
         self.waiting -= 1
         if error is not None:
             self.error = self.error or error
-        elif self.first is None:
-            self.first = message
+        else:
+            self.last = message
 
 
 class RdProducer:
@@ -98,8 +98,8 @@ class RdProducer:
             if one.waiting:
                 raise kafka_errors.KafkaTimeoutError(f"{one.waiting} records were not acknowledged")
 
-    def first_offset(self, sent: Sequence[Sent]) -> int:
-        message = sent[0].first
+    def last_offset(self, sent: Sequence[Sent]) -> int:
+        message = sent[-1].last
         assert message is not None, "check comes before"
         return int(message.offset() or 0)
 

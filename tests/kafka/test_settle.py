@@ -10,15 +10,16 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOffsetCommitHandler
 
+from stream_ad.brokers import kafka_settle
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.brokers.kafka_batches import BatchProducer
 from stream_ad.brokers.kafka_reading import PartitionReader
-from stream_ad.brokers.kafka_settle import Note, note_of
+from stream_ad.brokers.kafka_settle import MARK_HEADER, Note, note_of
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError
 from tests.support.places import over_both_clients
@@ -146,9 +147,8 @@ def test_each_partition_gets_its_own_end(place: KafkaPlace, worker: Broker, monk
     assert values(place, topics.dead_letters) == [b"committed"]
 
 
-def test_offsets_that_wait_for_their_end_keep_nobody_from_starting(worker: Broker, monkeypatch) -> None:
-    """Offsets of a transaction that is over count as never sent, and hold up no load."""
-    producer = worker._writers[0]._producer
+def keep_offsets_secret(producer: BatchProducer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the coordinator does not hear that the group's offsets belong to the producer's transactions."""
     manager = producer._transaction_manager
 
     def send_secretly(timeout_s, offsets, group):
@@ -157,13 +157,65 @@ def test_offsets_that_wait_for_their_end_keep_nobody_from_starting(worker: Broke
         handler = TxnOffsetCommitHandler(manager, group, manager._pending_txn_offset_commits, result)
         manager._enqueue_request(handler)
         producer._within(timeout_s, result)
-        raise LOST
 
     monkeypatch.setattr(producer, "send_offsets", send_secretly)
+
+
+def test_offsets_that_wait_for_their_end_keep_nobody_from_starting(worker: Broker, monkeypatch) -> None:
+    """Offsets of a transaction of which nothing else is committed count as never sent, and hold up no load."""
+    producer = worker._writers[0]._producer
+    keep_offsets_secret(producer, monkeypatch)
+    monkeypatch.setattr(producer, "end_transaction", raiser(LOST))
     with pytest.raises(BrokerError):
         worker.commit(scored(2))
     assert load(worker) == Positions(1, 0)
     worker.commit(scored(2))
+    assert load(worker) == Positions(2, 0)
+
+
+@pytest.mark.parametrize("heard", ["scores", "incidents", "dead_letters", "state"])
+@pytest.mark.parametrize("successor", ["itself", "librdkafka"])
+def test_one_output_tells_of_a_commit_whose_offsets_wait(
+    place: KafkaPlace, worker: Broker, monkeypatch, heard, successor
+) -> None:
+    """Offsets that wait for their end, with outputs that readers see in one topic at least, are committed with them,
+    and so is what is open of it elsewhere: done again, the step would be there twice.
+    """
+    topics, producer = place.settings.topics, worker._writers[0]._producer
+    keep_offsets_secret(producer, monkeypatch)
+    others = {"scores", "incidents", "dead_letters", "state"} - {heard}
+    keep_secret(producer, *((getattr(topics, name), 0) for name in others))
+    record = [OutRecord(b"a", b"2", 1)]
+    step = {"scores": record, "incidents": record, "dead_letters": record, "marks": (Positions(1, 0), Positions(2, 0))}
+    worker.commit(Commit(0, Positions(2, 0), **step))
+    if successor != "itself":
+        worker.close()
+        worker = place.worker(place.altered(broker={"client": successor}))
+    assert load(worker) == Positions(2, 0)
+    assert worker.load(0).journal[-1] == Positions(2, 0)
+    assert scores(place) == [1, 2]
+    assert values(place, topics.incidents) == values(place, topics.dead_letters) == [b"2"]
+    worker.commit(scored(3))
+    assert load(worker) == Positions(3, 0)
+    assert scores(place) == [1, 2, 3]
+
+
+def test_what_others_write_tells_nothing_of_a_commit(place: KafkaPlace, worker: Broker) -> None:
+    """Records of another application, or of no worker at all, in the topics of scores move nobody's positions."""
+    producer = KafkaProducer(bootstrap_servers=place.settings.broker.bootstrap_servers)
+    for value in (b'["other",7,0]', b"[]", b"\xff"):
+        sent = producer.send(place.settings.topics.scores, b"5", partition=0, headers=[(MARK_HEADER, value)]).get(10)
+    producer.close()
+    with closing(KafkaAdminClient(bootstrap_servers=place.settings.broker.bootstrap_servers)) as admin:
+        admin.delete_records({TopicPartition(sent.topic, 0): sent.offset - 1})  # as retention might
+    assert load(worker) == Positions(1, 0)
+
+
+def test_outputs_are_read_once_for_what_they_tell(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
+    """What was looked through before a commit is not looked through again after it."""
+    test_what_others_write_tells_nothing_of_a_commit(place, worker)
+    worker.commit(scored(2))
+    monkeypatch.setattr(kafka_settle, "PartitionReader", raiser(AssertionError("it was looked through already")))
     assert load(worker) == Positions(2, 0)
 
 
@@ -213,5 +265,6 @@ def test_the_next_owner_reads_the_note_of_the_last_commit(place: KafkaPlace, wor
     first = worker._writers[0]._note
     worker.close()
     successor = place.worker()
-    assert first.firsts.keys() == {place.settings.topics.scores, place.settings.topics.state}
-    assert successor._writers[0]._note == first
+    assert first.lasts.keys() == {place.settings.topics.scores, place.settings.topics.state}
+    ends = {topic: last + 1 for topic, last in first.lasts.items()}  # the end of the transaction stands there
+    assert successor._writers[0]._note == Note(first.state_start, ends)
