@@ -13,6 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+import structlog
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState
 
@@ -45,6 +47,8 @@ _REBALANCE_S = 3.0  # a poll stays with a rebalance that has begun for so long
 _RETRY_S = 0.5
 _CLOSE_MS = 5_000
 _COMMITS_AT_ONCE = 4  # of different shards; a commit mostly waits for answers
+
+log = structlog.get_logger(__name__)
 
 
 def open_kafka(settings: Settings) -> KafkaBroker:
@@ -173,7 +177,13 @@ class KafkaBroker:
         ours = {}
         for partition, records in batches.items():
             key = self._members.input(partition)
-            if key in self._members.next:  # else it was lost in the same poll
+            start = self._members.next.get(key)
+            if start is None:  # it was lost in the same poll
+                continue
+            if records.offsets[0] < start:  # a client that begins anew with a broker may give some out again
+                log.warning("Records were read twice; they are left out", topic=records.topic, shard=records.partition)
+                records = records.slice(int(np.searchsorted(records.offsets, start)), len(records))  # noqa: PLW2901
+            if len(records):
                 ours[key] = records
                 self._members.next[key] = int(records.offsets[-1]) + 1
         return ours

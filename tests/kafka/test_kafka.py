@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
@@ -23,7 +24,7 @@ from stream_ad.brokers.kafka_fetch import has_fetched_ahead
 from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.cli import app
-from stream_ad.columns import OutRecord
+from stream_ad.columns import OutRecord, RawRecords
 from stream_ad.errors import BrokerError, FencedError, LostRecordsError, StateError, TopicError
 from stream_ad.settings import Settings
 from tests.support.copier import Copier
@@ -558,6 +559,30 @@ def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, adm
     stored = place.takeover(worker).load(0)
     assert stored.snapshot is not None
     assert (stored.positions, stored.snapshot.data) == (Positions(2, 0), b"state")
+
+
+def test_records_given_out_again_are_left_out(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that reads on from further back than it had come gives nothing to the worker twice."""
+    fill(place, 400)
+    worker = place.worker()
+    fetch, before = worker._consumer.fetch, {}
+
+    def again(timeout_s, max_records):
+        found = fetch(timeout_s, max_records)
+        repeated = {
+            partition: joined(before[partition], records) for partition, records in found.items() if partition in before
+        }
+        before.update(found)
+        return before | found | repeated
+
+    def joined(one, other):
+        arrays = (np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("offsets", "times_ms"))
+        return RawRecords(one.topic, one.partition, *arrays, [*one.keys, *other.keys], [*one.values, *other.values])
+
+    monkeypatch.setattr(worker._consumer, "fetch", again)
+    came = drain(worker, 20)
+    values = [int(value) for polls in came.values() for one in polls for value in one.records.values]
+    assert sorted(values) == list(range(400))
 
 
 @over_both_clients
