@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kafka import KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.producer.producer_batch import ProducerBatch
+from kafka.producer.transaction_manager import CoordinatorType, TransactionState
 from kafka.record.memory_records import MemoryRecordsBuilder
 
 from stream_ad.brokers.kafka_client import connect, patience_ms
@@ -52,8 +53,52 @@ class _Added:
         return True
 
 
+class _Last:
+    """The last transaction: where it wrote, and the connection over which its coordinator was asked to end it."""
+
+    def __init__(self) -> None:
+        self.partitions: set[TopicPartition] = set()
+        self.link: Any = None
+
+
 class BatchProducer(KafkaProducer):  # type: ignore[misc]
-    """See ``kafka_clients.TransactionalProducer``."""
+    """See ``kafka_clients.TransactionalProducer``.
+
+    A coordinator that dies may leave a transaction open in some of its partitions although it has acknowledged its
+    end (kafka_settle). If the next transaction then failed there, it would take the one before along. So its end is
+    told once more where the connection to the coordinator has broken meanwhile; and where it breaks before the next
+    one has begun, the producer is of no further use.
+    """
+
+    _last: _Last | None = None
+
+    def watch(self) -> None:
+        """Look out for coordinators that go away, from now on."""
+        manager = self._transaction_manager
+        look_up = manager._lookup_coordinator  # noqa: SLF001
+
+        def looked_up(kind: CoordinatorType, key: str) -> None:
+            begins = manager._current_state == TransactionState.IN_TRANSACTION  # noqa: SLF001
+            if kind == CoordinatorType.TRANSACTION and begins and not manager._partitions_in_transaction:  # noqa: SLF001
+                manager.transition_to_fatal_error(
+                    kafka_errors.KafkaConnectionError("the coordinator went away before a transaction had begun")
+                )
+            look_up(kind, key)
+
+        manager._lookup_coordinator = looked_up  # noqa: SLF001
+
+    def begin_transaction(self) -> None:
+        last = self._last
+        if last is not None and (last.link is None or last.link is not self._link()):
+            timeout_s = self.config["transaction_timeout_ms"] / 1000
+            self.end_open(timeout_s, last.partitions, commit=True)  # offsets that were lost: see kafka_settle
+        super().begin_transaction()
+        self._last = _Last()
+
+    def _link(self) -> Any:
+        """The connection to the transaction's coordinator; None where there is none now."""
+        node = self._transaction_manager.coordinator(CoordinatorType.TRANSACTION)
+        return self._sender._client._manager._conns.get(node)  # noqa: SLF001
 
     def learn(self, topics: Collection[str]) -> None:
         """Find out where topics are, which must be known before their first batch; all in one request."""
@@ -67,6 +112,8 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         if not records:
             return []
         target = TopicPartition(topic, partition)
+        if self._last is not None:
+            self._last.partitions.add(target)
         self._transaction_manager.maybe_add_partition_to_transaction(target)
         bodies = list(encode(records, BATCH_BYTES))
         batches = [self._batch(target, body) for body in bodies]
@@ -105,6 +152,8 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         self._within(timeout_s, self._transaction_manager.send_offsets_to_transaction(offsets, group))
 
     def end_transaction(self, timeout_s: float) -> None:
+        if self._last is not None:
+            self._last.link = self._link()
         self._within(timeout_s, self._transaction_manager.begin_commit())
 
     def end_open(
@@ -119,7 +168,8 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         """A transaction that writes no record: what is open of this producer in some partitions, and of its offsets in
         a group, ends with it.
         """
-        self.begin_transaction()
+        self._last = None
+        super().begin_transaction()
         manager = self._transaction_manager
         for partition in partitions:
             manager.maybe_add_partition_to_transaction(partition)
@@ -181,6 +231,7 @@ def open_producer(
         producer.init_transactions()
         if settle is not None:
             settle(producer)
+        producer.watch()
     except BaseException:
         producer.abandon()
         raise

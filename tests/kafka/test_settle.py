@@ -6,6 +6,7 @@ belong to the transaction, which leaves them in the same state.
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +199,62 @@ def test_one_output_tells_of_a_commit_whose_offsets_wait(
     worker.commit(scored(3))
     assert load(worker) == Positions(3, 0)
     assert scores(place) == [1, 2, 3]
+
+
+def break_link(producer: BatchProducer, _monkeypatch: pytest.MonkeyPatch | None = None) -> None:
+    """The connection to the coordinator ends, and is made again when it is needed."""
+    producer._link().close()
+    while producer._link() is not None:
+        time.sleep(0.01)
+
+
+def lose_coordinator(producer: BatchProducer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coordinator cannot be reached the next time that it is needed."""
+    client = producer._sender._client
+    ready, tries = client.await_ready, []
+
+    def await_ready(*arguments, **more):
+        tries.append(arguments)
+        return len(tries) > 1 and ready(*arguments, **more)
+
+    monkeypatch.setattr(client, "await_ready", await_ready)
+
+
+@pytest.mark.parametrize("break_off", [break_link, lose_coordinator])
+def test_a_commit_that_fails_takes_none_before_it_along(
+    place: KafkaPlace, worker: Broker, monkeypatch, break_off
+) -> None:
+    """A coordinator that dies after a commit may leave its scores open. The next commit, which fails, does not write
+    behind them: Kafka would abort both.
+    """
+    producer = worker._writers[0]._producer
+    tell = producer._transaction_manager.maybe_add_partition_to_transaction
+    keep_secret(producer, (place.settings.topics.scores, 0))
+    worker.commit(scored(2))
+    producer._transaction_manager.maybe_add_partition_to_transaction = tell
+    break_off(producer, monkeypatch)
+    monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
+    with pytest.raises(BrokerError):
+        worker.commit(scored(3))
+    assert load(worker) == Positions(2, 0)
+    worker.commit(scored(3))
+    assert scores(place) == [1, 2, 3]
+
+
+def test_an_end_told_once_more_changes_nothing(place: KafkaPlace, worker: Broker) -> None:
+    """Where only the connection broke, commits go on; so do recordings."""
+    break_link(worker._writers[0]._producer)
+    worker.commit(scored(2))
+    break_link(worker._writers[0]._producer)
+    worker.commit(scored(3))
+    assert load(worker) == Positions(3, 0)
+    assert scores(place) == [1, 2, 3]
+    producer = place.producer()
+    for number in range(2):
+        producer.send(Side.LABELS, [OutRecord(b"pump", b"%d" % number, 1)])
+        producer.flush()
+        break_link(producer._producer)
+    assert values(place, place.settings.topics.labels) == [b"0", b"1"]
 
 
 def test_what_others_write_tells_nothing_of_a_commit(place: KafkaPlace, worker: Broker) -> None:
