@@ -3,7 +3,8 @@
 A small logistic regression per sensor tells its labelled anomalies from its labelled normals by
 their standardised readings z, |z| and random waves of z (A. Rahimi, B. Recht, "Random features for
 large-scale kernel machines", NIPS 2007; triangular waves, which round alike everywhere). Its
-clipped log odds are added to the log score, the more the more anomalies it has seen.
+clipped log odds are added to the log score, the more the more anomalies it has seen. Half of the log score is
+known to the regression: what the score says of an event already it need not say again.
 
 Only where the gate of the temporal context is closed: there events are independent, and what
 anomalies looked like says what they will look like. On a stream with memory the anomalies of one
@@ -39,6 +40,7 @@ RIDGE = 3.0  # of the weights at first
 RIDGES = (1.0, 100.0)  # as the evidence has it
 BIAS_RIDGE = 1e-2
 LEAST, MOST = -2.0, 8.0  # of the log odds added
+KNOWN = 0.5  # share of the log score that the regression takes for log odds
 
 
 class Judged(Rows):
@@ -46,7 +48,8 @@ class Judged(Rows):
 
     normal: NDArray[np.float32]  # (K, 512, F) readings labelled normal
     anomaly: NDArray[np.float32]  # (K, 512, F) readings labelled anomalous, of whatever class
-    score: NDArray[np.float32]  # (K, 512) log scores of the normal ones when they were made, without the head
+    normal_score: NDArray[np.float32]  # (K, 512) their log scores when they were made, without the head
+    anomaly_score: NDArray[np.float32]  # (K, 512)
     added: NDArray[np.float16]  # (K, C) what the head added to the last C scores of the sensor; event n at n modulo C
 
     def __init__(self, features: int, capacity: int) -> None:
@@ -54,7 +57,8 @@ class Judged(Rows):
         columns = {
             "normal": ring,
             "anomaly": ring,
-            "score": Column((RING,), np.float32),
+            "normal_score": Column((RING,), np.float32),
+            "anomaly_score": Column((RING,), np.float32),
             "added": Column((capacity,), np.float16),
         }
         super().__init__(features, columns)
@@ -197,7 +201,8 @@ class Head(SparseRows):
         self.give(rows[(normal | anomalous).any(axis=1)])
         if not self.rings.size:
             return {}
-        push_ring(self.rings.score, self.normals.copy(), rows, scores, normal, self.place[rows])
+        push_ring(self.rings.normal_score, self.normals.copy(), rows, scores, normal, self.place[rows])
+        push_ring(self.rings.anomaly_score, self.anomalies.copy(), rows, scores, anomalous, self.place[rows])
         push_ring(self.rings.normal, self.normals, rows, readings, normal, self.place[rows])
         push_ring(self.rings.anomaly, self.anomalies, rows, readings, anomalous, self.place[rows])
         kept = np.minimum(self.normals[rows], RING) + np.minimum(self.anomalies[rows], RING)
@@ -212,7 +217,10 @@ class Head(SparseRows):
         one = np.array([row])
         anomalies, normals = min(int(self.anomalies[row]), RING), min(int(self.normals[row]), RING)
         ring = self.place[row]
-        readings = np.concatenate([self.rings.anomaly[ring, :anomalies], self.rings.normal[ring, :normals]])
+        rings = self.rings
+        readings = np.concatenate([rings.anomaly[ring, :anomalies], rings.normal[ring, :normals]])
+        scores = np.concatenate([rings.anomaly_score[ring, :anomalies], rings.normal_score[ring, :normals]])
+        known = KNOWN * scores.astype(np.float64)
         z = _presentable(scaler.scale(one, readings[None])[0][0])
         x = np.hstack([z, np.abs(z), self._waves(z), np.ones((len(z), 1), np.float32)]).astype(np.float64)
         y = np.arange(len(z)) < anomalies
@@ -220,13 +228,13 @@ class Head(SparseRows):
         penalty = np.append(np.repeat(self.ridge[row], (f, f, WAVES)), BIAS_RIDGE)
         beta = np.concatenate([self.linear[row], self.size_of[row], self.wave[row], [self.bias[row]]])
         weight = balanced(np.ones(len(y)), y)
-        beta = fit_ridge(x, y, weight, penalty, beta)
-        odds = left_out(x, y, weight, beta, curvature(x, weight, penalty, beta))
+        beta = fit_ridge(x, y, weight, known, penalty, beta)
+        odds = left_out(x, y, weight, known, beta, curvature(x, weight, known, penalty, beta))
         belief = np.ones(len(y))
         belief[:anomalies] = believed(odds[:anomalies], odds[anomalies:])
         weight = balanced(belief, y)
-        beta = fit_ridge(x, y, weight, penalty, beta)
-        root = curvature(x, weight, penalty, beta)
+        beta = fit_ridge(x, y, weight, known, penalty, beta)
+        root = curvature(x, weight, known, penalty, beta)
         kinds = slice(f), slice(f, 2 * f), slice(2 * f, -1)
         self.ridge[row] = np.clip(evidence(penalty, beta, root, kinds, RIDGE), *RIDGES)
         # Straight lines may be steeper than was thought, not less so: of a wide table, few labels show little else.
@@ -235,8 +243,9 @@ class Head(SparseRows):
         self.wave[row], self.bias[row] = beta[2 * f : -1], beta[-1]
         self.fitted[row] = self.normals[row] + self.anomalies[row]
         self.trust[row] = anomalies / (anomalies + HALF_TRUST)
-        odds = left_out(x[anomalies:], y[anomalies:], weight[anomalies:], beta, root)
-        return self.rings.score[ring, :normals] + self.trust[row] * np.clip(odds, LEAST, MOST)
+        rest = slice(anomalies, None)
+        odds = left_out(x[rest], y[rest], weight[rest], known[rest], beta, root) - known[rest]
+        return scores[rest] + self.trust[row] * np.clip(odds, LEAST, MOST)
 
 
 def balanced(belief: NDArray[np.float64], y: NDArray[np.bool_]) -> NDArray[np.float64]:

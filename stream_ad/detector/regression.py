@@ -22,6 +22,7 @@ def fit_ridge(
     x: NDArray[np.float64],
     y: NDArray[np.bool_],
     weight: NDArray[np.float64],
+    offset: NDArray[np.float64],
     penalty: NDArray[np.float64],
     start: NDArray[np.float64],
 ) -> NDArray[np.float64]:
@@ -31,12 +32,13 @@ def fit_ridge(
         x: (n, K).
         y: (n,).
         weight: (n,) of each event.
+        offset: (n,) log odds that are known without ``x``.
         penalty: (K,) of each squared weight, halved.
         start: (K,).
     """
     inputs, target, share = torch.from_numpy(x), torch.from_numpy(y).double(), torch.from_numpy(weight)
     ridge, beta = torch.from_numpy(penalty), torch.from_numpy(start)
-    margin = inputs @ beta
+    margin = torch.from_numpy(offset) + inputs @ beta
 
     def cost(margin: Tensor, beta: Tensor) -> float:
         fit = share * (F.softplus(margin) - target * margin)
@@ -61,11 +63,15 @@ def fit_ridge(
 
 
 def curvature(
-    x: NDArray[np.float64], weight: NDArray[np.float64], penalty: NDArray[np.float64], beta: NDArray[np.float64]
+    x: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    penalty: NDArray[np.float64],
+    beta: NDArray[np.float64],
 ) -> Tensor:
     """(K, K) lower Cholesky factor of the Hessian at ``beta``, which ``fit_ridge`` gave; arguments as of that."""
     inputs = torch.from_numpy(x)
-    p = torch.sigmoid(inputs @ torch.from_numpy(beta))
+    p = torch.sigmoid(torch.from_numpy(offset) + inputs @ torch.from_numpy(beta))
     return _root(inputs, torch.from_numpy(weight) * p * (1 - p), torch.from_numpy(penalty))
 
 
@@ -73,6 +79,7 @@ def left_out(
     x: NDArray[np.float64],
     y: NDArray[np.bool_],
     weight: NDArray[np.float64],
+    offset: NDArray[np.float64],
     beta: NDArray[np.float64],
     root: Tensor,
 ) -> NDArray[np.float64]:
@@ -85,11 +92,12 @@ def left_out(
         x: (n, K) all events of the fit, or some.
         y: (n,).
         weight: (n,) in the fit.
+        offset: (n,) in the fit; part of the log odds.
         beta: (K,) what ``fit_ridge`` gave.
         root: The ``curvature`` there.
     """
     inputs, share = torch.from_numpy(x), torch.from_numpy(weight)
-    margin = inputs @ torch.from_numpy(beta)
+    margin = torch.from_numpy(offset) + inputs @ torch.from_numpy(beta)
     p = torch.sigmoid(margin)
     bend = share * p * (1 - p)
     leverage = (torch.linalg.solve_triangular(root, inputs.T, upper=False) ** 2).sum(dim=0)

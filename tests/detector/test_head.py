@@ -246,3 +246,16 @@ def test_tells_what_normals_would_score_now():
     assert np.quantile(added, (0.5, 0.9)) == pytest.approx(np.quantile(fresh, (0.5, 0.9)), abs=0.35)
     none = np.zeros_like(wrong)
     assert head.learn(np.array([0]), readings, scores, none, none, scaler) == {}
+
+
+def test_what_the_score_says_is_not_said_again():
+    """Anomalies that the score itself told from normals get less from the head than those that it did not."""
+    rng = np.random.default_rng(2)
+    readings = np.concatenate([draw(rng, 400), draw(rng, 60, shift=2)])[None]
+    wrong, found = np.arange(460)[None] >= 400, []
+    for told in (-4.0, 0.0, 4.0):
+        head, scaler = parts()
+        head.learn(np.array([0]), readings, told * wrong, ~wrong, wrong, scaler)
+        found.append(np.median(odds(head, scaler, draw(rng, 400, shift=2))))
+    assert found == sorted(found, reverse=True)
+    assert found[0] - found[2] > 1
