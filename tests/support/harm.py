@@ -194,8 +194,8 @@ class Harm:
             self._guest = None
         if not self._guest_marks or done < self._guest_marks[0]:
             return
-        if self._guest is not None and "shards assigned" not in self._guest.said():
-            return  # it is still joining
+        if self._guest is not None and (self._broker_fault is not None or "shards assigned" not in self._guest.said()):
+            return  # it is still joining, or could not leave before Kafka is there again
         self._guest_marks.popleft()
         if self._guest is None:
             self._guest = self.site.member()
