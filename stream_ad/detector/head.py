@@ -3,7 +3,7 @@
 A small logistic regression per sensor tells its labelled anomalies from its labelled normals by
 their standardised readings z, |z| and random waves of z (A. Rahimi, B. Recht, "Random features for
 large-scale kernel machines", NIPS 2007; triangular waves, which round alike everywhere). Its
-clipped log odds are added to the log score, the more the more anomalies it has seen. Half of the log score is
+clipped log odds are added to the log score, the more the more anomalies it has seen. A quarter of the log score is
 known to the regression: what the score says of an event already it need not say again.
 
 Only where the gate of the temporal context is closed: there events are independent, and what
@@ -40,7 +40,7 @@ RIDGE = 3.0  # of the weights at first
 RIDGES = (1.0, 100.0)  # as the evidence has it
 BIAS_RIDGE = 1e-2
 LEAST, MOST = -2.0, 8.0  # of the log odds added
-KNOWN = 0.5  # share of the log score that the regression takes for log odds
+KNOWN = 0.25  # share of the log score that the regression takes for log odds
 
 
 class Judged(Rows):
