@@ -107,7 +107,9 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         for topic in topics:
             self.partitions_for(topic)
 
-    def send_batches(self, topic: str, partition: int, records: Sequence[OutRecord]) -> list[Sent]:
+    def send_batches(
+        self, topic: str, partition: int, records: Sequence[OutRecord], *, plain: bool = False
+    ) -> list[Sent]:
         """Hand records to the sender as whole batches; returns what will become of each."""
         if not records:
             return []
@@ -116,7 +118,7 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
             self._last.partitions.add(target)
         self._transaction_manager.maybe_add_partition_to_transaction(target)
         bodies = list(encode(records, BATCH_BYTES))
-        batches = [self._batch(target, body) for body in bodies]
+        batches = [self._batch(target, body, 0 if plain else self.config["compression_attrs"]) for body in bodies]
         accumulator = self._accumulator
         with accumulator._tp_lock(target):  # noqa: SLF001
             for batch in batches:
@@ -125,8 +127,8 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         self._sender.wakeup()
         return [Sent(batch.produce_future, body.count) for batch, body in zip(batches, bodies, strict=True)]
 
-    def _batch(self, target: TopicPartition, body: Body) -> ProducerBatch:
-        builder = MemoryRecordsBuilder(FORMAT, self.config["compression_attrs"], BATCH_BYTES)
+    def _batch(self, target: TopicPartition, body: Body, compression: int) -> ProducerBatch:
+        builder = MemoryRecordsBuilder(FORMAT, compression, BATCH_BYTES)
         builder._next_offset = body.count  # noqa: SLF001
         inner = builder._builder  # noqa: SLF001
         inner._buffer += body.data  # noqa: SLF001

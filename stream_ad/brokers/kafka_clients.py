@@ -70,8 +70,14 @@ class TransactionalProducer(Protocol):
 
     def begin_transaction(self) -> None: ...
 
-    def send_batches(self, topic: str, partition: int, records: Sequence[OutRecord]) -> list[Any]:
-        """Hand records over; what it returns is for ``check`` and ``last_offset``."""
+    def send_batches(
+        self, topic: str, partition: int, records: Sequence[OutRecord], *, plain: bool = False
+    ) -> list[Any]:
+        """Hand records over; what it returns is for ``check`` and ``last_offset``.
+
+        Args:
+            plain: They are not worth compressing, if the client has a choice.
+        """
 
     def flush(self, timeout_s: float) -> None:
         """Return once everything sent is acknowledged or refused; KafkaTimeoutError where that takes too long."""

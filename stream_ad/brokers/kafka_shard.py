@@ -141,7 +141,11 @@ class ShardWriter:
             application = self._settings.application_id
             outputs = {topic: marked(records, application, positions) for topic, records in outputs.items()}
         self._producer.begin_transaction()
-        sent = {topic: self._producer.send_batches(topic, self._shard, records) for topic, records in outputs.items()}
+        sent = {
+            # to compress a snapshot takes a third of the time to write it, and saves a fifth
+            topic: self._producer.send_batches(topic, self._shard, records, plain=topic == self._topics.state)
+            for topic, records in outputs.items()
+        }
         # Every record must be acknowledged before the transaction is asked to end: kafka-python commits what is left of
         # it when a batch has timed out, and calls it committed when the last batch fails while it is committed.
         self._producer.flush(self._timeout_s)

@@ -73,7 +73,14 @@ class RdProducer:
         with translated_errors():
             self._producer.begin_transaction()
 
-    def send_batches(self, topic: str, partition: int, records: Sequence[OutRecord]) -> list[Sent]:
+    def send_batches(
+        self,
+        topic: str,
+        partition: int,
+        records: Sequence[OutRecord],
+        *,
+        plain: bool = False,  # noqa: ARG002 (this client has no choice)
+    ) -> list[Sent]:
         if not records:
             return []
         sent = Sent(len(records))
