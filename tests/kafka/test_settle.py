@@ -257,20 +257,26 @@ def test_an_end_told_once_more_changes_nothing(place: KafkaPlace, worker: Broker
     assert values(place, place.settings.topics.labels) == [b"0", b"1"]
 
 
-def test_what_others_write_tells_nothing_of_a_commit(place: KafkaPlace, worker: Broker) -> None:
-    """Records of another application, or of no worker at all, in the topics of scores move nobody's positions."""
+def write_beside(place: KafkaPlace) -> None:
+    """Records of another application, and of no worker at all, among the scores; retention has been there, too."""
     producer = KafkaProducer(bootstrap_servers=place.settings.broker.bootstrap_servers)
     for value in (b'["other",7,0]', b"[]", b"\xff"):
         sent = producer.send(place.settings.topics.scores, b"5", partition=0, headers=[(MARK_HEADER, value)]).get(10)
     producer.close()
     with closing(KafkaAdminClient(bootstrap_servers=place.settings.broker.bootstrap_servers)) as admin:
-        admin.delete_records({TopicPartition(sent.topic, 0): sent.offset - 1})  # as retention might
+        admin.delete_records({TopicPartition(sent.topic, 0): sent.offset - 1})
+
+
+def test_what_others_write_tells_nothing_of_a_commit(place: KafkaPlace, worker: Broker) -> None:
+    """Somebody else's records in the topics of scores move nobody's positions."""
+    write_beside(place)
     assert load(worker) == Positions(1, 0)
 
 
 def test_outputs_are_read_once_for_what_they_tell(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
     """What was looked through before a commit is not looked through again after it."""
-    test_what_others_write_tells_nothing_of_a_commit(place, worker)
+    write_beside(place)
+    assert load(worker) == Positions(1, 0)
     worker.commit(scored(2))
     monkeypatch.setattr(kafka_settle, "PartitionReader", raiser(AssertionError("it was looked through already")))
     assert load(worker) == Positions(2, 0)
