@@ -78,9 +78,10 @@ def marked(records: Sequence[OutRecord], application: str, positions: Positions)
     """The records of a commit for one topic, of which the last tells how far the commit comes."""
     if not records:
         return records
-    *others, last = records
     mark = msgspec.json.encode(Mark(application, positions.events, positions.labels))
-    return [*others, last._replace(headers=(*last.headers, (MARK_HEADER, mark)))]
+    records, last = list(records), records[-1]
+    records[-1] = last._replace(headers=(*last.headers, (MARK_HEADER, mark)))
+    return records
 
 
 def settle_shard(settings: Settings, producer: BatchProducer, shard: int, topics: Collection[str]) -> Note:
@@ -145,12 +146,13 @@ def _seen_after(
 ) -> Positions | None:
     """How far a commit came that the note knows nothing of, but of which readers may have seen something."""
     seen: list[Positions] = []
-    oldest, ends = (_offsets(admin, outputs, which) for which in (OffsetSpec.EARLIEST, OffsetSpec.LATEST))
-    for one in outputs:
-        start = max(note.lasts.get(one.topic, -1) + 1, oldest[one])
-        if ends[one] <= start + 1:  # only the end of the transaction can stand there
-            continue
-        with closing(PartitionReader(settings, one.topic, [one.partition], start=start)) as reader:
+    ends = _offsets(admin, outputs, OffsetSpec.LATEST)
+    starts = {one: note.lasts.get(one.topic, -1) + 1 for one in outputs}
+    # at the start itself the end of the noted transaction may stand
+    grown = {one: start for one, start in starts.items() if ends[one] > start + 1}
+    oldest = _offsets(admin, grown, OffsetSpec.EARLIEST) if grown else {}
+    for one, start in grown.items():
+        with closing(PartitionReader(settings, one.topic, [one.partition], start=max(start, oldest[one]))) as reader:
             for record in reader.read():
                 mark = _mark_of(record.headers)
                 if mark is not None and mark.application == settings.application_id:
