@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from quality import TARGETS, path_of
-from streams import KINDS, PLANT, PLANT_DELAY, options_of, recording
+from streams import KINDS, PLANTS, delay_of, options_of, recording
 
 from stream_ad.evaluation.backtest import run_backtest
 from stream_ad.evaluation.metrics import segments
@@ -42,7 +42,7 @@ HEADER = (
     "|---|---|---|---|---|---|---|---|"
 )
 PLANT_HEADER = (
-    "| rate | " + " | ".join(FAULTS) + " | all | named first | among the first three |\n" + "|---" * 10 + "|"
+    "| stream | rate | " + " | ".join(FAULTS) + " | all | named first | among the first three |\n" + "|---" * 11 + "|"
 )  # one column for each kind of fault
 
 
@@ -76,7 +76,7 @@ def go(stream: Stream, delay: int, rate: float, seed: int) -> Backtest:
     return run_backtest(stream, options, Protocol(delay=Delay(delay), seed=seed), without_labels=False)
 
 
-def plant_counts(run: Backtest, seed: int, counts: Counter[str]) -> None:
+def plant_counts(run: Backtest, seed: int, counts: Counter[Any]) -> None:
     """Count the plant's faults, those found, and how well the highest alarm of each was explained."""
     plant = Plant(PlantConfig(machines=len(run.stream.sensors), seed=seed))
     chunk = plant.chunk(len(run.stream) // len(run.stream.sensors))
@@ -104,22 +104,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     files = {one.name: one for one in TARGETS} if chosen.data else {}
-    counts: dict[float, Counter[str]] = {rate: Counter() for rate in RATES}
+    counts: defaultdict[tuple[str, float], Counter[Any]] = defaultdict(Counter)
     print(HEADER, flush=True)
-    for name in chosen.only.split(",") if chosen.only else [*KINDS, PLANT, *files]:
+    for name in chosen.only.split(",") if chosen.only else [*KINDS, *PLANTS, *files]:
         cells = [name]
         for rate in RATES:
             parts, found, present = [], 0, 0
             for seed in range(chosen.seeds):
                 one = read_recording(path_of(Path(chosen.data), files[name])) if name in files else None
                 stream = Stream([one or recording(name, seed)], warmup=None, default_warmup=0)
-                delay = files[name].delay if one else KINDS[name].delay if name in KINDS else PLANT_DELAY
+                delay = files[name].delay if one else delay_of(name)
                 run = go(stream, delay, rate, seed)
                 parts.append(blocks(run))
                 some, of = faults(run)
                 found, present = found + some, present + of
-                if name == PLANT:
-                    plant_counts(run, seed, counts[rate])
+                if name in PLANTS:
+                    plant_counts(run, seed, counts[name, rate])
             every = np.concatenate(parts)
             low, high = interval(every)
             if len(cells) == 1:
@@ -127,13 +127,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             share = every[:, 0].sum() / every[:, 1].sum()
             cells += [f"{100 * share:.2g} %", f"{100 * low:.2g} to {100 * high:.2g}", f"{found} of {present}"]
         print(f"| {' | '.join(cells)} |", flush=True)
-    if any(counts.values()):
+    if counts:
         print("", PLANT_HEADER, sep="\n")
-    for rate, count in counts.items() if any(counts.values()) else ():
+    for (name, rate), count in counts.items():
         each = [f"{count[kind, 'found']} of {count[kind, 'all']}" for kind in FAULTS]
         total = sum(count[kind, "found"] for kind in FAULTS)
         summed = f"{total} of {sum(count[kind, 'all'] for kind in FAULTS)}"
-        print(f"| {100 * rate:g} % | {' | '.join(each)} | {summed} | {count['first']} | {count['three']} |", flush=True)
+        print(
+            f"| {name} | {100 * rate:g} % | {' | '.join(each)} | {summed} | {count['first']} | {count['three']} |",
+            flush=True,
+        )
     return 0
 
 

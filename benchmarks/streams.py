@@ -200,21 +200,40 @@ KINDS = {
     "wide-table": Kind(wide_table, 1, 60),
     "classes": Kind(classes, 1, 250),
 }
-PLANT, PLANT_DELAY, PLANT_WARMUP = "plant", 500, 1200  # the simulator's, 20 hours of four machines
+
+
+@dataclass(frozen=True)
+class PlantTime:
+    """How long the simulator's four machines run, and from when on they are judged."""
+
+    hours: int
+    warmup_hours: float
+
+
+PLANTS = {
+    "plant": PlantTime(20, 10 / 3),
+    "plant-days": PlantTime(5 * 24, 24),  # every hour of the day, and a few cleaning cycles, have been seen once
+}
+PLANT_DELAY, PER_HOUR = 500, 360
+
+
+def delay_of(name: str) -> int:
+    """Events of a sensor until the verdict on one comes."""
+    return KINDS[name].delay if name in KINDS else PLANT_DELAY
 
 
 def recording(name: str, seed: int) -> Recording:
     """One draw of a stream."""
-    if name == PLANT:
-        plant = Plant(PlantConfig(machines=4, seed=seed))
-        chunk = plant.chunk(20 * 360)
+    if name in PLANTS:
+        plant, how_long = Plant(PlantConfig(machines=4, seed=seed)), PLANTS[name]
+        chunk = plant.chunk(how_long.hours * PER_HOUR)
         said = [*(one.label for one in plant.episodes), NORMAL]
         return Recording(
             name,
             chunk.times_ns,
             [plant.sensor_ids[i] for i in chunk.machine.tolist()],
             [said[i] for i in chunk.episode.tolist()],
-            np.arange(len(chunk)) >= PLANT_WARMUP * len(plant.sensor_ids),
+            np.arange(len(chunk)) >= how_long.warmup_hours * PER_HOUR * len(plant.sensor_ids),
             FEATURES,
             chunk.values,
         )
@@ -252,10 +271,8 @@ def measure(name: str, seed: int, coverage: float, options: DetectorOptions, wro
     true = recording(name, seed)
     stream = Stream([misjudged(true, seed) if wrong else true], warmup=None, default_warmup=0)
     truth = Stream([true], warmup=None, default_warmup=0)
-    delay = KINDS[name].delay if name in KINDS else PLANT_DELAY
-    run = run_backtest(
-        stream, options, Protocol(delay=Delay(delay), coverage=coverage, seed=seed), without_labels=False
-    )
+    protocol = Protocol(delay=Delay(delay_of(name)), coverage=coverage, seed=seed)
+    run = run_backtest(stream, options, protocol, without_labels=False)
     score, areas = run.detector.score, []
     for sensor in range(len(truth.sensors)):
         mine = truth.judged & (truth.sensor == sensor)
@@ -270,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", default=",".join([*KINDS, PLANT]), metavar="NAMES")
+    parser.add_argument("--only", default=",".join([*KINDS, *PLANTS]), metavar="NAMES")
     parser.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="of detector settings")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -47,6 +47,11 @@ class RawRecords:
             self.values[start:stop],
         )
 
+    def take(self, rows: NDArray[np.int64]) -> RawRecords:
+        """The records at some indices, which rise."""
+        keys, values = ([of[row] for row in rows.tolist()] for of in (self.keys, self.values))
+        return RawRecords(self.topic, self.partition, self.offsets[rows], self.times_ms[rows], keys, values)
+
     @classmethod
     def empty(cls, topic: str, partition: int) -> RawRecords:
         none = np.empty(0, dtype=np.int64)

@@ -27,9 +27,19 @@ if TYPE_CHECKING:
 
 __all__ = ["COUNTERS", "LABEL_OUTCOMES", "Shard"]
 
-SETTLE_RECORDS = 1024
-"""Class importance comes into force once per so many records of the shard: sensors that are scored
-together must not see each other's labels at places that depend on the cut."""
+FIRST_SETTLEMENT, SETTLE_RECORDS = 1024, 8192
+
+
+def next_settlement(records: int) -> int:
+    """The number of records of a shard at which class importance comes into force, the next one after ``records``.
+
+    Sensors that are scored together must not see each other's labels at places that depend on the cut, and
+    each such place cuts what could be computed together: there are few, but some come early.
+    """
+    at = FIRST_SETTLEMENT
+    while at <= records and at < SETTLE_RECORDS:
+        at *= 2
+    return at if records < at else (records // SETTLE_RECORDS + 1) * SETTLE_RECORDS
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -70,7 +80,7 @@ class Shard:
         event_records = np.arange(len(events)) + before + self.records
         total = self.records + len(events) + len(labels)
         while self.records < total:
-            settle_at = (self.records // SETTLE_RECORDS + 1) * SETTLE_RECORDS
+            settle_at = next_settlement(self.records)
             stop = min(settle_at, total)
             bounds = np.searchsorted(event_records, [self.records, stop])
             label_bounds = np.searchsorted(label_records, [self.records, stop])

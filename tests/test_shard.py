@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from stream_ad import shard as shard_module
 from stream_ad.errors import DeviceError, StateError
 from stream_ad.hashing import hash_ids
-from stream_ad.shard import COUNTERS, Shard
+from stream_ad.shard import COUNTERS, SETTLE_RECORDS, Shard, next_settlement
 from stream_ad.shard_state import dump
 from stream_ad.verdicts import LABEL_OUTCOMES
 from tests.support.streams import Story, noise, options, scores, total
@@ -51,15 +52,26 @@ def test_cuts_change_nothing(models, seed, data):
     """One record at a time, 7, 500, all at once or at random: the same scores and the same state, bit for bit."""
     story, chosen = busy_story(seed), options(detector={"models": models})
     whole = Shard(chosen)
-    expected = scores(story.play(whole))
-    state = whole.snapshot()
-    bounds = sorted({0, story.second, *data.draw(st.lists(st.integers(1, story.second), max_size=12))})
-    cuts = [range(0, story.second + n, n) for n in (1, 7, 500)] + [bounds]
-    for cut in cuts:
-        shard = Shard(chosen)
-        results = [shard.step(*story.columns(a, b)) for a, b in pairwise(cut)]
-        assert np.array_equal(scores(results), expected)
-        assert shard.snapshot() == state
+    with pytest.MonkeyPatch.context() as patch:  # the story is short: let importance change several times in it
+        patch.setattr(shard_module, "FIRST_SETTLEMENT", 32)
+        patch.setattr(shard_module, "SETTLE_RECORDS", 128)
+        expected = scores(story.play(whole))
+        state = whole.snapshot()
+        bounds = sorted({0, story.second, *data.draw(st.lists(st.integers(1, story.second), max_size=12))})
+        cuts = [range(0, story.second + n, n) for n in (1, 7, 500)] + [bounds]
+        for cut in cuts:
+            shard = Shard(chosen)
+            results = [shard.step(*story.columns(a, b)) for a, b in pairwise(cut)]
+            assert np.array_equal(scores(results), expected)
+            assert shard.snapshot() == state
+
+
+@given(st.integers(0, 100_000), st.integers(0, 20_000))
+def test_importance_comes_into_force_at_places_of_the_stream(records, more):
+    """Wherever a step ends, the next such place is the one that was the next before; places are never far apart."""
+    place = next_settlement(records)
+    assert 0 < place - records <= SETTLE_RECORDS
+    assert next_settlement(min(records + more, place - 1)) == place
 
 
 def test_learned_weights_differ_when_a_record_differs():

@@ -180,9 +180,11 @@ class KafkaBroker:
             start = self._members.next.get(key)
             if start is None:  # it was lost in the same poll
                 continue
-            if records.offsets[0] < start:  # a client that begins anew with a broker may give some out again
+            newest = np.maximum.accumulate(np.append(start - 1, records.offsets))  # (N + 1,) before each, and after all
+            fresh = records.offsets > newest[:-1]
+            if not fresh.all():  # a client that goes back to an older position gives some out again
                 log.warning("Records were read twice; they are left out", topic=records.topic, shard=records.partition)
-                records = records.slice(int(np.searchsorted(records.offsets, start)), len(records))  # noqa: PLW2901
+                records = records.take(np.flatnonzero(fresh))  # noqa: PLW2901
             if len(records):
                 ours[key] = records
                 self._members.next[key] = int(records.offsets[-1]) + 1
