@@ -2,7 +2,7 @@
 
     python benchmarks/alarms.py [--seeds 3] [--only plant,cardio] [--data FOLDER]
 
-Made-up streams (see benchmarks/streams.py) and, where a folder is named, the recordings of benchmarks/quality.py. The
+Made-up streams (see benchmarks/made_up.py) and, where a folder is named, the recordings of benchmarks/quality.py. The
 interval is that of 95 % of 2,000 bootstrap draws of blocks of 128 normal rows: false alarms come in bursts.
 For the simulated plant, a second table says which of its faults were found, and how often a broken feature was named
 first by the highest alarm of a fault.
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from made_up import KINDS, PLANTS, delay_of, recording
 from quality import TARGETS, path_of
-from streams import KINDS, PLANTS, delay_of, options_of, recording
+from streams import options_of
 
 from stream_ad.evaluation.backtest import run_backtest
 from stream_ad.evaluation.metrics import segments

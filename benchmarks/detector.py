@@ -1,19 +1,28 @@
-"""The detector beside river, bare torch and single models, in one run: python benchmarks/detector.py [--seconds 5]
+"""The detector beside river, bare torch and single models, in one run.
+
+    python benchmarks/detector.py [--seconds 5] [--parts]
 
 Every row is a ratio of events per second of processor time (one thread), both sides measured on the
 same events, in turns, in this process. «detector» is everything a shard does between decoding and
-encoding: derived inputs, scaling, scoring, labels, learning.
+encoding: derived inputs, scaling, scoring, labels, learning. With ``--parts`` a second table says where its time goes:
+in the compiled loops of each part, and in all of Python around them.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import itertools
+import pstats
+import sys
 import time
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numba.core.registry import CPUDispatcher
 from rich.console import Console
 from rich.table import Table
 from river import __version__ as river_version
@@ -34,6 +43,7 @@ BATCH = 32
 TURNS = 5
 SHORT_HORIZON = 100
 PREPARED = 64  # micro-batches made beforehand, gone through in turn
+MICRO_BATCH = 2048  # about worker.step_records
 
 
 def stream(sensors: int, per_step: int) -> Iterator[Events]:
@@ -194,22 +204,59 @@ def loop_of_models(sensors: int) -> Callable[[], int]:
     return step
 
 
+def compiled() -> dict[tuple[str, int, str], str]:
+    """How a profile names each compiled loop, and the module it stands in."""
+    found = {}
+    for name in [name for name in sys.modules if name.startswith("stream_ad.")]:
+        for one in vars(sys.modules[name]).values():
+            if isinstance(one, CPUDispatcher):
+                code = one.py_func.__code__
+                found[code.co_filename, code.co_firstlineno, code.co_name] = Path(code.co_filename).stem
+    return found
+
+
+def parts(sensors: int, per_step: int, seconds: float) -> Counter[str]:
+    """Microseconds of an event in the loops of each module, and in everything around them."""
+    step, profile = ours(sensors, per_step), cProfile.Profile()
+    whole = 1e6 / rate(step, seconds)
+    events = profile.runcall(lambda: sum(step() for _ in range(2 * PREPARED)))
+    spent, loops = Counter[str](), compiled()
+    for place, (_, _, own, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        if place in loops:
+            spent[loops[place]] += own * 1e6 / events
+    spent["Python, NumPy and torch around them"] = whole - spent.total()
+    return spent
+
+
+def print_parts(console: Console, seconds: float) -> None:
+    """Where the time of an event goes."""
+    cases = (64, MICRO_BATCH), (256, MICRO_BATCH), (1000, 1000)
+    each = [parts(sensors, per_step, seconds) for sensors, per_step in cases]
+    table = Table("µs of an event in the loops of", *(f"{sensors} sensors" for sensors, _ in cases))
+    for name in sorted(each[0], key=lambda name: -each[0][name]):
+        table.add_row(name, *(f"{spent[name]:.2f}" for spent in each))
+    table.add_section()
+    table.add_row("in all", *(f"{spent.total():.2f}" for spent in each))
+    console.print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="processor time per measurement")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--parts", action="store_true", help="say where the detector's time goes, too")
+    chosen = parser.parse_args()
+    seconds = chosen.seconds
     prepare_process()  # as a worker does; for both sides
     table = Table("what", "sensors", "events/s", "anchor", "anchor events/s", "ratio")
-    micro_batch = 1024
-    what = f"score and learn, {FEATURES} features, micro-batches of {micro_batch}"
+    what = f"score and learn, {FEATURES} features, micro-batches of {MICRO_BATCH}"
     trees, bare_name = f"river {river_version} MinMaxScaler | HalfSpaceTrees", f"torch {torch.__version__}"
     for sensors in (1, 16, 64, 256):
         anchors = {
-            f"{trees}, one for all": half_space_trees(sensors, micro_batch, each=False),
-            f"{trees}, one each": half_space_trees(sensors, micro_batch, each=True),
-            f"{bare_name}, bare stacked steps": bare_torch(sensors, micro_batch),
+            f"{trees}, one for all": half_space_trees(sensors, MICRO_BATCH, each=False),
+            f"{trees}, one each": half_space_trees(sensors, MICRO_BATCH, each=True),
+            f"{bare_name}, bare stacked steps": bare_torch(sensors, MICRO_BATCH),
         }
-        own, *others = rates(seconds, ours(sensors, micro_batch), *anchors.values())
+        own, *others = rates(seconds, ours(sensors, MICRO_BATCH), *anchors.values())
         for name, other in zip(anchors, others, strict=True):
             table.add_row(what, f"{sensors}", f"{own:,.0f}", name, f"{other:,.0f}", f"{own / other:.2f}")
         table.add_section()
@@ -219,7 +266,10 @@ def main() -> None:
     many, few = many_models(seconds)
     name, what = "the detector with 1,000 sensors", f"{what}, horizon {SHORT_HORIZON}"
     table.add_row(what, "10000", f"{many:,.0f}", name, f"{few:,.0f}", f"{many / few:.2f}")
-    Console(width=150).print(table)
+    console = Console(width=150)
+    console.print(table)
+    if chosen.parts:
+        print_parts(console, seconds)
 
 
 if __name__ == "__main__":
