@@ -6,25 +6,25 @@ It fetches ahead on threads of its own; rebalances are handed over in the middle
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from threading import Thread
+from typing import TYPE_CHECKING
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicCollection
+import structlog
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as RdPartition
-from confluent_kafka.admin import AdminClient
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata, MemberState
 
-from stream_ad.brokers.kafka_client import HEARTBEAT_S, REQUEST_MS, connect
-from stream_ad.brokers.kafka_reading import FETCH_MAX_WAIT_MS, METADATA_MS, consumer_options
+from stream_ad.brokers.kafka_client import HEARTBEAT_S
+from stream_ad.brokers.kafka_reading import FETCH_MAX_WAIT_MS, METADATA_MS
 from stream_ad.brokers.librdkafka_client import common_config, in_our_words, translated_errors
 from stream_ad.brokers.librdkafka_fetch import in_columns
 from stream_ad.brokers.librdkafka_group import unpack
+from stream_ad.brokers.librdkafka_lookup import Lookup, plain, rd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-    from concurrent.futures import Future
+    from collections.abc import Callable, Collection
 
     from confluent_kafka import Message
 
@@ -32,17 +32,21 @@ if TYPE_CHECKING:
     from stream_ad.columns import RawRecords
     from stream_ad.settings import Settings
 
-_LATEST, _EARLIEST = -1, -2  # times that ask for the ends of a partition
 _SEEK_S = 5.0
-_RETRY_S = 0.02
-_LOOK_S = 0.5  # between looks whether a topic was made anew
-_ADMIN_S = 1.0
+_JOIN_S = 30.0  # that a membership may take while Kafka is asked for it, at least
+
+log = structlog.get_logger(__name__)
 
 
-class RdConsumer:
-    """See ``kafka_clients.GroupConsumer``."""
+class RdConsumer(Lookup):
+    """See ``kafka_clients.GroupConsumer``.
+
+    A membership that was lost comes back by itself, as a rule. Where Kafka went away in the middle of the library's
+    question for the group's coordinator, it may wait for the answer for ever; then a new client takes its place.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         broker = settings.broker
         session_s = min(broker.session_timeout_seconds, broker.max_poll_interval_seconds)  # the library insists on that
         config = common_config(settings) | {
@@ -65,16 +69,12 @@ class RdConsumer:
         }
         if broker.instance_id is not None:
             config["group.instance.id"] = broker.instance_id
-        self._settings = settings
-        self._lookup: KafkaConsumer | None = None
+        self._config = config
         with translated_errors():
             self._client = Consumer(config)
-            self._admin = AdminClient(common_config(settings))
-            # Asks for ends of partitions over connections of its own, and joins nothing: on those of the client a
-            # question would stand behind a fetch that waits for records.
-            self._asker = Consumer(
-                common_config(settings) | {"group.id": settings.application_id, "isolation.level": "read_committed"}
-            )
+        self._begin_anew: Callable[[], None] = lambda: None
+        self._waited_s = 0.0  # for a membership
+        self._patience_s = max(_JOIN_S, 2 * session_s)
         self._nobody = ConsumerGroupMetadata(settings.application_id, -1, "", broker.instance_id)
         self._group = self._nobody._replace(state=MemberState.REBALANCING)
         self._positions: dict[TopicPartition, int] = {}  # of everything assigned
@@ -83,30 +83,41 @@ class RdConsumer:
         self._stopped: set[TopicPartition] = set()  # those that the library has given up fetching
         self._assigning = False
         self._failure: kafka_errors.KafkaError | None = None
-        self._ids: dict[str, Any] = {}
-        self._asked: Mapping[str, Future[Any]] | None = None
-        self._look_due = 0.0
-        self._in_doubt = True
 
     # ------------------------------------------------------------------ group
 
     def join(self, topics: Collection[str], listener: Membership) -> None:
-        def assigned(_client: Consumer, partitions: list[RdPartition]) -> None:
-            self._assign(partitions, listener)
+        def assigned(client: Consumer, partitions: list[RdPartition]) -> None:
+            if client is self._client:
+                self._assign(partitions, listener)
 
-        def revoked(_client: Consumer, partitions: list[RdPartition]) -> None:
-            self._group = self._group._replace(state=MemberState.REBALANCING)
-            self._take(partitions, listener.on_partitions_revoked)
+        def revoked(client: Consumer, partitions: list[RdPartition]) -> None:
+            if client is self._client:
+                self._group = self._group._replace(state=MemberState.REBALANCING)
+                self._take(partitions, listener.on_partitions_revoked)
 
-        def lost(_client: Consumer, partitions: list[RdPartition]) -> None:
-            self._group = self._nobody._replace(state=MemberState.REBALANCING)
-            self._take(partitions, listener.on_partitions_lost)
+        def lost(client: Consumer, partitions: list[RdPartition]) -> None:
+            if client is self._client:
+                self._group = self._nobody._replace(state=MemberState.REBALANCING)
+                self._take(partitions, listener.on_partitions_lost)
 
-        with translated_errors():
-            self._client.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=lost)
+        def subscribe() -> None:
+            with translated_errors():
+                self._client.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=lost)
+
+        def begin_anew() -> None:
+            old = self._client
+            with translated_errors():
+                self._client = Consumer(self._config)
+            Thread(target=old.close, name="librdkafka close", daemon=True).start()  # it may never come to an end
+            lost(self._client, [])
+            subscribe()
+
+        self._begin_anew = begin_anew
+        subscribe()
 
     def _assign(self, partitions: list[RdPartition], listener: Membership) -> None:
-        given = [_plain(one) for one in partitions]
+        given = [plain(one) for one in partitions]
         self._positions = dict.fromkeys(given, 0)
         self._assigning = True  # the listener's positions and pauses are part of the assignment
         try:
@@ -122,24 +133,27 @@ class RdConsumer:
         self._stopped.clear()
         # its end is there in any partition, its beginning may be gone
         self._client.assign(
-            [_rd(one, OFFSET_END if one in self._unplaced else offset) for one, offset in self._positions.items()]
+            [rd(one, OFFSET_END if one in self._unplaced else offset) for one, offset in self._positions.items()]
         )
         if self._paused:
-            self._client.pause([_rd(one) for one in self._paused])
+            self._client.pause([rd(one) for one in self._paused])
 
     def _take(self, partitions: list[RdPartition], tell: Callable[[list[TopicPartition]], None]) -> None:
         self._positions.clear()
         self._paused.clear()
         self._unplaced.clear()
         self._stopped.clear()
-        tell([_plain(one) for one in partitions])
+        tell([plain(one) for one in partitions])
 
     def group_metadata(self) -> ConsumerGroupMetadata:
         # between two assignments the membership of before: with the new one a commit of what is taken away could pass
         if self._group.state == MemberState.STABLE:
             with translated_errors():
-                self._group = unpack(self._client.consumer_group_metadata())._replace(state=MemberState.STABLE)
+                self._group = self._membership()._replace(state=MemberState.STABLE)
         return self._group
+
+    def _membership(self) -> ConsumerGroupMetadata:
+        return unpack(self._client.consumer_group_metadata())
 
     def request_rejoin(self) -> None:
         """Nothing: librdkafka forgets no rebalance."""
@@ -151,11 +165,13 @@ class RdConsumer:
 
     def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
         self._raise_failure()  # of the last time, when there were records before it
+        began = time.monotonic()
         with translated_errors():
             # A batch is waited for until it is full or its time is over: so wait for the first record alone.
             messages = self._client.consume(1, timeout_s)
             if messages and max_records > 1:
                 messages += self._client.consume(max_records - 1, 0)
+        self._mind_membership(time.monotonic() - began)
         batches = in_columns(messages, self._meet)
         for place, batch in batches.items():
             self._positions[place] = max(self._positions.get(place, 0), int(batch.offsets[-1]) + 1)
@@ -164,6 +180,17 @@ class RdConsumer:
         else:
             self._raise_failure()
         return batches
+
+    def _mind_membership(self, waited_s: float) -> None:
+        """Count how long there has been none, and begin anew where that is too long."""
+        # A member without a partition may have been told nothing, but has a name, which goes with its session.
+        with translated_errors():
+            member = self._group.state == MemberState.STABLE or bool(self._membership().member_id)
+        self._waited_s = 0.0 if member else self._waited_s + waited_s
+        if self._waited_s > self._patience_s:
+            log.warning("No membership of the group for too long; joining anew", seconds=round(self._waited_s))
+            self._waited_s = 0.0
+            self._begin_anew()
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -187,12 +214,12 @@ class RdConsumer:
         self._paused.update(partitions)
         if not self._assigning:
             with translated_errors():
-                self._client.pause([_rd(one) for one in partitions])
+                self._client.pause([rd(one) for one in partitions])
 
     def resume(self, *partitions: TopicPartition) -> None:
         self._paused.difference_update(partitions)
         with translated_errors():
-            self._client.resume([_rd(one) for one in partitions])
+            self._client.resume([rd(one) for one in partitions])
 
     def paused(self) -> set[TopicPartition]:
         return set(self._paused)
@@ -206,7 +233,7 @@ class RdConsumer:
             if partition in self._stopped:  # only an assignment starts it again
                 self._start()
             else:
-                self._seek(_rd(partition, offset))
+                self._seek(rd(partition, offset))
 
     def _seek(self, place: RdPartition) -> None:
         deadline = time.monotonic() + _SEEK_S
@@ -222,77 +249,10 @@ class RdConsumer:
     def position(self, partition: TopicPartition) -> int:
         return self._positions[partition]
 
-    # ------------------------------------------------------------ looking up
-
-    def committed(self, partition: TopicPartition, *, timeout_ms: int | None = None) -> int | None:
-        # The library's Python side reads metadata, which positions have, beyond their end.
-        if self._lookup is None:
-            self._lookup = connect(
-                KafkaConsumer, self._settings, group_id=self._settings.application_id, **consumer_options()
-            )
-        position: int | None = self._lookup.committed(partition, timeout_ms=timeout_ms)
-        return position
-
-    def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        return self._offsets_at(_EARLIEST, partitions, REQUEST_MS)
-
-    def end_offsets(
-        self, partitions: Collection[TopicPartition], timeout_ms: int | None = None
-    ) -> dict[TopicPartition, int]:
-        return self._offsets_at(_LATEST, partitions, timeout_ms or REQUEST_MS)
-
-    def _offsets_at(
-        self, moment: int, partitions: Collection[TopicPartition], timeout_ms: int
-    ) -> dict[TopicPartition, int]:
-        deadline = time.monotonic() + timeout_ms / 1000
-        while True:
-            try:
-                with translated_errors():
-                    found = self._asker.offsets_for_times([_rd(one, moment) for one in partitions], timeout_ms / 1000)
-                    for one in found:
-                        if one.error is not None:
-                            raise KafkaException(one.error)
-                return {_plain(one): one.offset for one in found}
-            except kafka_errors.RetriableError as error:
-                self._look_for_leaders({one.topic for one in partitions})
-                if not isinstance(error, kafka_errors.InvalidMetadataError) or time.monotonic() > deadline:
-                    raise
-            time.sleep(_RETRY_S)
-
-    def _look_for_leaders(self, topics: Collection[str]) -> None:
-        """The library itself goes on asking a leader that it knew, even one that is dead."""
-        with suppress(KafkaException):
-            for topic in topics:
-                self._asker.list_topics(topic, _ADMIN_S)
-
-    def topic_ids(self, topics: Collection[str]) -> dict[str, Any]:
-        # The library itself goes on with a topic that was made anew: so Kafka is asked all the time, without a wait for
-        # the answer unless there is a doubt about the records that have just come.
-        if self._in_doubt or (self._asked is None and time.monotonic() >= self._look_due):
-            self._asked = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=_ADMIN_S)
-            self._look_due = time.monotonic() + _LOOK_S
-        if self._asked is not None and (self._in_doubt or all(answer.done() for answer in self._asked.values())):
-            for topic, answer in self._asked.items():
-                self._ids[topic] = None
-                with suppress(KafkaException):  # it is not there now, or Kafka is not
-                    self._ids[topic] = str(answer.result().topic_id)
-            self._asked, self._in_doubt = None, False
-        return dict(self._ids)
-
     def close(self, *, timeout_ms: int) -> None:
-        if self._lookup is not None:
-            self._lookup.close(timeout_ms=timeout_ms)
+        super().close(timeout_ms=timeout_ms)
         with translated_errors():
-            self._asker.close()
             self._client.close()
-
-
-def _plain(place: RdPartition) -> TopicPartition:
-    return TopicPartition(place.topic, place.partition)
-
-
-def _rd(place: TopicPartition, offset: int = 0) -> RdPartition:
-    return RdPartition(place.topic, place.partition, offset)
 
 
 def open_consumer(settings: Settings) -> RdConsumer:

@@ -7,13 +7,13 @@ import os
 import random
 import time
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.structs import MemberState
+from kafka.structs import ConsumerGroupMetadata, MemberState
 from typer.testing import CliRunner
 
 from stream_ad.brokers import kafka as kafka_module
@@ -23,13 +23,23 @@ from stream_ad.brokers.kafka_client import client_options, translated
 from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_fetch import has_fetched_ahead
 from stream_ad.brokers.kafka_reading import PartitionReader
+from stream_ad.brokers.librdkafka_group import pack
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.cli import app
 from stream_ad.columns import OutRecord, RawRecords
 from stream_ad.errors import BrokerError, FencedError, LostRecordsError, StateError, TopicError
 from stream_ad.settings import Settings
 from tests.support.copier import Copier
-from tests.support.places import PARTITIONS, ROLES, drain, leave_group, only_kafka_python, over_both_clients, own
+from tests.support.places import (
+    PARTITIONS,
+    ROLES,
+    drain,
+    leave_group,
+    only_kafka_python,
+    only_librdkafka,
+    over_both_clients,
+    own,
+)
 from tests.support.secure_kafka import secured
 from tests.support.stops import failing_once, raiser
 
@@ -271,6 +281,38 @@ def test_a_restarted_kafka_costs_nothing(place: KafkaPlace, kafka: KafkaServer) 
     fill(place, 500, start=1500)
     work_until(worker, place, 2000)
     assert scores(place) == list(range(2000))
+
+
+@only_librdkafka
+def test_a_client_that_never_joins_again_is_replaced(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the library waits for ever for an answer that was lost with Kafka, another client joins the group."""
+    fill(place, 500)
+    worker = Copier(place.broker())
+    while worker.commits < 4:
+        worker.turn()
+    consumer = worker.broker._consumer
+    monkeypatch.setattr(consumer, "_patience_s", 1.0)
+    consumer._client = Deaf(consumer._client)
+    consumer._group = consumer._nobody._replace(state=MemberState.REBALANCING)
+    work_until(worker, place, 500)
+    assert scores(place) == list(range(500))
+
+
+class Deaf:
+    """A client that hears nothing any more."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def consume(self, _count: int, timeout_s: float) -> list[Any]:
+        time.sleep(timeout_s)
+        return []
+
+    def consumer_group_metadata(self) -> bytes:
+        return pack(ConsumerGroupMetadata("group", -1, "", None))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
 
 
 @over_both_clients

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PARTITIONS = 2
 LONGEST_MARKING_S = 3.0
 only_kafka_python = pytest.mark.parametrize("client", ["kafka-python"], indirect=True)  # it reaches into the client
+only_librdkafka = pytest.mark.parametrize("client", ["librdkafka"], indirect=True)
 over_both_clients = pytest.mark.parametrize("client", ["kafka-python", "librdkafka"], indirect=True)
 ROLES = ("events", "labels", "scores", "incidents", "dead_letters", "state")
 
