@@ -45,7 +45,7 @@ docs: $(READY) ## Write the generated pages of docs/ anew
 
 .PHONY: bench
 bench: $(READY) ## Detector, pipeline and latency beside other libraries, as tables; with Quix Streams: BENCH="--quix PYTHON"
-	$(BIN)/python benchmarks/detector.py
+	$(BIN)/python benchmarks/detector.py --parts --write
 	$(BIN)/python benchmarks/pipeline.py --write $(BENCH)
 	$(BIN)/python benchmarks/live.py --write $(BENCH)
 

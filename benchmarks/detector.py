@@ -17,12 +17,14 @@ import pstats
 import sys
 import time
 from collections import Counter
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numba.core.registry import CPUDispatcher
+from page import machine, write
 from rich.console import Console
 from rich.table import Table
 from river import __version__ as river_version
@@ -218,18 +220,20 @@ def compiled() -> dict[tuple[str, int, str], str]:
 def parts(sensors: int, per_step: int, seconds: float) -> Counter[str]:
     """Microseconds of an event in the loops of each module, and in everything around them."""
     step, profile = ours(sensors, per_step), cProfile.Profile()
-    whole = 1e6 / rate(step, seconds)
-    events = profile.runcall(lambda: sum(step() for _ in range(2 * PREPARED)))
+    whole, profiled, learn_every = [], 0, -(-4 * BATCH * sensors // per_step)  # steps: whole rounds of learning
+    for _ in range(TURNS):  # in turns, since the machine is not always equally fast
+        whole.append(1e6 / rate(step, seconds / TURNS))
+        profiled += profile.runcall(lambda: sum(step() for _ in range(learn_every)))
     spent, loops = Counter[str](), compiled()
     for place, (_, _, own, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
         if place in loops:
-            spent[loops[place]] += own * 1e6 / events
-    spent["Python, NumPy and torch around them"] = whole - spent.total()
+            spent[loops[place]] += own * 1e6 / profiled
+    spent["Python, NumPy and torch around them"] = float(np.mean(whole)) - spent.total()
     return spent
 
 
-def print_parts(console: Console, seconds: float) -> None:
-    """Where the time of an event goes."""
+def where_it_goes(seconds: float) -> Table:
+    """The time of an event by what it is spent on."""
     cases = (64, MICRO_BATCH), (256, MICRO_BATCH), (1000, 1000)
     each = [parts(sensors, per_step, seconds) for sensors, per_step in cases]
     table = Table("µs of an event in the loops of", *(f"{sensors} sensors" for sensors, _ in cases))
@@ -237,17 +241,19 @@ def print_parts(console: Console, seconds: float) -> None:
         table.add_row(name, *(f"{spent[name]:.2f}" for spent in each))
     table.add_section()
     table.add_row("in all", *(f"{spent.total():.2f}" for spent in each))
-    console.print(table)
+    return table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="processor time per measurement")
     parser.add_argument("--parts", action="store_true", help="say where the detector's time goes, too")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     chosen = parser.parse_args()
     seconds = chosen.seconds
+    title = f"{machine('torch', 'numba')}; one thread"
     prepare_process()  # as a worker does; for both sides
-    table = Table("what", "sensors", "events/s", "anchor", "anchor events/s", "ratio")
+    table = Table("what", "sensors", "events/s", "anchor", "anchor events/s", "ratio", title=title)
     what = f"score and learn, {FEATURES} features, micro-batches of {MICRO_BATCH}"
     trees, bare_name = f"river {river_version} MinMaxScaler | HalfSpaceTrees", f"torch {torch.__version__}"
     for sensors in (1, 16, 64, 256):
@@ -266,10 +272,14 @@ def main() -> None:
     many, few = many_models(seconds)
     name, what = "the detector with 1,000 sensors", f"{what}, horizon {SHORT_HORIZON}"
     table.add_row(what, "10000", f"{many:,.0f}", name, f"{few:,.0f}", f"{many / few:.2f}")
-    console = Console(width=150)
+    out = StringIO()
+    console = Console(file=out, width=150)
     console.print(table)
     if chosen.parts:
-        print_parts(console, seconds)
+        console.print(where_it_goes(seconds))
+    print(out.getvalue())
+    if chosen.write:
+        write(out.getvalue(), "detector")
 
 
 if __name__ == "__main__":
