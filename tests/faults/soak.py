@@ -75,13 +75,13 @@ class Progress:
         return sum(self._consumer.end_offsets(self._partitions, timeout_ms=1_000).values())
 
 
-def sites(folder, server, events):
+def sites(folder, server, events, client):
     """Two applications over the same input: what nobody disturbs, and what is to show no difference."""
     made = []
     for name in ("reference", "disturbed"):
         broker = {"path": str(folder / "stream.db")}
         if server is not None:
-            broker = {"kind": "kafka", "bootstrap_servers": server.bootstrap_servers}
+            broker = {"kind": "kafka", "client": client, "bootstrap_servers": server.bootstrap_servers}
         (folder / name).mkdir()
         outputs = {role: f"{name}-{role}" for role in ROLES}
         site = Site(
@@ -154,7 +154,7 @@ def soak(kind, options):
             if kind == KAFKA:
                 server = KafkaServer()
                 server.start()
-            reference, disturbed = sites(folder, server, options.events)
+            reference, disturbed = sites(folder, server, options.events, options.kafka_client)
             began = time.monotonic()
             member = reference.member(until_idle_s=2.0)
             while member.poll() is None:
@@ -185,6 +185,7 @@ def soak(kind, options):
             counts, same = compare(reference, disturbed)
             digests = [digest(site.states()) for site in (reference, disturbed)]
             rows = {
+                **({"client": options.kafka_client} if server else {}),
                 "seed": options.seed,
                 "events": f"{reference.sent[0]:,}",
                 "labels": f"{reference.sent[1]:,}",
@@ -215,6 +216,7 @@ def told(counter: Counter[str]) -> str:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", choices=["kafka", "sqlite", "both"], default="both")
+    parser.add_argument("--kafka-client", choices=["kafka-python", "librdkafka"], default="kafka-python")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, help="100 on Kafka and 200 on SQLite unless given")
     parser.add_argument("--broker-faults", type=int, default=50)
