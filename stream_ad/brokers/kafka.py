@@ -231,9 +231,10 @@ class KafkaBroker:
         for side, topic in self._topics.items():
             offset, *bounds = (int(getattr(one, side.value)) for one in (positions, oldest, ends))
             require_offset(shard, topic, offset, (bounds[0], bounds[1]))
-        for side in Side:
-            self._members.place((shard, side), int(getattr(positions, side.value)))
-            self._told_drained.discard((shard, side))
+        with errors(self._settings, f"going to where shard {shard} is read on"):
+            for side in Side:
+                self._members.place((shard, side), int(getattr(positions, side.value)))
+                self._told_drained.discard((shard, side))
 
     def bounds(self, shard: int) -> tuple[Positions, Positions]:
         with errors(self._settings, f"looking at the inputs of shard {shard}"):

@@ -41,8 +41,9 @@ log = structlog.get_logger(__name__)
 class RdConsumer(Lookup):
     """See ``kafka_clients.GroupConsumer``.
 
-    A membership that was lost comes back by itself, as a rule. Where Kafka went away in the middle of the library's
-    question for the group's coordinator, it may wait for the answer for ever; then a new client takes its place.
+    A membership that was lost comes back by itself, as a rule. It does not where Kafka went away in the middle of the
+    library's question for the group's coordinator (it may wait for the answer for ever), nor where it joins again
+    under its ``instance_id`` and fences itself by that. Then a new client takes its place.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -74,6 +75,7 @@ class RdConsumer(Lookup):
             self._client = Consumer(config)
         self._begin_anew: Callable[[], None] = lambda: None
         self._waited_s = 0.0  # for a membership
+        self._timed_out = False  # was the last one lost by silence?
         self._patience_s = max(_JOIN_S, 2 * session_s)
         self._nobody = ConsumerGroupMetadata(settings.application_id, -1, "", broker.instance_id)
         self._group = self._nobody._replace(state=MemberState.REBALANCING)
@@ -98,6 +100,7 @@ class RdConsumer(Lookup):
 
         def lost(client: Consumer, partitions: list[RdPartition]) -> None:
             if client is self._client:
+                self._timed_out = not self._membership().member_id  # else another member has its instance_id
                 self._group = self._nobody._replace(state=MemberState.REBALANCING)
                 self._take(partitions, listener.on_partitions_lost)
 
@@ -111,6 +114,7 @@ class RdConsumer(Lookup):
                 self._client = Consumer(self._config)
             Thread(target=old.close, name="librdkafka close", daemon=True).start()  # it may never come to an end
             lost(self._client, [])
+            self._timed_out, self._waited_s = False, 0.0
             subscribe()
 
         self._begin_anew = begin_anew
@@ -125,6 +129,7 @@ class RdConsumer(Lookup):
         finally:
             self._assigning = False
         self._unplaced = set(self._paused)
+        self._timed_out = False
         self._start()
         self._group = self._group._replace(state=MemberState.STABLE)
 
@@ -171,10 +176,10 @@ class RdConsumer(Lookup):
             messages = self._client.consume(1, timeout_s)
             if messages and max_records > 1:
                 messages += self._client.consume(max_records - 1, 0)
-        self._mind_membership(time.monotonic() - began)
         batches = in_columns(messages, self._meet)
         for place, batch in batches.items():
             self._positions[place] = max(self._positions.get(place, 0), int(batch.offsets[-1]) + 1)
+        self._mind_membership(time.monotonic() - began)
         if batches:
             self._in_doubt = self._in_doubt or None in self._ids.values()
         else:
@@ -187,9 +192,10 @@ class RdConsumer(Lookup):
         with translated_errors():
             member = self._group.state == MemberState.STABLE or bool(self._membership().member_id)
         self._waited_s = 0.0 if member else self._waited_s + waited_s
-        if self._waited_s > self._patience_s:
-            log.warning("No membership of the group for too long; joining anew", seconds=round(self._waited_s))
-            self._waited_s = 0.0
+        fenced = self._timed_out and isinstance(self._failure, kafka_errors.FencedInstanceIdError)
+        if fenced or self._waited_s > self._patience_s:
+            log.warning("The membership of the group did not come back; joining anew", fenced=fenced)
+            self._failure = None
             self._begin_anew()
 
     def _raise_failure(self) -> None:

@@ -707,6 +707,27 @@ def test_one_instance_id_is_for_one_worker(place: KafkaPlace) -> None:
         first.poll(timeout_s=1, max_records=1)
 
 
+@only_librdkafka
+def test_a_worker_that_fences_itself_goes_on(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client whose session timed out and that is fenced as it joins again has met itself: another one joins."""
+    fill(place, 500)
+    settings = place.altered(broker={"instance_id": "here"})
+    worker = Copier(place.broker(settings))
+    while worker.commits < 4:
+        worker.turn()
+    consumer = worker.broker._consumer
+    fenced, membership = consumer._client, consumer._membership
+    monkeypatch.setattr(
+        consumer, "_membership", lambda: consumer._nobody if consumer._client is fenced else membership()
+    )
+    own(place.broker(settings), PARTITIONS)
+    consumer._timed_out = True
+    consumer._group = consumer._nobody._replace(state=MemberState.REBALANCING)
+    consumer._take([], worker.broker._members.on_partitions_lost)
+    work_until(worker, place, 500)
+    assert scores(place) == list(range(500))
+
+
 @over_both_clients
 def test_a_static_worker_keeps_its_shards(place: KafkaPlace) -> None:
     """A worker back under its instance_id within the session timeout gets what it had, and others keep theirs."""
