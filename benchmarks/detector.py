@@ -219,7 +219,7 @@ def compiled() -> dict[tuple[str, int, str], str]:
 
 def parts(sensors: int, per_step: int, seconds: float) -> Counter[str]:
     """Microseconds of an event in the loops of each module, and in everything around them."""
-    step, profile = ours(sensors, per_step), cProfile.Profile()
+    step, profile = ours(sensors, per_step), cProfile.Profile(time.thread_time)
     whole, profiled, learn_every = [], 0, -(-4 * BATCH * sensors // per_step)  # steps: whole rounds of learning
     for _ in range(TURNS):  # in turns, since the machine is not always equally fast
         whole.append(1e6 / rate(step, seconds / TURNS))

@@ -74,6 +74,8 @@ class Lookup:
                     for one in found:
                         if one.error is not None:
                             raise KafkaException(one.error)
+                        if one.offset < 0:  # nothing was told of it: the question comes back
+                            raise kafka_errors.LeaderNotAvailableError(f"{one.topic}-{one.partition}")
                 return {plain(one): one.offset for one in found}
             except kafka_errors.RetriableError as error:
                 self._look_for_leaders({one.topic for one in partitions})
