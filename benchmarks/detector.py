@@ -1,6 +1,6 @@
 """The detector beside river, bare torch and single models, in one run.
 
-    python benchmarks/detector.py [--seconds 5] [--parts]
+    python benchmarks/detector.py [--seconds 5] [--parts] [--write]
 
 Every row is a ratio of events per second of processor time (one thread), both sides measured on the
 same events, in turns, in this process. «detector» is everything a shard does between decoding and
@@ -209,8 +209,8 @@ def loop_of_models(sensors: int) -> Callable[[], int]:
 def compiled() -> dict[tuple[str, int, str], str]:
     """How a profile names each compiled loop, and the module it stands in."""
     found = {}
-    for name in [name for name in sys.modules if name.startswith("stream_ad.")]:
-        for one in vars(sys.modules[name]).values():
+    for name, module in sys.modules.items():
+        for one in vars(module).values() if name.startswith("stream_ad.") else ():
             if isinstance(one, CPUDispatcher):
                 code = one.py_func.__code__
                 found[code.co_filename, code.co_firstlineno, code.co_name] = Path(code.co_filename).stem

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COUNTERS", "LABEL_OUTCOMES", "Shard"]
 
-FIRST_SETTLEMENT, SETTLE_RECORDS = 1024, 8192
+FIRST_SETTLEMENT, SETTLE_RECORDS = 1024, 8192  # powers of two
 
 
 def next_settlement(records: int) -> int:
@@ -36,10 +36,9 @@ def next_settlement(records: int) -> int:
     Sensors that are scored together must not see each other's labels at places that depend on the cut, and
     each such place cuts what could be computed together: there are few, but some come early.
     """
-    at = FIRST_SETTLEMENT
-    while at <= records and at < SETTLE_RECORDS:
-        at *= 2
-    return at if records < at else (records // SETTLE_RECORDS + 1) * SETTLE_RECORDS
+    if records >= SETTLE_RECORDS:
+        return (records // SETTLE_RECORDS + 1) * SETTLE_RECORDS
+    return max(FIRST_SETTLEMENT, 1 << records.bit_length())
 
 
 def choose_device(wanted: str) -> torch.device:

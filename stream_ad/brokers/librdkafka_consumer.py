@@ -24,7 +24,7 @@ from stream_ad.brokers.librdkafka_group import unpack
 from stream_ad.brokers.librdkafka_lookup import Lookup, plain, rd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection, Sequence
 
     from confluent_kafka import Message
 
@@ -41,9 +41,9 @@ log = structlog.get_logger(__name__)
 class RdConsumer(Lookup):
     """See ``kafka_clients.GroupConsumer``.
 
-    A membership that was lost comes back by itself, as a rule. It does not where Kafka went away in the middle of the
-    library's question for the group's coordinator (it may wait for the answer for ever), nor where it joins again
-    under its ``instance_id`` and fences itself by that. Then a new client takes its place.
+    A membership that was lost comes back by itself, as a rule. Seen after Kafka was away: a client that knew no
+    coordinator and never joined again, and one that was fenced as it joined again under its ``instance_id``, which
+    nobody else had. Then a new client takes its place.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -73,7 +73,8 @@ class RdConsumer(Lookup):
         self._config = config
         with translated_errors():
             self._client = Consumer(config)
-        self._begin_anew: Callable[[], None] = lambda: None
+        self._topics: list[str]
+        self._listener: Membership
         self._waited_s = 0.0  # for a membership
         self._timed_out = False  # was the last one lost by silence?
         self._patience_s = max(_JOIN_S, 2 * session_s)
@@ -89,49 +90,61 @@ class RdConsumer(Lookup):
     # ------------------------------------------------------------------ group
 
     def join(self, topics: Collection[str], listener: Membership) -> None:
-        def assigned(client: Consumer, partitions: list[RdPartition]) -> None:
-            if client is self._client:
-                self._assign(partitions, listener)
+        self._topics, self._listener = list(topics), listener
+        self._subscribe()
 
-        def revoked(client: Consumer, partitions: list[RdPartition]) -> None:
-            if client is self._client:
-                self._group = self._group._replace(state=MemberState.REBALANCING)
-                self._take(partitions, listener.on_partitions_revoked)
+    def _subscribe(self) -> None:
+        with translated_errors():
+            self._client.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
-        def lost(client: Consumer, partitions: list[RdPartition]) -> None:
-            if client is self._client:
-                self._timed_out = not self._membership().member_id  # else another member has its instance_id
-                self._group = self._nobody._replace(state=MemberState.REBALANCING)
-                self._take(partitions, listener.on_partitions_lost)
+    def _begin_anew(self) -> None:
+        """Let another client join in the place of this one."""
+        old = self._client
+        with translated_errors():
+            self._client = Consumer(self._config)
+        Thread(target=old.close, name="librdkafka close", daemon=True).start()  # it may never come to an end
+        self._forget_membership()
+        self._timed_out, self._waited_s = False, 0.0
+        self._subscribe()
 
-        def subscribe() -> None:
-            with translated_errors():
-                self._client.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=lost)
+    # Of a client that has been replaced nothing counts any more.
 
-        def begin_anew() -> None:
-            old = self._client
-            with translated_errors():
-                self._client = Consumer(self._config)
-            Thread(target=old.close, name="librdkafka close", daemon=True).start()  # it may never come to an end
-            lost(self._client, [])
-            self._timed_out, self._waited_s = False, 0.0
-            subscribe()
-
-        self._begin_anew = begin_anew
-        subscribe()
-
-    def _assign(self, partitions: list[RdPartition], listener: Membership) -> None:
+    def _assigned(self, client: Consumer, partitions: list[RdPartition]) -> None:
+        if client is not self._client:
+            return
         given = [plain(one) for one in partitions]
         self._positions = dict.fromkeys(given, 0)
         self._assigning = True  # the listener's positions and pauses are part of the assignment
         try:
-            listener.on_partitions_assigned(given)
+            self._listener.on_partitions_assigned(given)
         finally:
             self._assigning = False
         self._unplaced = set(self._paused)
         self._timed_out = False
         self._start()
         self._group = self._group._replace(state=MemberState.STABLE)
+
+    def _revoked(self, client: Consumer, partitions: list[RdPartition]) -> None:
+        if client is self._client:
+            self._group = self._group._replace(state=MemberState.REBALANCING)
+            self._forget_places()
+            self._listener.on_partitions_revoked([plain(one) for one in partitions])
+
+    def _lost(self, client: Consumer, partitions: list[RdPartition]) -> None:
+        if client is self._client:
+            self._timed_out = not self._membership().member_id  # else another member has its instance_id
+            self._forget_membership(partitions)
+
+    def _forget_membership(self, partitions: Sequence[RdPartition] = ()) -> None:
+        self._group = self._nobody._replace(state=MemberState.REBALANCING)
+        self._forget_places()
+        self._listener.on_partitions_lost([plain(one) for one in partitions])
+
+    def _forget_places(self) -> None:
+        self._positions.clear()
+        self._paused.clear()
+        self._unplaced.clear()
+        self._stopped.clear()
 
     def _start(self) -> None:
         """Let the library read what is assigned from the positions known here."""
@@ -142,13 +155,6 @@ class RdConsumer(Lookup):
         )
         if self._paused:
             self._client.pause([rd(one) for one in self._paused])
-
-    def _take(self, partitions: list[RdPartition], tell: Callable[[list[TopicPartition]], None]) -> None:
-        self._positions.clear()
-        self._paused.clear()
-        self._unplaced.clear()
-        self._stopped.clear()
-        tell([plain(one) for one in partitions])
 
     def group_metadata(self) -> ConsumerGroupMetadata:
         # between two assignments the membership of before: with the new one a commit of what is taken away could pass

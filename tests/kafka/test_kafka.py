@@ -722,8 +722,7 @@ def test_a_worker_that_fences_itself_goes_on(place: KafkaPlace, monkeypatch: pyt
     )
     own(place.broker(settings), PARTITIONS)
     consumer._timed_out = True
-    consumer._group = consumer._nobody._replace(state=MemberState.REBALANCING)
-    consumer._take([], worker.broker._members.on_partitions_lost)
+    consumer._forget_membership()
     work_until(worker, place, 500)
     assert scores(place) == list(range(500))
 
