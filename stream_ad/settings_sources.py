@@ -75,7 +75,14 @@ class _Strings(EnvSettingsSource):
             decoded = yaml.safe_load(value)
         except yaml.YAMLError:
             return value  # «*» and other texts that are no YAML
-        return decoded if isinstance(decoded, (list, dict)) else value
+        return decoded if isinstance(decoded, list) or _is_section(decoded) else value
+
+
+def _is_section(decoded: Any) -> bool:
+    """Whether it is a mapping whose names are texts, down to the last: of others pydantic-settings knows nothing."""
+    return isinstance(decoded, dict) and all(
+        isinstance(name, str) and (not isinstance(node, dict) or _is_section(node)) for name, node in decoded.items()
+    )
 
 
 class _Texts:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
@@ -317,6 +317,8 @@ def test_any_yaml_gives_settings_or_a_refusal(tmp_path_factory, document):
 
 @examples(deadline=None)
 @given(st.text(), st.sampled_from(sorted(all_keys())))
+@example("?", "broker")
+@example("{security: {1: 2}}", "broker")
 def test_any_text_gives_settings_or_a_refusal(text, name):
     """Whatever text a key is given, it is either read or refused with a SettingsError that names the key."""
     result = settings_or_refusal(None, [f"{name}={text}"])
