@@ -10,7 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import structlog
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as RdPartition
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
@@ -24,7 +24,7 @@ from stream_ad.brokers.librdkafka_group import unpack
 from stream_ad.brokers.librdkafka_lookup import Lookup, plain, rd
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from confluent_kafka import Message
 
@@ -82,7 +82,7 @@ class RdConsumer(Lookup):
         self._group = self._nobody._replace(state=MemberState.REBALANCING)
         self._positions: dict[TopicPartition, int] = {}  # of everything assigned
         self._paused: set[TopicPartition] = set()
-        self._unplaced: set[TopicPartition] = set()  # those whose position nobody has told yet; all of them paused
+        self._unplaced: set[TopicPartition] = set()  # nobody has told their position: the library knows none
         self._stopped: set[TopicPartition] = set()  # those that the library has given up fetching
         self._assigning = False
         self._failure: kafka_errors.KafkaError | None = None
@@ -147,14 +147,16 @@ class RdConsumer(Lookup):
         self._stopped.clear()
 
     def _start(self) -> None:
-        """Let the library read what is assigned from the positions known here."""
+        """Let the library read what is assigned from the positions known here.
+
+        Never from a place that it would have to ask for, like the end: where a position is given meanwhile it takes
+        the answer, being late, for one to ask for again, and half a second later goes there in the middle of reading.
+        """
         self._stopped.clear()
-        # its end is there in any partition, its beginning may be gone
-        self._client.assign(
-            [rd(one, OFFSET_END if one in self._unplaced else offset) for one, offset in self._positions.items()]
-        )
-        if self._paused:
-            self._client.pause([rd(one) for one in self._paused])
+        placed = {one: offset for one, offset in self._positions.items() if one not in self._unplaced}
+        self._client.assign([rd(one, offset) for one, offset in placed.items()])
+        if paused := [rd(one) for one in placed if one in self._paused]:
+            self._client.pause(paused)
 
     def group_metadata(self) -> ConsumerGroupMetadata:
         # between two assignments the membership of before: with the new one a commit of what is taken away could pass
@@ -225,13 +227,15 @@ class RdConsumer(Lookup):
     def pause(self, *partitions: TopicPartition) -> None:
         self._paused.update(partitions)
         if not self._assigning:
-            with translated_errors():
-                self._client.pause([rd(one) for one in partitions])
+            self._tell(self._client.pause, partitions)
 
     def resume(self, *partitions: TopicPartition) -> None:
         self._paused.difference_update(partitions)
+        self._tell(self._client.resume, partitions)
+
+    def _tell(self, what: Callable[[list[RdPartition]], None], partitions: Collection[TopicPartition]) -> None:
         with translated_errors():
-            self._client.resume([rd(one) for one in partitions])
+            what([rd(one) for one in partitions if one not in self._unplaced])
 
     def paused(self) -> set[TopicPartition]:
         return set(self._paused)
@@ -240,9 +244,9 @@ class RdConsumer(Lookup):
         self._positions[partition] = offset
         if self._assigning:
             return
-        self._unplaced.discard(partition)
         with translated_errors():
-            if partition in self._stopped:  # only an assignment starts it again
+            if partition in self._unplaced or partition in self._stopped:  # only an assignment starts it
+                self._unplaced.discard(partition)
                 self._start()
             else:
                 self._seek(rd(partition, offset))

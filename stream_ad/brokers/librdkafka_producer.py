@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +14,7 @@ from kafka import errors as kafka_errors
 from stream_ad.brokers import kafka_batches
 from stream_ad.brokers.kafka_batches import BATCH_BYTES, MAX_RECORD_BYTES
 from stream_ad.brokers.kafka_client import RETRY_BACKOFF_MS, patience_ms
-from stream_ad.brokers.librdkafka_client import common_config, in_our_words, translated_errors
+from stream_ad.brokers.librdkafka_client import LOGGER, common_config, in_our_words, translated_errors
 from stream_ad.brokers.librdkafka_group import pack
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 LINGER_MS = 5  # flush ends it
 GRACE_S = 1.0  # for a call that ends by itself when its time is over
+_LOOK_S = 0.1
 _NO_LIMIT = 0  # the program bounds a transaction by itself
 
 
@@ -49,15 +51,32 @@ class Sent:
             self.last = message
 
 
+class Watch:
+    """The library's log, where it says that a connection broke; no other way of its own tells of each."""
+
+    def __init__(self) -> None:
+        self.broken = ""
+
+    def log(self, level: int, form: str, what: str, client: str, text: str) -> None:
+        """The library calls it, on the thread that polls, for every line."""
+        LOGGER.log(level, form, what, client, text)
+        if what == "FAIL" and "in state UP" in text:  # others never stood: of several addresses of a name, say
+            self.broken = text
+
+
 class RdProducer:
     """See ``kafka_clients.TransactionalProducer``.
 
     Unlike kafka-python it refuses by itself to commit a transaction of which a record has failed; that every record was
     acknowledged is checked all the same.
+
+    A coordinator that dies may leave a transaction open in some of its partitions although it has acknowledged its
+    end (kafka_settle). If the next transaction then failed there, it would take the one before along. So where a
+    connection breaks, nothing more is written, and whoever opens the next producer settles what was left.
     """
 
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
+    def __init__(self, producer: Producer, watch: Watch) -> None:
+        self._producer, self._watch = producer, watch
 
     @property
     def last_error(self) -> BaseException | None:
@@ -72,6 +91,12 @@ class RdProducer:
     def begin_transaction(self) -> None:
         with translated_errors():
             self._producer.begin_transaction()
+            self._producer.poll(0)
+        self._must_be_connected()
+
+    def _must_be_connected(self) -> None:
+        if self._watch.broken:
+            raise kafka_errors.KafkaConnectionError(self._watch.broken)
 
     def send_batches(
         self,
@@ -94,9 +119,12 @@ class RdProducer:
         return [sent]
 
     def flush(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
         with translated_errors():
-            if left := self._producer.flush(timeout_s):
-                raise kafka_errors.KafkaTimeoutError(f"{left} records were not acknowledged in {timeout_s:g} s")
+            while left := self._producer.flush(_LOOK_S):
+                self._must_be_connected()  # a broker takes longer to come back than this takes to see that it went
+                if time.monotonic() > deadline:
+                    raise kafka_errors.KafkaTimeoutError(f"{left} records were not acknowledged in {timeout_s:g} s")
 
     def check(self, sent: Sequence[Sent]) -> None:
         for one in sent:
@@ -182,7 +210,9 @@ def open_producer(
         settler = kafka_batches.open_producer(settings, transactional_id, topics, settle)
         settler.close(timeout=settings.broker.transaction_timeout_seconds)
     timeout_ms = int(settings.broker.transaction_timeout_seconds * 1000)
+    watch = Watch()
     config = common_config(settings) | {
+        "logger": watch,
         "transactional.id": transactional_id,
         "transaction.timeout.ms": timeout_ms,
         "delivery.timeout.ms": timeout_ms,
@@ -200,4 +230,6 @@ def open_producer(
         producer = Producer(config)
         patience_s = patience_ms(settings) / 1000
         _within(patience_s, producer.init_transactions, patience_s)
-    return RdProducer(producer)
+        producer.poll(0)
+    watch.broken = ""  # nothing was written over what broke before
+    return RdProducer(producer, watch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from kafka.structs import ConsumerGroupMetadata
 
 from stream_ad.brokers import open_broker, open_producer
 from stream_ad.brokers.base import Commit, Positions, Side
+from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.librdkafka_client import common_config, translated_errors
 from stream_ad.brokers.librdkafka_fetch import in_columns
 from stream_ad.brokers.librdkafka_group import pack, unpack
@@ -142,6 +144,25 @@ def test_records_lost_in_the_middle_are_stepped_over(place: KafkaPlace) -> None:
     assert sum(len(one.records) for one in came[1, Side.EVENTS]) == ends[1] - 1
 
 
+def test_a_slow_answer_moves_no_position(place: KafkaPlace, kafka: KafkaServer) -> None:
+    """A shard is placed as soon as it was given, while Kafka's answers take long: every record comes from there on."""
+    producer = place.producer()
+    producer.send(Side.EVENTS, [OutRecord(b"pump", b"%d" % n * 50_000, 10**12 + n) for n in range(40)])
+    producer.flush()
+    worker = place.broker(place.altered(broker={"bootstrap_servers": kafka.address("PROXIED")}))
+    kafka.proxy.delay(0.3)
+    try:
+        own(worker, PARTITIONS)
+        for shard in range(PARTITIONS):
+            for side in Side:
+                worker._members.place((shard, side), 0)
+        time.sleep(1.5)  # what the client asks of itself it has been told by now
+    finally:
+        kafka.proxy.delay(0)
+    came = drain(worker, 5)
+    assert sum(len(one.records) for polls in came.values() for one in polls) == 40
+
+
 def test_both_clients_share_a_group(place: KafkaPlace) -> None:
     """Workers of either client in one group share the shards, both inputs of a shard with the same one; each commits
     what it owns.
@@ -179,6 +200,34 @@ def test_a_transaction_of_others_is_fenced(place: KafkaPlace, kafka: KafkaServer
         worker.commit(Commit(0, Positions(), scores=[OutRecord(b"a", b"1", 1)], marks=(Positions(),)))
     intruder.close()
     assert place.reader().read(place.settings.topics.scores) == []
+
+
+def test_a_link_that_breaks_between_commits_ends_the_producer(place: KafkaPlace, kafka: KafkaServer) -> None:
+    """The coordinator may have left the last commit open somewhere: that is settled before another one writes."""
+    worker = place.worker(place.altered(broker={"bootstrap_servers": kafka.address("PROXIED")}))
+    worker.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(Positions(),)))
+    kafka.proxy.cut()
+    time.sleep(0.5)  # until the client has seen it
+    with pytest.raises(BrokerError, match=r"(?i)disconnected"):
+        worker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)]))
+    assert worker.load(0).positions == Positions(1, 0)
+    worker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)]))
+    assert [value for _, value in place.reader().read(place.settings.topics.scores)] == [b"1", b"2"]
+
+
+def test_a_link_that_breaks_before_anything_is_written_ends_the_producer(place: KafkaPlace, kafka: KafkaServer) -> None:
+    """What a transaction has not yet written is not written over another connection."""
+    settings = place.altered(broker={"bootstrap_servers": kafka.address("PROXIED")})
+    scores = settings.topics.scores
+    producer = client_of(settings).open_producer(settings, place.settings.application_id, [scores])
+    producer.begin_transaction()
+    kafka.proxy.block()
+    producer.send_batches(scores, 0, [OutRecord(b"a", b"1", 1)])
+    kafka.proxy.cut()
+    kafka.proxy.unblock()
+    with pytest.raises(kafka_errors.KafkaConnectionError):
+        producer.flush(10)
+    producer.abandon()
 
 
 def test_what_is_no_record_is_told_apart() -> None:
