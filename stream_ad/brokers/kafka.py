@@ -258,7 +258,7 @@ class KafkaBroker:
         self._members.forget(shard)
         if isinstance(error, FencedError):
             self._members.give_up(shard)
-        if isinstance(error.__cause__, kafka_errors.FencedInstanceIdError):
+        if isinstance(error.__cause__, kafka_errors.FencedInstanceIdError) and not self._consumer.may_meet_itself():
             self._fatal = error
 
     def lag(self) -> dict[int, dict[Side, int]]:

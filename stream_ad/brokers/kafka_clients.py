@@ -38,6 +38,11 @@ class GroupConsumer(Protocol):
     def group_metadata(self) -> ConsumerGroupMetadata:
         """The membership now; generation -1 where it is lost."""
 
+    def may_meet_itself(self) -> bool:
+        """Whether a membership under its instance_id that was taken over may have been so by this very client, which
+        joins again by itself then.
+        """
+
     def request_rejoin(self) -> None:
         """See to it that a rebalance that has begun is gone through with the next ``fetch``."""
 

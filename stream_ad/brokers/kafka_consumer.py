@@ -49,6 +49,9 @@ class PlainConsumer(CommittedConsumer):
             for partition, records in self._fetcher.fetch_records(most, timeout_ms=LATEST_MS)[0].items():
                 found.setdefault(partition, []).extend(records)
 
+    def may_meet_itself(self) -> bool:
+        return False
+
     def request_rejoin(self) -> None:
         # The client forgets to finish a rebalance that it began because its metadata changed, when the poll that began
         # it is over too soon.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,20 @@ _LOCAL: dict[int, type[kafka_errors.KafkaError]] = {
     KafkaError._LOG_TRUNCATION: kafka_errors.LogTruncationError,  # noqa: SLF001
     KafkaError._NOT_IMPLEMENTED: kafka_errors.UnsupportedCodecError,  # noqa: SLF001
 }
+
+
+class Watch:
+    """The library's log, where it says that a connection broke; no other way of its own tells of each."""
+
+    def __init__(self) -> None:
+        self.broken = ""
+        self.broken_at = float("-inf")  # monotonic seconds
+
+    def log(self, level: int, form: str, what: str, client: str, text: str) -> None:
+        """The library calls it, on the thread that polls, for every line."""
+        LOGGER.log(level, form, what, client, text)
+        if what == "FAIL" and "in state UP" in text:  # others never stood: of several addresses of a name, say
+            self.broken, self.broken_at = text, time.monotonic()
 
 
 def common_config(settings: Settings) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from kafka.structs import ConsumerGroupMetadata, MemberState
 
 from stream_ad.brokers.kafka_client import HEARTBEAT_S
 from stream_ad.brokers.kafka_reading import FETCH_MAX_WAIT_MS, METADATA_MS
-from stream_ad.brokers.librdkafka_client import common_config, in_our_words, translated_errors
+from stream_ad.brokers.librdkafka_client import Watch, common_config, in_our_words, translated_errors
 from stream_ad.brokers.librdkafka_fetch import in_columns
 from stream_ad.brokers.librdkafka_group import unpack
 from stream_ad.brokers.librdkafka_lookup import Lookup, plain, rd
@@ -42,15 +42,17 @@ class RdConsumer(Lookup):
     """See ``kafka_clients.GroupConsumer``.
 
     A membership that was lost comes back by itself, as a rule. Seen after Kafka was away: a client that knew no
-    coordinator and never joined again, and one that was fenced as it joined again under its ``instance_id``, which
-    nobody else had. Then a new client takes its place.
+    coordinator and never joined again, and one that was fenced under its ``instance_id``, which nobody else had: it
+    had asked twice to join again. Then a new client takes its place.
     """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         broker = settings.broker
         session_s = min(broker.session_timeout_seconds, broker.max_poll_interval_seconds)  # the library insists on that
+        self._watch = Watch()
         config = common_config(settings) | {
+            "logger": self._watch,
             "group.id": settings.application_id,
             "session.timeout.ms": int(session_s * 1000),
             "heartbeat.interval.ms": int(min(HEARTBEAT_S, session_s / 3) * 1000),
@@ -76,8 +78,9 @@ class RdConsumer(Lookup):
         self._topics: list[str]
         self._listener: Membership
         self._waited_s = 0.0  # for a membership
-        self._timed_out = False  # was the last one lost by silence?
-        self._patience_s = max(_JOIN_S, 2 * session_s)
+        self._session_s, self._patience_s = session_s, max(_JOIN_S, 2 * session_s)
+        self._fetched_at = time.monotonic()
+        self._silent_at = float("-inf")  # when Kafka last may have missed this client
         self._nobody = ConsumerGroupMetadata(settings.application_id, -1, "", broker.instance_id)
         self._group = self._nobody._replace(state=MemberState.REBALANCING)
         self._positions: dict[TopicPartition, int] = {}  # of everything assigned
@@ -104,8 +107,12 @@ class RdConsumer(Lookup):
             self._client = Consumer(self._config)
         Thread(target=old.close, name="librdkafka close", daemon=True).start()  # it may never come to an end
         self._forget_membership()
-        self._timed_out, self._waited_s = False, 0.0
+        self._waited_s = 0.0
         self._subscribe()
+
+    def may_meet_itself(self) -> bool:
+        """As ``kafka_clients.GroupConsumer``."""
+        return time.monotonic() - max(self._silent_at, self._watch.broken_at) < self._patience_s
 
     # Of a client that has been replaced nothing counts any more.
 
@@ -120,7 +127,6 @@ class RdConsumer(Lookup):
         finally:
             self._assigning = False
         self._unplaced = set(self._paused)
-        self._timed_out = False
         self._start()
         self._group = self._group._replace(state=MemberState.STABLE)
 
@@ -132,7 +138,8 @@ class RdConsumer(Lookup):
 
     def _lost(self, client: Consumer, partitions: list[RdPartition]) -> None:
         if client is self._client:
-            self._timed_out = not self._membership().member_id  # else another member has its instance_id
+            if not self._membership().member_id:  # else another member has its instance_id
+                self._silent_at = time.monotonic()
             self._forget_membership(partitions)
 
     def _forget_membership(self, partitions: Sequence[RdPartition] = ()) -> None:
@@ -179,6 +186,8 @@ class RdConsumer(Lookup):
     def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
         self._raise_failure()  # of the last time, when there were records before it
         began = time.monotonic()
+        if began - self._fetched_at > self._session_s:  # the whole process may have stood still
+            self._silent_at = began
         with translated_errors():
             # A batch is waited for until it is full or its time is over: so wait for the first record alone.
             messages = self._client.consume(1, timeout_s)
@@ -187,7 +196,8 @@ class RdConsumer(Lookup):
         batches = in_columns(messages, self._meet)
         for place, batch in batches.items():
             self._positions[place] = max(self._positions.get(place, 0), int(batch.offsets[-1]) + 1)
-        self._mind_membership(time.monotonic() - began)
+        self._fetched_at = time.monotonic()
+        self._mind_membership(self._fetched_at - began)
         if batches:
             self._in_doubt = self._in_doubt or None in self._ids.values()
         else:
@@ -200,7 +210,7 @@ class RdConsumer(Lookup):
         with translated_errors():
             member = self._group.state == MemberState.STABLE or bool(self._membership().member_id)
         self._waited_s = 0.0 if member else self._waited_s + waited_s
-        fenced = self._timed_out and isinstance(self._failure, kafka_errors.FencedInstanceIdError)
+        fenced = isinstance(self._failure, kafka_errors.FencedInstanceIdError) and self.may_meet_itself()
         if fenced or self._waited_s > self._patience_s:
             log.warning("The membership of the group did not come back; joining anew", fenced=fenced)
             self._failure = None

@@ -14,7 +14,7 @@ from kafka import errors as kafka_errors
 from stream_ad.brokers import kafka_batches
 from stream_ad.brokers.kafka_batches import BATCH_BYTES, MAX_RECORD_BYTES
 from stream_ad.brokers.kafka_client import RETRY_BACKOFF_MS, patience_ms
-from stream_ad.brokers.librdkafka_client import LOGGER, common_config, in_our_words, translated_errors
+from stream_ad.brokers.librdkafka_client import Watch, common_config, in_our_words, translated_errors
 from stream_ad.brokers.librdkafka_group import pack
 
 if TYPE_CHECKING:
@@ -49,19 +49,6 @@ class Sent:
             self.error = self.error or error
         else:
             self.last = message
-
-
-class Watch:
-    """The library's log, where it says that a connection broke; no other way of its own tells of each."""
-
-    def __init__(self) -> None:
-        self.broken = ""
-
-    def log(self, level: int, form: str, what: str, client: str, text: str) -> None:
-        """The library calls it, on the thread that polls, for every line."""
-        LOGGER.log(level, form, what, client, text)
-        if what == "FAIL" and "in state UP" in text:  # others never stood: of several addresses of a name, say
-            self.broken = text
 
 
 class RdProducer:
