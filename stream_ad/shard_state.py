@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.config import DetectorOptions
 
-FORMAT = 5
+FORMAT = 6
 KEY = "stream_ad"
 OTHERS = "`stream-ad snapshots list` shows the others; `stream-ad snapshots reset` begins with a new model."
 _NONSENSE = (SafetensorError, ValueError, KeyError, TypeError, IndexError, AssertionError, OverflowError, MemoryError)
