@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
     """(N,) hashes that depend on the text alone: not on the process, the machine or the neighbours."""
+    data = np.frombuffer("\0".join(ids).encode("utf-8", "surrogatepass"), np.uint8)
+    ends = np.append(np.flatnonzero(data == 0), len(data))
+    if len(ends) != len(ids):  # an id with a zero in it, or none at all
+        sizes = [len(one.encode("utf-8", "surrogatepass")) for one in ids]
+        ends = np.cumsum(sizes, dtype=np.int64) + np.arange(len(ids))
     out = np.empty(len(ids), np.uint64)
-    text = "".join(ids)
-    if text.isascii():
-        data, sizes = text.encode(), map(len, ids)
-    else:
-        encoded = [one.encode("utf-8", "surrogatepass") for one in ids]
-        data, sizes = b"".join(encoded), map(len, encoded)
-    _hash(np.frombuffer(data, np.uint8), np.fromiter(sizes, np.int64, len(ids)), out)
+    _hash(data, ends, out)
     return out
 
 
 @kernel
-def _hash(data: NDArray[np.uint8], sizes: NDArray[np.int64], out: NDArray[np.uint64]) -> None:
-    """Eight bytes at a time, the last filled up with zeros."""
-    at = 0
-    for n in range(len(sizes)):
-        stop = at + sizes[n]
-        found = np.uint64(sizes[n])
+def _hash(data: NDArray[np.uint8], ends: NDArray[np.int64], out: NDArray[np.uint64]) -> None:
+    """Eight bytes at a time, the last filled up with zeros; one byte stands between two texts."""
+    begin = 0
+    for n in range(len(ends)):
+        at, stop = begin, ends[n]
+        begin = stop + 1
+        found = np.uint64(stop - at)
         while at < stop:
             word = np.uint64(0)
             for byte in range(min(8, stop - at)):

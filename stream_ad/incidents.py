@@ -11,7 +11,7 @@ import numpy as np
 from stream_ad.schemas import Incident
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -37,10 +37,18 @@ class Incidents:
         self.quiet_events = quiet_events
         self.open: dict[str, _Open] = {}
 
-    def step(self, events: Events, scores: Scores) -> list[Incident]:
-        """Incidents that these events opened or closed, in the order of the events."""
+    def step(
+        self, events: Events, scores: Scores, numbers: tuple[NDArray[np.int64], Mapping[str, int]]
+    ) -> list[Incident]:
+        """Incidents that these events opened or closed, in the order of the events.
+
+        Args:
+            events: The next ones, N.
+            scores: Theirs.
+            numbers: (N,) what tells the events of one sensor from others', and that of each sensor.
+        """
         out: list[Incident] = []
-        for i in self._concerned(events, scores).tolist():
+        for i in self._concerned(scores, *numbers).tolist():
             sensor, score = events.sensor_ids[i], float(scores.score[i])
             known = self.open.get(sensor)
             if score >= 1 and scores.live[i]:
@@ -66,13 +74,12 @@ class Incidents:
         gone = sorted(self.open.keys() - set(sensors))
         return [_wire(sensor, self.open.pop(sensor), closed=True) for sensor in gone]
 
-    def _concerned(self, events: Events, scores: Scores) -> NDArray[np.int64]:
+    def _concerned(self, scores: Scores, numbers: NDArray[np.int64], known_as: Mapping[str, int]) -> NDArray[np.int64]:
         """Rows that can open, extend or close an incident: all others are skipped at array speed."""
-        anomalous = (scores.score >= 1) & scores.live
-        alarmed = {events.sensor_ids[i] for i in np.flatnonzero(anomalous).tolist()} | self.open.keys()
-        if not alarmed:
-            return np.empty(0, np.int64)
-        return np.flatnonzero(np.fromiter(map(alarmed.__contains__, events.sensor_ids), np.bool_, len(events)))
+        alarmed = np.zeros(len(known_as), np.bool_)
+        alarmed[numbers[(scores.score >= 1) & scores.live]] = True
+        alarmed[[known_as[sensor] for sensor in self.open if sensor in known_as]] = True
+        return np.flatnonzero(alarmed[numbers])
 
     def state(self) -> dict[str, Any]:
         return {sensor: asdict(known) for sensor, known in self.open.items()}

@@ -90,7 +90,7 @@ class Shard:
         if len(events):
             self.watermark_ns = max(self.watermark_ns, int(events.times_ns.max()))
         scores = Scores(run.score, run.live, run.contributions)
-        incidents = self.incidents.step(events, scores)
+        incidents = self.incidents.step(events, scores, run.numbers())
         if run.counts["sensors_evicted"]:
             incidents += self.incidents.close_all_but(self.sensors.numbers)
         run.counts["events"] = len(events)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stream_ad.admission import Admission
 from stream_ad.columns import Contribution
 from stream_ad.hashing import hash_ids
 from stream_ad.merge import count_rounds
 from stream_ad.verdicts import Target, Verdicts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from stream_ad.columns import Events, Labels
     from stream_ad.detector.detector import Arrived, Detector
     from stream_ad.sensors import Sensors
 
+NOBODY = -1
 COUNTERS = (
     "events",
     "anomalies",
@@ -37,18 +40,21 @@ COUNTERS = (
 )
 
 
+def _where(mask: NDArray[np.bool_]) -> NDArray[np.int64] | slice:
+    """What picks the true ones: where all are, as nearly always, nothing need be copied."""
+    return slice(None) if mask.all() else np.flatnonzero(mask)
+
+
 class Run:
     """Scores, counts and contributions gather here while a step goes through its records."""
 
     def __init__(self, sensors: Sensors, verdicts: Verdicts, events: Events, labels: Labels) -> None:
         self.sensors, self.verdicts, self.events, self.labels = sensors, verdicts, events, labels
         self.hashes = hash_ids(events.event_ids)
-        self.block = np.zeros(len(events), np.int64)  # (N,) which block an event's values stand in
-        self.block_row = np.zeros(len(events), np.int64)  # (N,) and in which row of it
-        for number, block in enumerate(events.blocks):
-            self.block[block.rows] = number
+        self.block_row = np.zeros(len(events), np.int64)  # (N,) in which row of its block an event's values stand
+        for block in events.blocks:
             self.block_row[block.rows] = np.arange(len(block.rows))
-        self.block_list = self.block.tolist()
+        self.number = np.full(len(events), NOBODY)  # (N,) of the sensor, once its turn has come
         self.score = np.zeros(len(events))
         self.live = np.zeros(len(events), np.bool_)
         self.contributions: dict[int, tuple[Contribution, ...]] = {}
@@ -59,6 +65,14 @@ class Run:
         self.label_hashes = hash_ids([event_id or "" for event_id in labels.event_ids])
         verdicts.outcomes.clear()
         self.verdicts.counts = self.counts
+        self.admission = Admission(sensors, events, self.counts)
+
+    def numbers(self) -> tuple[NDArray[np.int64], Mapping[str, int]]:
+        """(N,) number of each event's sensor, and that of each sensor: for this step alone."""
+        if not self.counts["sensors_evicted"]:
+            return self.number, self.sensors.numbers
+        known: dict[str, int] = {}  # a number that was given twice tells none apart
+        return np.array([known.setdefault(one, len(known)) for one in self.events.sensor_ids], np.int64), known
 
     def segment(
         self, rows: range, labels: range, event_records: NDArray[np.int64], label_records: NDArray[np.int64]
@@ -75,59 +89,13 @@ class Run:
         self.verdict.update((j, self.verdicts.class_of(self.labels.names[j])) for j in labels)
         start, first_label = rows.start, labels.start
         while start < rows.stop or first_label < labels.stop:
-            numbers, stop = self._admit(start, rows.stop)
+            numbers, stop = self.admission.admit(start, rows.stop)
             last_label = labels.stop
             if stop < rows.stop:  # a sensor widens or makes room there: what comes before it goes first
                 last_label = int(np.searchsorted(label_records, event_records[stop]))
             here = np.arange(first_label, last_label)
             self._process(np.arange(start, stop), numbers, here, event_records[start:stop], label_records[here])
             start, first_label = stop, last_label
-
-    def _admit(self, start: int, stop: int) -> tuple[NDArray[np.int64], int]:
-        """Sensor numbers of the events from ``start`` up to the first whose arrival moves a sensor's state."""
-        all_known = self._all_known(start, stop)
-        if all_known is not None:
-            return all_known, stop
-        numbers, stop = self._make_known(start, stop)
-        self.sensors.build()
-        return np.array(numbers, np.int64), stop
-
-    def _make_known(self, start: int, stop: int) -> tuple[list[int], int]:
-        """As ``_admit``, one event after another."""
-        sensors, ids, blocks = self.sensors, self.events.sensor_ids, self.block_list
-        numbers: list[int] = []
-        fitting: set[tuple[int, int]] = set()
-        for i in range(start, stop):
-            number = sensors.numbers.get(ids[i])
-            features = self.events.blocks[blocks[i]].features
-            if number is None:
-                if sensors.full:
-                    if i > start:
-                        return numbers, i
-                    self.counts["sensors_evicted"] += 1
-                number = sensors.admit(ids[i], features)
-            if (number, blocks[i]) not in fitting:
-                if not self._fits(int(sensors.group[number]), blocks[i]):
-                    if i > start:
-                        return numbers, i
-                    if not sensors.widen(number, features):
-                        self.counts["features_refused"] += 1
-                fitting.add((number, blocks[i]))
-            numbers.append(number)
-        return numbers, stop
-
-    def _all_known(self, start: int, stop: int) -> NDArray[np.int64] | None:
-        """Sensor numbers, where no sensor is new and none widens: nearly always, and without a look at each event."""
-        found = map(self.sensors.numbers.get, self.events.sensor_ids[start:stop], itertools.repeat(-1))
-        numbers, blocks = np.fromiter(found, np.int64, stop - start), len(self.events.blocks)
-        if numbers.min(initial=0) < 0:
-            return None
-        pairs = self.sensors.group[numbers] * blocks + self.block[start:stop]
-        present = np.flatnonzero(np.bincount(pairs))
-        return numbers if all(self._fits(*divmod(pair, blocks)) for pair in present.tolist()) else None
-
-    def _fits(self, group: int, block: int) -> bool:
-        return bool((self.sensors.fit(group, self.events.blocks[block].features) >= 0).all())
 
     def _process(
         self,
@@ -138,15 +106,17 @@ class Run:
         label_records: NDArray[np.int64],
     ) -> None:
         """Events and labels between which no sensor moves, feature set by feature set."""
+        self.number[rows] = numbers
         self.sensors.last_seen[numbers] = event_records
         known = np.array([self.sensors.numbers.get(self.labels.sensor_ids[j], -1) for j in labels.tolist()], np.int64)
         group = self.sensors.group[numbers]
         label_group = np.where(known >= 0, self.sensors.group[known] if len(self.sensors.group) else -1, -1)
-        for number in np.union1d(group, label_group).tolist():
-            mine, of_group = np.flatnonzero(group == number), np.flatnonzero(label_group == number)
+        groups = np.flatnonzero(np.bincount(np.concatenate((group, label_group)) + 1)) - 1
+        for number in groups.tolist():
+            mine, of_group = _where(group == number), _where(label_group == number)
             if number < 0:
-                for j in of_group.tolist():
-                    self._apply(int(labels[j]), int(label_records[j]), None, -1)
+                for j, record in zip(labels[of_group].tolist(), label_records[of_group].tolist(), strict=True):
+                    self._apply(j, record, None, -1)
                 continue
             self._rounds(
                 number,
@@ -182,14 +152,13 @@ class Run:
         values = self._values(group, events)
         last = int(max(round_of.max(initial=0), label_round.max(initial=0)))
         for number in range(last + 1):
-            mine = np.flatnonzero(round_of == number) if last else np.arange(len(rows))
-            joined = np.flatnonzero(label_round == number)
-            places = np.empty(0, np.int64)
-            if len(mine):
-                places = self._score(group, events[mine], rows[mine], values[mine], records[mine])
+            mine, joined = _where(round_of == number), _where(label_round == number)
+            arrived, places = events[mine], np.empty(0, np.int64)
+            if len(arrived):
+                places = self._score(group, arrived, rows[mine], values[mine], records[mine])
             self._join(
                 detector,
-                (events[mine], rows[mine], records[mine], places),
+                (arrived, rows[mine], records[mine], places),
                 (labels[joined], label_rows[joined], label_records[joined]),
             )
             due = detector.due()
@@ -208,7 +177,7 @@ class Run:
         if len(self.events.blocks) == 1 and self.events.blocks[0].features == features:  # nearly always
             return self.events.blocks[0].values[self.block_row[events]]
         out = np.full((len(events), len(features)), np.nan)
-        blocks = self.block[events]
+        blocks = self.admission.block[events]
         for number in np.unique(blocks).tolist():
             block = self.events.blocks[number]
             some = np.flatnonzero(blocks == number)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.batches import Matured, Sensors
+from stream_ad.detector.compiled import Arrays, kernel
 from stream_ad.detector.head import MOST_OPENNESS
 from stream_ad.detector.pending import DROPPED, LEARNED_ANOMALY, LEARNED_NORMAL, NORMAL, UNLABELLED
 from stream_ad.detector.rows import take_ring
@@ -116,40 +117,31 @@ class Learner:
         rows, places, valid = rows[some], places[some], valid[some]
         if not len(rows):
             return more
-        at = rows[:, None], places % self.state.pending.capacity
-        verdict, scores = self.state.pending.verdict[at], self.state.pending.scores(rows, places)
-        labelled, anomalous = valid & (verdict == NORMAL), valid & (verdict > NORMAL)
-        unlabelled = valid & (verdict == UNLABELLED)
-        low = scores <= self.state.threshold.gate_level[rows][:, None]
-        doubted = np.zeros_like(valid)
-        openness = self.state.context.openness(rows)
-        closed = openness < MOST_OPENNESS
+        pending, threshold = self.state.pending, self.state.threshold
+        scores, openness = pending.scores(rows, places), self.state.context.openness(rows)
+        closed, doubted = openness < MOST_OPENNESS, np.zeros_like(valid)
         if not closed.all():
-            doubted[~closed] = doubtful(self.state.pending, rows[~closed], places[~closed], ~low[~closed])
-            labelled, anomalous, doubted = labelled & ~doubted, anomalous & ~doubted, doubted & valid
-        calm = (self.state.pending.last_verdict[rows] <= NORMAL)[:, None]
-        accepted = unlabelled & calm & low
-        few_labels = (self.state.threshold.labelled_count[rows] < LABELLED_ENOUGH)[:, None]
-        self.state.threshold.update(rows, scores, labelled, unlabelled & calm, openness)
-        dropped = (unlabelled & ~accepted) | doubted
-        normal = labelled | accepted
-        outcome = np.where(normal, LEARNED_NORMAL, np.where(anomalous, LEARNED_ANOMALY, DROPPED))
-        which = np.nonzero(valid)
-        self.state.pending.learned[rows[which[0]], at[1][which]] = outcome[which]
-        done.normal += int(normal.sum())
-        done.anomaly += int(anomalous.sum())
-        done.dropped += int(dropped.sum())
-        statistics = labelled | (accepted & few_labels)
+            series = np.flatnonzero(~closed)
+            high = scores[series] > threshold.gate_level[rows[series], None]
+            doubted[series] = doubtful(pending, rows[series], places[series], high)
+        split = np.zeros((5, *valid.shape), np.bool_)
+        labelled, anomalous, calibrating, normal, statistics = split
+        sensors = threshold.gate_level, pending.last_verdict, threshold.labelled_count
+        counts = _split(rows, places, valid, scores, doubted, sensors, (pending.verdict, pending.learned), split)
+        threshold.update(rows, scores, labelled, calibrating, openness)
+        done.normal, done.anomaly, done.dropped = (
+            before + count for before, count in zip((done.normal, done.anomaly, done.dropped), counts, strict=True)
+        )
         if closed.any():
-            slots = places[closed] % self.state.pending.kept_readings
-            readings = take_ring(self.state.pending.readings, rows[closed], slots)
+            slots = places[closed] % pending.kept_readings
+            readings = take_ring(pending.readings, rows[closed], slots)
             bare = scores[closed] - self.state.head.added(rows[closed], places[closed])
             verdicts = labelled[closed], anomalous[closed]
             renewed = self.state.head.learn(rows[closed], readings, bare, *verdicts, self.state.scaler)
             for row, made_again in renewed.items():
-                self.state.threshold.expect(row, made_again)
+                threshold.expect(row, made_again)
         if not closed.all():
-            self.state.threshold.expected[rows[~closed]] = -np.inf
+            threshold.expected[rows[~closed]] = -np.inf
         self._learn_batch(rows, places, normal, anomalous, statistics, class_weights, done)
         return more
 
@@ -166,11 +158,12 @@ class Learner:
         """Scaler, error variances and model learn (A, B) events; ``statistics`` says which move the first two."""
         pending = self.state.pending
         derived = self.state.context.derive_again(rows, places, pending.readings, pending.memory)
-        verdict = pending.verdict[rows[:, None], places % pending.capacity]
         self.state.scaler.update(rows, derived, statistics)
         self.state.stillness.update(rows, derived, self.state.scaler.mean, statistics)
-        weights = class_weights[np.where(anomalous, verdict, NORMAL)]
+        weights = np.full(normal.shape, class_weights[NORMAL])
         if anomalous.any():
+            verdict = pending.verdict[rows[:, None], places % pending.capacity]
+            weights[anomalous] = class_weights[verdict[anomalous]]
             openness = self.state.context.openness(rows)[:, None]
             weights *= np.where(anomalous, 1 - openness * (1 - novelty(pending, rows, places)), 1)
         done.losses += self.state.network.learn(
@@ -186,3 +179,59 @@ class Learner:
             pending.order[rows[:, None], places % pending.orders] if self.state.shared else np.empty(0, np.int64),
             Sensors(self.state.context, self.state.scaler, self.state.scoring, self.state.coupling),
         )
+
+
+@kernel
+def _split(
+    rows: NDArray[np.int64],
+    places: NDArray[np.int64],
+    valid: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    doubted: NDArray[np.bool_],
+    sensors: Arrays,
+    rings: Arrays,
+    out: NDArray[np.bool_],
+) -> tuple[int, int, int]:
+    """Split what has matured (A, B) by what is learned of it, and note that; returns how many of each kind.
+
+    An event without a verdict is taken for normal where the sensor is calm (its newest verdict is no anomaly) and
+    the score low.
+
+    Args:
+        rows: (A,) different sensors.
+        places: (A, B) numbers of events.
+        valid: (A, B) which of them are real.
+        scores: (A, B) theirs.
+        doubted: (A, B) verdicts that are not believed.
+        sensors: (S,) each: the score up to which one is low, the newest verdict, labelled normals so far.
+        rings: (S, C) each: verdicts, and what has become of the events.
+        out: (5, A, B) false; filled with: labelled normals, labelled anomalies, events without a verdict that
+            calibrate the threshold, what is learned as normal, and what moves scaler and error variances.
+    """
+    gate_level, last_verdict, labelled_count = sensors
+    verdicts, learned = rings
+    capacity = verdicts.shape[1]
+    normals, anomalies, dropped = 0, 0, 0
+    for a in range(len(rows)):
+        s = rows[a]
+        calm, few_labels = last_verdict[s] <= NORMAL, labelled_count[s] < LABELLED_ENOUGH
+        for b in range(places.shape[1]):
+            if not valid[a, b]:
+                continue
+            at = places[a, b] % capacity
+            out[0, a, b] = verdicts[s, at] == NORMAL and not doubted[a, b]
+            out[1, a, b] = verdicts[s, at] > NORMAL and not doubted[a, b]
+            out[2, a, b] = verdicts[s, at] == UNLABELLED and calm
+            accepted = out[2, a, b] and scores[a, b] <= gate_level[s]
+            out[3, a, b] = out[0, a, b] or accepted
+            out[4, a, b] = out[0, a, b] or (accepted and few_labels)
+            if out[3, a, b]:
+                learned[s, at] = LEARNED_NORMAL
+                normals += 1
+            elif out[1, a, b]:
+                learned[s, at] = LEARNED_ANOMALY
+                anomalies += 1
+            else:
+                learned[s, at] = DROPPED
+                dropped += 1
+    return normals, anomalies, dropped
