@@ -48,10 +48,12 @@ class Incidents:
             numbers: (N,) what tells the events of one sensor from others', and that of each sensor.
         """
         out: list[Incident] = []
-        for i in self._concerned(scores, *numbers).tolist():
-            sensor, score = events.sensor_ids[i], float(scores.score[i])
+        rows = self._concerned(scores, *numbers)
+        columns = rows.tolist(), scores.score[rows].tolist(), scores.live[rows].tolist()
+        for i, score, live in zip(*columns, strict=True):
+            sensor = events.sensor_ids[i]
             known = self.open.get(sensor)
-            if score >= 1 and scores.live[i]:
+            if score >= 1 and live:
                 features = tuple(one.feature for one in scores.contributions.get(i, ()))
                 time, event = int(events.times_ns[i]), events.event_ids[i]
                 if known is None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from stream_ad.detector.regression import curvature, evidence, fit_ridge, left_out
 from stream_ad.detector.rng import uniform
-from stream_ad.detector.rows import NO_PLACE, Column, Rows, SparseRows, push_ring
+from stream_ad.detector.rows import Column, Rows, SparseRows, push_ring
 from stream_ad.detector.scaler import SCALE_SD
 from stream_ad.detector.trust import believed
 
@@ -127,14 +127,14 @@ class Head(SparseRows):
             places: (N,) numbers of the events among their sensor's.
             added: (N,) 0 where the head was silent.
         """
-        judged = np.flatnonzero(self.place[rows] != NO_PLACE)
+        judged = np.flatnonzero(self.has(rows))
         ring = self.rings.added
         ring[self.place[rows[judged]], places[judged] % ring.shape[1]] = added[judged]
 
     def added(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
         """(A, B) what was added to the scores of kept events (A, B) of some sensors (A,)."""
         out = np.zeros(places.shape)
-        judged = np.flatnonzero(self.place[rows] != NO_PLACE)
+        judged = np.flatnonzero(self.has(rows))
         ring = self.rings.added
         out[judged] = ring[self.place[rows[judged], None], places[judged] % ring.shape[1]]
         return out

@@ -132,12 +132,13 @@ class Learner:
         done.normal, done.anomaly, done.dropped = (
             before + count for before, count in zip((done.normal, done.anomaly, done.dropped), counts, strict=True)
         )
-        if closed.any():
-            slots = places[closed] % pending.kept_readings
-            readings = take_ring(pending.readings, rows[closed], slots)
-            bare = scores[closed] - self.state.head.added(rows[closed], places[closed])
-            verdicts = labelled[closed], anomalous[closed]
-            renewed = self.state.head.learn(rows[closed], readings, bare, *verdicts, self.state.scaler)
+        told = np.flatnonzero(closed & (self.state.head.has(rows) | split[:2].any(axis=(0, 2))))
+        if len(told):
+            readings = take_ring(pending.readings, rows[told], places[told] % pending.kept_readings)
+            bare = scores[told] - self.state.head.added(rows[told], places[told])
+            renewed = self.state.head.learn(
+                rows[told], readings, bare, labelled[told], anomalous[told], self.state.scaler
+            )
             for row, made_again in renewed.items():
                 threshold.expect(row, made_again)
         if not closed.all():

@@ -124,9 +124,10 @@ class Network:
         normal, anomalous, class_weight = matured.normal, matured.anomalous, matured.class_weight
         new = own.batch(matured.sensors if self.shared else rows, matured.derived, self.device)
         self.replay.push(models, matured.derived, matured.sensors, normal, own.scaler)
-        few = (normal.sum(axis=1) < self.batch // 2) & (self.replay.count[models] > 0)
-        guided = anomalous.sum(axis=1) * self.loss.alpha > 0
-        idle = ~normal.any(axis=1) & ~guided  # the moments of a model that has nothing to learn rest
+        normals, anomalies = normal.sum(axis=1), anomalous.sum(axis=1)
+        few = (normals < self.batch // 2) & (self.replay.count[models] > 0)
+        guided = anomalies * self.loss.alpha > 0
+        idle = (normals == 0) & ~guided  # the moments of a model that has nothing to learn rest
         found = np.zeros(len(models))
         plain = ~idle & ~few & ~guided
         at_once = bool(plain.all()) and self.plain
@@ -152,7 +153,7 @@ class Network:
                 weight_of = np.ones((len(some), self.batch))
             wrong = (new.take(some), np.where(anomalous[some], class_weight[some], 0.0)) if guided[some[0]] else None
             found[some] = self._descend(models[some], base, weight_of, own, guided=wrong)
-        self.replay.anomalies[models] += anomalous.sum(axis=1)
+        self.replay.anomalies[models] += anomalies
         busy = models[~idle & (self.replay.count[models] > 0)]
         if len(busy):
             again = own.replayed(self.replay, busy, self.batch, self.device)

@@ -138,9 +138,14 @@ class SparseRows(Rows):
         super().__init__(features, {**columns, "place": Column((), np.int64, NO_PLACE)})
         self.rings = rings
 
+    def has(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(N,) which rows were given more."""
+        given: NDArray[np.bool_] = self.place[rows] != NO_PLACE
+        return given
+
     def give(self, rows: NDArray[np.int64]) -> None:
         """Let these rows (A,), all different, have rings."""
-        new = rows[self.place[rows] == NO_PLACE]
+        new = rows[~self.has(rows)]
         self.place[new] = self.rings.size + np.arange(len(new))
         self.rings.append(len(new))
 

@@ -160,10 +160,11 @@ class Threshold(Rows):
         pool = unpack_scores(codes)
         independence = self._independence(rows, tail_start(pool, count, self.rate)[1], self.window)
         log_level = level(pool, count, self.rate, independence)
-        latest, used = self._latest(rows, RECENT)
-        recent = self._independence(rows, tail_start(latest, used, self.rate)[1], RECENT)
-        recent_level = level(latest, used, self.rate, recent)
-        log_level = np.where(used == RECENT, np.maximum(log_level, recent_level), log_level)
+        many = np.flatnonzero((number >= RECENT) & (self.window >= RECENT))
+        if len(many):
+            latest, used = self._latest(rows[many], RECENT)
+            recent = self._independence(rows[many], tail_start(latest, used, self.rate)[1], RECENT)
+            log_level[many] = np.maximum(log_level[many], level(latest, used, self.rate, recent))
         log_level = np.where(count >= FIRST_EVENTS, log_level, static)
         peaks = independence * TAIL_SHARES[1] * (number + self.unlabelled_count[rows])
         doubt = np.maximum(0, 1 - peaks / STATIC_PEAKS)
@@ -171,8 +172,10 @@ class Threshold(Rows):
         self.own[rows], self.log_level[rows] = log_level, np.maximum(log_level, self.expected[rows])
         rungs = ((np.arange(LADDER) + 0.5) / LADDER * count[:, None]).astype(np.int64)
         self.ladder[rows] = np.take_along_axis(pool, rungs, axis=1)
-        gate = level(pool, count, UNLABELLED_GATE_RATE)
-        self.gate_level[rows] = np.where(enough, level(*self._latest(rows, GATE_LABELLED), 1 - GATE_QUANTILE), gate)
+        self.gate_level[rows] = level(pool, count, UNLABELLED_GATE_RATE)
+        if enough.any():
+            judged = rows[enough]
+            self.gate_level[judged] = level(*self._latest(judged, GATE_LABELLED), 1 - GATE_QUANTILE)
 
     def _latest(self, rows: NDArray[np.int64], most: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The last scores of labelled normals, ascending, and their number; as ``level`` takes them.
