@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
     """(N,) hashes that depend on the text alone: not on the process, the machine or the neighbours."""
+    if not ids:
+        return np.empty(0, np.uint64)
     data = np.frombuffer("\0".join(ids).encode("utf-8", "surrogatepass"), np.uint8)
     ends = np.append(np.flatnonzero(data == 0), len(data))
-    if len(ends) != len(ids):  # an id with a zero in it, or none at all
+    if len(ends) != len(ids):  # an id with a zero in it
         sizes = [len(one.encode("utf-8", "surrogatepass")) for one in ids]
         ends = np.cumsum(sizes, dtype=np.int64) + np.arange(len(ids))
     out = np.empty(len(ids), np.uint64)

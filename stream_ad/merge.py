@@ -30,6 +30,8 @@ def merge_order(event_times_ms: NDArray[np.int64], label_times_ms: NDArray[np.in
     Returns:
         (N,) never falling; event ``i`` is number ``i + result[i]`` of the merged order.
     """
+    if not len(label_times_ms):  # nearly always
+        return np.zeros(len(event_times_ms), np.int64)
     # Label j comes before event i exactly when the newest of labels 0..j is no newer than the newest of
     # events 0..i. If so, all those labels pass while the newest of the events is the head; if not, all
     # those events pass while the newest of the labels is the head.

@@ -175,7 +175,8 @@ class Run:
         """(E, F) readings in the order of the detector's features, NaN where an event has none."""
         features = self.sensors.features[group]
         if len(self.events.blocks) == 1 and self.events.blocks[0].features == features:  # nearly always
-            return self.events.blocks[0].values[self.block_row[events]]
+            values, own = self.events.blocks[0].values, self.block_row[events]
+            return values if len(own) == len(values) else values[own]
         out = np.full((len(events), len(features)), np.nan)
         blocks = self.admission.block[events]
         for number in np.unique(blocks).tolist():

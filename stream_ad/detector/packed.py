@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from stream_ad.detector.compiled import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,13 +16,14 @@ SCORE_STEPS = 2048.0  # to one unit of the log score: the last digit is half a t
 NO_SCORE = 65535  # sorts behind all scores
 
 
-def pack_scores(scores: NDArray[np.floating]) -> NDArray[np.uint16]:
-    """Log scores from -12 to 20, in steps of 1/2048, as codes of the same order."""
-    return np.clip(np.rint((scores - LOWEST_SCORE) * SCORE_STEPS), 0, NO_SCORE - 1).astype(np.uint16)
+@kernel
+def pack_score(score: Any) -> Any:
+    """A log score from -12 to 20, in steps of 1/2048, as a code of the same order."""
+    return np.uint16(min(max(np.rint((score - LOWEST_SCORE) * SCORE_STEPS), 0), NO_SCORE - 1))
 
 
 def unpack_scores(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """What ``pack_scores`` was given, to a step; +inf for no score."""
+    """What ``pack_score`` was given, to a step; +inf for no score."""
     scores = codes * np.float32(1 / SCORE_STEPS) + np.float32(LOWEST_SCORE)
     scores[codes == NO_SCORE] = np.inf
     return scores

@@ -8,7 +8,7 @@ import numpy as np
 
 from stream_ad.detector.compiled import Arrays, count_up, kernel
 from stream_ad.detector.context import MEMORIES
-from stream_ad.detector.packed import pack_scores, unpack_scores
+from stream_ad.detector.packed import pack_score, unpack_scores
 from stream_ad.detector.rows import Column, Rows
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Pending(Rows):
         """Keep new events, all arrays (N, …); returns how many that nobody has learned had to make room."""
         per_event = self.ids, self.times, self.order, self.log_score, self.flagged, self.readings
         fresh = self.verdict, self.source, self.learned, self.queued
-        new = ids, times, order, pack_scores(log_score), flagged, derived
+        new = ids, times, order, log_score, flagged, derived
         return _push(rows, places, per_event, fresh, new, (self.count, self.newest_time))
 
     def scores(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -205,7 +205,7 @@ def _push(
         lost += learned[s, slot] == WAITING
         ids[s, slot], times[s, slot] = new_ids[n], new_times[n]
         order[s, places[n] % order.shape[1]] = new_order[n]
-        log_score[s, slot], flagged[s, slot] = new_log_score[n], new_flagged[n]
+        log_score[s, slot], flagged[s, slot] = pack_score(new_log_score[n]), new_flagged[n]
         verdict[s, slot], source[s, slot] = UNLABELLED, FROM_NOTHING
         learned[s, slot], queued[s, slot] = WAITING, False
         reading = places[n] % readings.shape[1]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.compiled import Arrays, kernel
-from stream_ad.detector.packed import LOWEST_SCORE, NO_SCORE, SCORE_STEPS, pack_scores, unpack_scores
+from stream_ad.detector.packed import LOWEST_SCORE, NO_SCORE, SCORE_STEPS, pack_score, unpack_scores
 from stream_ad.detector.rows import Column, Rows
 from stream_ad.detector.tail import TAIL_SHARES, level, tail_start
 
@@ -113,14 +113,9 @@ class Threshold(Rows):
             unlabelled: (A, B) events without a verdict that may calibrate.
             openness: (A,) of the temporal context, for the static level.
         """
-        near = scores <= (self.log_level[rows] + UNLABELLED_BAND)[:, None]
-        unlabelled = unlabelled & near
+        due = np.empty(len(rows), np.bool_)
         rings = self.scores, self.first, self.labelled_count, self.unlabelled_count
-        _push(rows, pack_scores(scores), labelled, unlabelled, rings)
-        self.fresh[rows] += labelled.sum(axis=1) + unlabelled.sum(axis=1)
-        resting = np.minimum(self.labelled_count[rows] + self.unlabelled_count[rows], self.window)
-        alarms = labelled & (scores >= self.log_level[rows][:, None])
-        due = (self.fresh[rows] * REFRESH_SHARE >= resting) | alarms.any(axis=1)
+        _push(rows, scores, labelled, unlabelled, (self.log_level, self.fresh), rings, due)
         if due.any():
             self.fresh[rows[due]] = 0
             self._refresh(rows[due], static_level(openness[due], self.rate))
@@ -205,30 +200,40 @@ class Threshold(Rows):
 @kernel
 def _push(
     rows: NDArray[np.int64],
-    codes: NDArray[np.uint16],
+    scores: NDArray[np.float64],
     labelled: NDArray[np.bool_],
     unlabelled: NDArray[np.bool_],
+    sensors: Arrays,
     rings: Arrays,
+    due: NDArray[np.bool_],
 ) -> None:
-    scores, first, labelled_count, unlabelled_count = rings
-    window = scores.shape[1]
+    """Put scores into the rings, and say whose level is to be set anew: much is new, or a normal event rang it."""
+    log_level, fresh = sensors
+    ring, first, labelled_count, unlabelled_count = rings
+    window = ring.shape[1]
     for a in range(len(rows)):
         s = rows[a]
-        for b in range(codes.shape[1]):
+        rang = False
+        for b in range(scores.shape[1]):
             if labelled[a, b]:
+                rang |= scores[a, b] >= log_level[s]
                 if labelled_count[s] < LABELLED_ENOUGH:
-                    first[s, labelled_count[s] % first.shape[1]] = codes[a, b]
+                    first[s, labelled_count[s] % first.shape[1]] = pack_score(scores[a, b])
                 else:
-                    scores[s, labelled_count[s] % window] = codes[a, b]
+                    ring[s, labelled_count[s] % window] = pack_score(scores[a, b])
                 labelled_count[s] += 1
+                fresh[s] += 1
                 if labelled_count[s] == LABELLED_ENOUGH:  # from here on the ring is theirs
-                    scores[s, :] = NO_SCORE
-                    scores[s, : first.shape[1]] = first[s]
-        for b in range(codes.shape[1]):
-            if unlabelled[a, b]:
+                    ring[s, :] = NO_SCORE
+                    ring[s, : first.shape[1]] = first[s]
+        for b in range(scores.shape[1]):
+            if unlabelled[a, b] and scores[a, b] <= log_level[s] + UNLABELLED_BAND:
                 if labelled_count[s] < LABELLED_ENOUGH:
-                    scores[s, unlabelled_count[s] % window] = codes[a, b]
+                    ring[s, unlabelled_count[s] % window] = pack_score(scores[a, b])
                 unlabelled_count[s] += 1
+                fresh[s] += 1
+        resting = min(labelled_count[s] + unlabelled_count[s], window)
+        due[a] = rang or fresh[s] * REFRESH_SHARE >= resting
 
 
 @kernel

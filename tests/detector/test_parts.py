@@ -9,7 +9,7 @@ import torch
 from stream_ad.detector.batches import Sensors
 from stream_ad.detector.context import JUMP_RATE, LEVEL_RATE, Context
 from stream_ad.detector.coupling import Coupling
-from stream_ad.detector.packed import SCORE_STEPS, pack_scores, unpack_scores
+from stream_ad.detector.packed import SCORE_STEPS, pack_score, unpack_scores
 from stream_ad.detector.pending import Pending
 from stream_ad.detector.replay import STEPS, Replay
 from stream_ad.detector.rows import derived_size
@@ -172,11 +172,15 @@ def test_score_is_that_of_its_formula(gate):
 
 def test_a_packed_score_is_itself_to_half_a_step():
     """Packing keeps a score to half a step and the order of scores, and packing again changes nothing more."""
+
+    def pack(some):
+        return np.array([pack_score(score) for score in some.tolist()])
+
     scores = np.sort(np.random.default_rng(0).uniform(-11, 19, 1000))
-    again = unpack_scores(pack_scores(scores))
+    again = unpack_scores(pack(scores))
     assert np.abs(again - scores).max() <= 0.5 / SCORE_STEPS
     assert (np.diff(again) >= 0).all()
-    np.testing.assert_array_equal(unpack_scores(pack_scores(again)), again)
+    np.testing.assert_array_equal(unpack_scores(pack(again)), again)
 
 
 def test_replayed_events_are_those_pushed_wherever_the_stream_goes():
