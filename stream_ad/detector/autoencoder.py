@@ -61,6 +61,10 @@ class Layer:
         return weight, flat[:, self.bias : self.stop].unsqueeze(1)
 
 
+PlainBatch = tuple[Tensor, Tensor, Tensor]
+"""Inputs, weights of the events and of the inputs, as of ``Autoencoder.plain_step``."""
+
+
 class Autoencoder:
     """A stack of models of one shape, on one device."""
 
@@ -260,6 +264,12 @@ class Autoencoder:
         slope, loss = losses.plain_slope(x, states[-1], weight, inputs)
         self.step(which, self.backward(flat, states, slope))
         return loss, states[-1]
+
+    def plain_steps(self, which: NDArray[np.int64], first: PlainBatch, second: PlainBatch) -> tuple[Tensor, Tensor]:
+        """Two ``plain_step``, one after the other; returns what the first gives."""
+        loss, rebuilt = (kept.clone() for kept in self.plain_step(which, *first))
+        self.plain_step(which, *second)
+        return loss, rebuilt
 
     def descend(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
         """One step of Adam down a loss.

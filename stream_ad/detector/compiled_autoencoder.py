@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stream_ad.detector.autoencoder import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, Autoencoder
+from stream_ad.detector.autoencoder import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, Autoencoder, PlainBatch
 from stream_ad.detector.compiled import Arrays, kernel, sigmoid, together, total
 from stream_ad.detector.products import product
 
@@ -52,10 +52,18 @@ class CompiledAutoencoder(Autoencoder):
 
     def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """As Autoencoder.plain_step."""
+        return self._steps(which, (x, weight, inputs))
+
+    def plain_steps(self, which: NDArray[np.int64], first: PlainBatch, second: PlainBatch) -> tuple[Tensor, Tensor]:
+        """As Autoencoder.plain_steps: the second while the model is still in the cache."""
+        return self._steps(which, first, second)
+
+    def _steps(self, which: NDArray[np.int64], *batches: PlainBatch) -> tuple[Tensor, Tensor]:
+        x = batches[0][0]
         loss, rebuilt = torch.empty(len(which)), torch.empty_like(x)
-        batch = x.numpy(), weight.numpy(), inputs.numpy()
-        out = loss.numpy(), rebuilt.numpy()
-        _plain_step(which, batch, self._memory(), self._tables, self._shapes, self._room(x.shape[1]), out)
+        arrays = tuple(tuple(tensor.numpy() for tensor in batch) for batch in batches)
+        out, room = (loss.numpy(), rebuilt.numpy()), self._room(x.shape[1])
+        _plain_steps(which, arrays, self._memory(), self._tables, self._shapes, room, out)
         return loss, rebuilt
 
     def descend(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
@@ -202,28 +210,32 @@ def _plain_slope(
 
 
 @kernel
-def _plain_step(
+def _plain_steps(
     which: NDArray[np.int64],
-    batch: Arrays,
+    batches: tuple[Arrays, ...],
     memory: Arrays,
     tables: tuple[Any, ...],
     shapes: NDArray[np.int64],
     room: tuple[Any, ...],
     out: Arrays,
 ) -> None:
-    x, weight, inputs = batch
     states, slopes, gradient, part = room[1:5]
     loss, rebuilt = out
-    rows, width = x.shape[1:]
+    rows, width = rebuilt.shape[1:]
     flat, parameters = memory[0], len(gradient)
     shape = rows, width
     state, slope, parts = states[-1].reshape(shape), slopes[-1].reshape(shape), part.reshape(shape)
     for a in range(len(which)):
-        _forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
-        rebuilt[a] = state
-        loss[a] = _plain_slope(x[a], state, weight[a], inputs[a], slope, parts)
-        _backward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, room)
-        _adam(which[a], memory, tables, gradient)
+        for number in range(len(batches)):
+            x, weight, inputs = batches[number]
+            _forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
+            if number == 0:
+                rebuilt[a] = state
+            found = _plain_slope(x[a], state, weight[a], inputs[a], slope, parts)
+            if number == 0:
+                loss[a] = found
+            _backward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, room)
+            _adam(which[a], memory, tables, gradient)
 
 
 @kernel

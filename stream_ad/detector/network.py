@@ -131,9 +131,14 @@ class Network:
         found = np.zeros(len(models))
         plain = ~idle & ~few & ~guided
         at_once = bool(plain.all()) and self.plain
-        if at_once:  # nearly always: the errors are those that the step starts from
+        if at_once:  # nearly always: the errors are those that the first step starts from
             weight = to_device(np.where(normal, class_weight, 0.0), self.device)
-            loss, rebuilt = self.stack.plain_step(models, new.inputs, weight, new.weights)
+            again = own.replayed(self.replay, models, self.batch, self.device)
+            loss, rebuilt = self.stack.plain_steps(
+                models,
+                (new.inputs, weight, new.weights),
+                (again.inputs, torch.ones_like(weight), again.weights),
+            )
             found = _numbers(loss)
         else:
             rebuilt = self.stack.rebuild(models, new.inputs)
@@ -155,7 +160,7 @@ class Network:
             found[some] = self._descend(models[some], base, weight_of, own, guided=wrong)
         self.replay.anomalies[models] += anomalies
         busy = models[~idle & (self.replay.count[models] > 0)]
-        if len(busy):
+        if len(busy) and not at_once:
             again = own.replayed(self.replay, busy, self.batch, self.device)
             self._descend(busy, again, np.ones((len(busy), self.batch)), own)
         losses_taken: list[float] = found[~idle].tolist()

@@ -105,6 +105,22 @@ def test_the_compiled_stack_learns_what_torchs_operations_learn(features, which)
         torch.testing.assert_close(getattr(compiled, name), getattr(torchs, name), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_steps_at_once_are_one_after_the_other(kind):
+    """To the last bit, and what is told of them is what the first of two calls tells."""
+    torch.manual_seed(0)
+    which, width = np.array([2, 0]), derived_size(8)
+    x, weight, inputs = torch.rand(2, 2, 32, width), torch.rand(2, 2, 32), torch.rand(2, 2, 32, width)
+    at_once, in_turn = stack(3, width, kind), stack(3, width, kind)
+    told = at_once.plain_steps(which, *zip(x, weight, inputs, strict=True))
+    expected = [part.clone() for part in in_turn.plain_step(which, x[0], weight[0], inputs[0])]
+    in_turn.plain_step(which, x[1], weight[1], inputs[1])
+    for one, other in zip(told, expected, strict=True):
+        assert torch.equal(one, other)
+    for name in ("flat", "first", "second", "steps"):
+        assert torch.equal(getattr(at_once, name), getattr(in_turn, name))
+
+
 def test_a_model_that_does_not_step_rests():
     """A step of some models leaves weights, moments and step counts of the others untouched."""
     own = stack(4)
