@@ -72,6 +72,8 @@ class Admission:
         except KeyError:
             return None
         numbers = np.fromiter(found, np.int64, stop - start)
+        if len(self._sensors.detectors) == blocks == 1:
+            return numbers if self._fits(0, 0) else None
         pairs = self._sensors.group[numbers] * blocks + self.block[start:stop]
         present = np.flatnonzero(np.bincount(pairs))
         return numbers if all(self._fits(*divmod(pair, blocks)) for pair in present.tolist()) else None

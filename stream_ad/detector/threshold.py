@@ -260,13 +260,14 @@ def _independence(
     for a in range(len(rows)):
         s = rows[a]
         enough = labelled_count[s] >= LABELLED_ENOUGH
+        least = (base[a] - LOWEST_SCORE) * SCORE_STEPS  # as a code
         pairs, once, twice = 0, 0.0, 0.0
         for which in range(1 if enough else 2):  # labelled ones, and until there are enough of them the others
             count = unlabelled_count[s] if which else labelled_count[s]
             last = -1
             for i in range(max(np.int64(0), count - min(window, most)), count):
                 code = scores[s, i % window] if enough or which else first[s, i % first.shape[1]]
-                if code / SCORE_STEPS + LOWEST_SCORE > base[a]:
+                if code > least:
                     if last >= 0:
                         between = i - last - 1.0
                         pairs += 1
