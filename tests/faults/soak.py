@@ -237,7 +237,7 @@ def main():
     Console(width=110, file=out).print(table)
     print(out.getvalue())
     if options.write:
-        write(out.getvalue(), "soak")
+        write(out.getvalue(), "soak" if options.kafka_client == "kafka-python" else f"soak {options.kafka_client}")
     return 0 if all(ok for _, ok in results.values()) else 1
 
 
