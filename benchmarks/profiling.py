@@ -45,7 +45,7 @@ STAGES = (
     ("learn", r"detector/(learning|network|replay|head|losses|trust|batches|drift)"),
     ("scale", r"detector/(scaler|context)"),
     ("score", r"detector/(scoring|coupling|stillness|threshold|autoencoder|compiled_autoencoder)"),
-    ("join", r"verdicts\.py|detector/pending|hashing\.py|merge\.py|shard_run|sensors\.py|Shard\.step "),
+    ("join", r"verdicts\.py|admission\.py|detector/pending|hashing\.py|merge\.py|shard_run|sensors\.py|Shard\.step "),
 )
 
 

@@ -233,12 +233,9 @@ class Run:
         """
         verdicts, ids = self.verdicts, self.events.sensor_ids
         labels, label_rows, label_records = judged
-        # Only events of sensors that a verdict waits for, or that get one now, need a look each.
-        waiting = (
-            verdicts.early.keys() | verdicts.intervals.keys() | {self.labels.sensor_ids[j] for j in labels.tolist()}
-        )
-        if not waiting:
+        if not (len(labels) or verdicts.early or verdicts.intervals):
             return
+        awaited = self._awaited(arrived[0], labels)
         found = detector.pending.find(label_rows, self.label_hashes[labels], label_records)
         actions: list[tuple[int, bool, int, int, int]] = [
             (record, True, j, row, place)
@@ -246,8 +243,7 @@ class Run:
         ]
         actions += (
             (record, False, i, row, place)
-            for i, row, record, place in zip(*(part.tolist() for part in arrived), strict=True)
-            if ids[i] in waiting
+            for i, row, record, place in zip(*(part[awaited].tolist() for part in arrived), strict=True)
         )
         for record, is_label, index, row, place in sorted(actions):
             target = Target(detector.pending, row)
@@ -255,6 +251,18 @@ class Run:
                 self._apply(index, record, target, place)
             else:
                 verdicts.on_arrival(record, ids[index], target, place, int(self.hashes[index]))
+
+    def _awaited(self, events: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which of the events need a look each: their sensor gets a verdict now, or one waits that may mean them."""
+        known, verdicts = self.sensors.numbers, self.verdicts
+        until = np.full(len(self.sensors.ids), -1)  # event time, ns, by sensor
+        for sensor, end in verdicts.ends().items():
+            if (number := known.get(sensor)) is not None:
+                until[number] = end
+        for sensor in verdicts.early.keys() | {self.labels.sensor_ids[j] for j in labels.tolist()}:
+            if (number := known.get(sensor)) is not None:
+                until[number] = np.iinfo(np.int64).max
+        return np.flatnonzero(self.events.times_ns[events] <= until[self.number[events]])
 
     def _apply(self, j: int, record: int, target: Target | None, place: int) -> None:
         """Apply label ``j`` of the step."""

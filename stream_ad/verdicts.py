@@ -60,6 +60,7 @@ class Verdicts:
         self.early: dict[str, dict[int, tuple[int, int]]] = {}  # sensor -> hash of the event id -> verdict, record
         self.intervals: dict[str, list[Interval]] = {}
         self.fresh_intervals: set[str] = set()  # sensors whose intervals changed since ``settle``
+        self._ends: dict[str, int] | None = None
         self.judged: list[tuple[int, int, int, bool]] = []  # record, event number, class, missed: since ``settle``
         self.outcomes: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
@@ -88,6 +89,7 @@ class Verdicts:
             self._forget_passed(sensor_id, target(sensor_id))
         self.fresh_intervals.clear()
         self._bound()
+        self._ends = None
         if self.judged:
             order = sorted(self.judged)
             self.judged = []
@@ -139,6 +141,7 @@ class Verdicts:
         self, record: int, sensor_id: str, target: Target | None, start: int, end: int, verdict: int
     ) -> None:
         """Apply a label that names an interval: to the events in memory now, to others when they arrive."""
+        self._ends = None
         known = self.intervals.setdefault(sensor_id, [])
         same = next((interval for interval in known if (interval.start, interval.end) == (start, end)), None)
         if (same.verdict if same else UNLABELLED) == verdict:
@@ -159,6 +162,12 @@ class Verdicts:
                 self.cover(record, sensor_id, target, place)
         if not known:
             del self.intervals[sensor_id]
+
+    def ends(self) -> dict[str, int]:
+        """By sensor: where its last interval ends, ns. No later event is covered by what is known now."""
+        if self._ends is None:
+            self._ends = {sensor: max(one.end for one in known) for sensor, known in self.intervals.items()}
+        return self._ends
 
     def _forget_passed(self, sensor_id: str, target: Target | None) -> None:
         """Drop intervals that end before everything the sensor has in memory."""
@@ -266,4 +275,5 @@ class Verdicts:
         }
         self.fresh_intervals = set(state["fresh_intervals"])
         self.intervals = {sensor: [Interval(*one) for one in known] for sensor, known in state["intervals"].items()}
+        self._ends = None
         self.judged = [(int(a), int(b), int(c), bool(d)) for a, b, c, d in state["judged"]]
