@@ -18,10 +18,11 @@ from detector import NO_LABELS, stream
 from rich.console import Console
 from rich.table import Table
 
-from stream_ad.detector.autoencoder import Autoencoder, to_device
+from stream_ad.detector.autoencoder import Autoencoder
 from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.config import DetectorConfig, DetectorOptions
 from stream_ad.detector.cuda_autoencoder import CudaAutoencoder
+from stream_ad.detector.device import to_device
 from stream_ad.detector.rows import derived_size
 from stream_ad.process import prepare_process
 from stream_ad.shard import Shard

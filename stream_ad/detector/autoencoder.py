@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from stream_ad.detector import losses
 from stream_ad.detector.compiled import count_up
+from stream_ad.detector.device import to_device
 from stream_ad.detector.rng import uniform
 from stream_ad.detector.rows import derived_index
 
@@ -297,11 +298,3 @@ class Autoencoder:
                 raise ValueError(f"{prefix}{name}: expected {kind.__name__}[n, {width}], found {found}")
             setattr(self, name, torch.from_numpy(array.copy()).to(self.device))
         self.size = len(self.flat)
-
-
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device, as float32; pinned on the way to a GPU, so that the copy does not wait."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array, np.float32))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stream_ad.detector.autoencoder import to_device
 from stream_ad.detector.compiled import Arrays, kernel
+from stream_ad.detector.device import to_device
 from stream_ad.detector.replay import MISSING, code_step
 
 if TYPE_CHECKING:

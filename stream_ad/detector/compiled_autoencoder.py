@@ -59,10 +59,9 @@ class CompiledAutoencoder(Autoencoder):
         return self._steps(which, first, second)
 
     def _steps(self, which: NDArray[np.int64], *batches: PlainBatch) -> tuple[Tensor, Tensor]:
-        x = batches[0][0]
-        loss, rebuilt = torch.empty(len(which)), torch.empty_like(x)
+        loss, rebuilt = torch.empty(len(which)), torch.empty_like(batches[0][0])
         arrays = tuple(tuple(tensor.numpy() for tensor in batch) for batch in batches)
-        out, room = (loss.numpy(), rebuilt.numpy()), self._room(x.shape[1])
+        out, room = (loss.numpy(), rebuilt.numpy()), self._room(rebuilt.shape[1])
         _plain_steps(which, arrays, self._memory(), self._tables, self._shapes, room, out)
         return loss, rebuilt
 
@@ -229,11 +228,9 @@ def _plain_steps(
         for number in range(len(batches)):
             x, weight, inputs = batches[number]
             _forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
-            if number == 0:
-                rebuilt[a] = state
             found = _plain_slope(x[a], state, weight[a], inputs[a], slope, parts)
             if number == 0:
-                loss[a] = found
+                loss[a], rebuilt[a] = found, state
             _backward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, room)
             _adam(which[a], memory, tables, gradient)
 

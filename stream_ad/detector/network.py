@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from stream_ad.detector import losses
-from stream_ad.detector.autoencoder import to_device
 from stream_ad.detector.batches import Batch, Inputs, Matured, Sensors, scatter
 from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.cuda_autoencoder import CudaAutoencoder
+from stream_ad.detector.device import to_device
 from stream_ad.detector.replay import Replay
 from stream_ad.detector.rows import derived_size
 
