@@ -20,6 +20,7 @@ GATE_QUANTILE = 0.9
 UNLABELLED_GATE_RATE = 0.02
 UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores up to 4 x threshold still calibrate it
 LADDER = 16
+TOGETHER = 64  # levels set anew at once: all scores that they rest on are sorted, and stay in the cache meanwhile
 REFRESH_SHARE = 8  # levels are set anew when an eighth of what they rest on has been replaced
 FIRST_EVENTS = 32  # calibration scores, below which the static level stands alone
 STATIC_PEAKS = 64.0  # independent peaks above the 90 % point so far, from which on the static level says no more
@@ -116,9 +117,10 @@ class Threshold(Rows):
         due = np.empty(len(rows), np.bool_)
         rings = self.scores, self.first, self.labelled_count, self.unlabelled_count
         _push(rows, scores, labelled, unlabelled, (self.log_level, self.fresh), rings, due)
-        if due.any():
-            self.fresh[rows[due]] = 0
-            self._refresh(rows[due], static_level(openness[due], self.rate))
+        static = static_level(openness[due], self.rate)
+        for first in range(0, len(static), TOGETHER):
+            some = slice(first, first + TOGETHER)
+            self._refresh(rows[due][some], static[some])
 
     def expect(self, row: int, scores: NDArray[np.float64]) -> None:
         """Let the level of a sensor be no lower than one by scores that are expected of normals from now on.
@@ -141,6 +143,7 @@ class Threshold(Rows):
 
     def _refresh(self, rows: NDArray[np.int64], static: NDArray[np.float64]) -> None:
         """Set the levels of some sensors from their rings, or where these hold little, from the static level."""
+        self.fresh[rows] = 0
         number = self.labelled_count[rows]
         enough = number >= LABELLED_ENOUGH
         most = min(max(int(number.max()), 1), self.window)
