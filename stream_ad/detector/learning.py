@@ -127,11 +127,12 @@ class Learner:
         split = np.zeros((5, *valid.shape), np.bool_)
         labelled, anomalous, calibrating, normal, statistics = split
         sensors = threshold.gate_level, pending.last_verdict, threshold.labelled_count
-        counts = _split(rows, places, valid, scores, doubted, sensors, (pending.verdict, pending.learned), split)
+        rings = pending.verdict, pending.learned
+        normals, anomalies, dropped = _split(rows, places, valid, scores, doubted, sensors, rings, split)
+        done.normal += normals
+        done.anomaly += anomalies
+        done.dropped += dropped
         threshold.update(rows, scores, labelled, calibrating, openness)
-        done.normal, done.anomaly, done.dropped = (
-            before + count for before, count in zip((done.normal, done.anomaly, done.dropped), counts, strict=True)
-        )
         told = np.flatnonzero(closed & (self.state.head.has(rows) | split[:2].any(axis=(0, 2))))
         if len(told):
             readings = take_ring(pending.readings, rows[told], places[told] % pending.kept_readings)

@@ -159,8 +159,7 @@ class Network:
             wrong = (new.take(some), np.where(anomalous[some], class_weight[some], 0.0)) if guided[some[0]] else None
             found[some] = self._descend(models[some], base, weight_of, own, guided=wrong)
         self.replay.anomalies[models] += anomalies
-        busy = models[~idle & (self.replay.count[models] > 0)]
-        if len(busy) and not at_once:
+        if not at_once and len(busy := models[~idle & (self.replay.count[models] > 0)]):
             again = own.replayed(self.replay, busy, self.batch, self.device)
             self._descend(busy, again, np.ones((len(busy), self.batch)), own)
         losses_taken: list[float] = found[~idle].tolist()
