@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from stream_ad.detector.autoencoder import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, Autoencoder, PlainBatch
-from stream_ad.detector.compiled import Arrays, kernel, sigmoid, together, total
+from stream_ad.detector.compiled import Arrays, kernel, total
+from stream_ad.detector.forward import forward, rebuild, reconstruct
 from stream_ad.detector.products import product
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ class CompiledAutoencoder(Autoencoder):
     def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         """As Autoencoder.reconstruct."""
         out = np.empty_like(scaled)
-        _reconstruct(models, scaled, self._memory()[0], self.parameters, self._shapes, self._room(MOST_ROWS), out)
+        reconstruct(models, scaled, self._memory()[0], self.parameters, self._shapes, self._room(MOST_ROWS), out)
         return out
 
     def rebuild(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
         """As Autoencoder.rebuild."""
         out = torch.empty_like(x)
         states = self._room(x.shape[1])[1]
-        _rebuild(which, x.numpy(), self._memory()[0], self.parameters, self._shapes, states, out.numpy())
+        rebuild(which, x.numpy(), self._memory()[0], self.parameters, self._shapes, states, out.numpy())
         return out
 
     def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,43 +91,6 @@ class CompiledAutoencoder(Autoencoder):
             ones, zeros = np.ones(1, np.float32), np.zeros(max(layer.outputs for layer in self.layers), np.float32)
             self._rooms[rows] = x, states, slopes, gradient, part, turned, ones, zeros
         return self._rooms[rows]
-
-
-@kernel
-def _forward(
-    x: NDArray[np.float32],
-    begin: int,
-    rows: int,
-    flat: NDArray[np.float32],
-    model: int,
-    shapes: NDArray[np.int64],
-    states: Arrays,
-) -> None:
-    """Fill the states of a model's layers, (rows, outputs) each, from the rows (rows, d) that begin in ``x``.
-
-    Args:
-        x: Rows of inputs.
-        begin: Where in ``x`` the first row begins.
-        rows: How many.
-        flat: All models' parameters.
-        model: Where in ``flat`` the model's begin.
-        shapes: (L, 3) inputs, outputs and start of each layer.
-        states: What is filled.
-    """
-    slope, here = np.float32(SLOPE), x
-    for number in range(len(states)):
-        out = states[number]
-        inputs, outputs, weights = shapes[number, 0], shapes[number, 1], model + shapes[number, 2]
-        bias = weights + inputs * outputs
-        product(out, flat, here, flat, (0, bias, begin, weights), (rows, inputs, outputs), (0, inputs, 1))
-        if number == len(states) - 1:
-            for i in range(rows * outputs):
-                out[i] = sigmoid(out[i])
-        else:
-            for i in range(rows * outputs):
-                z = out[i]
-                out[i] = z if z > 0 else slope * z
-        here, begin = out, 0
 
 
 @kernel
@@ -199,11 +163,13 @@ def _plain_slope(
     for b in range(len(x)):
         events += weight[b]
     for b in range(len(x)):
-        share = two * weight[b] / (max(events, least) * max(total(inputs, b), least))
-        for k in range(x.shape[1]):
-            error = rebuilt[b, k] - x[b, k]
-            slope[b, k] = share * inputs[b, k] * error
-            part[b, k] = slope[b, k] * error
+        slope[b] = two * weight[b] / (max(events, least) * max(total(inputs, b), least))
+    target, found, by_input, down, parts = x.ravel(), rebuilt.ravel(), inputs.ravel(), slope.ravel(), part.ravel()
+    for k in range(len(target)):
+        error = found[k] - target[k]
+        down[k] = down[k] * by_input[k] * error
+        parts[k] = down[k] * error
+    for b in range(len(x)):
         twice += total(part, b)
     return np.float32(0.5) * twice
 
@@ -227,7 +193,7 @@ def _plain_steps(
     for a in range(len(which)):
         for number in range(len(batches)):
             x, weight, inputs = batches[number]
-            _forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
+            forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
             found = _plain_slope(x[a], state, weight[a], inputs[a], slope, parts)
             if number == 0:
                 loss[a], rebuilt[a] = found, state
@@ -249,52 +215,7 @@ def _descend(
     rows, width = x.shape[1:]
     flat, parameters = memory[0], len(gradient)
     for a in range(len(which)):
-        _forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
+        forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
         slopes[-1][:] = slope[a].ravel()
         _backward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, room)
         _adam(which[a], memory, tables, gradient)
-
-
-@kernel
-def _rebuild(
-    which: NDArray[np.int64],
-    x: NDArray[np.float32],
-    flat: NDArray[np.float32],
-    parameters: int,
-    shapes: NDArray[np.int64],
-    states: Arrays,
-    out: NDArray[np.float32],
-) -> None:
-    rows, width = x.shape[1:]
-    for a in range(len(which)):
-        _forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
-        out[a].ravel()[:] = states[-1]
-
-
-@kernel
-def _reconstruct(
-    models: NDArray[np.int64],
-    scaled: NDArray[np.float32],
-    flat: NDArray[np.float32],
-    parameters: int,
-    shapes: NDArray[np.int64],
-    room: tuple[Any, ...],
-    out: NDArray[np.float32],
-) -> None:
-    """Rows of the same model are brought together, at most as many as the room has."""
-    states, width = room[1], scaled.shape[1]
-    x, rebuilt = room[0].reshape((-1, width)), states[-1].reshape((-1, width))
-    nothing, one = np.float32(0), np.float32(1)
-    order = together(models, len(flat) // parameters)
-    begin = 0
-    while begin < len(order):
-        model, stop = models[order[begin]], begin
-        while stop < len(order) and stop - begin < len(x) and models[order[stop]] == model:
-            for k in range(width):
-                x[stop - begin, k] = min(max(scaled[order[stop], k], nothing), one)
-            stop += 1
-        _forward(room[0], 0, stop - begin, flat, model * parameters, shapes, states)
-        for place in range(begin, stop):
-            for k in range(width):
-                out[order[place], k] = rebuilt[place - begin, k]
-        begin = stop

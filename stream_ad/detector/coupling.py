@@ -165,15 +165,26 @@ def _residuals(
                     if j != k:
                         total += z[j] * weights[s, j, k]
                 z[k] = -total
-    for k in range(features):
-        out[k] = 0
-    for j in range(features):
-        reading = z[j]
-        for k in range(features):
-            out[k] += reading * weights[s, j, k]
+    nothing, k = np.float32(0), 0
+    while k < features:  # four sums in registers: in ``out`` each addition would wait for the one before to be stored
+        a = b = c = d = nothing
+        if k + 4 <= features:
+            for j in range(features):
+                reading = z[j]
+                a += reading * weights[s, j, k]
+                b += reading * weights[s, j, k + 1]
+                c += reading * weights[s, j, k + 2]
+                d += reading * weights[s, j, k + 3]
+            out[k], out[k + 1], out[k + 2], out[k + 3] = a, b, c, d
+            k += 4
+        else:
+            for j in range(features):
+                a += z[j] * weights[s, j, k]
+            out[k] = a
+            k += 1
     for k in range(features):
         if not there[n, k]:
-            out[k] = 0
+            out[k] = nothing
 
 
 @kernel

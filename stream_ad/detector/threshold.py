@@ -267,9 +267,12 @@ def _independence(
         pairs, once, twice = 0, 0.0, 0.0
         for which in range(1 if enough else 2):  # labelled ones, and until there are enough of them the others
             count = unlabelled_count[s] if which else labelled_count[s]
-            last = -1
-            for i in range(max(np.int64(0), count - min(window, most)), count):
-                code = scores[s, i % window] if enough or which else first[s, i % first.shape[1]]
+            ring = scores if enough or which else first
+            last, begin = -1, max(np.int64(0), count - min(window, most))
+            at = begin % ring.shape[1]
+            for i in range(begin, count):
+                code = ring[s, at]
+                at = at + 1 if at + 1 < ring.shape[1] else 0  # a remainder for each would take most of the time
                 if code > least:
                     if last >= 0:
                         between = i - last - 1.0

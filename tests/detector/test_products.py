@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.errors import TypingError
 
-from stream_ad.detector.products import product
+from stream_ad.detector.compiled import total
+from stream_ad.detector.products import product, products_apart
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 50), st.integers(1, 12).map(lambda eights: 8 * eights))
 
@@ -54,3 +57,34 @@ def test_a_row_and_a_column_do_not_depend_on_what_stands_beside_them(shape, seed
     begin = 8 * data.draw(st.integers(0, shape[2] // 8 - 1))
     part = multiplied(np.vstack([base, base])[:, begin:], np.vstack([left, left]), right[:, begin:].copy())
     assert np.array_equal(part[: shape[0]], whole[:, begin:])
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=SHAPES, seed=st.integers(0, 2**32 - 1), models=st.lists(st.integers(0, 2), min_size=4, max_size=4))
+def test_four_rows_with_matrices_of_their_own_are_what_each_is_alone(shape, seed, models):
+    """Bit for bit, whichever of some matrices each of the rows is multiplied by, the same one twice or not."""
+    _, steps, columns = shape
+    rng = np.random.default_rng(seed)
+    left = rng.normal(size=(4, steps)).astype(np.float32)
+    kept = rng.normal(size=(3, (steps + 1) * columns)).astype(np.float32)  # of each: one row of base, then the matrix
+    out = np.full(4 * columns, np.float32(np.nan))
+    further = tuple(model * kept.shape[1] for model in models)
+    products_apart(out, kept.ravel(), left.ravel(), kept.ravel(), (0, columns), (steps, columns), further)
+    for row, model in enumerate(models):
+        base, right = kept[model, :columns], kept[model, columns:].reshape(steps, columns)
+        alone = multiplied(base[None], left[row : row + 1], right)
+        assert np.array_equal(out.reshape(4, columns)[row], alone[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(1, 12), seed=st.integers(0, 2**32 - 1))
+def test_a_row_is_summed_in_four_strands(width, seed):
+    """The same bits as four sums, added two and two, on any processor; rows in pieces are refused."""
+    values = np.random.default_rng(seed).normal(size=(3, 8 * width)).astype(np.float32)
+    for n, row in enumerate(values):
+        strands = [np.float32(0)] * 4
+        for k, value in enumerate(row):
+            strands[k % 4] = strands[k % 4] + value if k >= 4 else value
+        assert total(values, n) == (strands[0] + strands[1]) + (strands[2] + strands[3])
+    with pytest.raises(TypingError, match="in one piece"):
+        total(values[:, ::2], 0)
