@@ -23,49 +23,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from anchors import BATCH, FEATURES, PREPARED, bare_torch, half_space_trees, loop_of_models, stream
 from numba.core.registry import CPUDispatcher
 from page import machine, write
 from rich.console import Console
 from rich.table import Table
 from river import __version__ as river_version
-from river import anomaly, compose, preprocessing
 
-from stream_ad.columns import Events, Labels, ValueBlock
+from stream_ad.columns import Labels
 from stream_ad.detector.config import DetectorOptions
 from stream_ad.process import prepare_process
 from stream_ad.shard import Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-FEATURES = 8
-NAMES = tuple(f"f{number}" for number in range(FEATURES))
 NO_LABELS = Labels(*[np.empty(0, np.int64)] * 2, [], [], [], *[np.empty(0, np.int64)] * 2)
-BATCH = 32
 TURNS = 5
 SHORT_HORIZON = 100
-PREPARED = 64  # micro-batches made beforehand, gone through in turn
 MICRO_BATCH = 2048  # about worker.step_records
-
-
-def stream(sensors: int, per_step: int) -> Iterator[Events]:
-    """Endless micro-batches: a level that wanders around its mean, and noise; sensors in turn."""
-    random = np.random.default_rng(0)
-    level = random.normal(size=(sensors, FEATURES))
-    names = [f"sensor-{number}" for number in range(sensors)]
-    for start in itertools.count(0, per_step):
-        number = np.arange(start, start + per_step)
-        which = number % sensors
-        level += random.normal(size=level.shape) * 0.05 - level * 0.01
-        values = level[which] + random.normal(size=(per_step, FEATURES))
-        yield Events(
-            number,
-            number,
-            number * 1_000_000,
-            [names[sensor] for sensor in which.tolist()],
-            [f"e-{one}" for one in number.tolist()],
-            (ValueBlock(NAMES, np.arange(per_step), values),),
-        )
 
 
 def rates(seconds: float, *steps: Callable[[], int]) -> list[float]:
@@ -104,105 +80,21 @@ def many_models(seconds: float) -> list[float]:
     return rates(seconds, *(ours(sensors, sensors, SHORT_HORIZON) for sensors in (10_000, 1000)))
 
 
-def half_space_trees(sensors: int, per_step: int, *, each: bool) -> Callable[[], int]:
-    """River's MinMaxScaler | HalfSpaceTrees: one for each sensor, as the detector has it, or one for all."""
-    models = [
-        compose.Pipeline(preprocessing.MinMaxScaler(), anomaly.HalfSpaceTrees(seed=42))
-        for _ in range(sensors if each else 1)
-    ]
-    made = itertools.islice(stream(sensors, per_step), PREPARED)
-    events = itertools.cycle(
-        [
-            [
-                (models[int(number) % len(models)], dict(zip(NAMES, row, strict=True)))
-                for number, row in zip(one.offsets, one.blocks[0].values.tolist(), strict=True)
-            ]
-            for one in made
-        ]
-    )
+def loop_of_detectors(sensors: int, horizon: int = 1024) -> Callable[[], int]:
+    """A detector of its own per sensor, all past their warm-up; one event each per step."""
+    options = DetectorOptions.model_validate({"learning": {"label_horizon_events": horizon}})
+    shards = [Shard(options) for _ in range(sensors)]
+    (settled,) = itertools.islice(stream(1, horizon + 512), 1)
+    events = itertools.cycle(list(itertools.islice(stream(1, 1), PREPARED)))
+    for shard in shards:
+        shard.step(settled, NO_LABELS)
 
     def step() -> int:
-        for model, x in next(events):
-            model.score_one(x)
-            model.learn_one(x)
-        return per_step
-
-    for _ in range(2 if len(models) == 1 else PREPARED):  # past the first window of every model
-        step()
-    return step
-
-
-def network() -> torch.nn.Sequential:
-    """A single autoencoder of the detector's default shape for 8 features."""
-    return torch.nn.Sequential(
-        torch.nn.Linear(24, 24),
-        torch.nn.LeakyReLU(0.1),
-        torch.nn.Linear(24, 8),
-        torch.nn.LeakyReLU(0.1),
-        torch.nn.Linear(8, 24),
-        torch.nn.LeakyReLU(0.1),
-        torch.nn.Linear(24, 24),
-        torch.nn.Sigmoid(),
-    )
-
-
-def bare_torch(sensors: int, per_step: int) -> Callable[[], int]:
-    """The same number of scoring passes and Adam steps of the same stacked shape, and nothing else."""
-    sizes = [24, 24, 8, 24, 24]
-    weights = [
-        torch.nn.Parameter(torch.randn(sensors, a, b) / a**0.5 if kind else torch.zeros(sensors, 1, b))
-        for a, b in itertools.pairwise(sizes)
-        for kind in (True, False)
-    ]
-    adam = torch.optim.Adam(weights, lr=3e-3)
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        for layer in range(4):
-            x = torch.baddbmm(weights[2 * layer + 1], x, weights[2 * layer])
-            x = torch.nn.functional.leaky_relu(x, 0.1) if layer < 3 else torch.sigmoid(x)
-        return x
-
-    rows = min(BATCH, per_step // sensors)
-    x, learn = torch.rand(sensors, rows, 24), torch.rand(sensors, BATCH, 24)
-    due = itertools.count(rows, rows)
-
-    def step() -> int:
-        done = 0
-        while done < per_step:
-            with torch.no_grad():
-                forward(x)
-            done += rows * sensors
-            if next(due) % BATCH == 0:
-                for _ in range(2):
-                    adam.zero_grad()
-                    ((forward(learn) - learn) ** 2).mean((1, 2)).sum().backward()
-                    adam.step()
-        return done
-
-    return step
-
-
-def loop_of_models(sensors: int) -> Callable[[], int]:
-    """One torch module and optimiser per sensor, one event each per step, two Adam steps per 32 events."""
-    models = [network() for _ in range(sensors)]
-    adams = [torch.optim.Adam(model.parameters(), lr=3e-3) for model in models]
-    x, learn = torch.rand(sensors, 1, 24), torch.rand(BATCH, 24)
-    turn = itertools.count()
-
-    def step() -> int:
-        # Sensors are staggered, so that every step holds the same share of learning.
-        now = next(turn)
-        for number, (model, adam) in enumerate(zip(models, adams, strict=True)):
-            with torch.no_grad():
-                model(x[number])
-            if (number + now) % BATCH == 0:
-                for _ in range(2):
-                    adam.zero_grad()
-                    ((model(learn) - learn) ** 2).mean().backward()
-                    adam.step()
+        event = next(events)
+        for shard in shards:
+            shard.step(event, NO_LABELS)
         return sensors
 
-    step()
     return step
 
 
@@ -266,9 +158,14 @@ def main() -> None:
         for name, other in zip(anchors, others, strict=True):
             table.add_row(what, f"{sensors}", f"{own:,.0f}", name, f"{other:,.0f}", f"{own / other:.2f}")
         table.add_section()
-    own, loop = rates(seconds, ours(1000, 1000), loop_of_models(1000))
-    name, what = "a loop over single torch models", "one event of each sensor per step"
-    table.add_row(what, "1000", f"{own:,.0f}", name, f"{loop:,.0f}", f"{own / loop:.1f}")
+    what = "one event of each sensor per step"
+    loops = {
+        "a loop over single torch models": loop_of_models(1000),
+        "a loop over single detectors": loop_of_detectors(1000),
+    }
+    own, *others = rates(seconds, ours(1000, 1000), *loops.values())
+    for name, loop in zip(loops, others, strict=True):
+        table.add_row(what, "1000", f"{own:,.0f}", name, f"{loop:,.0f}", f"{own / loop:.1f}")
     many, few = many_models(seconds)
     name, what = "the detector with 1,000 sensors", f"{what}, horizon {SHORT_HORIZON}"
     table.add_row(what, "10000", f"{many:,.0f}", name, f"{few:,.0f}", f"{many / few:.2f}")

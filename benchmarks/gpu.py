@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from detector import NO_LABELS, stream
+from anchors import stream
+from detector import NO_LABELS
 from rich.console import Console
 from rich.table import Table
 

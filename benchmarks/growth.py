@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 import tempfile
 import time
@@ -94,13 +95,14 @@ def raw(topic: str, start: int, records: Sequence[OutRecord]) -> RawRecords:
 
 def by_workers(events: int) -> dict[float, float]:
     """By the clock, over a real Kafka, of a topic of four partitions."""
-    from benchmarks.live import scaling  # noqa: PLC0415 -- needs a Kafka
-    from benchmarks.recovery import tree_of  # noqa: PLC0415
+    from benchmarks.recovery import tree_of  # noqa: PLC0415 -- needs a Kafka
+    from benchmarks.scaling import Case, scaling  # noqa: PLC0415
     from tests.support.kafka_server import KafkaServer  # noqa: PLC0415
 
     with KafkaServer() as server, tempfile.TemporaryDirectory() as name:
-        paces = scaling(tree_of(server, "growth"), Path(name), events, rounds=1, most=4)
-        return {float(workers): pace.events for workers, pace in enumerate(paces, 1)}
+        cases = [Case(workers, len(os.sched_getaffinity(0))) for workers in range(1, 5)]
+        paces = scaling(tree_of(server, "growth"), Path(name), events, 1, server.pid, cases)
+        return {float(case.workers): pace.events for case, pace in zip(cases, paces, strict=True)}
 
 
 def draw(curves: dict[str, dict[float, float]]) -> None:

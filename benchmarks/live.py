@@ -3,10 +3,8 @@
 Latency: a process sends readings, a worker in a process of its own scores them, and this one reads committed scores. A
 side first goes through a full topic as fast as it can (see pipeline.py); then as many readings are sent to it, of
 which it sustains what it scores while they come; then half of that, and timed is from the instant at which a reading
-was due to be sent. With --quix the same for Quix Streams with river (quix.py), which commits every 50 ms. Scaling: one
-worker and two, in turns, over a full topic of two partitions, from when all are at work until one of the partitions is
-nearly read. Needs what tests/kafka needs: Java 17 and Maven; and a core for each process, or they wait for one
-another.
+was due to be sent. With --quix the same for Quix Streams with river (quix.py), which commits every 50 ms. Scaling: see
+scaling.py. Needs what tests/kafka needs: Java 17 and Maven; and a core for each process, or they wait for one another.
 """
 
 from __future__ import annotations
@@ -14,8 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
-import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,8 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
-from confluent_kafka import OFFSET_BEGINNING, Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
@@ -38,6 +33,7 @@ from benchmarks.loops import quix, quix_command
 from benchmarks.page import machine, write
 from benchmarks.pipeline import FEATURES, RIVER, fill, measure, stream_ad
 from benchmarks.recovery import Run, tree_of
+from benchmarks.scaling import Case, scaling
 from stream_ad.brokers import open_admin
 from stream_ad.codec.encode import encode_event
 from stream_ad.codec.times import parse_rfc3339
@@ -156,63 +152,6 @@ def quix_live(python: str, tree: dict[str, Any], _folder: Path) -> subprocess.Po
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def busy_seconds() -> float:
-    """Processor time of the whole machine since it started, that of idling left out."""
-    times = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    return (sum(times[:8]) - times[3] - times[4]) / os.sysconf("SC_CLK_TCK")
-
-
-class Pace(NamedTuple):
-    """Events per second, and how many cores all processes kept busy meanwhile, Kafka's among them."""
-
-    events: float
-    cores: float
-
-
-def speed(tree: dict[str, Any], folder: Path, workers: int) -> Pace:
-    """Of workers together, from when all are at work until one partition is nearly read."""
-    settings = Settings.model_validate(tree)
-    admin = AdminClient({"bootstrap.servers": settings.broker.bootstrap_servers})
-    places = [TopicPartition(settings.topics.events, number) for number in range(settings.topics.partitions)]
-    asked = [ConsumerGroupTopicPartitions(settings.application_id, places)]
-    reader = Consumer({"bootstrap.servers": settings.broker.bootstrap_servers, "group.id": "ends"})
-    ends = np.array([reader.get_watermark_offsets(place)[1] for place in places])
-    reader.close()
-
-    def committed() -> Any:
-        (answer,) = admin.list_consumer_group_offsets(asked).values()
-        return np.maximum([place.offset for place in answer.result().topic_partitions], 0)
-
-    runs = [Run(tree, folder) for _ in range(workers)]
-    try:
-        for run in runs:
-            run.wait_for("shard live")
-        time.sleep(0.5)
-        began, first, busy = time.perf_counter(), committed(), busy_seconds()
-        while (now := committed()).max(initial=0) == 0 or (now < 0.95 * ends).all():
-            time.sleep(0.02)
-        seconds = time.perf_counter() - began
-        return Pace(float((now - first).sum() / seconds), (busy_seconds() - busy) / seconds)
-    finally:
-        for run in runs:
-            run.process.terminate()
-        for run in runs:
-            run.process.wait()
-
-
-def scaling(tree: dict[str, Any], folder: Path, events: int, rounds: int, most: int = 2) -> list[Pace]:
-    """Medians of 1, 2 … workers, in turns, over a topic of as many partitions."""
-    tree = tree | {"topics": tree["topics"] | {"partitions": most}}
-    fill(tree, events, SENSORS * most)
-    found: list[list[Pace]] = [[] for _ in range(most)]
-    for turn in range(rounds):
-        for workers, speeds in enumerate(found, 1):
-            speeds.append(
-                speed(tree | {"application_id": f"{tree['application_id']}-{turn}-{workers}"}, folder, workers)
-            )
-    return [Pace(*map(statistics.median, zip(*speeds, strict=True))) for speeds in found]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
@@ -255,13 +194,16 @@ def main() -> None:
             console.print(f"{on()}; {chosen.seconds:g} s at half of what each side sustains")
             console.print(table)
         if chosen.only != "latency":
-            table = Table("events/s over two partitions", "one worker", "cores", "two workers", "cores", "ratio")
+            columns = ("one on one core", "one worker", "cores", "two workers", "cores", "ratio", "to one core")
+            table = Table("events/s", *columns)
             for side, broker in (("stream-ad", {}), ("stream-ad librdkafka", {"client": "librdkafka"})):
                 tree = tree_of(server, f"scaling-{len(broker)}", **broker)
-                one, two = scaling(tree, folder, chosen.scaling_events, chosen.rounds)
+                cases = Case(1, 1), Case(1, 2), Case(2, 2)
+                core, one, two = scaling(tree, folder, chosen.scaling_events, chosen.rounds, server.pid, cases)
                 figures = (text for pace in (one, two) for text in (f"{pace.events:,.0f}", f"{pace.cores:.2f}"))
-                table.add_row(side, *figures, f"{two.events / one.events:.2f}")
-            console.print(f"{chosen.scaling_events:,} events, median of {chosen.rounds}; {on()}")
+                ratios = (f"{two.events / one.events:.2f}", f"{two.events / core.events:.2f}")
+                table.add_row(side, f"{core.events:,.0f}", *figures, *ratios)
+            console.print(f"{chosen.scaling_events:,} events, two partitions, median of {chosen.rounds}; {on()}")
             console.print(table)
     print(out.getvalue())
     if chosen.write:

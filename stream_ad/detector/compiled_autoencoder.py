@@ -82,15 +82,19 @@ class CompiledAutoencoder(Autoencoder):
     def _room(self, rows: int) -> tuple[Any, ...]:
         """Where one model's inputs, states, slopes, gradient, loss by input and turned weights are computed."""
         if rows not in self._rooms:
-            states, slopes = (
-                tuple(np.empty(rows * layer.outputs, np.float32) for layer in self.layers) for _ in range(2)
-            )
-            x, part = (np.empty(rows * self.width, np.float32) for _ in range(2))
-            gradient = np.zeros(self.parameters, np.float32)
-            turned = np.empty(max(layer.inputs * layer.outputs for layer in self.layers), np.float32)
+            layers = tuple(rows * layer.outputs for layer in self.layers)
+            states, slopes = tuple(map(_aligned, layers)), tuple(map(_aligned, layers))
+            x, part = _aligned(rows * self.width), _aligned(rows * self.width)
+            gradient = _aligned(self.parameters)
+            turned = _aligned(max(layer.inputs * layer.outputs for layer in self.layers))
             ones, zeros = np.ones(1, np.float32), np.zeros(max(layer.outputs for layer in self.layers), np.float32)
             self._rooms[rows] = x, states, slopes, gradient, part, turned, ones, zeros
         return self._rooms[rows]
+
+
+def _aligned(size: int) -> NDArray[np.float32]:
+    """Zeros that begin with a line of the cache: a vector across two lines takes two accesses."""
+    return torch.zeros(size).numpy()
 
 
 @kernel

@@ -1,0 +1,121 @@
+"""What another worker adds, over a full topic of as many partitions: for benchmarks/live.py and growth.py.
+
+Workers in processes of their own, from when all are at work until one of the partitions is nearly read. All of them and
+Kafka may be kept on so many cores: with a core for each worker, a core is added with a worker.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from benchmarks.pipeline import fill
+from benchmarks.recovery import Run
+from stream_ad.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SENSORS = 50  # of a partition
+
+
+def busy_seconds() -> float:
+    """Processor time of the whole machine since it started, that of idling left out."""
+    times = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return (sum(times[:8]) - times[3] - times[4]) / os.sysconf("SC_CLK_TCK")
+
+
+class Pace(NamedTuple):
+    """Events per second, and how many cores all processes kept busy meanwhile, Kafka's among them."""
+
+    events: float
+    cores: float
+
+
+def speed(tree: dict[str, Any], folder: Path, workers: int) -> Pace:
+    """Of workers together, from when all are at work until one partition is nearly read."""
+    settings = Settings.model_validate(tree)
+    admin = AdminClient({"bootstrap.servers": settings.broker.bootstrap_servers})
+    places = [TopicPartition(settings.topics.events, number) for number in range(settings.topics.partitions)]
+    asked = [ConsumerGroupTopicPartitions(settings.application_id, places)]
+    reader = Consumer({"bootstrap.servers": settings.broker.bootstrap_servers, "group.id": "ends"})
+    ends = np.array([reader.get_watermark_offsets(place)[1] for place in places])
+    reader.close()
+
+    def committed() -> Any:
+        (answer,) = admin.list_consumer_group_offsets(asked).values()
+        return np.maximum([place.offset for place in answer.result().topic_partitions], 0)
+
+    runs = [Run(tree, folder) for _ in range(workers)]
+    try:
+        for run in runs:
+            run.wait_for("shard live")
+        time.sleep(0.5)
+        began, first, busy = time.perf_counter(), committed(), busy_seconds()
+        while (now := committed()).max(initial=0) == 0 or (now < 0.95 * ends).all():
+            time.sleep(0.02)
+        seconds = time.perf_counter() - began
+        return Pace(float((now - first).sum() / seconds), (busy_seconds() - busy) / seconds)
+    finally:
+        for run in runs:
+            run.process.terminate()
+        for run in runs:
+            run.process.wait()
+
+
+class Case(NamedTuple):
+    """So many workers, on so many cores together with Kafka."""
+
+    workers: int
+    cores: int
+
+
+@contextmanager
+def on_cores(count: int, *processes: int) -> Iterator[None]:
+    """Processes, this one among them, and what they start run on so many cores."""
+    cores = sorted(os.sched_getaffinity(0))
+
+    def pin(some: list[int]) -> None:
+        for process in (os.getpid(), *processes):
+            for task in Path(f"/proc/{process}/task").iterdir():
+                with suppress(ProcessLookupError):  # it ended just now
+                    os.sched_setaffinity(int(task.name), some)
+
+    pin(cores[:count])
+    try:
+        yield
+    finally:
+        pin(cores)
+
+
+def scaling(
+    tree: dict[str, Any], folder: Path, events: int, rounds: int, kafka: int, cases: Sequence[Case]
+) -> list[Pace]:
+    """Medians of each case, in turns, over a topic of as many partitions as there are workers at most.
+
+    Args:
+        tree: Settings.
+        folder: Where workers may write.
+        events: Of the topic.
+        rounds: How often.
+        kafka: Number of its process.
+        cases: What is measured.
+    """
+    most = max(case.workers for case in cases)
+    tree = tree | {"topics": tree["topics"] | {"partitions": most}}
+    fill(tree, events, SENSORS * most)
+    found: list[list[Pace]] = [[] for _ in cases]
+    for turn in range(rounds):
+        for number, (case, speeds) in enumerate(zip(cases, found, strict=True)):
+            with on_cores(case.cores, kafka):
+                own = tree | {"application_id": f"{tree['application_id']}-{turn}-{number}"}
+                speeds.append(speed(own, folder, case.workers))
+    return [Pace(*map(statistics.median, zip(*speeds, strict=True))) for speeds in found]
