@@ -9,6 +9,7 @@ counted as a reference, which costs as much as ten readings.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
@@ -18,6 +19,8 @@ from numba import types
 from numba.core import cgutils as untyped
 from numba.core.errors import NumbaTypeError
 from numba.extending import intrinsic
+
+from stream_ad.detector.kernel_cache import KernelCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +36,11 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 
 def kernel(function: Function) -> Function:
     """Compile a function at its first call; kept on disk where the folder can be written."""
-    njit: Any = numba.njit  # its overloads know no keywords in a dictionary
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        return cast(Function, njit(function, cache=True, **options))
-    except RuntimeError:  # no folder to keep it in: a read-only installation
-        return cast(Function, njit(function, **options))
+    njit: Any = numba.njit  # its overloads do not know these keywords
+    compiled = njit(function, nogil=True, error_model="numpy")
+    with suppress(RuntimeError):  # no folder to keep it in: a read-only installation
+        compiled._cache = KernelCache(function)  # noqa: SLF001 -- what cache=True does, with a cache of its own
+    return cast(Function, compiled)
 
 
 @kernel
