@@ -103,7 +103,7 @@ def reconstruct(
     room: tuple[Any, ...],
     out: NDArray[np.float32],
 ) -> None:
-    """Rows of the same model are brought together, at most as many as the room has."""
+    """Rows of the same model are brought together, at most as many as the room has; single ones of four models, too."""
     states, width = room[1], scaled.shape[1]
     x, rebuilt = room[0].reshape((-1, width)), states[-1].reshape((-1, width))
     nothing, one = np.float32(0), np.float32(1)
@@ -111,7 +111,8 @@ def reconstruct(
     begin = 0
     while begin < len(order):
         model, stop = models[order[begin]], begin
-        if _four_apart(models, order, begin):
+        apart = _four_apart(models, order, begin)
+        if apart:
             stop = begin + 4
         else:
             while stop < len(order) and stop - begin < len(x) and models[order[stop]] == model:
@@ -119,7 +120,7 @@ def reconstruct(
         for place in range(begin, stop):
             for k in range(width):
                 x[place - begin, k] = min(max(scaled[order[place], k], nothing), one)
-        if stop > begin + 1 and models[order[begin + 1]] != model:
+        if apart:
             a, b, c = models[order[begin + 1]], models[order[begin + 2]], models[order[begin + 3]]
             offsets = model * parameters, a * parameters, b * parameters, c * parameters
             forward_apart(room[0], flat, offsets, shapes, states)
