@@ -89,7 +89,11 @@ class _Attempts:
         def watched(*arguments: Any, **more: Any) -> Any:
             if isinstance(self.last, _REFUSED) and (not isinstance(self.last, _HungUp) or self.hang_ups >= _ENOUGH):
                 raise self.last  # to knock again would only delay what the broker has said
-            connection = connection_to(*arguments, **more)
+            try:
+                connection = connection_to(*arguments, **more)
+            except kafka_errors.UnknownBrokerIdError:  # one that came since, or the -1 of a partition without a leader
+                client._manager.cluster.request_update()  # noqa: SLF001 -- it would ask the next time in minutes
+                raise
             hung_up: list[bool] = []
             connection.init_future.add_errback(lambda error: None if hung_up else self._note(error))
             connection._sasl_authenticate = self._noted(connection._sasl_authenticate, hung_up)  # noqa: SLF001
@@ -153,6 +157,7 @@ _UNSETTLED = (
     kafka_errors.NotCoordinatorError,
     kafka_errors.LeaderNotAvailableError,
     kafka_errors.NotLeaderForPartitionError,
+    kafka_errors.UnknownBrokerIdError,  # its leader has just come, or -1: there is none
     kafka_errors.MetadataEmptyBrokerList,  # the controller had to wait for the brokers' heartbeats
 )
 
@@ -258,7 +263,7 @@ _MEANINGS = (
         hint="Install what reads it: pip install 'kafka-python[snappy,zstd]'.",
     ),
     _Meaning(
-        (kafka_errors.RetriableError,),
+        (kafka_errors.RetriableError, kafka_errors.UnknownBrokerIdError),
         what="Kafka at {servers} is not there, or did not answer in time, while {doing} ({text}).",
         hint="Check that Kafka runs and can be reached.",
     ),

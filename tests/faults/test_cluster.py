@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
+from kafka import KafkaAdminClient, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import OffsetSpec
 
+from stream_ad.brokers.kafka_client import connect, once_settled
+from stream_ad.settings import Settings
 from tests.faults.conftest import kafka_site
 from tests.support.fault_points import Fault
 from tests.support.kafka_server import KafkaServer
@@ -40,3 +45,21 @@ def test_leaders_and_coordinators_move(cluster, tmp_path, reference, client):
     time.sleep(5)  # until the other broker leads everything, for those who look at the results
     site.finish(member)
     site.check()
+
+
+def test_a_partition_without_a_leader_is_waited_for(cluster):
+    """While its only broker is away nobody leads a partition; once it is back, who asked for ends in vain gets them."""
+    first, second = cluster
+    settings = Settings.model_validate({"broker": {"kind": "kafka", "bootstrap_servers": first.bootstrap_servers}})
+    alone = TopicPartition("alone", 0)
+    with ExitStack() as stack:
+        admin = stack.enter_context(closing(connect(KafkaAdminClient, settings)))
+        made = {alone.topic: {"assignments": {0: [2]}}}
+        once_settled(lambda: admin.create_topics(made, wait_for_metadata=True))
+        second.stop()
+        asking = stack.enter_context(closing(connect(KafkaAdminClient, settings)))  # knows of no leader
+        with pytest.raises(kafka_errors.UnknownBrokerIdError, match="-1"):
+            asking.list_partition_offsets({alone: OffsetSpec.LATEST})
+        second.start()
+        found = once_settled(lambda: asking.list_partition_offsets({alone: OffsetSpec.LATEST}))
+        assert found[alone].offset == 0
