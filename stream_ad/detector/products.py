@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils as untyped
 from numba.extending import intrinsic
 
-from stream_ad.detector.compiled import kernel
+from stream_ad.detector.compiled import cgutils, kernel
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-cgutils: Any = untyped
 LANES = 8  # columns computed together; those of every matrix come in multiples of it
 HIGH, WIDE = 4, (16, 8)  # rows and columns of a large tile: sixteen registers of eight numbers hold it, or fewer wider
 TALL = 8  # rows of a narrow tile
