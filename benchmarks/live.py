@@ -41,11 +41,14 @@ from stream_ad.settings import Settings
 from tests.support.kafka_server import KafkaServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from stream_ad.columns import OutRecord
 
 SENSORS = 50
 VARIETY = 1_009  # different readings, in turns
 TICK_S = 0.005
+MAKING_S = 60e-6  # a reading takes, at most
 SETTLE_S = 3.0  # of a load, before it counts
 COMMIT_S = 0.05  # between two commits of Quix Streams, whose default is 5 s
 
@@ -54,30 +57,43 @@ class _Score(msgspec.Struct):
     timestamp: str
 
 
-def feed(servers: str, topic: str, rate: float, begin: float, seconds: float) -> None:
-    """Send readings when they are due, or as soon after that as the machine lets us."""
-    producer = Producer({"bootstrap.servers": servers, "linger.ms": 2})
+def readings(rate: float, begin: float, seconds: float) -> list[OutRecord]:
+    """Those that are due at a rate, in their order."""
     table = np.round(np.random.default_rng(0).normal(size=(VARIETY, len(FEATURES))), 4).tolist()
     values = [dict(zip(FEATURES, row, strict=True)) for row in table]
-    sent, end = 0, begin + seconds
-    while sent < rate * seconds and time.time() < end + 1:
+    return [
+        encode_event(f"sensor-{number % SENSORS:04}", int((begin + number / rate) * 1e9), values[number % VARIETY])
+        for number in range(int(rate * seconds))
+    ]
+
+
+def feed(servers: str, topic: str, records: Sequence[OutRecord], rate: float, begin: float) -> None:
+    """Send readings when they are due, or as soon after that as the machine lets us."""
+    producer = Producer({"bootstrap.servers": servers, "linger.ms": 2})
+    sent, over = 0, begin + len(records) / rate + 1
+    while sent < len(records) and time.time() < over:
         time.sleep(TICK_S)
-        for number in range(sent, int((min(time.time(), end) - begin) * rate)):
-            time_ns = int((begin + number / rate) * 1e9)
-            key, value, time_ms, _ = encode_event(f"sensor-{number % SENSORS:04}", time_ns, values[number % VARIETY])
+        for key, value, time_ms, _ in records[sent : max(0, int((time.time() - begin) * rate))]:
             try:
                 producer.produce(topic, value, key, timestamp=time_ms)
             except BufferError:  # Kafka takes no more than that
                 break
-            sent = number + 1
+            sent += 1
         producer.poll(0)
     producer.flush()
 
 
 def begin_feed(tells: Any, servers: str, topic: str, rate: float, seconds: float) -> None:
-    """In a process of its own, which is up by now: tell when the load begins, and send it."""
-    tells.send(begin := time.time() + 0.5)
-    feed(servers, topic, rate, begin, seconds)
+    """In a process of its own, which is up by now: tell when the load begins, and send it.
+
+    Readings are made before that, so as to take no processor from those that are measured.
+    """
+    begin = time.time() + 1 + rate * seconds * MAKING_S
+    records = readings(rate, begin, seconds)
+    if time.time() > begin:
+        raise RuntimeError(f"readings take longer than {MAKING_S} s each to make here")
+    tells.send(begin)
+    feed(servers, topic, records, rate, begin)
 
 
 class Observed(NamedTuple):
@@ -110,25 +126,28 @@ def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds
     servers, topics = settings.broker.bootstrap_servers, settings.topics
     scores = Consumer({"bootstrap.servers": servers, "group.id": "reader", "isolation.level": "read_committed"})
     scores.assign([TopicPartition(topics.scores, 0, OFFSET_BEGINNING)])
-    decode, due, came = msgspec.json.Decoder(_Score).decode, [], []
     with started(tree, folder, start, 1):
         while scores.poll(0.2) is None:  # until it is at work
-            feed(servers, topics.events, 1 / TICK_S, time.time(), TICK_S)
+            now = time.time()
+            feed(servers, topics.events, readings(1 / TICK_S, now, TICK_S), 1 / TICK_S, now)
         context = multiprocessing.get_context("spawn")
         told, tells = context.Pipe(duplex=False)
         load = context.Process(target=begin_feed, args=(tells, servers, topics.events, rate, SETTLE_S + seconds))
         load.start()
         window = told.recv() + SETTLE_S
+        values, came = [], []
         while time.time() < window + seconds + 1:
             some = scores.consume(1, 0.1)
             some += scores.consume(10_000, 0)
             now = time.time()
-            found = [decode(one.value() or b"").timestamp for one in some if one.error() is None]
-            due += found
+            found = [one.value() or b"" for one in some if one.error() is None]
+            values += found
             came += [now] * len(found)
         load.join()
     scores.close()
-    return Observed(parse_rfc3339(due) / 1e9 - window, np.array(came) - window, rate, seconds)
+    decode = msgspec.json.Decoder(_Score).decode  # not while there is something to measure
+    due = parse_rfc3339([decode(value).timestamp for value in values]) / 1e9
+    return Observed(due - window, np.array(came) - window, rate, seconds)
 
 
 @contextmanager
