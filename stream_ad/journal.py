@@ -47,6 +47,7 @@ class Journal:
         self._last = stored.journal[-1] if stored.journal else None
         self._began = bool(stored.journal) or stored.snapshot is not None
         self.marks_since_snapshot = len(stored.journal)
+        self._marks_covered = 0  # of these, by the snapshot under way
 
     def target(self, at: Positions, most_events: int) -> Positions | None:
         """How far the next step of a replay goes; None once it has arrived.
@@ -75,7 +76,11 @@ class Journal:
         self._began = True
         if commit.marks:
             self._last = commit.marks[-1]
-        self.marks_since_snapshot = 0 if commit.snapshot is not None else self.marks_since_snapshot + len(commit.marks)
+        self.marks_since_snapshot += len(commit.marks)
+        if commit.snapshot is not None or (commit.part is not None and commit.part.start == 0):
+            self._marks_covered = self.marks_since_snapshot
+        if commit.saved is not None:
+            self.marks_since_snapshot -= self._marks_covered
 
 
 def _start(stored: Stored) -> Positions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from stream_ad.errors import FencedError
 from stream_ad.in_flight import InFlight, Step
 from stream_ad.inbox import Inbox
 from stream_ad.journal import Journal
+from stream_ad.saving import Saving, journal_is_full
 from stream_ad.shard import Shard
 from stream_ad.shard_loading import load_state
 from stream_ad.telemetry.collectors import ShardView
@@ -31,11 +31,7 @@ if TYPE_CHECKING:
     from stream_ad.telemetry.metrics import Metrics
     from stream_ad.telemetry.workline import WorkLine
 
-MAX_MARKS = 1_000  # of the journal; then a snapshot comes before its time
 STATUS_SECONDS = 1.0
-SNAPSHOT_SHARE = 0.04  # of the time, at most, goes into making and writing snapshots, however large they are
-SCORES_FIRST_SECONDS = 3.0  # what has waited for the recovery goes out before the snapshot
-SAVE_AFTER_SECONDS = 10.0  # of recovery: so long a replay shall not be repeated, and grow, if this worker dies soon
 
 _log = structlog.get_logger("stream_ad.worker")
 
@@ -84,16 +80,16 @@ class LoadedShard:
         self._unmarked = state.unmarked
         self._origin, self._lost = state.origin, state.lost  # until they are committed
         moved = state.start != stored.positions
+        self._snapshot_bytes = 0 if stored.snapshot is None else len(stored.snapshot.data)
         self._view = ShardView(
             positions=stored.positions,
             unsaved_since=time.time() if moved else None,
-            snapshot_bytes=0 if stored.snapshot is None else len(stored.snapshot.data),
+            snapshot_bytes=self._snapshot_bytes,
         )
         self._starved = False  # the replay waits for records
         self._status_due = 0.0
-        interval = around.settings.worker.snapshot_interval_seconds
-        self._snapshot_began = self._began
-        self._snapshot_due = self._began + interval * (1 + number * 0.618 % 1) / 2  # not all shards at once
+        interval_s = around.settings.worker.snapshot_interval_seconds
+        self._saving = Saving(number, interval_s, around.broker.part_bytes, around.clock)
         if moved:
             _log.info("shard replays", shard=number, start=str(state.start), end=str(self._journal.end))
 
@@ -129,11 +125,16 @@ class LoadedShard:
         """
         return self._replay() if self.recovering else self._step()
 
+    @property
+    def saving(self) -> bool:
+        """Whether a commit is still to come for a part of a snapshot."""
+        return self._saving.under_way
+
     def save(self) -> None:
         """Commit a snapshot if anything changed since the last one; errors as ``advance``."""
         self.settle()
         if not self.recovering and (self._view.unsaved_since is not None or self._origin):
-            self._begin(Commit(self.number, self._inbox.positions, snapshot=self._snapshot(), origin=self._origin))
+            self._begin(self._whole(Commit(self.number, self._inbox.positions)))
             self.settle()
 
     def settle(self) -> None:
@@ -147,14 +148,14 @@ class LoadedShard:
         self.commits += 1
         commit, unsaved = flight.commit, self._view.unsaved_since
         self._view = replace(self._view, positions=commit.positions, unsaved_since=unsaved or time.time())
-        if commit.snapshot is not None:
+        self._saving.landed(commit, at - flight.began)
+        if commit.saved is not None:
             metrics.snapshot_committed()
             for side, count in self._lost:
                 metrics.lost_records(side, count)
             self._lost = ()
-            self._view = replace(self._view, unsaved_since=None, snapshot_bytes=len(commit.snapshot))
-            now, interval = self._around.clock(), self._around.settings.worker.snapshot_interval_seconds
-            self._snapshot_due = now + max(interval, (now - self._snapshot_began) / SNAPSHOT_SHARE)
+            unsaved = None if commit.saved == commit.positions else self._saving.made_at
+            self._view = replace(self._view, unsaved_since=unsaved, snapshot_bytes=self._snapshot_bytes)
         if flight.step is not None:
             flight.step.tell(metrics, self._around.line, commit, ago_s=time.perf_counter() - at)
 
@@ -187,8 +188,7 @@ class LoadedShard:
         self.recovering = False
         seconds = self._around.clock() - self._began
         self._around.metrics.recovered(seconds)
-        if seconds > SAVE_AFTER_SECONDS:
-            self._snapshot_due = self._around.clock() + SCORES_FIRST_SECONDS
+        self._saving.recovered(seconds)
         self._refresh_status()
         _log.info("shard live", shard=self.number, positions=str(self._journal.end), seconds=round(seconds, 3))
 
@@ -198,9 +198,9 @@ class LoadedShard:
         raw_events, raw_labels = self._inbox.take(around.settings.worker.step_records)
         if not len(raw_events) and not len(raw_labels):
             self.settle()
-            if self._origin or (self._snapshot_is_due() and self._view.unsaved_since is not None):
-                self.save()
-                return True
+            changed = self._view.unsaved_since is not None
+            if self._origin or self.saving or (changed and self._saving.due(self._journal.marks_since_snapshot)):
+                self._begin(self._saved_along(Commit(self.number, self._inbox.positions)))
             return False
         events, labels, rejected = self._decode(raw_events, raw_labels)
         with around.metrics.stage("step"):
@@ -217,8 +217,8 @@ class LoadedShard:
         with self._committing(began):
             self._flight = InFlight(began, commit, self._around.broker.begin(commit), step)
         self._journal.committed(commit)
-        if commit.snapshot is not None:
-            self._origin, self._snapshot_due = "", math.inf
+        if commit.origin:
+            self._origin = ""
 
     @contextmanager
     def _committing(self, began: float) -> Iterator[None]:
@@ -246,29 +246,38 @@ class LoadedShard:
         rejected: dict[Side, list[OutRecord]],
     ) -> Commit:
         codec, after = self._around.codec, self._inbox.positions
-        snapshot = self._snapshot() if self._snapshot_is_due() else None
         with self._around.metrics.stage("encode"):
-            return Commit(
+            commit = Commit(
                 shard=self.number,
                 positions=after,
                 scores=codec.encode_scores(events, result.scores, self._shard.model_version),
                 incidents=codec.encode_incidents(result.incidents),
                 dead_letters=[*rejected[Side.EVENTS], *rejected[Side.LABELS]],
                 marks=self._journal.marks(before, after),
-                snapshot=snapshot,
-                origin=self._origin if snapshot is not None else "",
             )
+        return self._saved_along(commit)
 
-    def _snapshot_is_due(self) -> bool:
-        due = bool(self._origin) or self._around.clock() >= self._snapshot_due
-        return due or self._journal.marks_since_snapshot >= MAX_MARKS
+    def _saved_along(self, commit: Commit) -> Commit:
+        """A commit of the present state, with a snapshot of it, if one is due, or the next part of an earlier one."""
+        if self._origin:
+            return self._whole(commit)
+        if self._saving.due(self._journal.marks_since_snapshot):
+            self._saving.begin(commit.positions, self._snapshot())
+        return self._saving.go_along(commit)
+
+    def _whole(self, commit: Commit) -> Commit:
+        """A commit of the present state, with a snapshot of it."""
+        return replace(commit, snapshot=self._snapshot(), origin=self._origin)
 
     def _snapshot(self) -> bytes:
-        began, self._snapshot_began = time.perf_counter(), self._around.clock()
-        if self._journal.marks_since_snapshot >= MAX_MARKS:
+        began = time.perf_counter()
+        if journal_is_full(self._journal.marks_since_snapshot):
             self._around.metrics.bound_hit("journal")
+        self._saving.making()
         with self._around.metrics.stage("snapshot"):
             data = self._shard.snapshot()
+        self._saving.made()
+        self._snapshot_bytes = len(data)
         self._around.metrics.snapshot_made(time.perf_counter() - began)
         return data
 

@@ -39,6 +39,11 @@ class OwnedShard:
     def live(self) -> bool:
         return self._loaded is not None and not self._loaded.recovering
 
+    @property
+    def saving(self) -> bool:
+        """Whether it has more to do even if nothing comes: see ``LoadedShard.saving``."""
+        return self._loaded is not None and self._loaded.saving and not self._patience.waiting
+
     def condition(self) -> str:
         """For ``Health.shards``."""
         return self._problem if self._loaded is None else self._loaded.condition()

@@ -134,6 +134,7 @@ class _Loop:
         clock = self._around.clock
         busy, last_work = False, clock()
         while not self._stop.is_set():
+            busy = busy or any(shard.saving for shard in self._shards.values())
             drained = self._poll(timeout_s=0.0 if busy else POLL_SECONDS)
             self._follow_assignment()
             busy = self._advance()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_ad.brokers.base import Commit, Positions, Snapshot, Stored
+from stream_ad.brokers.base import Commit, Positions, Snapshot, SnapshotPart, Stored
 from stream_ad.errors import StateError
 from stream_ad.journal import Journal
 
@@ -85,6 +85,17 @@ def test_a_snapshot_empties_the_journal():
     assert journal.marks_since_snapshot == 2
     journal.committed(Commit(0, step, snapshot=b"x"))
     assert journal.marks_since_snapshot == 0
+
+
+def test_a_snapshot_in_parts_empties_the_journal_up_to_where_it_was_made():
+    """Marks of commits that came while its parts were written still count: a replay has to follow them."""
+    journal, at = Journal(Stored(Positions())), Positions(5, 1)
+    journal.committed(Commit(0, at, marks=journal.marks(Positions(), at), part=SnapshotPart(at, b"xyz", 0, 1)))
+    for start, after in ((1, Positions(6, 2)), (2, Positions(7, 3))):
+        marks = journal.marks(at, after)
+        journal.committed(Commit(0, after, marks=marks, part=SnapshotPart(Positions(5, 1), b"xyz", start, start + 1)))
+        at = after
+    assert journal.marks_since_snapshot == 2
 
 
 def test_the_mark_at_a_snapshot_is_kept_for_the_snapshot_before():

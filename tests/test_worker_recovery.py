@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from contextlib import closing, suppress
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream_ad import loaded_shard
-from stream_ad.brokers.base import Side
+from stream_ad import loaded_shard, saving
+from stream_ad.brokers.base import Positions, Side
 from stream_ad.brokers.memory import MemoryBroker
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.codec.encode import encode_event, encode_label
@@ -65,10 +66,10 @@ def make_settings(partitions=1, **worker):
 class Plant:
     """A broker in memory, a clock that nobody waits for, and workers that come and go."""
 
-    def __init__(self, **changes):
+    def __init__(self, part_bytes=None, **changes):
         self.settings = make_settings(**changes)
         self.clock = ManualClock()
-        self.broker = MemoryBroker(clock=self.clock)
+        self.broker = MemoryBroker(clock=self.clock, part_bytes=part_bytes)
         self.producer = self.broker.producer(self.settings)
         self.sent = {Side.EVENTS: 0, Side.LABELS: 0}
         self.bad = 0
@@ -126,7 +127,11 @@ RUN = st.tuples(st.just("run"))
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.one_of(SEND, SEND, SPOIL, RUN, FAIL, KILL, STOP), max_size=25))
+@given(
+    st.lists(st.one_of(SEND, SEND, SPOIL, RUN, FAIL, KILL, STOP), max_size=25),
+    st.sampled_from([None, 40, 7]),
+    st.sampled_from([0.0, 0.4]),
+)
 @example(
     [
         ("send", Side.EVENTS, [20, 21, 22, 23]),
@@ -135,13 +140,16 @@ RUN = st.tuples(st.just("run"))
         ("send", Side.EVENTS, [24]),
         ("run",),
         ("kill", "load", 1),
-    ]
+    ],
+    None,
+    0.0,
 )
-def test_whatever_happens_the_scores_are_those_of_one_order(story):
-    """Kills, commit failures before and after the write, stops and late records, in any order: every event is
-    scored exactly once, and every score fits one single order of records, replays included.
+def test_whatever_happens_the_scores_are_those_of_one_order(story, part_bytes, pass_s):
+    """Kills, commit failures before and after the write, stops and late records, in any order, snapshots whole or in
+    parts, between steps or at rest: every event is scored exactly once, and every score fits one single order of
+    records, replays included.
     """
-    plant = Plant()
+    plant = Plant(part_bytes)
     for action, *details in story:
         if action == "send":
             plant.send(*details)
@@ -152,7 +160,8 @@ def test_whatever_happens_the_scores_are_those_of_one_order(story):
                 point, at = details
                 plant.broker.fail(point, at=at, error=Killed() if action == "kill" else None)
             with suppress(Killed):
-                plant.run(stop=AfterChecks(plant.clock, *details) if action == "stop" else None)
+                whole = Every(plant.clock, pass_s, math.inf)
+                plant.run(stop=AfterChecks(plant.clock, *details) if action == "stop" else whole)
     plant.broker._store.failures.clear()
     plant.send(Side.EVENTS, [31])  # so that there is a last step
     plant.run()
@@ -224,7 +233,7 @@ def test_a_broker_that_stays_away_ends_the_worker_with_its_error():
 
 def test_the_journal_is_bounded(monkeypatch):
     """However long the snapshot interval, a snapshot comes once the journal has grown to its bound."""
-    monkeypatch.setattr(loaded_shard, "MAX_MARKS", 10)
+    monkeypatch.setattr(saving, "MAX_MARKS", 10)
     plant = Plant(snapshot_interval_seconds=1e6)
     for _ in range(40):
         plant.send(Side.EVENTS, [1])
@@ -290,6 +299,59 @@ def test_snapshots_take_a_small_share_of_the_time(monkeypatch):
     plant.run(stop=Every(plant.clock, seconds=1, until=450.0))
     assert len(made) > 3
     assert all(after - before >= 5 / 0.04 for before, after in itertools.pairwise(made[:-1]))
+
+
+def parts_and_scores(plant, **run):
+    """What each commit of a worker held: how many scores, where its part of a snapshot begins, what it closed."""
+    worker, found = plant.broker.worker(plant.settings), []
+    commit = worker.commit
+
+    def noted(one):
+        commit(one)
+        found.append((len(one.scores), None if one.part is None else one.part.start, one.saved))
+
+    worker.commit = noted
+    Worker(plant.settings, worker, clock=plant.clock, **run).run(3.0)
+    return found
+
+
+def test_a_large_snapshot_holds_no_scores_up():
+    """Its parts go along with the scores of the next steps, one with each; with the last one it counts, at the
+    positions of the first.
+    """
+    plant = Plant(part_bytes=100, step_records=4, poll_records=1_000, inbox_records=1_000)
+    plant.send(Side.EVENTS, range(60))
+    commits = parts_and_scores(plant, stop=Every(plant.clock, 0.4, math.inf))
+    begun = next(number for number, (_, start, _) in enumerate(commits) if start == 0)
+    closed = next(number for number, (_, _, saved) in enumerate(commits) if number >= begun and saved is not None)
+    parts = commits[begun : closed + 1]
+    assert len(parts) > 1
+    assert [start for _, start, _ in parts] == list(range(0, 100 * len(parts), 100))
+    assert {scores for scores, _, _ in parts} == {4}
+    first = Positions(4 * (begun + 1), 0)
+    assert [saved for _, _, saved in parts] == [None] * (len(parts) - 1) + [first]
+    plant.check()
+
+
+def test_a_large_snapshot_is_written_at_rest():
+    """Where no records come any more, its parts follow one another, and what comes meanwhile waits for one at most."""
+    plant = Plant(part_bytes=50, step_records=50, poll_records=1_000, inbox_records=1_000)
+    plant.send(Side.EVENTS, range(50))
+    plant.clock.advance(10)
+    polls, poll = [], plant.broker.worker
+    worker = poll(plant.settings)
+    commits, reads = [], worker.poll
+    commit = worker.commit
+    worker.commit = lambda one: (commit(one), commits.append(one))[0]
+    worker.poll = lambda **options: (polls.append((len(commits), options["timeout_s"])), reads(**options))[1]
+    Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
+    parts = [number for number, one in enumerate(commits) if one.part is not None]
+    assert len(parts) > 3
+    assert all(commits[number].saved is None for number in parts[:-1])
+    assert commits[parts[-1]].saved == Positions(50, 0)
+    for number in parts[:-1]:
+        assert [timeout for after, timeout in polls if after == number + 1] == [0.0]
+    plant.check()
 
 
 def test_a_long_recovery_is_saved_soon(monkeypatch):

@@ -57,6 +57,23 @@ class Snapshot:
     """Rises with every snapshot of the shard, from 1."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SnapshotPart:
+    """A piece of a snapshot that goes along with a commit: a large one would hold the scores of a single commit up."""
+
+    positions: Positions
+    """Those of the commit that left this state behind, with which the first piece went."""
+    data: bytes
+    """The whole snapshot."""
+    start: int
+    stop: int
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing is left of the snapshot."""
+        return self.stop == len(self.data)
+
+
 @dataclass(frozen=True, slots=True)
 class KeptSnapshot:
     """What a broker knows of a snapshot that it keeps, without its data."""
@@ -118,6 +135,18 @@ class Commit:
     """Says why the snapshot does not follow from the one before and the records between, "" where it does. It
     begins a new line: what was kept before it stays for people to go back to, and is never replayed from.
     """
+    part: SnapshotPart | None = None
+    """The next piece of a snapshot that goes along with several commits of a shard, one after the other. With the last
+    one it is a snapshot like any other, at the positions of the first; until then, and where a whole one comes in
+    between, it is nothing. Only for brokers that ask for it (``Broker.part_bytes``).
+    """
+
+    @property
+    def saved(self) -> Positions | None:
+        """Those of the snapshot that is whole with this commit; None where there is none."""
+        if self.snapshot is not None:
+            return self.positions
+        return self.part.positions if self.part is not None and self.part.last else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +164,12 @@ class TopicPlan:
 
 class Broker(Protocol):
     """One per worker; not safe to share between threads."""
+
+    @property
+    def part_bytes(self) -> int | None:
+        """Most of a snapshot that goes along with one commit of a live shard without holding it up for long, always the
+        same; None: a whole one does.
+        """
 
     def assigned(self) -> frozenset[int]:
         """Shards that this worker owns since the last poll. Their inputs arrive only after ``seek``."""

@@ -18,6 +18,7 @@ import structlog
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState
 
+from stream_ad.brokers import kafka_state
 from stream_ad.brokers.base import Fetched, Side, Stored
 from stream_ad.brokers.flight import ThreadFlight
 from stream_ad.brokers.kafka_client import GONE_HINT, errors, patience_ms
@@ -99,6 +100,10 @@ class KafkaBroker:
         self._told_drained: set[Input] = set()
         self._fatal: BrokerError | None = None
         self._closed = False
+
+    @property
+    def part_bytes(self) -> int | None:
+        return kafka_state.CHUNK_BYTES
 
     def assigned(self) -> frozenset[int]:
         return self._members.owned

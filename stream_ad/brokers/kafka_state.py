@@ -6,9 +6,12 @@ The state topic is compacted; the partition is the shard; keys begin with the ap
     <application>/snapshot/<number>/manifest    positions, number of chunks, digest
     <application>/journal/<events>/<labels>     marks of one commit; the key is the last one
 
-Tombstones remove what is no longer needed. Everything is written in the transaction of its commit,
-so a reader of committed records finds a snapshot whole or not at all; the digest finds what
+Tombstones remove what is no longer needed. Everything is written in the transaction of its commit; the manifest comes
+after all chunks, so a reader of committed records finds a snapshot whole or not at all; the digest finds what
 happened to it later. Whoever may write to the topic may write nonsense: it is read as such.
+
+Chunks of a large snapshot go along with several commits, whose marks come before its manifest. The next commit repeats
+them: a load may begin right behind the manifest.
 """
 
 from __future__ import annotations
@@ -20,16 +23,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stream_ad.brokers.base import KeptSnapshot, Positions, Snapshot
-from stream_ad.brokers.kafka_manifest import Manifest, Offset, Older, read_manifest
+from stream_ad.brokers.base import KeptSnapshot, Positions, Snapshot, SnapshotPart
+from stream_ad.brokers.kafka_journal import KafkaJournal
+from stream_ad.brokers.kafka_manifest import Manifest, Older, read_manifest
 from stream_ad.brokers.recovery import KEPT_FOR_REPLAY, following, for_replay, journal_floor, superseded
 from stream_ad.columns import OutRecord
-from stream_ad.errors import StateError, TopicError
+from stream_ad.errors import TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from stream_ad.brokers.base import Commit
+    from stream_ad.brokers.kafka_journal import Written
     from stream_ad.settings import Settings
 
 CHUNK_BYTES = 512 * 1024
@@ -66,11 +71,12 @@ class ShardState:
         self._history = history
         self._prefix = f"{settings.application_id}/"
         self._manifests: dict[int, Manifest | None] = {}  # by number; None: it cannot be read
-        self._marks: dict[Positions, tuple[Positions, ...]] = {}  # of a commit, by the last one, in order
+        self._journal = KafkaJournal(settings, shard)
         self._chunks: dict[int, dict[int, bytes]] = {}  # by number and place
         self._removed: set[int] = set()
         self._after: dict[int, int] = {}  # an offset after a snapshot's manifest, before any later mark
         self._unplaced = False  # a snapshot is being written
+        self._digest = hashlib.sha256()  # of the parts so far
         self.start = start
         """Offset from which on the topic holds what a load needs: the newest snapshot, and the journal since the one
         before. Should the newest turn out to be damaged, a load reads everything."""
@@ -88,18 +94,16 @@ class ShardState:
         kind, first, second = match.groups()
         number = int(first)
         if kind == "journal" and second != "manifest":
-            mark = Positions(number, int(second))
-            if value is None:
-                self._marks.pop(mark, None)
-            else:
-                self._marks[mark] = self._read_marks(value)
+            self._journal.take(Positions(number, int(second)), value)
         elif kind == "snapshot" and second == "manifest":
             if value is None:
                 self._manifests.pop(number, None)
                 self._removed.add(number)
             else:
-                self._manifests[number] = read_manifest(value)
+                self._manifests[number] = manifest = read_manifest(value)
                 self._after[number] = offset + 1
+                if manifest is not None:
+                    self._journal.closed(Positions(manifest.events, manifest.labels))
                 for old in () if self._history else sorted(self._manifests)[:-KEPT_FOR_REPLAY]:
                     self._chunks[old] = dict.fromkeys(self._chunks.get(old, ()), b"")  # places are needed to remove it
         elif kind == "snapshot":
@@ -108,15 +112,6 @@ class ShardState:
                 chunks[int(second)] = value
             elif chunks.pop(int(second), None) is not None and not chunks:
                 del self._chunks[number]
-
-    def _read_marks(self, value: bytes) -> tuple[Positions, ...]:
-        try:
-            return tuple(Positions(*mark) for mark in msgspec.json.decode(value, type=list[tuple[Offset, Offset]]))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise StateError(
-                f"The journal of shard {self._shard} in {self._settings.topics.state} cannot be read ({error}).",
-                hint=f"`stream-ad snapshots reset {self._shard}` starts with a new model.",
-            ) from error
 
     def _entry(self, number: int) -> KeptSnapshot:
         manifest, size = self._manifests[number], sum(map(len, self._chunks.get(number, {}).values()))
@@ -184,17 +179,17 @@ class ShardState:
     @property
     def empty(self) -> bool:
         """Nothing was ever committed."""
-        return not self._manifests and not self._marks
+        return not self._manifests and not self._journal
 
     @property
     def seen(self) -> Positions | None:
         """How far the shard had come at least; None where nothing was ever committed."""
-        return max([*(one.positions for one in self.kept[-1:]), *self._marks], default=None)
+        last = self._journal.last
+        return max([*(one.positions for one in self.kept[-1:]), *(() if last is None else (last,))], default=None)
 
     def journal(self, since: Snapshot | None) -> tuple[Positions, ...]:
         """See ``base.Stored.journal``."""
-        marks = dict.fromkeys(mark for commit in self._marks.values() for mark in commit)  # a repeated one counts once
-        return tuple(mark for mark in marks if since is None or mark > since.positions)
+        return self._journal.since(since)
 
     def records(self, commit: Commit) -> tuple[list[list[OutRecord]], list[OutRecord]]:
         """What must be written ahead of a commit, in parts, and with it; assumes that it will be written.
@@ -202,42 +197,54 @@ class ShardState:
         A large snapshot takes longer than a transaction may. So most of its chunks go ahead, in transactions of their
         own: without the manifest, which the commit writes, they are nothing.
         """
-        written: list[tuple[str, bytes | None]] = []
+        written = self._journal.add(commit.marks)
         ahead: list[list[OutRecord]] = []
-        if commit.marks:
-            last = commit.marks[-1]
-            self._marks[last] = commit.marks
-            value = msgspec.json.encode([(mark.events, mark.labels) for mark in commit.marks])
-            written.append((_journal_key(last), value))
+        part = commit.part
         if commit.snapshot is not None:
-            chunks, rest = self._snapshot_records(commit.positions, commit.snapshot, commit.origin)
+            part = SnapshotPart(commit.positions, commit.snapshot, 0, len(commit.snapshot))
+        if part is not None:
+            chunks = self._chunk_records(part)
             while len(chunks) > PART_CHUNKS:
                 ahead.append(self._as_records(chunks[:PART_CHUNKS]))
                 chunks = chunks[PART_CHUNKS:]
-            written += chunks + rest
-            self._unplaced = True
+            written += chunks
+            if part.last:
+                written += self._closing_records(part, commit.origin)
+                self._journal.closed(part.positions)
+                self._unplaced = True
         return ahead, self._as_records(written)
 
     def removal(self, number: int) -> list[OutRecord]:
         """What removes a snapshot; assumes that it will be written."""
         return self._as_records(self._remove(number))
 
-    def _as_records(self, written: Sequence[tuple[str, bytes | None]]) -> list[OutRecord]:
+    def _as_records(self, written: Sequence[Written]) -> list[OutRecord]:
         now_ms = int(time.time() * 1000)
         return [OutRecord(f"{self._prefix}{key}".encode(), value, now_ms) for key, value in written]
 
-    def _snapshot_records(
-        self, positions: Positions, data: bytes, origin: str
-    ) -> tuple[list[tuple[str, bytes | None]], list[tuple[str, bytes | None]]]:
-        """The chunks; the manifest, and what removes all that it supersedes."""
-        now_ms = int(time.time() * 1000)
-        new = following(self.kept, positions=positions, origin=origin, saved_ms=now_ms, size_bytes=len(data))
-        starts = range(0, len(data), CHUNK_BYTES)
+    def _chunk_records(self, part: SnapshotPart) -> list[Written]:
+        if part.start == 0:
+            self._digest = hashlib.sha256()
+        self._digest.update(memoryview(part.data)[part.start : part.stop])
+        number = self.kept[-1].number + 1 if self.kept else 1
+        starts = range(part.start, part.stop, CHUNK_BYTES)
+        left_behind = self._places.get(number, [])  # by a commit that did not come about
+        self._places[number] = sorted({*left_behind, *(start // CHUNK_BYTES for start in starts)})
+        return [
+            (f"snapshot/{number}/{start // CHUNK_BYTES}", part.data[start : min(start + CHUNK_BYTES, part.stop)])
+            for start in starts
+        ]
+
+    def _closing_records(self, part: SnapshotPart, origin: str) -> list[Written]:
+        """The manifest, and what removes all that it supersedes."""
+        positions, size = part.positions, len(part.data)
+        now_ms, count = int(time.time() * 1000), -(-size // CHUNK_BYTES)
+        new = following(self.kept, positions=positions, origin=origin, saved_ms=now_ms, size_bytes=size)
         manifest = Manifest(
             positions.events,
             positions.labels,
-            len(starts),
-            hashlib.sha256(data).hexdigest(),
+            count,
+            self._digest.hexdigest(),
             self._settings.topics.partitions,
             new.line,
             new.origin,
@@ -247,34 +254,25 @@ class ShardState:
         self.kept.append(new)
         self._manifests[new.number] = manifest
         prefix = f"snapshot/{new.number}"
-        chunks: list[tuple[str, bytes | None]] = [
-            (f"{prefix}/{place}", data[start : start + CHUNK_BYTES]) for place, start in enumerate(starts)
-        ]
-        written: list[tuple[str, bytes | None]] = [(f"{prefix}/manifest", msgspec.json.encode(manifest))]
-        left_behind = self._places.get(new.number, ())  # by a commit that did not come about
-        written += [(f"{prefix}/{place}", None) for place in left_behind if place >= len(starts)]
-        self._places[new.number] = list(range(len(starts)))
+        written: list[Written] = [(f"{prefix}/manifest", msgspec.json.encode(manifest))]
+        written += [(f"{prefix}/{place}", None) for place in self._places[new.number] if place >= count]
+        self._places[new.number] = list(range(count))
         for old in superseded(self.kept, self._settings):
             written += self._remove(old.number)
         floor = journal_floor(self.kept)
-        for mark in [mark for mark in self._marks if origin or (floor is not None and mark <= floor)]:
-            del self._marks[mark]
-            written.append((_journal_key(mark), None))
-        return chunks, written
+        if origin or floor is not None:
+            written += self._journal.prune(None if origin else floor)
+        return written
 
     def _older(self) -> Iterable[Older]:
         for one in self.kept:
             at, chunks = one.positions, len(self._places.get(one.number, ()))
             yield Older(one.number, at.events, at.labels, one.line, one.origin, one.saved_ms, one.size_bytes, chunks)
 
-    def _remove(self, number: int) -> list[tuple[str, bytes | None]]:
+    def _remove(self, number: int) -> list[Written]:
         self.kept = [one for one in self.kept if one.number != number]
         self._manifests.pop(number, None)
         self._after.pop(number, None)
         places = self._places.pop(number, [])
-        removed: list[tuple[str, bytes | None]] = [(f"snapshot/{number}/{place}", None) for place in places]
+        removed: list[Written] = [(f"snapshot/{number}/{place}", None) for place in places]
         return [*removed, (f"snapshot/{number}/manifest", None)]
-
-
-def _journal_key(mark: Positions) -> str:
-    return f"journal/{mark.events}/{mark.labels}"

@@ -35,10 +35,12 @@ class MemoryBroker:
 
     Args:
         clock: Advanced by the timeout whenever a poll or read finds nothing, in the place of waiting.
+        part_bytes: Most of a snapshot that workers shall write with one commit; None: a whole one, as on the
+            embedded broker.
     """
 
-    def __init__(self, *, clock: Clock | None = None) -> None:
-        self._store = Store(clock)
+    def __init__(self, *, clock: Clock | None = None, part_bytes: int | None = None) -> None:
+        self._store = Store(clock, part_bytes)
 
     def worker(self, settings: Settings) -> Broker:
         return MemoryWorker(self._store, settings)

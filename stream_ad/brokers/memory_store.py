@@ -15,7 +15,7 @@ from stream_ad.errors import BrokerError, TopicError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_ad.brokers.base import Commit, KeptSnapshot
+    from stream_ad.brokers.base import Commit, KeptSnapshot, SnapshotPart
     from stream_ad.columns import OutRecord
     from stream_ad.settings import Settings, TopicSettings
 
@@ -40,6 +40,7 @@ class ShardState:
     journal: list[Positions] = field(default_factory=list)
     kept: list[KeptSnapshot] = field(default_factory=list)
     data: dict[int, bytes | None] = field(default_factory=dict)  # by number; None: damaged
+    begun: bytes | None = None  # of a snapshot of which parts are still to come
 
     def newest_whole(self, older_than: int | None) -> Snapshot | None:
         usable = for_replay(self.kept, self.positions or Positions(), older_than) if self.kept else []
@@ -50,7 +51,20 @@ class ShardState:
         self.positions = commit.positions
         self.journal += [mark for mark in commit.marks if not self.journal or mark > self.journal[-1]]
         if commit.snapshot is not None:
+            self.begun = None
             self.add(commit.positions, commit.snapshot, commit.origin, settings)
+        elif commit.part is not None:
+            self.go_on(commit.part, settings)
+
+    def go_on(self, part: SnapshotPart, settings: Settings) -> None:
+        """Add a part of a snapshot to those before it."""
+        begun = b"" if part.start == 0 else self.begun
+        if begun is None or begun != part.data[: part.start]:
+            raise BrokerError("This part of a snapshot does not follow the one before.")
+        self.begun = begun + part.data[part.start : part.stop]
+        if part.last:
+            self.add(part.positions, self.begun, "", settings)
+            self.begun = None
 
     def add(self, positions: Positions, data: bytes, origin: str, settings: Settings) -> KeptSnapshot:
         """Keep a snapshot, and drop what is of no use beside it."""
@@ -76,6 +90,7 @@ class Store:
     """Take ``changed`` before touching anything else."""
 
     clock: Clock | None
+    part_bytes: int | None = None
     changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
     topics: dict[str, int] = field(default_factory=dict)  # name: partitions
     oldest: defaultdict[tuple[str, int], int] = field(

@@ -46,6 +46,10 @@ class MemoryWorker:
                 )
             store.owners |= {(self._application, shard): self for shard in self._owned}
 
+    @property
+    def part_bytes(self) -> int | None:
+        return self._store.part_bytes
+
     def assigned(self) -> frozenset[int]:
         return frozenset(self._owned)
 
@@ -96,6 +100,7 @@ class MemoryWorker:
             self._store.reach("load")
             state = self._store.shards[self._application, shard]
             state.epoch += 1
+            state.begun = None
             self._epochs[shard] = state.epoch
             oldest, _ = self.bounds(shard)
             committed = state.positions or oldest

@@ -79,6 +79,10 @@ class SqliteBroker:
                 "to share the work among several workers use broker.kind=kafka.",
             )
 
+    @property
+    def part_bytes(self) -> int | None:
+        return None
+
     def assigned(self) -> frozenset[int]:
         return frozenset(self._locks)
 

@@ -96,7 +96,7 @@ def _arm_kafka(producer, point, reached):
         _around(producer, "end_transaction", after=reached)
     elif point == "writing a snapshot":
         with_snapshot = []
-        _around(ShardState, "_snapshot_records", before=lambda: with_snapshot.append(True))
+        _around(ShardState, "_chunk_records", before=lambda: with_snapshot.append(True))
         _around(producer, "check", after=lambda: with_snapshot and (with_snapshot.clear(), reached()))
     elif point == "loading":
         _around(ShardState, "newest_whole", after=reached)
