@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from stream_ad.brokers.base import Snapshots
+    from stream_ad.brokers.tools import Snapshots
     from stream_ad.findings import Finding
     from stream_ad.settings import Settings
     from stream_ad.settings_load import Resolved

@@ -10,7 +10,8 @@ from stream_ad.shard import Shard
 from stream_ad.shard_state import metadata, read_header
 
 if TYPE_CHECKING:
-    from stream_ad.brokers.base import KeptSnapshot, Positions, Snapshots
+    from stream_ad.brokers.base import KeptSnapshot, Positions
+    from stream_ad.brokers.tools import Snapshots
     from stream_ad.settings import Settings
 
 

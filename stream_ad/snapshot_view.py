@@ -14,7 +14,8 @@ from stream_ad.shard_state import fingerprint, metadata, read_header, require_fo
 from stream_ad.verdicts import NORMAL_NAME
 
 if TYPE_CHECKING:
-    from stream_ad.brokers.base import KeptSnapshot, Snapshots
+    from stream_ad.brokers.base import KeptSnapshot
+    from stream_ad.brokers.tools import Snapshots
     from stream_ad.detector.config import DetectorOptions
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from stream_ad.brokers.base import Producer
+    from stream_ad.brokers.tools import Producer
     from stream_ad.columns import Events, Labels
     from stream_ad.evaluation.simulate import Tick
 

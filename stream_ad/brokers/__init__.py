@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stream_ad.brokers.base import Admin, Broker, Producer, Reader, Snapshots
+    from stream_ad.brokers.base import Broker
+    from stream_ad.brokers.tools import Admin, Producer, Reader, Snapshots
     from stream_ad.settings import Settings
 
 __all__ = ["open_admin", "open_broker", "open_producer", "open_reader", "open_snapshots"]

@@ -15,13 +15,13 @@ from stream_ad.findings import problem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_ad.brokers.base import TopicPlan
+    from stream_ad.brokers.tools import TopicPlan
     from stream_ad.findings import Finding
     from stream_ad.settings import Settings
 
 
 class KafkaAdmin:
-    """See ``base.Admin``."""
+    """See ``tools.Admin``."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kafka import KafkaAdminClient
 
-    from stream_ad.brokers.base import TopicPlan
+    from stream_ad.brokers.tools import TopicPlan
     from stream_ad.findings import Finding
     from stream_ad.settings import Settings
 
@@ -34,7 +34,7 @@ _NEEDED = {
 
 
 def examine(settings: Settings, client: KafkaAdminClient, plan: Sequence[TopicPlan]) -> Iterator[Finding]:
-    """See ``base.Admin.examine``."""
+    """See ``tools.Admin.examine``."""
     for look in (_brokers, _group, _transactions, _disks):
         try:
             with errors(settings, f"looking at its {look.__name__.strip('_')}"):

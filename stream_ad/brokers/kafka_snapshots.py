@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class KafkaSnapshots:
-    """See ``base.Snapshots``."""
+    """See ``tools.Snapshots``."""
 
     def __init__(self, settings: Settings) -> None:
         require_topics(settings)

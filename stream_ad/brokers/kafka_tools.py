@@ -25,9 +25,10 @@ from stream_ad.patience import Patience
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from stream_ad.brokers.base import Side, TopicPlan
+    from stream_ad.brokers.base import Side
     from stream_ad.brokers.kafka_batches import BatchProducer
     from stream_ad.brokers.kafka_clients import TransactionalProducer
+    from stream_ad.brokers.tools import TopicPlan
     from stream_ad.settings import Settings
 
 PENDING_RECORDS = 50_000
@@ -44,7 +45,7 @@ _TRY_AGAIN = (
 
 
 class KafkaProducer:
-    """See ``base.Producer``. What is sent waits in memory until ``flush``, which writes all of it or nothing.
+    """See ``tools.Producer``. What is sent waits in memory until ``flush``, which writes all of it or nothing.
 
     In transactions, since idempotence alone doubles recordings: Kafka tells a repeated batch by what it
     remembers of the producer, and goes by the records' own times in what to forget. Records that are a day old
@@ -172,7 +173,7 @@ class KafkaProducer:
 
 
 class KafkaReader:
-    """See ``base.Reader``."""
+    """See ``tools.Reader``."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -10,8 +10,9 @@ from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource
 
-from stream_ad.brokers.base import Side, TopicPlan
+from stream_ad.brokers.base import Side
 from stream_ad.brokers.kafka_client import connect, errors, once_settled
+from stream_ad.brokers.tools import TopicPlan
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:

@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.base import Side, TopicPlan
+from stream_ad.brokers.base import Side
 from stream_ad.brokers.memory_snapshots import MemorySnapshots
 from stream_ad.brokers.memory_store import ROLES, Store, refuse_unwritable
 from stream_ad.brokers.memory_worker import MemoryWorker
 from stream_ad.brokers.partitioning import partition_for
+from stream_ad.brokers.tools import TopicPlan
 from stream_ad.errors import BrokerError, TopicError
 from stream_ad.findings import fine, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from stream_ad.brokers.base import Admin, Broker, Producer, Reader, Snapshots
+    from stream_ad.brokers.base import Broker
     from stream_ad.brokers.memory_store import Clock, Point
+    from stream_ad.brokers.tools import Admin, Producer, Reader, Snapshots
     from stream_ad.columns import OutRecord
     from stream_ad.findings import Finding
     from stream_ad.settings import Settings
@@ -97,7 +99,7 @@ class MemoryBroker:
 
 
 class _Producer:
-    """See ``brokers.base.Producer``."""
+    """See ``brokers.tools.Producer``."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
@@ -120,7 +122,7 @@ class _Producer:
 
 
 class _Reader:
-    """See ``base.Reader``."""
+    """See ``tools.Reader``."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
@@ -156,7 +158,7 @@ class _Reader:
 
 
 class _Admin:
-    """See ``base.Admin``."""
+    """See ``tools.Admin``."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store

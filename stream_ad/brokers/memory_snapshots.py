@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class MemorySnapshots:
-    """See ``base.Snapshots``."""
+    """See ``tools.Snapshots``."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store

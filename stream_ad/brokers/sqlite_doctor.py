@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from stream_ad.brokers.base import TopicPlan
+    from stream_ad.brokers.tools import TopicPlan
     from stream_ad.findings import Finding
     from stream_ad.settings import Settings
 
@@ -26,7 +26,7 @@ AHEAD_S = 60.0
 
 
 def examine(settings: Settings, path: Path, plan: Sequence[TopicPlan]) -> Iterator[Finding]:
-    """See ``base.Admin.examine``."""
+    """See ``tools.Admin.examine``."""
     yield fine("versions", f"SQLite {sqlite3.sqlite_version}.")
     if not path.exists():
         yield fine("connection", f"{path} is not there yet; the first command that writes makes it.")

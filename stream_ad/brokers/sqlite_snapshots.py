@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SqliteSnapshots:
-    """See ``base.Snapshots``."""
+    """See ``tools.Snapshots``."""
 
     def __init__(self, settings: Settings) -> None:
         path = Path(settings.broker.path).expanduser()

@@ -8,10 +8,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.base import Side, TopicPlan
+from stream_ad.brokers.base import Side
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.brokers.sqlite_database import OFFSET_BITS, OFFSET_MASK, Database, decode_headers, topic_roles
 from stream_ad.brokers.sqlite_doctor import examine
+from stream_ad.brokers.tools import TopicPlan
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError, TopicError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SqliteProducer:
-    """See ``base.Producer``. Each ``send`` is one transaction: send many records at a time."""
+    """See ``tools.Producer``. Each ``send`` is one transaction: send many records at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self._topics = {Side.EVENTS: settings.topics.events, Side.LABELS: settings.topics.labels}
@@ -46,7 +47,7 @@ class SqliteProducer:
 
 
 class SqliteReader:
-    """See ``base.Reader``."""
+    """See ``tools.Reader``."""
 
     def __init__(self, settings: Settings) -> None:
         self._partitions = settings.topics.partitions
@@ -85,7 +86,7 @@ class SqliteReader:
 
 
 class SqliteAdmin:
-    """See ``base.Admin``. The topics of a database are made with the file."""
+    """See ``tools.Admin``. The topics of a database are made with the file."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from stream_ad.codec.fields import RECORD, Extractor, Message, message_type
-from stream_ad.codec.layouts import Layouts
+from stream_ad.codec.layouts import Form, Layouts
 from stream_ad.codec.rejection import (
     MAX_DEPTH,
     READ_ERRORS,
@@ -35,13 +35,15 @@ AHEAD = -3
 """In the place of a time, besides those of ``times``: too far ahead of the record time."""
 
 _CHUNK = 256  # records
+_KEPT_FORMS = 64
+_FAILURES = 8  # of a form in a poll's records, before it is given up for them
 _CHUNK_BYTES = 4 << 20
 _MS = 1_000_000  # nanoseconds
 _LAST_MS = (2**63 - 1) // _MS
 
 
 class EventDecoder:
-    """Decodes the events of any shard; remembers nothing but layouts of features.
+    """Decodes the events of any shard; remembers nothing but layouts of features, and that for speed alone.
 
     Args:
         settings: ``events`` and ``detector.max_features`` are read.
@@ -53,13 +55,16 @@ class EventDecoder:
         self._extractor = Extractor(settings.events)
         self._layouts = Layouts(settings.detector.max_features)
         self._read_any = msgspec.json.Decoder().decode
-        fast = message_type(settings.events)
-        self._read_fast: Any = None if fast is None else msgspec.json.Decoder(fast).decode
+        self._read_fast = self._reader(message_type(settings.events))
+        self._forms: dict[tuple[str, ...], tuple[Form, Any] | None] = {}  # with their readers, by the order of keys
+        self._usual: dict[tuple[str, int], tuple[str, ...] | None] = {}  # order of keys by topic and partition
 
     def decode(self, raw: RawRecords) -> tuple[Events, list[OutRecord]]:
         """The valid events, and the dead letters of all other records."""
         rejected: dict[int, Why] = {}
-        rows, messages = self._messages(raw, rejected)  # (K,) rows of raw
+        place = raw.topic, raw.partition
+        form, read_form = self._form(self._usual.get(place))
+        rows, messages = self._messages(raw, read_form, rejected)  # (K,) rows of raw
 
         times_ns = self._times(messages, raw.times_ms[rows])
         valid = times_ns >= 0
@@ -69,7 +74,7 @@ class EventDecoder:
                 rejected[row] = self._bad_time(messages[index].timestamp, int(times_ns[index]), int(raw.times_ms[row]))
             rows, times_ns, messages = rows[valid], times_ns[valid], list(compress(messages, valid.tolist()))
 
-        blocks, refused = self._layouts.group([message.values for message in messages])
+        blocks, refused, self._usual[place] = self._layouts.group([message.values for message in messages], form)
         if refused:
             rejected.update((int(rows[index]), why) for index, why in refused.items())
             valid = np.ones(len(rows), dtype=np.bool_)
@@ -91,10 +96,34 @@ class EventDecoder:
         )
         return events, dead_letters(raw, rejected)
 
-    def _messages(self, raw: RawRecords, rejected: dict[int, Why]) -> tuple[NDArray[np.int64], list[Message]]:
-        """Readable messages and their rows in ``raw``; the others are added to ``rejected``."""
+    @staticmethod
+    def _reader(kind: type | None) -> Any:
+        return None if kind is None else msgspec.json.Decoder(kind).decode
+
+    def _form(self, order: tuple[str, ...] | None) -> tuple[Form, Any] | tuple[None, None]:
+        """What reads messages with these keys fastest; it raises for others, and for what is wrong anyway."""
+        if order is None or self._read_fast is None:
+            return None, None
+        if order not in self._forms:
+            if len(self._forms) >= _KEPT_FORMS:
+                self._forms.clear()
+            try:
+                form = Form(order)
+                self._forms[order] = form, self._reader(message_type(self._events, form.type))
+            except ValueError:  # there are too many, or one cannot stand in a struct
+                self._forms[order] = None
+        return self._forms[order] or (None, None)
+
+    def _messages(
+        self, raw: RawRecords, read_form: Any, rejected: dict[int, Why]
+    ) -> tuple[NDArray[np.int64], list[Message]]:
+        """Readable messages and their rows in ``raw``; the others are added to ``rejected``.
+
+        Args:
+            read_form: Reads most messages, perhaps; what it refuses is read in the usual way.
+        """
         messages: list[Message] = []
-        append, read_fast = messages.append, self._read_fast
+        append, read_fast, failed = messages.append, read_form or self._read_fast, 0
         for start in range(0, len(raw), _CHUNK):
             chunk = raw.values[start : start + _CHUNK]
             checked = self._pass(chunk)
@@ -106,10 +135,12 @@ class EventDecoder:
                         try:
                             append(read_fast(value))
                         except READ_ERRORS:
-                            pass  # the extractor says what is wrong
+                            failed += 1
+                            if failed == _FAILURES:  # they do not come in this form any more
+                                read_fast = self._read_fast
                         else:
                             continue
-                    append(self._extracted(value, raw.keys[row]))
+                    append(self._read(value, raw.keys[row]))
                 except Rejected as rejection:
                     rejected[row] = rejection.why
         rows = np.arange(len(raw), dtype=np.int64)
@@ -130,7 +161,12 @@ class EventDecoder:
         except (TypeError, UnicodeDecodeError):
             return False
 
-    def _extracted(self, value: Any, key: bytes | None) -> Message:
+    def _read(self, value: Any, key: bytes | None) -> Any:
+        if self._read_fast is not None:
+            try:
+                return self._read_fast(value)
+            except READ_ERRORS:
+                pass  # the extractor says what is wrong
         try:
             document = self._read_any(value)
         except READ_ERRORS as error:

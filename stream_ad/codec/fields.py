@@ -38,10 +38,13 @@ class Message(msgspec.Struct, gc=False):
     event_id: str | None = None
 
 
-def message_type(events: EventSettings) -> type | None:
+def message_type(events: EventSettings, values: Any = dict[str, float | None]) -> type | None:
     """The struct that msgspec reads messages into, with the attributes of Message.
 
     None where the mapping needs more than other names for the four fields.
+
+    Args:
+        values: Type of the attribute of that name.
     """
     fields = events.fields
     parts = (fields.sensor_id, fields.timestamp, fields.values, fields.event_id)
@@ -55,7 +58,7 @@ def message_type(events: EventSettings) -> type | None:
         [
             ("sensor_id", Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]),
             ("timestamp", str if events.timestamp_format == "rfc3339" else int | float),
-            ("values", dict[str, float | None]),
+            ("values", values),
             ("event_id", Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_EVENT_ID)] | None, None),
         ],
         rename=dict(zip(("sensor_id", "timestamp", "values", "event_id"), names, strict=True)),

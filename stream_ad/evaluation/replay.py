@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stream_ad.brokers.base import Producer
+    from stream_ad.brokers.tools import Producer
     from stream_ad.columns import OutRecord
     from stream_ad.evaluation.pacing import Stop
     from stream_ad.evaluation.recordings import Recording

@@ -21,7 +21,7 @@ from stream_ad.evaluation.wire import require_default_form
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_ad.brokers.base import Producer
+    from stream_ad.brokers.tools import Producer
     from stream_ad.evaluation.pacing import Stop
     from stream_ad.evaluation.plant import Chunk
     from stream_ad.evaluation.verdicts import Verdicts

@@ -17,7 +17,8 @@ from stream_ad.settings import Settings
 from stream_ad.testing import MemoryBroker
 
 if TYPE_CHECKING:
-    from stream_ad.brokers.base import Admin, Broker, Fetched, Producer, Reader, Side, Snapshots
+    from stream_ad.brokers.base import Broker, Fetched, Side
+    from stream_ad.brokers.tools import Admin, Producer, Reader, Snapshots
     from tests.support.kafka_server import KafkaServer
 
 PARTITIONS = 2
