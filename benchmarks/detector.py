@@ -84,10 +84,11 @@ def loop_of_detectors(sensors: int, horizon: int = 1024) -> Callable[[], int]:
     """A detector of its own per sensor, all past their warm-up; one event each per step."""
     options = DetectorOptions.model_validate({"learning": {"label_horizon_events": horizon}})
     shards = [Shard(options) for _ in range(sensors)]
-    (settled,) = itertools.islice(stream(1, horizon + 512), 1)
+    # Staggered, so that every step holds the same share of learning.
+    settled = [next(stream(1, horizon + 512 + later)) for later in range(BATCH)]
     events = itertools.cycle(list(itertools.islice(stream(1, 1), PREPARED)))
-    for shard in shards:
-        shard.step(settled, NO_LABELS)
+    for number, shard in enumerate(shards):
+        shard.step(settled[number % BATCH], NO_LABELS)
 
     def step() -> int:
         event = next(events)
