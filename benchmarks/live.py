@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from stream_ad.columns import OutRecord
 
-SENSORS = 50
 VARIETY = 1_009  # different readings, in turns
 TICK_S = 0.005
 MAKING_S = 60e-6  # a reading takes, at most
@@ -57,12 +56,12 @@ class _Score(msgspec.Struct):
     timestamp: str
 
 
-def readings(rate: float, begin: float, seconds: float) -> list[OutRecord]:
-    """Those that are due at a rate, in their order."""
+def readings(rate: float, begin: float, seconds: float, sensors: int) -> list[OutRecord]:
+    """Those that are due at a rate, in their order, of all sensors in turn."""
     table = np.round(np.random.default_rng(0).normal(size=(VARIETY, len(FEATURES))), 4).tolist()
     values = [dict(zip(FEATURES, row, strict=True)) for row in table]
     return [
-        encode_event(f"sensor-{number % SENSORS:04}", int((begin + number / rate) * 1e9), values[number % VARIETY])
+        encode_event(f"sensor-{number % sensors:04}", int((begin + number / rate) * 1e9), values[number % VARIETY])
         for number in range(int(rate * seconds))
     ]
 
@@ -83,13 +82,13 @@ def feed(servers: str, topic: str, records: Sequence[OutRecord], rate: float, be
     producer.flush()
 
 
-def begin_feed(tells: Any, servers: str, topic: str, rate: float, seconds: float) -> None:
+def begin_feed(tells: Any, servers: str, topic: str, rate: float, seconds: float, sensors: int) -> None:
     """In a process of its own, which is up by now: tell when the load begins, and send it.
 
     Readings are made before that, so as to take no processor from those that are measured.
     """
     begin = time.time() + 1 + rate * seconds * MAKING_S
-    records = readings(rate, begin, seconds)
+    records = readings(rate, begin, seconds, sensors)
     if time.time() > begin:
         raise RuntimeError(f"readings take longer than {MAKING_S} s each to make here")
     tells.send(begin)
@@ -118,7 +117,7 @@ class Observed(NamedTuple):
         return 1e3 * float(waits[len(waits) // 2]), 1e3 * float(waits[len(waits) * 99 // 100])
 
 
-def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds: float) -> Observed:
+def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds: float, sensors: int) -> Observed:
     """What a side makes of a steady load."""
     settings = Settings.model_validate(tree)
     with closing(open_admin(settings)) as admin:
@@ -129,10 +128,12 @@ def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds
     with started(tree, folder, start, 1):
         while scores.poll(0.2) is None:  # until it is at work
             now = time.time()
-            feed(servers, topics.events, readings(1 / TICK_S, now, TICK_S), 1 / TICK_S, now)
+            feed(servers, topics.events, readings(1 / TICK_S, now, TICK_S, sensors), 1 / TICK_S, now)
         context = multiprocessing.get_context("spawn")
         told, tells = context.Pipe(duplex=False)
-        load = context.Process(target=begin_feed, args=(tells, servers, topics.events, rate, SETTLE_S + seconds))
+        load = context.Process(
+            target=begin_feed, args=(tells, servers, topics.events, rate, SETTLE_S + seconds, sensors)
+        )
         load.start()
         window = told.recv() + SETTLE_S
         values, came = [], []
@@ -175,6 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
     parser.add_argument("--events", type=int, default=100_000, help="of the full topic")
+    parser.add_argument("--sensors", type=int, default=50, help="of the latency")
     parser.add_argument("--scaling-events", type=int, default=600_000)
     parser.add_argument("--rounds", type=int, default=3, help="of the scaling")
     parser.add_argument("--only", choices=["latency", "scaling"])
@@ -195,14 +197,14 @@ def main() -> None:
                 sides[RIVER] = partial(quix, chosen.quix, "river"), partial(quix_live, chosen.quix), {}
             found = {}
             full = tree_of(server, "full")
-            fill(full, chosen.events, SENSORS)
+            fill(full, chosen.events, chosen.sensors)
             for number, (side, (catch_up, start, broker)) in enumerate(sides.items()):
                 most = measure(catch_up, full | {"application_id": f"full-{number}", "broker": full["broker"] | broker,
                                                  "http": {"enabled": False}}, chosen.events).wall  # fmt: skip
                 tree = tree_of(server, f"over-{number}", **broker)
-                sustained = observe(tree, folder, start, most, chosen.seconds / 2).per_second
+                sustained = observe(tree, folder, start, most, chosen.seconds / 2, chosen.sensors).per_second
                 tree = tree_of(server, f"live-{number}", **broker)
-                waits = observe(tree, folder, start, sustained / 2, chosen.seconds).waits_ms
+                waits = observe(tree, folder, start, sustained / 2, chosen.seconds, chosen.sensors).waits_ms
                 found[side] = (most, sustained, *waits)
             table = Table("reading to committed score", "full topic", "sustained", "load", "p50 ms", "p99 ms", "ratio")
             anchor = found.get(RIVER, (0, 0, 0, None))[3]
