@@ -77,9 +77,10 @@ class Journal:
         if commit.marks:
             self._last = commit.marks[-1]
         self.marks_since_snapshot += len(commit.marks)
-        if commit.snapshot is not None or (commit.part is not None and commit.part.start == 0):
+        piece = commit.piece
+        if piece is not None and piece.start == 0:
             self._marks_covered = self.marks_since_snapshot
-        if commit.saved is not None:
+        if piece is not None and piece.last:
             self.marks_since_snapshot -= self._marks_covered
 
 

@@ -80,11 +80,10 @@ class LoadedShard:
         self._unmarked = state.unmarked
         self._origin, self._lost = state.origin, state.lost  # until they are committed
         moved = state.start != stored.positions
-        self._snapshot_bytes = 0 if stored.snapshot is None else len(stored.snapshot.data)
         self._view = ShardView(
             positions=stored.positions,
             unsaved_since=time.time() if moved else None,
-            snapshot_bytes=self._snapshot_bytes,
+            snapshot_bytes=0 if stored.snapshot is None else len(stored.snapshot.data),
         )
         self._starved = False  # the replay waits for records
         self._status_due = 0.0
@@ -149,13 +148,13 @@ class LoadedShard:
         commit, unsaved = flight.commit, self._view.unsaved_since
         self._view = replace(self._view, positions=commit.positions, unsaved_since=unsaved or time.time())
         self._saving.landed(commit, at - flight.began)
-        if commit.saved is not None:
+        if (piece := commit.piece) is not None and piece.last:
             metrics.snapshot_committed()
             for side, count in self._lost:
                 metrics.lost_records(side, count)
             self._lost = ()
-            unsaved = None if commit.saved == commit.positions else self._saving.made_at
-            self._view = replace(self._view, unsaved_since=unsaved, snapshot_bytes=self._snapshot_bytes)
+            unsaved = None if piece.positions == commit.positions else self._saving.made_at
+            self._view = replace(self._view, unsaved_since=unsaved, snapshot_bytes=len(piece.data))
         if flight.step is not None:
             flight.step.tell(metrics, self._around.line, commit, ago_s=time.perf_counter() - at)
 
@@ -277,7 +276,6 @@ class LoadedShard:
         with self._around.metrics.stage("snapshot"):
             data = self._shard.snapshot()
         self._saving.made()
-        self._snapshot_bytes = len(data)
         self._around.metrics.snapshot_made(time.perf_counter() - began)
         return data
 

@@ -42,7 +42,7 @@ class OwnedShard:
     @property
     def saving(self) -> bool:
         """Whether it has more to do even if nothing comes: see ``LoadedShard.saving``."""
-        return self._loaded is not None and self._loaded.saving and not self._patience.waiting
+        return self._loaded is not None and self._loaded.saving
 
     def condition(self) -> str:
         """For ``Health.shards``."""

@@ -95,10 +95,11 @@ class Saving:
 
     def landed(self, commit: Commit, seconds: float) -> None:
         """Take note of a commit that is through, and took so long."""
-        if commit.snapshot is None and commit.part is None:
+        piece = commit.piece
+        if piece is None:
             usual_s = seconds if self._usual_s is None else self._usual_s
             self._usual_s = usual_s + (seconds - usual_s) / _SMOOTHED
             return
         self._took_s += max(0.0, seconds - (self._usual_s or 0.0))
-        if commit.saved is not None:
+        if piece.last:
             self._due = self._began + max(self._interval_s, self._took_s / SNAPSHOT_SHARE)

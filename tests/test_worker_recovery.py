@@ -301,18 +301,17 @@ def test_snapshots_take_a_small_share_of_the_time(monkeypatch):
     assert all(after - before >= 5 / 0.04 for before, after in itertools.pairwise(made[:-1]))
 
 
-def parts_and_scores(plant, **run):
-    """What each commit of a worker held: how many scores, where its part of a snapshot begins, what it closed."""
-    worker, found = plant.broker.worker(plant.settings), []
+def watched_worker(plant):
+    """A worker's broker, and the commits that it has written."""
+    worker, commits = plant.broker.worker(plant.settings), []
     commit = worker.commit
 
     def noted(one):
         commit(one)
-        found.append((len(one.scores), None if one.part is None else one.part.start, one.saved))
+        commits.append(one)
 
     worker.commit = noted
-    Worker(plant.settings, worker, clock=plant.clock, **run).run(3.0)
-    return found
+    return worker, commits
 
 
 def test_a_large_snapshot_holds_no_scores_up():
@@ -321,7 +320,9 @@ def test_a_large_snapshot_holds_no_scores_up():
     """
     plant = Plant(part_bytes=100, step_records=4, poll_records=1_000, inbox_records=1_000)
     plant.send(Side.EVENTS, range(60))
-    commits = parts_and_scores(plant, stop=Every(plant.clock, 0.4, math.inf))
+    worker, written = watched_worker(plant)
+    Worker(plant.settings, worker, clock=plant.clock, stop=Every(plant.clock, 0.4, math.inf)).run(3.0)
+    commits = [(len(one.scores), None if one.part is None else one.part.start, one.saved) for one in written]
     begun = next(number for number, (_, start, _) in enumerate(commits) if start == 0)
     closed = next(number for number, (_, _, saved) in enumerate(commits) if number >= begun and saved is not None)
     parts = commits[begun : closed + 1]
@@ -338,11 +339,8 @@ def test_a_large_snapshot_is_written_at_rest():
     plant = Plant(part_bytes=50, step_records=50, poll_records=1_000, inbox_records=1_000)
     plant.send(Side.EVENTS, range(50))
     plant.clock.advance(10)
-    polls, poll = [], plant.broker.worker
-    worker = poll(plant.settings)
-    commits, reads = [], worker.poll
-    commit = worker.commit
-    worker.commit = lambda one: (commit(one), commits.append(one))[0]
+    worker, commits = watched_worker(plant)
+    polls, reads = [], worker.poll
     worker.poll = lambda **options: (polls.append((len(commits), options["timeout_s"])), reads(**options))[1]
     Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
     parts = [number for number, one in enumerate(commits) if one.part is not None]

@@ -141,11 +141,17 @@ class Commit:
     """
 
     @property
+    def piece(self) -> SnapshotPart | None:
+        """What of a snapshot goes along: its part, or all of it as one."""
+        if self.snapshot is not None:
+            return SnapshotPart(self.positions, self.snapshot, 0, len(self.snapshot))
+        return self.part
+
+    @property
     def saved(self) -> Positions | None:
         """Those of the snapshot that is whole with this commit; None where there is none."""
-        if self.snapshot is not None:
-            return self.positions
-        return self.part.positions if self.part is not None and self.part.last else None
+        piece = self.piece
+        return piece.positions if piece is not None and piece.last else None
 
 
 class Broker(Protocol):

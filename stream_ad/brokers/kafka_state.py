@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stream_ad.brokers.base import KeptSnapshot, Positions, Snapshot, SnapshotPart
+from stream_ad.brokers.base import KeptSnapshot, Positions, Snapshot
 from stream_ad.brokers.kafka_journal import KafkaJournal
 from stream_ad.brokers.kafka_manifest import Manifest, Older, read_manifest
-from stream_ad.brokers.recovery import KEPT_FOR_REPLAY, following, for_replay, journal_floor, superseded
+from stream_ad.brokers.recovery import KEPT_FOR_REPLAY, following, for_replay, journal_floor, next_number, superseded
 from stream_ad.columns import OutRecord
 from stream_ad.errors import TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from stream_ad.brokers.base import Commit
+    from stream_ad.brokers.base import Commit, SnapshotPart
     from stream_ad.brokers.kafka_journal import Written
     from stream_ad.settings import Settings
 
@@ -199,10 +199,7 @@ class ShardState:
         """
         written = self._journal.add(commit.marks)
         ahead: list[list[OutRecord]] = []
-        part = commit.part
-        if commit.snapshot is not None:
-            part = SnapshotPart(commit.positions, commit.snapshot, 0, len(commit.snapshot))
-        if part is not None:
+        if (part := commit.piece) is not None:
             chunks = self._chunk_records(part)
             while len(chunks) > PART_CHUNKS:
                 ahead.append(self._as_records(chunks[:PART_CHUNKS]))
@@ -226,7 +223,7 @@ class ShardState:
         if part.start == 0:
             self._digest = hashlib.sha256()
         self._digest.update(memoryview(part.data)[part.start : part.stop])
-        number = self.kept[-1].number + 1 if self.kept else 1
+        number = next_number(self.kept)
         starts = range(part.start, part.stop, CHUNK_BYTES)
         left_behind = self._places.get(number, [])  # by a commit that did not come about
         self._places[number] = sorted({*left_behind, *(start // CHUNK_BYTES for start in starts)})

@@ -50,20 +50,17 @@ class ShardState:
     def save(self, commit: Commit, settings: Settings) -> None:
         self.positions = commit.positions
         self.journal += [mark for mark in commit.marks if not self.journal or mark > self.journal[-1]]
-        if commit.snapshot is not None:
-            self.begun = None
-            self.add(commit.positions, commit.snapshot, commit.origin, settings)
-        elif commit.part is not None:
-            self.go_on(commit.part, settings)
+        if (piece := commit.piece) is not None:
+            self.go_on(piece, commit.origin, settings)
 
-    def go_on(self, part: SnapshotPart, settings: Settings) -> None:
+    def go_on(self, part: SnapshotPart, origin: str, settings: Settings) -> None:
         """Add a part of a snapshot to those before it."""
         begun = b"" if part.start == 0 else self.begun
         if begun is None or begun != part.data[: part.start]:
             raise BrokerError("This part of a snapshot does not follow the one before.")
         self.begun = begun + part.data[part.start : part.stop]
         if part.last:
-            self.add(part.positions, self.begun, "", settings)
+            self.add(part.positions, self.begun, origin, settings)
             self.begun = None
 
     def add(self, positions: Positions, data: bytes, origin: str, settings: Settings) -> KeptSnapshot:

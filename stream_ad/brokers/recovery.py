@@ -149,10 +149,15 @@ def damaged_data(shard: int, number: int) -> DamagedStateError:
     )
 
 
+def next_number(kept: Sequence[KeptSnapshot]) -> int:
+    """Of the next snapshot of a shard; ``kept``: all of it, by rising number."""
+    return kept[-1].number + 1 if kept else 1
+
+
 def following(
     kept: Sequence[KeptSnapshot], *, positions: Positions, origin: str, saved_ms: int, size_bytes: int
 ) -> KeptSnapshot:
     """The next snapshot of a shard, as it is kept."""
-    number = kept[-1].number + 1 if kept else 1
+    number = next_number(kept)
     line = number if origin else kept[-1].line if kept else 0
     return KeptSnapshot(number, positions, line, origin, saved_ms, size_bytes)

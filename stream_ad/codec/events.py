@@ -123,24 +123,26 @@ class EventDecoder:
             read_form: Reads most messages, perhaps; what it refuses is read in the usual way.
         """
         messages: list[Message] = []
-        append, read_fast, failed = messages.append, read_form or self._read_fast, 0
+        append, read, otherwise, failed = messages.append, self._read_fast, self._extracted, 0
+        if read_form is not None:
+            read, otherwise = read_form, self._read
         for start in range(0, len(raw), _CHUNK):
+            if failed >= _FAILURES:  # they do not come in this form any more
+                read, otherwise = self._read_fast, self._extracted
             chunk = raw.values[start : start + _CHUNK]
             checked = self._pass(chunk)
             for row, value in enumerate(chunk, start):
                 try:
                     if not checked:
                         check_bytes(value, self._events.max_record_bytes)
-                    if read_fast is not None:
+                    if read is not None:
                         try:
-                            append(read_fast(value))
+                            append(read(value))
                         except READ_ERRORS:
-                            failed += 1
-                            if failed == _FAILURES:  # they do not come in this form any more
-                                read_fast = self._read_fast
+                            failed += 1  # what is read otherwise says what is wrong
                         else:
                             continue
-                    append(self._read(value, raw.keys[row]))
+                    append(otherwise(value, raw.keys[row]))
                 except Rejected as rejection:
                     rejected[row] = rejection.why
         rows = np.arange(len(raw), dtype=np.int64)
@@ -162,11 +164,12 @@ class EventDecoder:
             return False
 
     def _read(self, value: Any, key: bytes | None) -> Any:
-        if self._read_fast is not None:
-            try:
-                return self._read_fast(value)
-            except READ_ERRORS:
-                pass  # the extractor says what is wrong
+        try:
+            return self._read_fast(value)
+        except READ_ERRORS:
+            return self._extracted(value, key)
+
+    def _extracted(self, value: Any, key: bytes | None) -> Message:
         try:
             document = self._read_any(value)
         except READ_ERRORS as error:

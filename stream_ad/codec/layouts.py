@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from stream_ad.columns import ValueBlock
 from stream_ad.schemas import MAX_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -49,6 +50,10 @@ class Form:
         )
 
 
+Kind = Form | tuple[str, ...]
+"""Structs of a form, or dicts by the order of their keys."""
+
+
 class Layouts:
     """Groups readings by their features.
 
@@ -72,37 +77,31 @@ class Layouts:
             readings: Dicts of floats or None, or structs of the form.
             form: None: all are dicts.
         """
-        formed, members = _by_order(readings, form)
+        members = _members(readings, form)
         refused: dict[int, Why] = {}
-        for order in list(members):
+        for kind in list(members):
             try:
-                self._layout(order)
+                self._layout(_order(kind))
             except Rejected as rejection:
-                refused.update(dict.fromkeys(members.pop(order), rejection.why))
-        counts = {order: len(indices) for order, indices in members.items()}
-        if form is not None:
-            counts[form.order] = counts.get(form.order, 0) + len(formed)
+                refused.update(dict.fromkeys(members.pop(kind), rejection.why))
+        counts: Counter[tuple[str, ...]] = Counter()
+        for kind, indices in members.items():
+            counts[_order(kind)] += len(indices)
         usual = next((order for order, count in counts.items() if count > _NEARLY_ALL * len(readings)), None)
+
         accepted = np.ones(len(readings), dtype=np.int64)
         accepted[list(refused)] = 0
         row_of = np.cumsum(accepted) - 1
 
         parts: dict[tuple[str, ...], list[tuple[NDArray[np.int64], NDArray[np.float64]]]] = {}
-
-        def add(order: tuple[str, ...], indices: Sequence[int], values_of: Callable[[Any], Iterable[Any]]) -> None:
-            features, permutation = self._layout(order)
+        for kind, indices in members.items():
+            features, permutation = self._layout(_order(kind))
             same = readings if len(indices) == len(readings) else [readings[index] for index in indices]
-            values = _matrix(map(values_of, same), len(same), len(order))
+            values = _matrix(same, kind)
             if permutation is not None:
                 values = np.take(values, permutation, axis=1)
             parts.setdefault(features, []).append((row_of[indices], values))
-
-        if form is not None and formed:
-            add(form.order, formed, msgspec.structs.astuple)
-        for order, indices in members.items():
-            add(order, indices, dict.values)
-        blocks = [_block(features, alike) for features, alike in parts.items()]
-        return tuple(sorted(blocks, key=lambda block: int(block.rows[0]))), refused, usual
+        return tuple(_block(features, alike) for features, alike in parts.items()), refused, usual
 
     def _layout(self, order: tuple[str, ...]) -> Layout:
         known = self._known.get(order)
@@ -130,25 +129,30 @@ class Layouts:
         return features, np.array([place[name] for name in features], dtype=np.intp)
 
 
-def _by_order(readings: Sequence[Any], form: Form | None) -> tuple[Sequence[int], dict[tuple[str, ...], list[int]]]:
-    """Indices of the structs, and of the dicts by the order of their keys."""
-    members: dict[tuple[str, ...], list[int]] = {}
-    kind = None if form is None else form.type
-    if kind is not None and set(map(type, readings)) == {kind}:
-        return range(len(readings)), members
-    formed = []
+def _members(readings: Sequence[Any], form: Form | None) -> dict[Kind, Sequence[int]]:
+    """Indices of the structs, and of the dicts by the order of their keys; what comes first stands first."""
+    struct = None if form is None else form.type
+    if form is not None and set(map(type, readings)) == {struct}:
+        return {form: range(len(readings))}
+    members: dict[Kind, list[int]] = {}
     for index, reading in enumerate(readings):
-        if type(reading) is kind:
-            formed.append(index)
-        else:
-            members.setdefault(tuple(reading), []).append(index)
-    return formed, members
+        kind: Kind = form if form is not None and type(reading) is struct else tuple(reading)
+        try:
+            members[kind].append(index)
+        except KeyError:
+            members[kind] = [index]
+    return dict(members)
 
 
-def _matrix(rows: Iterable[Iterable[float | None]], count: int, width: int) -> NDArray[np.float64]:
+def _order(kind: Kind) -> tuple[str, ...]:
+    return kind.order if isinstance(kind, Form) else kind
+
+
+def _matrix(readings: Sequence[Any], kind: Kind) -> NDArray[np.float64]:
     """(K, F) readings in the order of their keys; None turns into NaN."""
-    flat = list(chain.from_iterable(rows))
-    return np.array(flat, dtype=np.float64).reshape(count, width)
+    values_of = msgspec.structs.astuple if isinstance(kind, Form) else dict.values
+    flat = list(chain.from_iterable(map(values_of, readings)))
+    return np.array(flat, dtype=np.float64).reshape(len(readings), len(_order(kind)))
 
 
 def _block(features: tuple[str, ...], parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]]) -> ValueBlock:
