@@ -39,7 +39,7 @@ class Saving:
         clock: Monotonic seconds.
     """
 
-    def __init__(self, number: int, interval_s: float, part_bytes: int | None, clock: Callable[[], float]) -> None:
+    def __init__(self, number: int, interval_s: float, part_bytes: int, clock: Callable[[], float]) -> None:
         self._interval_s, self._part_bytes, self._clock = interval_s, part_bytes, clock
         self._due = clock() + interval_s * (1 + number * 0.618 % 1) / 2
         self._began = 0.0
@@ -77,8 +77,7 @@ class Saving:
         self._next = self._part(positions, data, 0)
 
     def _part(self, positions: Positions, data: bytes, start: int) -> SnapshotPart:
-        stop = len(data) if self._part_bytes is None else min(len(data), start + self._part_bytes)
-        return SnapshotPart(positions, data, start, stop)
+        return SnapshotPart(positions, data, start, min(len(data), start + self._part_bytes))
 
     def go_along(self, commit: Commit) -> Commit:
         """The commit with what is to be written next."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sqlite3
@@ -198,12 +199,12 @@ def test_damaged_snapshots_are_listed(site, tmp_path, hurt):
     """Whatever stands in the place of a snapshot, it is listed with what is wrong, and can be deleted."""
     oldest = listed(site, "0")[-1]["number"]
     with closing(sqlite3.connect(tmp_path / "stream.db")) as database, database:
-        import hashlib  # noqa: PLC0415
-
         digest = hashlib.sha256(hurt).digest() if len(hurt) > 5 else b"other"
+        database.execute("DELETE FROM snapshot_parts WHERE shard = 0 AND seq = ? AND start > 0", (oldest,))
         database.execute(
-            "UPDATE snapshots SET data = ?, digest = ? WHERE shard = 0 AND seq = ?", (hurt, digest, oldest)
+            "UPDATE snapshot_parts SET data = ?, digest = ? WHERE shard = 0 AND seq = ?", (hurt, digest, oldest)
         )
+        database.execute("UPDATE snapshots SET size = ? WHERE shard = 0 AND seq = ?", (len(hurt), oldest))
     found = listed(site, "0")[-1]
     assert found["number"] == oldest
     assert found["problem"]
@@ -215,20 +216,47 @@ def test_damaged_snapshots_are_listed(site, tmp_path, hurt):
     run(site, "snapshots", "delete", "0", str(oldest))
 
 
-def test_an_older_database_is_brought_up(site, tmp_path):
-    """A file of the format before has its snapshots listed, restored, and read by a worker; a newer one is refused."""
+def as_format_2(database):
+    """Turn a database into what it would have been before snapshots were written in parts."""
+    database.execute("DELETE FROM snapshots WHERE dropped")
+    for column in ("digest", "data"):
+        database.execute(f"ALTER TABLE snapshots ADD COLUMN {column} BLOB NOT NULL DEFAULT x''")
+    for (row,) in database.execute("SELECT rowid FROM snapshots").fetchall():
+        parts = database.execute(
+            "SELECT part.data FROM snapshots JOIN snapshot_parts AS part USING (application, shard, seq)"
+            " WHERE snapshots.rowid = ? ORDER BY start",
+            (row,),
+        ).fetchall()
+        data = b"".join(part for (part,) in parts)
+        database.execute(
+            "UPDATE snapshots SET digest = ?, data = ? WHERE rowid = ?", (hashlib.sha256(data).digest(), data, row)
+        )
+    database.execute("DROP TABLE snapshot_parts")
+    for column in ("size", "dropped"):
+        database.execute(f"ALTER TABLE snapshots DROP COLUMN {column}")
+    database.execute("PRAGMA user_version=2")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_database_is_brought_up(site, tmp_path, version):
+    """A file of a format before has its snapshots listed, restored, and read by a worker; a newer one is refused."""
+    before = listed(site, "0")
     with closing(sqlite3.connect(tmp_path / "stream.db")) as database, database:
-        for column in ("line", "origin", "saved_ms"):
-            database.execute(f"ALTER TABLE snapshots DROP COLUMN {column}")
-        database.execute("PRAGMA user_version=1")
+        as_format_2(database)
+        if version == 1:
+            for column in ("line", "origin", "saved_ms"):
+                database.execute(f"ALTER TABLE snapshots DROP COLUMN {column}")
+            database.execute("PRAGMA user_version=1")
     found = listed(site, "0")
-    assert found[0]["saved"] is None
-    assert found[0]["sensors"] > 0
+    if version == 1:
+        assert found[0]["saved"] is None
+        found = [one | {"saved": old["saved"]} for one, old in zip(found, before, strict=True)]
+    assert found == before
     outputs = scores(site)
     work(site)
     assert scores(site) == outputs
     with closing(sqlite3.connect(tmp_path / "stream.db")) as database:
-        assert database.execute("PRAGMA user_version").fetchone()[0] == 2
+        assert database.execute("PRAGMA user_version").fetchone()[0] == 3
 
 
 def test_settings_that_fit_are_applied_on_restore(site):

@@ -122,7 +122,7 @@ def test_a_password_on_the_command_line_is_found():
 def test_damage_is_found(site):
     """A damaged file and a damaged snapshot are found."""
     with closing(sqlite3.connect(site.parent / "stream.db")) as database, database:
-        database.execute("UPDATE snapshots SET data = x'00' WHERE shard = 1")
+        database.execute("UPDATE snapshot_parts SET data = x'00' WHERE shard = 1")
     code, found = doctor(site)
     assert code == 0, "a worker finds its way"
     assert levels(found, "state") == {"warning"}

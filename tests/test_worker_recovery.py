@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream_ad import loaded_shard, saving
-from stream_ad.brokers.base import Positions, Side
+from stream_ad.brokers.base import PART_BYTES, Positions, Side
 from stream_ad.brokers.memory import MemoryBroker
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.codec.encode import encode_event, encode_label
@@ -66,7 +66,7 @@ def make_settings(partitions=1, **worker):
 class Plant:
     """A broker in memory, a clock that nobody waits for, and workers that come and go."""
 
-    def __init__(self, part_bytes=None, **changes):
+    def __init__(self, part_bytes=PART_BYTES, **changes):
         self.settings = make_settings(**changes)
         self.clock = ManualClock()
         self.broker = MemoryBroker(clock=self.clock, part_bytes=part_bytes)
@@ -129,7 +129,7 @@ RUN = st.tuples(st.just("run"))
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.one_of(SEND, SEND, SPOIL, RUN, FAIL, KILL, STOP), max_size=25),
-    st.sampled_from([None, 40, 7]),
+    st.sampled_from([PART_BYTES, 40, 7]),
     st.sampled_from([0.0, 0.4]),
 )
 @example(
@@ -141,7 +141,7 @@ RUN = st.tuples(st.just("run"))
         ("run",),
         ("kill", "load", 1),
     ],
-    None,
+    PART_BYTES,
     0.0,
 )
 def test_whatever_happens_the_scores_are_those_of_one_order(story, part_bytes, pass_s):

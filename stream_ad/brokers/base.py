@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from stream_ad.columns import OutRecord, RawRecords
 
 
+PART_BYTES = 512 * 1024
+"""Of a snapshot along with a commit: some milliseconds of a small disk, and of a Kafka."""
+
+
 class Side(Enum):
     """The two inputs of a shard."""
 
@@ -137,7 +141,7 @@ class Commit:
     part: SnapshotPart | None = None
     """The next piece of a snapshot that goes along with several commits of a shard, one after the other. With the last
     one it is a snapshot like any other, at the positions of the first; until then, and where a whole one comes in
-    between, it is nothing. Only for brokers that ask for it (``Broker.part_bytes``).
+    between, it is nothing.
     """
 
     @property
@@ -158,9 +162,9 @@ class Broker(Protocol):
     """One per worker; not safe to share between threads."""
 
     @property
-    def part_bytes(self) -> int | None:
+    def part_bytes(self) -> int:
         """Most of a snapshot that goes along with one commit of a live shard without holding it up for long, always the
-        same; None: a whole one does.
+        same.
         """
 
     def assigned(self) -> frozenset[int]:

@@ -102,7 +102,7 @@ class KafkaBroker:
         self._closed = False
 
     @property
-    def part_bytes(self) -> int | None:
+    def part_bytes(self) -> int:
         return kafka_state.CHUNK_BYTES
 
     def assigned(self) -> frozenset[int]:

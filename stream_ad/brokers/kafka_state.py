@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stream_ad.brokers.base import KeptSnapshot, Positions, Snapshot
+from stream_ad.brokers.base import PART_BYTES, KeptSnapshot, Positions, Snapshot
 from stream_ad.brokers.kafka_journal import KafkaJournal
 from stream_ad.brokers.kafka_manifest import Manifest, Older, read_manifest
 from stream_ad.brokers.recovery import KEPT_FOR_REPLAY, following, for_replay, journal_floor, next_number, superseded
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stream_ad.brokers.kafka_journal import Written
     from stream_ad.settings import Settings
 
-CHUNK_BYTES = 512 * 1024
+CHUNK_BYTES = PART_BYTES
 PART_CHUNKS = 64  # of a snapshot in one transaction: 32 MiB
 _KEY = re.compile(r"(journal|snapshot)/(\d{1,18})/(\d{1,18}|manifest)", re.ASCII)
 

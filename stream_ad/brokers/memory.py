@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.base import Side
+from stream_ad.brokers.base import PART_BYTES, Side
 from stream_ad.brokers.memory_snapshots import MemorySnapshots
 from stream_ad.brokers.memory_store import ROLES, Store, refuse_unwritable
 from stream_ad.brokers.memory_worker import MemoryWorker
@@ -37,11 +37,10 @@ class MemoryBroker:
 
     Args:
         clock: Advanced by the timeout whenever a poll or read finds nothing, in the place of waiting.
-        part_bytes: Most of a snapshot that workers shall write with one commit; None: a whole one, as on the
-            embedded broker.
+        part_bytes: Most of a snapshot that workers shall write with one commit.
     """
 
-    def __init__(self, *, clock: Clock | None = None, part_bytes: int | None = None) -> None:
+    def __init__(self, *, clock: Clock | None = None, part_bytes: int = PART_BYTES) -> None:
         self._store = Store(clock, part_bytes)
 
     def worker(self, settings: Settings) -> Broker:

@@ -87,7 +87,7 @@ class Store:
     """Take ``changed`` before touching anything else."""
 
     clock: Clock | None
-    part_bytes: int | None = None
+    part_bytes: int
     changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
     topics: dict[str, int] = field(default_factory=dict)  # name: partitions
     oldest: defaultdict[tuple[str, int], int] = field(

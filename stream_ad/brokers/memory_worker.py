@@ -47,7 +47,7 @@ class MemoryWorker:
             store.owners |= {(self._application, shard): self for shard in self._owned}
 
     @property
-    def part_bytes(self) -> int | None:
+    def part_bytes(self) -> int:
         return self._store.part_bytes
 
     def assigned(self) -> frozenset[int]:

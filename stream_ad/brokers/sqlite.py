@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stream_ad.brokers import sqlite_state
 from stream_ad.brokers.base import Fetched, Positions, Side, Snapshot, Stored
 from stream_ad.brokers.flight import Landed
 from stream_ad.brokers.recovery import for_replay, must_rebuild, require_offset
 from stream_ad.brokers.sqlite_database import OFFSET_BITS, OFFSET_MASK, Database
 from stream_ad.brokers.sqlite_lock import ShardLock
-from stream_ad.brokers.sqlite_state import StateTables
 from stream_ad.columns import RawRecords
 from stream_ad.errors import BrokerError, FencedError, ShardBusyError
 
@@ -53,7 +53,7 @@ class SqliteBroker:
         self._topics = settings.topics
         self._inputs = {Side.EVENTS: settings.topics.events, Side.LABELS: settings.topics.labels}
         self._database = Database(settings)
-        self._state = StateTables(self._database, settings)
+        self._state = sqlite_state.StateTables(self._database, settings)
         self._locks: dict[int, ShardLock] = {}
         self._epochs: dict[int, int] = {}
         self._next: dict[Input, int] = {}
@@ -80,8 +80,8 @@ class SqliteBroker:
             )
 
     @property
-    def part_bytes(self) -> int | None:
-        return None
+    def part_bytes(self) -> int:
+        return sqlite_state.CHUNK_BYTES
 
     def assigned(self) -> frozenset[int]:
         return frozenset(self._locks)
@@ -188,8 +188,8 @@ class SqliteBroker:
             self._database.append(self._topics.incidents, commit.shard, commit.incidents)
             self._database.append(self._topics.dead_letters, commit.shard, commit.dead_letters)
             self._state.mark(commit.shard, commit.marks)
-            if commit.snapshot is not None:
-                self._state.save(commit.shard, commit.positions, commit.snapshot, commit.origin)
+            if (piece := commit.piece) is not None:
+                self._state.save(commit.shard, piece, commit.origin)
 
     def begin(self, commit: Commit) -> Landed:
         self.commit(commit)

@@ -27,7 +27,7 @@ OFFSET_BITS = 40
 OFFSET_MASK = (1 << OFFSET_BITS) - 1
 
 _MAGIC = 0x5AD0_5AD0  # PRAGMA application_id: tells our files from other programs'
-_FORMAT = 2  # PRAGMA user_version
+_FORMAT = 3  # PRAGMA user_version
 _EXPIRE_RECORDS = 50_000  # in one transaction, so that a commit stays quick
 _BUSY_S = 0.25  # SQLite waits so long for a lock in C, where no signal is answered; we try again until give_up_seconds
 _LOOK_S = (0.0005, 0.004)  # between looks at an idle database: shortest, longest
@@ -46,15 +46,31 @@ _TABLES = (
         PRIMARY KEY (application, shard, events, labels)) WITHOUT ROWID""",
     """CREATE TABLE snapshots (
         application TEXT NOT NULL, shard INTEGER NOT NULL, seq INTEGER NOT NULL,
-        events INTEGER NOT NULL, labels INTEGER NOT NULL, digest BLOB NOT NULL, data BLOB NOT NULL,
+        events INTEGER NOT NULL, labels INTEGER NOT NULL,
         line INTEGER NOT NULL DEFAULT 0, origin TEXT NOT NULL DEFAULT '', saved_ms INTEGER NOT NULL DEFAULT 0,
+        size INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0,
         UNIQUE (application, shard, seq))""",
+    _PARTS := """CREATE TABLE snapshot_parts (
+        application TEXT NOT NULL, shard INTEGER NOT NULL, seq INTEGER NOT NULL, start INTEGER NOT NULL,
+        digest BLOB NOT NULL, data BLOB NOT NULL,
+        UNIQUE (application, shard, seq, start))""",
 )
-_SINCE_FORMAT_1 = (
-    "ALTER TABLE snapshots ADD COLUMN line INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE snapshots ADD COLUMN origin TEXT NOT NULL DEFAULT ''",
-    "ALTER TABLE snapshots ADD COLUMN saved_ms INTEGER NOT NULL DEFAULT 0",
-)
+_UPGRADES = {  # to a format from the one before
+    2: (
+        "ALTER TABLE snapshots ADD COLUMN line INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE snapshots ADD COLUMN origin TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE snapshots ADD COLUMN saved_ms INTEGER NOT NULL DEFAULT 0",
+    ),
+    3: (
+        _PARTS,
+        "INSERT INTO snapshot_parts SELECT application, shard, seq, 0, digest, data FROM snapshots",
+        "ALTER TABLE snapshots ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE snapshots ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0",
+        "UPDATE snapshots SET size = length(data)",
+        "ALTER TABLE snapshots DROP COLUMN data",
+        "ALTER TABLE snapshots DROP COLUMN digest",
+    ),
+}
 
 
 def topic_roles(settings: Settings) -> dict[str, str]:
@@ -122,7 +138,8 @@ class Database:
         execute(f"PRAGMA synchronous={settings.broker.synchronous.upper()}")
         with self.write():
             if (version := execute("PRAGMA user_version").fetchone()[0]) < _FORMAT:
-                for statement in _SINCE_FORMAT_1 if version else _TABLES:
+                upgrades = [one for new in range(version + 1, _FORMAT + 1) for one in _UPGRADES.get(new, ())]
+                for statement in upgrades if version else _TABLES:
                     execute(statement)
                 execute(f"PRAGMA application_id={_MAGIC}")
                 execute(f"PRAGMA user_version={_FORMAT}")

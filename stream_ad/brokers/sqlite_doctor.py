@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stream_ad.findings import Finding
     from stream_ad.settings import Settings
 
-LEAST_FREE = 500_000_000  # bytes: a commit writes its snapshot twice, to the log and to the file
+LEAST_FREE = 500_000_000  # bytes: a snapshot is written whole before an older one goes
 CHECKED_BYTES = 2_000_000_000  # of a file that is looked through; a larger one would take minutes
 AHEAD_S = 60.0
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stream_ad.brokers.base import SnapshotPart
 from stream_ad.brokers.recovery import damaged_data, no_such_snapshot, refuse_newest
 from stream_ad.brokers.sqlite_database import Database
 from stream_ad.brokers.sqlite_lock import ShardLock
@@ -54,7 +55,8 @@ class SqliteSnapshots:
         with self._mine(shard), self._database.write():
             epoch, _ = self._state.take_over(shard)
             self._state.move(shard, positions, epoch)
-            return self._state.save(shard, positions, data, origin)
+            self._state.save(shard, SnapshotPart(positions, data, 0, len(data)), origin)
+            return self._state.kept(shard)[-1]
 
     def delete(self, shard: int, number: int) -> None:
         with self._mine(shard), self._database.write():

@@ -6,15 +6,18 @@ import hashlib
 import time
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.base import KeptSnapshot, Positions
-from stream_ad.brokers.recovery import following, journal_floor, superseded
+from stream_ad.brokers.base import PART_BYTES, KeptSnapshot, Positions
+from stream_ad.brokers.recovery import following, journal_floor, next_number, superseded
 from stream_ad.brokers.sqlite_database import OFFSET_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from stream_ad.brokers.base import SnapshotPart
     from stream_ad.brokers.sqlite_database import Database
     from stream_ad.settings import Settings
+
+CHUNK_BYTES = PART_BYTES  # of a row: SQLite holds no value of a gigabyte
 
 
 class StateTables:
@@ -76,8 +79,8 @@ class StateTables:
     def kept(self, shard: int, application: str | None = None) -> list[KeptSnapshot]:
         """All of a shard, by rising number; of this application unless told otherwise."""
         rows = self._database.cursor(
-            """SELECT seq, events, labels, line, origin, saved_ms, length(data) FROM snapshots
-               WHERE application = ? AND shard = ? ORDER BY seq""",
+            """SELECT seq, events, labels, line, origin, saved_ms, size FROM snapshots
+               WHERE application = ? AND shard = ? AND NOT dropped ORDER BY seq""",
             application or self._application,
             shard,
         )
@@ -87,28 +90,53 @@ class StateTables:
 
     def data(self, shard: int, number: int) -> bytes | None:
         """The data of a snapshot; None where it is not what was written."""
-        ((digest, data),) = self._database.cursor(
-            "SELECT digest, data FROM snapshots WHERE application = ? AND shard = ? AND seq = ?",
-            self._application,
-            shard,
-            number,
+        one = self._application, shard, number
+        ((size,),) = self._database.cursor(
+            "SELECT size FROM snapshots WHERE application = ? AND shard = ? AND seq = ?", *one
         ).fetchall()
-        return bytes(data) if hashlib.sha256(data).digest() == digest else None
+        parts = self._database.cursor(
+            "SELECT digest, data FROM snapshot_parts WHERE application = ? AND shard = ? AND seq = ? ORDER BY start",
+            *one,
+        ).fetchall()
+        if any(hashlib.sha256(data).digest() != digest for digest, data in parts):
+            return None
+        whole = b"".join(data for _, data in parts)
+        return whole if len(whole) == size else None
 
-    def save(self, shard: int, positions: Positions, data: bytes, origin: str) -> KeptSnapshot:
-        """Add a snapshot, and drop what is of no use beside it."""
+    def save(self, shard: int, piece: SnapshotPart, origin: str) -> None:
+        """Add a piece of a snapshot; with the last one drop what is of no use beside it.
+
+        What is dropped gives its room back piece by piece, too: to free all of it takes as long as to write it.
+        """
+        mine, kept = (self._application, shard), self.kept(shard)
+        number = next_number(kept)
+        if piece.start == 0:
+            self._delete_parts(shard, number)  # of one that was given up
+        starts = range(piece.start, piece.stop, CHUNK_BYTES)
+        for start in starts:
+            data = memoryview(piece.data)[start : min(start + CHUNK_BYTES, piece.stop)]
+            self._database.cursor(
+                "INSERT INTO snapshot_parts VALUES (?, ?, ?, ?, ?, ?)",
+                *mine, number, start, hashlib.sha256(data).digest(), data,
+            )  # fmt: skip
+        self._free(shard, 2 * len(starts))
+        if piece.last:
+            self._close(shard, piece, origin, kept)
+
+    def _close(self, shard: int, piece: SnapshotPart, origin: str, kept: list[KeptSnapshot]) -> None:
         mine, now_ms = (self._application, shard), int(time.time() * 1000)
-        kept = self.kept(shard)
-        new = following(kept, positions=positions, origin=origin, saved_ms=now_ms, size_bytes=len(data))
+        at, size = piece.positions, len(piece.data)
+        new = following(kept, positions=at, origin=origin, saved_ms=now_ms, size_bytes=size)
         self._database.cursor(
-            """INSERT INTO snapshots (application, shard, seq, events, labels, digest, data, line, origin, saved_ms)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            *mine, new.number, positions.events, positions.labels, hashlib.sha256(data).digest(), data,
-            new.line, new.origin, new.saved_ms,
+            """INSERT INTO snapshots (application, shard, seq, events, labels, line, origin, saved_ms, size)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            *mine, new.number, at.events, at.labels, new.line, new.origin, new.saved_ms, new.size_bytes,
         )  # fmt: skip
         kept.append(new)
         for one in superseded(kept, self._settings):
-            self.drop(shard, one.number)
+            self._database.cursor(
+                "UPDATE snapshots SET dropped = 1 WHERE application = ? AND shard = ? AND seq = ?", *mine, one.number
+            )
             kept.remove(one)
         if new.origin:
             self._database.cursor("DELETE FROM journal WHERE application = ? AND shard = ?", *mine)
@@ -118,7 +146,6 @@ class StateTables:
                 *mine, floor.events, floor.labels,
             )  # fmt: skip
         self.expire(shard)
-        return new
 
     def expire(self, shard: int) -> None:
         """Drop what ``topics.retention_seconds`` allows to, a bounded number of records at a time.
@@ -143,7 +170,33 @@ class StateTables:
         return Positions(min(one.events for one in floors), min(one.labels for one in floors))
 
     def drop(self, shard: int, number: int) -> None:
-        """Delete a snapshot."""
+        """Delete a snapshot, and give all of its room back."""
+        self._delete_parts(shard, number)
         self._database.cursor(
             "DELETE FROM snapshots WHERE application = ? AND shard = ? AND seq = ?", self._application, shard, number
+        )
+
+    def _delete_parts(self, shard: int, number: int) -> None:
+        self._database.cursor(
+            "DELETE FROM snapshot_parts WHERE application = ? AND shard = ? AND seq = ?",
+            self._application,
+            shard,
+            number,
+        )
+
+    def _free(self, shard: int, parts: int) -> None:
+        """Give back the room of so many parts of snapshots that were dropped."""
+        mine = self._application, shard
+        self._database.cursor(
+            """DELETE FROM snapshot_parts WHERE rowid IN (
+                   SELECT part.rowid FROM snapshots JOIN snapshot_parts AS part USING (application, shard, seq)
+                   WHERE application = ? AND shard = ? AND dropped LIMIT ?)""",
+            *mine,
+            parts,
+        )
+        self._database.cursor(
+            """DELETE FROM snapshots WHERE application = ? AND shard = ? AND dropped AND NOT EXISTS (
+                   SELECT 1 FROM snapshot_parts AS part WHERE part.application = snapshots.application
+                   AND part.shard = snapshots.shard AND part.seq = snapshots.seq)""",
+            *mine,
         )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from stream_ad.brokers.base import Commit, Positions, Side
+from stream_ad.brokers.base import Commit, Positions, Side, SnapshotPart
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError, FencedError, LostRecordsError, ShardBusyError, StateError, TopicError
@@ -364,6 +366,41 @@ def test_older_snapshots_are_kept_at_intervals(place: Place) -> None:
         assert [one.positions.events for one in found] == [number - 1 for number in kept]
         assert all(one.saved_ms > 1e12 and one.size_bytes == len(b"state 0") for one in found)
         broker.close()
+
+
+def test_a_snapshot_goes_along_with_several_commits(place: Place) -> None:
+    """A part with each commit: with the last of them it counts, at the positions where it was made, and all marks since
+    are found. One whose writer is gone counts never, nor does one that a whole one came in between of.
+    """
+    publish(place, Side.EVENTS, records(0, 40))
+    worker = place.worker()
+    size, at = worker.part_bytes, [Positions(number, 0) for number in range(10)]
+    worker.commit(Commit(0, at[1], marks=(at[0], at[1]), snapshot=b"first"))
+    data = os.urandom(2 * size + 100)
+    parts = [SnapshotPart(at[2], data, start, min(len(data), start + size)) for start in (0, size, 2 * size)]
+    for step, part in enumerate(parts, 2):
+        assert [one.number for one in place.snapshots().kept(0)] == [1]
+        worker.commit(Commit(0, at[step], scores=[OutRecord(b"a", b"1", 1)], marks=(at[step],), part=part))
+    newest = place.snapshots().kept(0)[0]
+    assert (newest.number, newest.positions, newest.size_bytes) == (2, at[2], len(data))
+    assert place.snapshots().read(0, 2) == data
+    worker.commit(Commit(0, at[5], marks=(at[5],)))
+    worker = place.takeover(worker)
+    stored = worker.load(0)
+    assert stored.snapshot is not None
+    assert (stored.positions, stored.snapshot.positions, stored.snapshot.data == data) == (at[5], at[2], True)
+    assert stored.journal == (at[3], at[4], at[5])
+    worker.commit(Commit(0, at[6], marks=(at[6],), part=replace(parts[0], positions=at[6])))
+    worker.commit(Commit(0, at[7], marks=(at[7],), part=replace(parts[1], positions=at[6])))
+    worker = place.takeover(worker)
+    stored = worker.load(0)
+    assert stored.snapshot is not None
+    assert (stored.snapshot.number, stored.journal) == (2, (at[3], at[4], at[5], at[6], at[7]))
+    worker.commit(Commit(0, at[8], marks=(at[8],), part=replace(parts[0], positions=at[8])))
+    worker.commit(Commit(0, at[9], marks=(at[9],), snapshot=b"third"))
+    stored = place.takeover(worker).load(0)
+    assert stored.snapshot is not None
+    assert (stored.snapshot.number, stored.snapshot.data, stored.journal) == (3, b"third", ())
 
 
 def test_people_go_back_to_an_older_snapshot(place: Place) -> None:

@@ -7,7 +7,6 @@ import os
 import random
 import time
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from typer.testing import CliRunner
 
 from stream_ad.brokers import kafka as kafka_module
 from stream_ad.brokers import kafka_state, open_broker
-from stream_ad.brokers.base import Commit, Positions, Side, SnapshotPart
+from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.brokers.kafka_client import client_options, translated
 from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_fetch import has_fetched_ahead
@@ -591,41 +590,6 @@ def test_a_large_snapshot_goes_ahead_of_its_commit(place: KafkaPlace, monkeypatc
     assert (stored.snapshot.number, stored.snapshot.data) == (2, third)
     chunks = [key.split(b"/")[2:] for key in place._state(0) if not key.endswith(b"manifest") and b"/snapshot/" in key]
     assert sorted(chunks) == [[b"1", b"%d" % n] for n in range(7)] + [[b"2", b"%d" % n] for n in range(3)]
-
-
-def test_a_snapshot_goes_along_with_several_commits(place: KafkaPlace) -> None:
-    """A part with each commit: with the last of them it counts, at the positions where it was made, and all marks since
-    are found. One whose writer is gone counts never, and the next one leaves nothing of it.
-    """
-    fill(place, 40)
-    worker = place.worker()
-    size, at = worker.part_bytes, [Positions(number, 0) for number in range(9)]
-    assert size is not None
-    worker.commit(Commit(0, at[1], marks=(at[0], at[1]), snapshot=b"first"))
-    data = os.urandom(2 * size + 100)
-    parts = [SnapshotPart(at[2], data, start, min(len(data), start + size)) for start in (0, size, 2 * size)]
-    for step, part in enumerate(parts, 2):
-        assert [one.number for one in place.snapshots().kept(0)] == [1]
-        worker.commit(Commit(0, at[step], scores=[OutRecord(b"a", b"1", 1)], marks=(at[step],), part=part))
-    newest = place.snapshots().kept(0)[0]
-    assert (newest.number, newest.positions, newest.size_bytes) == (2, at[2], len(data))
-    worker.commit(Commit(0, at[5], marks=(at[5],)))
-    worker = place.takeover(worker)
-    stored = worker.load(0)
-    assert stored.snapshot is not None
-    assert (stored.positions, stored.snapshot.positions, stored.snapshot.data == data) == (at[5], at[2], True)
-    assert stored.journal == (at[3], at[4], at[5])
-    worker.commit(Commit(0, at[6], marks=(at[6],), part=replace(parts[0], positions=at[6])))
-    worker.commit(Commit(0, at[7], marks=(at[7],), part=replace(parts[1], positions=at[6])))
-    worker = place.takeover(worker)
-    stored = worker.load(0)
-    assert stored.snapshot is not None
-    assert (stored.snapshot.number, stored.journal) == (2, (at[3], at[4], at[5], at[6], at[7]))
-    worker.commit(Commit(0, at[8], marks=(at[8],), snapshot=b"third"))
-    assert sorted(key.split(b"/")[3] for key in place._state(0) if b"snapshot/3" in key) == [b"0", b"manifest"]
-    stored = place.takeover(worker).load(0)
-    assert stored.snapshot is not None
-    assert (stored.snapshot.data, stored.journal) == (b"third", ())
 
 
 def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, admin: KafkaAdminClient) -> None:

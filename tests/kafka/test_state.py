@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +12,7 @@ from stream_ad.brokers import kafka_state
 from stream_ad.brokers.base import Commit, Positions, SnapshotPart
 from stream_ad.brokers.kafka_state import ShardState
 from stream_ad.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.support.parts import part_after, steps
 
 SETTINGS = Settings.model_validate({"worker": {"snapshot_history": 1, "snapshot_history_interval_seconds": 0.0}})
 CHUNK = 10
@@ -65,18 +62,6 @@ class Log:
         ]
 
 
-def steps(sizes: list[tuple[int, int]]) -> Iterator[tuple[Positions, tuple[Positions, ...]]]:
-    """Commits of steps: positions, and the marks of those that read labels."""
-    at, first, last = Positions(), True, None
-    for events, labels in sizes:
-        after = Positions(at.events + events, at.labels + labels)
-        marks: tuple[Positions, ...] = (at,) if first else ()
-        if labels:
-            marks = (after,) if at == last else (at, after)
-        at, first, last = after, False, marks[-1] if marks else last
-        yield after, marks
-
-
 ACTIONS = st.sampled_from([*["part"] * 8, "plain", "plain", "whole", "give up", "die", "restart", "compact"])
 STORY = st.lists(st.tuples(st.tuples(st.integers(1, 3), st.integers(0, 2)), ACTIONS), max_size=30)
 
@@ -102,7 +87,7 @@ def test_a_load_from_where_the_note_says_finds_all_that_it_needs(story, size):
         if action == "whole":
             commit, part = replace(commit, snapshot=data), None
         elif action in {"part", "give up"}:
-            part = following(part if action == "part" else None, after, data)
+            part = part_after(part if action == "part" else None, after, data, CHUNK)
             commit = replace(commit, part=part)
         if commit.saved is not None:
             whole.append((commit.saved, part.data if part else data))
@@ -110,13 +95,6 @@ def test_a_load_from_where_the_note_says_finds_all_that_it_needs(story, size):
         journal += [mark for mark in marks if mark not in journal]
         log.commit(commit)
         check(log, whole, journal)
-
-
-def following(part: SnapshotPart | None, positions: Positions, data: bytes) -> SnapshotPart:
-    """The part after another one, or the first one of other data."""
-    if part is None:
-        return SnapshotPart(positions, data, 0, min(len(data), CHUNK))
-    return replace(part, start=part.stop, stop=min(len(part.data), part.stop + CHUNK))
 
 
 def check(log: Log, whole: list[tuple[Positions, bytes]], journal: list[Positions]) -> None:
@@ -131,11 +109,14 @@ def check(log: Log, whole: list[tuple[Positions, bytes]], journal: list[Position
     assert log.read(log.start).kept == log.read(0, history=True).kept
 
 
-def test_chunks_of_one_that_was_given_up_are_removed():
-    """A snapshot begun in parts and given up for a smaller one leaves nothing behind."""
+@pytest.mark.parametrize("dies", [False, True])
+def test_chunks_of_one_that_was_given_up_are_removed(dies):
+    """A snapshot begun in parts and given up for a smaller one, or by a writer that is gone, leaves nothing behind."""
     log, large = Log(), bytes(range(95))
     log.commit(Commit(0, Positions(1, 0), marks=(Positions(),), part=SnapshotPart(Positions(1, 0), large, 0, 40)))
     log.commit(Commit(0, Positions(2, 0), part=SnapshotPart(Positions(1, 0), large, 40, 80)))
+    if dies:
+        log.restart()
     log.commit(Commit(0, Positions(3, 0), snapshot=b"small"))
     log.compact()
     alive = [key for key, value in log.records if value is not None and key and b"snapshot" in key]

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from stream_ad import loaded_shard
-from stream_ad.brokers import kafka_state
+from stream_ad.brokers import kafka_state, sqlite_state
 from stream_ad.settings import Settings
 from stream_ad.worker import Worker
 from tests.support.fault_points import Fault, arm
@@ -44,7 +44,7 @@ def _work(tree: dict, log: Path, fault: Fault | None, until_idle_s: float | None
         os.dup2(file.fileno(), 1)
     sys.stderr = sys.stdout = os.fdopen(2, "w", buffering=1, closefd=False)
     faulthandler.register(signal.SIGUSR2, all_threads=True)
-    kafka_state.CHUNK_BYTES = CHUNK_BYTES
+    kafka_state.CHUNK_BYTES = sqlite_state.CHUNK_BYTES = CHUNK_BYTES
     settings = Settings.model_validate(tree)
     if fault is not None:
         arm(fault, settings.broker, log.with_suffix(".release"), log.with_suffix(".rouse"))

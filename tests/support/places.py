@@ -55,10 +55,10 @@ class Place:
     def admin(self, settings: Settings | None = None) -> Admin:
         return self._stack.enter_context(closing(open_admin(settings or self.settings)))
 
-    def worker(self, settings: Settings | None = None, shards: int = PARTITIONS) -> Broker:
+    def worker(self, settings: Settings | None = None, shards: int | None = None) -> Broker:
         """A broker that owns its shards, each loaded and positioned where it was left."""
         broker = self.broker(settings)
-        own(broker, shards)
+        own(broker, shards or self.settings.topics.partitions)
         for shard in sorted(broker.assigned()):
             broker.seek(shard, broker.load(shard).positions)
         return broker
@@ -94,11 +94,12 @@ class SqlitePlace(Place):
 
     def damage_newest_snapshot(self, shard: int) -> None:
         with closing(sqlite3.connect(self.settings.broker.path)) as database, database:
-            seq, data = database.execute(
-                "SELECT seq, data FROM snapshots WHERE shard = ? AND data <> ? ORDER BY seq DESC", (shard, b"damaged")
+            (row,) = database.execute(
+                "SELECT part.rowid FROM snapshots JOIN snapshot_parts AS part USING (application, shard, seq)"
+                " WHERE shard = ? AND start = 0 AND data <> ? ORDER BY seq DESC",
+                (shard, b"damaged"),
             ).fetchone()
-            assert data
-            database.execute("UPDATE snapshots SET data = ? WHERE shard = ? AND seq = ?", (b"damaged", shard, seq))
+            database.execute("UPDATE snapshot_parts SET data = ? WHERE rowid = ?", (b"damaged", row))
 
     def delete_records(self, side: Side, shard: int, before: int) -> None:
         with closing(sqlite3.connect(self.settings.broker.path)) as database, database:
