@@ -44,7 +44,7 @@ def opened(data):
 
 
 def forged(data, change):
-    """The same with something changed, and with a digest that fits: the digest is no signature."""
+    """The same with something changed, and with a checksum that fits: it is no signature."""
     header, arrays = opened(data)
     change(header, arrays)
     return dump(options(), header, arrays)
@@ -140,7 +140,7 @@ def name_of_weights(data):
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forged_snapshot_is_refused(whole, name):
-    """Sizes, types, numbers and classes that cannot be are refused, although the digest fits."""
+    """Sizes, types, numbers and classes that cannot be are refused, although the checksum fits."""
     change = FORGERIES[name]
     header, arrays = opened(whole)
     weights = name_of_weights(whole)
@@ -197,9 +197,9 @@ def test_a_deep_header_is_refused(whole):
     """JSON that is nested two hundred thousand deep does no harm."""
     meta = json.loads(json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])["__metadata__"][KEY])
     meta["header"] = '{"records":' + DEEP + "}"
-    from stream_ad.shard_state import _digest  # noqa: PLC0415 - as a forger would
+    from stream_ad.shard_state import _checksum  # noqa: PLC0415 - as a forger would
 
-    meta["digest"] = _digest(meta["header"], load(whole))
+    meta["checksum"] = str(_checksum(meta["header"], load(whole)))
     with pytest.raises(DamagedStateError, match="cannot be used"):
         restored(save(load(whole), metadata={KEY: json.dumps(meta)}))
 

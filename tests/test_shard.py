@@ -340,7 +340,7 @@ def damaged(data: bytes) -> bytes:
         (lambda data: data[:100], "cannot be read"),
         (lambda _: b"", "cannot be read"),
         (lambda _: b"\x80\x04\x95 a pickle", "cannot be read"),
-        (damaged, "digest does not match"),
+        (damaged, "checksum does not match"),
         (lambda data: data[: len(data) // 2], "cannot be used"),
         (lambda data: re.sub(rb'\\"format\\": \\"\d+\\"', b'\\"format\\": \\"9\\"', data), "format '9'"),
     ],
@@ -364,7 +364,7 @@ def test_a_snapshot_of_other_settings_is_refused():
     Shard.restore(shard.snapshot(), options(threshold={"false_alarm_rate": 0.2}, learning={"rate": 0.01}))
 
 
-def test_a_snapshot_with_a_fitting_digest_and_nonsense_inside_is_refused():
+def test_a_snapshot_with_a_fitting_checksum_and_nonsense_inside_is_refused():
     """Even a well-formed snapshot whose tables do not match is a StateError."""
     data = dump(options(), {"records": 1, "events": 1, "watermark_ns": 0, "sensors": {"ids": ["a"]}}, {})
     with pytest.raises(StateError, match="cannot be used"):
