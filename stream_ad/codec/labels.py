@@ -42,17 +42,20 @@ class LabelDecoder:
     def decode(self, raw: RawRecords) -> tuple[Labels, list[OutRecord]]:
         """The valid labels, and the dead letters of all other records."""
         rejected: dict[int, Why] = {}
-        verdicts: list[_Verdict] = []
-        bounds: list[tuple[int, int]] = []
+        found: dict[int, _Verdict] = {}
         for row, value in enumerate(raw.values):
             try:
-                verdict = self._one(value)
-                bounds.append(_interval(verdict))
-                verdicts.append(verdict)
+                found[row] = self._one(value)
             except Rejected as rejection:
                 rejected[row] = rejection.why
+        bounds_ns = np.zeros((len(raw), 2), np.int64)
+        texts = {row: (one.start or "", one.end or "") for row, one in found.items() if one.event_id is None}
+        bounds_ns[list(texts)] = parse_rfc3339([text for both in texts.values() for text in both]).reshape(-1, 2)
+        for row in np.flatnonzero((bounds_ns < 0).any(axis=1) | (bounds_ns[:, 1] < bounds_ns[:, 0])).tolist():
+            rejected[row] = _no_interval(texts[row], bounds_ns[row].tolist())
         rows = np.delete(np.arange(len(raw), dtype=np.int64), list(rejected))
-        starts_ns, ends_ns = np.array(bounds, dtype=np.int64).reshape(-1, 2).T
+        verdicts = [found[row] for row in rows.tolist()]
+        starts_ns, ends_ns = bounds_ns[rows].T
         labels = Labels(
             offsets=raw.offsets[rows],
             # The merge goes by the newest time so far; that of a rejected record counts, or its place in a poll would.
@@ -68,9 +71,14 @@ class LabelDecoder:
     def _one(self, value: bytes | None) -> _Verdict:
         value = check_bytes(value, self._max_bytes)
         try:
-            return self._read(value)
+            verdict = self._read(value)
         except READ_ERRORS as error:
             wrong = str(error)
+        else:
+            event, bounds = verdict.event_id is not None, (verdict.start is not None) + (verdict.end is not None)
+            if event == bool(bounds) or bounds == 1:
+                raise Rejected("schema", "a label names either event_id, or start and end")
+            return verdict
         try:
             self._read_any(value)  # is it broken, or JSON of another shape?
         except READ_ERRORS as error:
@@ -78,17 +86,11 @@ class LabelDecoder:
         raise Rejected("schema", wrong)
 
 
-def _interval(verdict: _Verdict) -> tuple[int, int]:
-    """First and last nanosecond that the verdict is about; zeros where it is about one event."""
-    if verdict.event_id is not None and verdict.start is None and verdict.end is None:
-        return 0, 0
-    if verdict.event_id is not None or verdict.start is None or verdict.end is None:
-        raise Rejected("schema", "a label names either event_id, or start and end")
-    start, end = parse_rfc3339([verdict.start, verdict.end]).tolist()
-    for name, text, time_ns in (("start", verdict.start, start), ("end", verdict.end, end)):
+def _no_interval(texts: tuple[str, str], bounds_ns: list[int]) -> Why:
+    """What is wrong with start and end."""
+    for name, text, time_ns in zip(("start", "end"), texts, bounds_ns, strict=True):
         if time_ns < 0:
             wrong = "is no RFC 3339 time with an offset" if time_ns == MALFORMED else "lies before 1970 or after 2262"
-            raise Rejected("timestamp", f"{name}: {text[:80]!r} {wrong}")
-    if end < start:
-        raise Rejected("schema", f"end: {verdict.end} lies before start ({verdict.start})")
-    return start, end
+            return Why("timestamp", f"{name}: {text[:80]!r} {wrong}")
+    start, end = texts
+    return Why("schema", f"end: {end} lies before start ({start})")
