@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kafka of the tests
 
+from benchmarks.ends import load_end, score_end
 from benchmarks.loops import quix, quix_command
 from benchmarks.page import machine, write
 from benchmarks.pipeline import FEATURES, RIVER, fill, measure, stream_ad
@@ -66,23 +66,16 @@ def readings(rate: float, begin: float, seconds: float, sensors: int) -> list[Ou
     ]
 
 
-def feed(servers: str, topic: str, records: Sequence[OutRecord], rate: float, begin: float) -> None:
+def feed(settings: Settings, records: Sequence[OutRecord], rate: float, begin: float) -> None:
     """Send readings when they are due, or as soon after that as the machine lets us."""
-    producer = Producer({"bootstrap.servers": servers, "linger.ms": 2})
     sent, over = 0, begin + len(records) / rate + 1
-    while sent < len(records) and time.time() < over:
-        time.sleep(TICK_S)
-        for key, value, time_ms, _ in records[sent : max(0, int((time.time() - begin) * rate))]:
-            try:
-                producer.produce(topic, value, key, timestamp=time_ms)
-            except BufferError:  # Kafka takes no more than that
-                break
-            sent += 1
-        producer.poll(0)
-    producer.flush()
+    with closing(load_end(settings)) as end:
+        while sent < len(records) and time.time() < over:
+            time.sleep(TICK_S)
+            sent += end.send(records[sent : max(0, int((time.time() - begin) * rate))])
 
 
-def begin_feed(tells: Any, servers: str, topic: str, rate: float, seconds: float, sensors: int) -> None:
+def begin_feed(tells: Any, settings: Settings, rate: float, seconds: float, sensors: int) -> None:
     """In a process of its own, which is up by now: tell when the load begins, and send it.
 
     Readings are made before that, so as to take no processor from those that are measured.
@@ -92,7 +85,7 @@ def begin_feed(tells: Any, servers: str, topic: str, rate: float, seconds: float
     if time.time() > begin:
         raise RuntimeError(f"readings take longer than {MAKING_S} s each to make here")
     tells.send(begin)
-    feed(servers, topic, records, rate, begin)
+    feed(settings, records, rate, begin)
 
 
 class Observed(NamedTuple):
@@ -122,26 +115,20 @@ def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds
     settings = Settings.model_validate(tree)
     with closing(open_admin(settings)) as admin:
         admin.apply()
-    servers, topics = settings.broker.bootstrap_servers, settings.topics
-    scores = Consumer({"bootstrap.servers": servers, "group.id": "reader", "isolation.level": "read_committed"})
-    scores.assign([TopicPartition(topics.scores, 0, OFFSET_BEGINNING)])
+    scores = score_end(settings)
     with started(tree, folder, start, 1):
-        while scores.poll(0.2) is None:  # until it is at work
+        while not scores.read(0.2):  # until it is at work
             now = time.time()
-            feed(servers, topics.events, readings(1 / TICK_S, now, TICK_S, sensors), 1 / TICK_S, now)
+            feed(settings, readings(1 / TICK_S, now, TICK_S, sensors), 1 / TICK_S, now)
         context = multiprocessing.get_context("spawn")
         told, tells = context.Pipe(duplex=False)
-        load = context.Process(
-            target=begin_feed, args=(tells, servers, topics.events, rate, SETTLE_S + seconds, sensors)
-        )
+        load = context.Process(target=begin_feed, args=(tells, settings, rate, SETTLE_S + seconds, sensors))
         load.start()
         window = told.recv() + SETTLE_S
         values, came = [], []
         while time.time() < window + seconds + 1:
-            some = scores.consume(1, 0.1)
-            some += scores.consume(10_000, 0)
+            found = scores.read(0.1)
             now = time.time()
-            found = [one.value() or b"" for one in some if one.error() is None]
             values += found
             came += [now] * len(found)
         load.join()
@@ -192,19 +179,17 @@ def main() -> None:
             sides: dict[str, tuple[Any, Any, dict[str, Any]]] = {
                 "stream-ad": (stream_ad, worker, {}),
                 "stream-ad librdkafka": (stream_ad, worker, {"client": "librdkafka"}),
+                "stream-ad embedded": (stream_ad, worker, {"kind": "sqlite", "path": str(folder / "stream.db")}),
             }
             if chosen.quix:
                 sides[RIVER] = partial(quix, chosen.quix, "river"), partial(quix_live, chosen.quix), {}
             found = {}
-            full = tree_of(server, "full")
-            fill(full, chosen.events, chosen.sensors)
             for number, (side, (catch_up, start, broker)) in enumerate(sides.items()):
-                most = measure(catch_up, full | {"application_id": f"full-{number}", "broker": full["broker"] | broker,
-                                                 "http": {"enabled": False}}, chosen.events).wall  # fmt: skip
-                tree = tree_of(server, f"over-{number}", **broker)
-                sustained = observe(tree, folder, start, most, chosen.seconds / 2, chosen.sensors).per_second
-                tree = tree_of(server, f"live-{number}", **broker)
-                waits = observe(tree, folder, start, sustained / 2, chosen.seconds, chosen.sensors).waits_ms
+                full, over, live = (tree_of(server, f"{name}-{number}", **broker) for name in ("full", "over", "live"))
+                fill(full, chosen.events, chosen.sensors)
+                most = measure(catch_up, full | {"http": {"enabled": False}}, chosen.events).wall
+                sustained = observe(over, folder, start, most, chosen.seconds / 2, chosen.sensors).per_second
+                waits = observe(live, folder, start, sustained / 2, chosen.seconds, chosen.sensors).waits_ms
                 found[side] = (most, sustained, *waits)
             table = Table("reading to committed score", "full topic", "sustained", "load", "p50 ms", "p99 ms", "ratio")
             anchor = found.get(RIVER, (0, 0, 0, None))[3]

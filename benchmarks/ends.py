@@ -1,0 +1,92 @@
+"""Both ends of a load on a broker: readings go in at one, scores come out at the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+
+from stream_ad.brokers import open_producer, open_reader
+from stream_ad.brokers.base import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_ad.columns import OutRecord
+    from stream_ad.settings import Settings
+
+
+class KafkaIn:
+    """Sends readings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._producer = Producer({"bootstrap.servers": settings.broker.bootstrap_servers, "linger.ms": 2})
+        self._topic = settings.topics.events
+
+    def send(self, records: Sequence[OutRecord]) -> int:
+        """How many it took."""
+        for sent, (key, value, time_ms, _) in enumerate(records):
+            try:
+                self._producer.produce(self._topic, value, key, timestamp=time_ms)
+            except BufferError:  # Kafka takes no more than that
+                self._producer.poll(0)
+                return sent
+        self._producer.poll(0)
+        return len(records)
+
+    def close(self) -> None:
+        self._producer.flush()
+
+
+class KafkaOut:
+    """Reads scores of the first partition, from the beginning."""
+
+    def __init__(self, settings: Settings) -> None:
+        servers = settings.broker.bootstrap_servers
+        self._consumer = Consumer(
+            {"bootstrap.servers": servers, "group.id": "reader", "isolation.level": "read_committed"}
+        )
+        self._consumer.assign([TopicPartition(settings.topics.scores, 0, OFFSET_BEGINNING)])
+
+    def read(self, timeout_s: float) -> list[bytes]:
+        """What has been committed since."""
+        some = self._consumer.consume(1, timeout_s)
+        some += self._consumer.consume(10_000, 0)
+        return [one.value() or b"" for one in some if one.error() is None]
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class EmbeddedIn:
+    """See ``KafkaIn``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._producer = open_producer(settings)
+        self.close = self._producer.close
+
+    def send(self, records: Sequence[OutRecord]) -> int:
+        if records:
+            self._producer.send(Side.EVENTS, records)
+        return len(records)
+
+
+class EmbeddedOut:
+    """See ``KafkaOut``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._reader, self._topic = open_reader(settings), settings.topics.scores
+        self.close = self._reader.close
+
+    def read(self, timeout_s: float) -> list[bytes]:
+        return [value or b"" for _, value in self._reader.read(self._topic, timeout_s=timeout_s)]
+
+
+def load_end(settings: Settings) -> Any:
+    """Where readings go in."""
+    return KafkaIn(settings) if settings.broker.kind == "kafka" else EmbeddedIn(settings)
+
+
+def score_end(settings: Settings) -> Any:
+    """Where scores come out."""
+    return KafkaOut(settings) if settings.broker.kind == "kafka" else EmbeddedOut(settings)
