@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stream_ad.detector.config import DetectorOptions
 
 FORMAT = 7
+BEFORE = 6  # read, too: only the checksum is new
 KEY = "stream_ad"
 OTHERS = "`stream-ad snapshots list` shows the others; `stream-ad snapshots reset` begins with a new model."
 _NONSENSE = (SafetensorError, ValueError, KeyError, TypeError, IndexError, AssertionError, OverflowError, MemoryError)
@@ -85,11 +86,11 @@ class _Outer(msgspec.Struct, frozen=True):
     meta: dict[str, str] = msgspec.field(name="__metadata__")
 
 
-def fingerprint(options: DetectorOptions) -> str:
-    """Of the settings that decide the shape of the state: a snapshot fits where these are the same."""
+def fingerprint(options: DetectorOptions, version: int = FORMAT) -> str:
+    """Of the settings that decide the shape of the state: a snapshot of this format fits where these are the same."""
     learning = options.learning
     shape = {
-        "format": FORMAT,
+        "format": version,
         "models": options.detector.models,
         "seed": options.detector.seed,
         "batch_events": learning.batch_events,
@@ -98,7 +99,7 @@ def fingerprint(options: DetectorOptions) -> str:
         "replay_events": learning.replay_events,
         "window_events": options.threshold.window_events,
     }
-    return f"{FORMAT}-{hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:10]}"
+    return f"{version}-{hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
 def dump(options: DetectorOptions, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
@@ -153,8 +154,8 @@ def parse(data: bytes, options: DetectorOptions) -> Iterator[tuple[dict[str, Any
         DamagedStateError: Anything else is wrong with it, here or in the block.
     """
     meta = metadata(data)
-    require_format(meta)
-    if meta.get("fingerprint") != fingerprint(options):
+    version = require_format(meta)
+    if meta.get("fingerprint") != fingerprint(options, version):
         raise UnfitStateError(
             "The snapshot was made with other settings for the shape of the state (detector.models, detector.seed, "
             "learning.batch_events, label_horizon_events, warmup_events, replay_events or threshold.window_events).",
@@ -163,7 +164,7 @@ def parse(data: bytes, options: DetectorOptions) -> Iterator[tuple[dict[str, Any
     try:
         arrays = load(data)
         text = meta["header"]
-        if str(_checksum(text, arrays)) != meta.get("checksum"):
+        if version == FORMAT and str(_checksum(text, arrays)) != meta.get("checksum"):
             raise ValueError("its checksum does not match its content")
         _require_models(arrays)
         yield read_header(text), arrays
@@ -173,14 +174,16 @@ def parse(data: bytes, options: DetectorOptions) -> Iterator[tuple[dict[str, Any
         ) from error
 
 
-def require_format(meta: Mapping[str, str]) -> None:
-    """Refuse what another version of the program wrote in a form of its own: it must never be misread."""
-    if meta.get("format") != str(FORMAT):
-        raise StateError(
-            f"The snapshot has format {meta.get('format')!r}; this program reads format {FORMAT}.",
-            hint=f"Run the version of the program that wrote it, {meta.get('program', 'unknown')}, or begin with a new "
-            "model: `stream-ad snapshots reset`.",
-        )
+def require_format(meta: Mapping[str, str]) -> int:
+    """The format; what another version of the program wrote in a form of its own is refused: it must never be misread."""
+    for version in (FORMAT, BEFORE):
+        if meta.get("format") == str(version):
+            return version
+    raise StateError(
+        f"The snapshot has format {meta.get('format')!r}; this program reads format {FORMAT}.",
+        hint=f"Run the version of the program that wrote it, {meta.get('program', 'unknown')}, or begin with a new "
+        "model: `stream-ad snapshots reset`.",
+    )
 
 
 def read_header(text: str) -> dict[str, Any]:

@@ -99,13 +99,13 @@ def view(snapshots: Snapshots, shard: int, kept: KeptSnapshot, options: Detector
     }
     try:
         meta = metadata(snapshots.read(shard, kept.number))
-        require_format(meta)
+        version = require_format(meta)
         header = read_header(meta["header"])
     except StateError as error:
         return View(**told, problem=error.what.removesuffix("."), foreign=not isinstance(error, DamagedStateError))
     except (ValueError, KeyError) as error:
         return View(**told, problem=f"its header cannot be read: {error}")
-    fits = meta.get("fingerprint") == fingerprint(options)
+    fits = meta.get("fingerprint") == fingerprint(options, version)
     verdicts, sensors = header["verdicts"], header["sensors"]
     return View(
         **told,

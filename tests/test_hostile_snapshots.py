@@ -17,10 +17,10 @@ from safetensors.numpy import load, save
 
 from stream_ad.brokers.base import Positions
 from stream_ad.brokers.kafka_state import ShardState
-from stream_ad.errors import DamagedStateError, StateError
+from stream_ad.errors import DamagedStateError, StateError, UnfitStateError
 from stream_ad.settings import Settings
 from stream_ad.shard import Shard
-from stream_ad.shard_state import KEY, dump, metadata, read_header
+from stream_ad.shard_state import KEY, dump, fingerprint, metadata, read_header
 from tests.support.streams import Story, noise, options
 
 
@@ -193,9 +193,21 @@ def test_what_is_no_snapshot_is_refused(data):
         restored(data)
 
 
+def test_the_format_before_is_read(whole):
+    """A snapshot that was written before there were checksums gives the same shard; one that says so and is not refused
+    for its settings has been made by nobody.
+    """
+    meta = metadata(whole)
+    del meta["checksum"]
+    before = meta | {"format": "6", "digest": "of its content", "fingerprint": fingerprint(options(), 6)}
+    assert restored(save(load(whole), metadata={KEY: json.dumps(before)})).snapshot() == whole
+    with pytest.raises(UnfitStateError):
+        restored(save(load(whole), metadata={KEY: json.dumps(meta | {"format": "6"})}))
+
+
 def test_a_deep_header_is_refused(whole):
     """JSON that is nested two hundred thousand deep does no harm."""
-    meta = json.loads(json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])["__metadata__"][KEY])
+    meta = metadata(whole)
     meta["header"] = '{"records":' + DEEP + "}"
     from stream_ad.shard_state import _checksum  # noqa: PLC0415 - as a forger would
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from stream_ad.codec.times import format_rfc3339
+from stream_ad.codec.times import format_rfc3339, format_time
 from stream_ad.columns import Contribution, OutRecord
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def encode_event(
         if value is not None and math.isinf(value):
             raise ValueError(f"sensor {sensor_id}, {name}: {value} cannot be written as JSON")
         readings[name] = None if value is None or math.isnan(value) else float(value)
-    message: dict[str, object] = {"sensor_id": sensor_id, "timestamp": _rfc3339(time_ns), "values": readings}
+    message: dict[str, object] = {"sensor_id": sensor_id, "timestamp": format_time(time_ns), "values": readings}
     if event_id is not None:
         message["event_id"] = event_id
     return _record(sensor_id, message, time_ns // _MS if record_time_ms is None else record_time_ms)
@@ -140,7 +140,7 @@ def encode_label(
     if event_id is not None and start_ns is None and end_ns is None:
         message["event_id"] = event_id
     elif event_id is None and start_ns is not None and end_ns is not None and start_ns <= end_ns:
-        message |= {"start": _rfc3339(start_ns), "end": _rfc3339(end_ns)}
+        message |= {"start": format_time(start_ns), "end": format_time(end_ns)}
     else:
         raise ValueError("a label names either event_id, or start_ns and a later end_ns")
     return _record(sensor_id, message, record_time_ms)
@@ -148,7 +148,3 @@ def encode_label(
 
 def _record(sensor_id: str, message: dict[str, object], time_ms: int) -> OutRecord:
     return OutRecord(sensor_id.encode(), _encode(message), time_ms)
-
-
-def _rfc3339(time_ns: int) -> str:
-    return format_rfc3339(np.array([time_ns], dtype=np.int64))[0]

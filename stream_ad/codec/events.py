@@ -20,7 +20,7 @@ from stream_ad.codec.rejection import (
     too_deep,
     unreadable,
 )
-from stream_ad.codec.times import MALFORMED, OUT_OF_RANGE, format_rfc3339, parse_epoch, parse_rfc3339
+from stream_ad.codec.times import MALFORMED, OUT_OF_RANGE, format_time, parse_epoch, parse_rfc3339
 from stream_ad.columns import Events
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class EventDecoder:
         if code == MALFORMED:
             wrong = "is no RFC 3339 time with an offset"
         elif code == AHEAD:
-            (record_time,) = format_rfc3339(np.array([record_time_ms * _MS]))
+            record_time = format_time(record_time_ms * _MS)
             wrong = f"lies more than events.max_ahead_seconds ({settings.max_ahead_seconds:g}) after {record_time},"
             wrong += " when the record was written"
         else:

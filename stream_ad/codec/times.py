@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -146,6 +147,17 @@ def format_rfc3339(times_ns: NDArray[np.int64]) -> list[str]:
     different, which = np.unique(seconds, return_inverse=True)  # events that stand together often share their second
     texts, ends = np.datetime_as_string(different.astype("datetime64[s]")).tolist(), _ENDS
     return [texts[second] + ends[fraction] for second, fraction in zip(which.tolist(), nanos.tolist(), strict=True)]
+
+
+def format_time(time_ns: int) -> str:
+    """The same of a single time, without an array around it."""
+    seconds, nanos = divmod(int(time_ns), UNIT_NS["s"])
+    return _second(seconds) + _ENDS[nanos]
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return str(np.datetime64(seconds, "s"))
 
 
 class _Ends(dict[int, str]):

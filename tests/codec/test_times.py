@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_ad.codec.times import MALFORMED, OUT_OF_RANGE, UNIT_NS, format_rfc3339, parse_epoch, parse_rfc3339
+from stream_ad.codec.times import MALFORMED, OUT_OF_RANGE, UNIT_NS, format_rfc3339, format_time, parse_epoch, parse_rfc3339
 
 SECOND = 1_000_000_000
 END = (2**63 - 1) // SECOND * SECOND  # first nanosecond that is not taken
@@ -44,10 +44,11 @@ def test_rfc_3339_is_read_to_the_nanosecond(spellings):
 @settings(deadline=None)
 @given(st.lists(moments, max_size=6))
 def test_what_is_written_is_read_back(times_ns):
-    """Formatting loses nothing, and takes the 0, 3, 6 or 9 digits that are needed."""
+    """Formatting loses nothing, and takes the 0, 3, 6 or 9 digits that are needed; of one time as of many."""
     column = np.array(times_ns, dtype=np.int64)
     texts = format_rfc3339(column)
     assert parse_rfc3339(texts).tolist() == times_ns
+    assert [format_time(time_ns) for time_ns in times_ns] == texts
     for time_ns, text in zip(times_ns, texts, strict=True):
         digits = len(text.partition(".")[2].removesuffix("Z"))
         assert text.endswith("Z")
