@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 VARIETY = 1_009  # different readings, in turns
 TICK_S = 0.005
-MAKING_S = 30e-6  # a reading takes, at most
+MAKING_S = 15e-6  # a reading takes, at most
 SETTLE_S = 3.0  # of a load, before it counts
 COMMIT_S = 0.05  # between two commits of Quix Streams, whose default is 5 s
 

@@ -175,7 +175,7 @@ def parse(data: bytes, options: DetectorOptions) -> Iterator[tuple[dict[str, Any
 
 
 def require_format(meta: Mapping[str, str]) -> int:
-    """The format; what another version of the program wrote in a form of its own is refused: it must never be misread."""
+    """The format; what another version wrote in a form of its own is refused: it must never be misread."""
     for version in (FORMAT, BEFORE):
         if meta.get("format") == str(version):
             return version

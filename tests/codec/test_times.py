@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_ad.codec.times import MALFORMED, OUT_OF_RANGE, UNIT_NS, format_rfc3339, format_time, parse_epoch, parse_rfc3339
+from stream_ad.codec.times import (
+    MALFORMED,
+    OUT_OF_RANGE,
+    UNIT_NS,
+    format_rfc3339,
+    format_time,
+    parse_epoch,
+    parse_rfc3339,
+)
 
 SECOND = 1_000_000_000
 END = (2**63 - 1) // SECOND * SECOND  # first nanosecond that is not taken
