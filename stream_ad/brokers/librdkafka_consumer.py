@@ -22,6 +22,7 @@ from stream_ad.brokers.librdkafka_client import Watch, common_config, in_our_wor
 from stream_ad.brokers.librdkafka_fetch import in_columns
 from stream_ad.brokers.librdkafka_group import unpack
 from stream_ad.brokers.librdkafka_lookup import Lookup, plain, rd
+from stream_ad.brokers.librdkafka_silence import Silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -84,6 +85,7 @@ class RdConsumer(Lookup):
         self._nobody = ConsumerGroupMetadata(settings.application_id, -1, "", broker.instance_id)
         self._group = self._nobody._replace(state=MemberState.REBALANCING)
         self._positions: dict[TopicPartition, int] = {}  # of everything assigned
+        self._silence = Silence(self.end_offsets)
         self._paused: set[TopicPartition] = set()
         self._unplaced: set[TopicPartition] = set()  # nobody has told their position: the library knows none
         self._stopped: set[TopicPartition] = set()  # those that the library has given up fetching
@@ -197,12 +199,22 @@ class RdConsumer(Lookup):
         for place, batch in batches.items():
             self._positions[place] = max(self._positions.get(place, 0), int(batch.offsets[-1]) + 1)
         self._fetched_at = time.monotonic()
+        self._silence.ends(batches)
         self._mind_membership(self._fetched_at - began)
         if batches:
             self._in_doubt = self._in_doubt or None in self._ids.values()
         else:
             self._raise_failure()
+            self._mind_silence()
         return batches
+
+    def _mind_silence(self) -> None:
+        """Begin to read anew where there is more than the library gives."""
+        running = {one: at for one, at in self._positions.items() if one not in self._paused | self._unplaced}
+        if behind := self._silence.behind(running):
+            log.warning("Nothing comes although there is more; reading anew", positions=behind)
+            self._tell(self._client.resume, behind)  # a pause outlives an assignment
+            self._start()
 
     def _mind_membership(self, waited_s: float) -> None:
         """Count how long there has been none, and begin anew where that is too long."""
@@ -241,6 +253,7 @@ class RdConsumer(Lookup):
 
     def resume(self, *partitions: TopicPartition) -> None:
         self._paused.difference_update(partitions)
+        self._silence.ends(partitions)
         self._tell(self._client.resume, partitions)
 
     def _tell(self, what: Callable[[list[RdPartition]], None], partitions: Collection[TopicPartition]) -> None:
@@ -252,6 +265,7 @@ class RdConsumer(Lookup):
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self._positions[partition] = offset
+        self._silence.ends([partition])
         if self._assigning:
             return
         with translated_errors():

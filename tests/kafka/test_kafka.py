@@ -17,13 +17,14 @@ from kafka.structs import ConsumerGroupMetadata, MemberState
 from typer.testing import CliRunner
 
 from stream_ad.brokers import kafka as kafka_module
-from stream_ad.brokers import kafka_state, open_broker
+from stream_ad.brokers import kafka_state, librdkafka_silence, open_broker
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.brokers.kafka_client import client_options, translated
 from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_fetch import has_fetched_ahead
 from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.librdkafka_group import pack
+from stream_ad.brokers.librdkafka_lookup import rd
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.cli import app
 from stream_ad.columns import OutRecord, RawRecords
@@ -281,6 +282,33 @@ def test_a_restarted_kafka_costs_nothing(place: KafkaPlace, kafka: KafkaServer) 
     fill(place, 500, start=1500)
     work_until(worker, place, 2000)
     assert scores(place) == list(range(2000))
+
+
+@only_librdkafka
+def test_a_partition_that_the_library_does_not_fetch_is_read_anew(
+    place: KafkaPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the library stands still although there is more, reading begins anew where it had come to: nothing is left
+    out, nothing comes twice. One that is at its end is left alone.
+    """
+    monkeypatch.setattr(librdkafka_silence, "STILL_S", 0.3)
+    fill(place, 500)
+    worker = Copier(place.broker())
+    while worker.commits < 4:
+        worker.turn()
+    consumer, starts = worker.broker._consumer, []
+    start = consumer._start
+    monkeypatch.setattr(consumer, "_start", lambda: (starts.append(1), start()))
+    consumer._client.pause([rd(one) for one in consumer.assignment()])
+    fill(place, 300, start=500)
+    work_until(worker, place, 800)
+    assert scores(place) == list(range(800))
+    assert starts
+    starts.clear()
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        worker.turn()
+    assert not starts
 
 
 @only_librdkafka

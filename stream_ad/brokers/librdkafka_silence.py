@@ -1,0 +1,47 @@
+"""Partitions of which librdkafka gives nothing although there is more.
+
+Seen in the fault tests, rarely: of a shard that was loaded again the events stood still, and nothing said why.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kafka import errors as kafka_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from kafka import TopicPartition
+
+STILL_S = 10.0  # that a partition gives nothing before Kafka is asked whether there is more
+_ASK_MS = 1_000
+
+
+class Silence:
+    """When each partition last gave something, was told to, or was asked about.
+
+    Args:
+        end_offsets: Asks Kafka for the ends of partitions, within milliseconds.
+    """
+
+    def __init__(self, end_offsets: Callable[[Collection[TopicPartition], int], dict[TopicPartition, int]]) -> None:
+        self._end_offsets = end_offsets
+        self._ended: dict[TopicPartition, float] = {}
+
+    def ends(self, partitions: Collection[TopicPartition]) -> None:
+        """Take note that these gave something now, or could not before."""
+        self._ended |= dict.fromkeys(partitions, time.monotonic())
+
+    def behind(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """The positions of those, among some that are read, that have been still for long before their end."""
+        now = time.monotonic()
+        still = [one for one in positions if now - self._ended.setdefault(one, now) > STILL_S]
+        self.ends(still)
+        if still:
+            with suppress(kafka_errors.KafkaError):  # Kafka is away, which is not the library's fault
+                ends = self._end_offsets(still, _ASK_MS)
+                return {one: positions[one] for one in still if positions[one] < ends[one]}
+        return {}
