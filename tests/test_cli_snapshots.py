@@ -252,6 +252,7 @@ def test_an_older_database_is_brought_up(site, tmp_path, version):
         assert found[0]["saved"] is None
         found = [one | {"saved": old["saved"]} for one, old in zip(found, before, strict=True)]
     assert found == before
+    assert found[0]["sensors"] > 0
     outputs = scores(site)
     work(site)
     assert scores(site) == outputs

@@ -210,11 +210,12 @@ class RdConsumer(Lookup):
 
     def _mind_silence(self) -> None:
         """Begin to read anew where there is more than the library gives."""
-        running = {one: at for one, at in self._positions.items() if one not in self._paused | self._unplaced}
-        if behind := self._silence.behind(running):
+        running = self._positions.keys() - self._paused - self._unplaced
+        if behind := self._silence.behind({one: self._positions[one] for one in running}):
             log.warning("Nothing comes although there is more; reading anew", positions=behind)
-            self._tell(self._client.resume, behind)  # a pause outlives an assignment
-            self._start()
+            with translated_errors():
+                self._client.resume([rd(one) for one in behind])  # a pause outlives an assignment
+                self._start()
 
     def _mind_membership(self, waited_s: float) -> None:
         """Count how long there has been none, and begin anew where that is too long."""
