@@ -210,8 +210,7 @@ class RdConsumer(Lookup):
 
     def _mind_silence(self) -> None:
         """Begin to read anew where there is more than the library gives."""
-        running = self._positions.keys() - self._paused - self._unplaced
-        if behind := self._silence.behind({one: self._positions[one] for one in running}):
+        if behind := self._silence.behind(self._positions, self._paused | self._unplaced):
             log.warning("Nothing comes although there is more; reading anew", positions=behind)
             with translated_errors():
                 self._client.resume([rd(one) for one in behind])  # a pause outlives an assignment

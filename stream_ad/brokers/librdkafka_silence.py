@@ -35,10 +35,12 @@ class Silence:
         """Take note that these gave something now, or could not before."""
         self._ended |= dict.fromkeys(partitions, time.monotonic())
 
-    def behind(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """The positions of those, among some that are read, that have been still for long before their end."""
+    def behind(
+        self, positions: Mapping[TopicPartition, int], unread: Collection[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """The positions of those that have been still for long before their end, but for those that are not read."""
         now = time.monotonic()
-        still = [one for one in positions if now - self._ended.setdefault(one, now) > STILL_S]
+        still = [one for one in positions if one not in unread and now - self._ended.setdefault(one, now) > STILL_S]
         self.ends(still)
         if still:
             with suppress(kafka_errors.KafkaError):  # Kafka is away, which is not the library's fault
