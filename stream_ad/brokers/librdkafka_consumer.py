@@ -10,8 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException
-from confluent_kafka import TopicPartition as RdPartition
+from confluent_kafka import Consumer, KafkaError
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata, MemberState
@@ -21,19 +20,19 @@ from stream_ad.brokers.kafka_reading import FETCH_MAX_WAIT_MS, METADATA_MS
 from stream_ad.brokers.librdkafka_client import Watch, common_config, in_our_words, translated_errors
 from stream_ad.brokers.librdkafka_fetch import in_columns
 from stream_ad.brokers.librdkafka_group import unpack
-from stream_ad.brokers.librdkafka_lookup import Lookup, plain, rd
-from stream_ad.brokers.librdkafka_silence import Silence
+from stream_ad.brokers.librdkafka_lookup import Lookup, plain
+from stream_ad.brokers.librdkafka_places import Places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from confluent_kafka import Message
+    from confluent_kafka import TopicPartition as RdPartition
 
     from stream_ad.brokers.kafka_group import Membership
     from stream_ad.columns import RawRecords
     from stream_ad.settings import Settings
 
-_SEEK_S = 5.0
 _JOIN_S = 30.0  # that a membership may take while Kafka is asked for it, at least
 
 log = structlog.get_logger(__name__)
@@ -76,6 +75,7 @@ class RdConsumer(Lookup):
         self._config = config
         with translated_errors():
             self._client = Consumer(config)
+        self._places = Places(self._client, self.end_offsets)
         self._topics: list[str]
         self._listener: Membership
         self._waited_s = 0.0  # for a membership
@@ -84,12 +84,6 @@ class RdConsumer(Lookup):
         self._silent_at = float("-inf")  # when Kafka last may have missed this client
         self._nobody = ConsumerGroupMetadata(settings.application_id, -1, "", broker.instance_id)
         self._group = self._nobody._replace(state=MemberState.REBALANCING)
-        self._positions: dict[TopicPartition, int] = {}  # of everything assigned
-        self._silence = Silence(self.end_offsets)
-        self._paused: set[TopicPartition] = set()
-        self._unplaced: set[TopicPartition] = set()  # nobody has told their position: the library knows none
-        self._stopped: set[TopicPartition] = set()  # those that the library has given up fetching
-        self._assigning = False
         self._failure: kafka_errors.KafkaError | None = None
 
     # ------------------------------------------------------------------ group
@@ -107,6 +101,7 @@ class RdConsumer(Lookup):
         old = self._client
         with translated_errors():
             self._client = Consumer(self._config)
+        self._places = Places(self._client, self.end_offsets)
         Thread(target=old.close, name="librdkafka close", daemon=True).start()  # it may never come to an end
         self._forget_membership()
         self._waited_s = 0.0
@@ -119,23 +114,14 @@ class RdConsumer(Lookup):
     # Of a client that has been replaced nothing counts any more.
 
     def _assigned(self, client: Consumer, partitions: list[RdPartition]) -> None:
-        if client is not self._client:
-            return
-        given = [plain(one) for one in partitions]
-        self._positions = dict.fromkeys(given, 0)
-        self._assigning = True  # the listener's positions and pauses are part of the assignment
-        try:
-            self._listener.on_partitions_assigned(given)
-        finally:
-            self._assigning = False
-        self._unplaced = set(self._paused)
-        self._start()
-        self._group = self._group._replace(state=MemberState.STABLE)
+        if client is self._client:
+            self._places.assign(partitions, self._listener.on_partitions_assigned)
+            self._group = self._group._replace(state=MemberState.STABLE)
 
     def _revoked(self, client: Consumer, partitions: list[RdPartition]) -> None:
         if client is self._client:
             self._group = self._group._replace(state=MemberState.REBALANCING)
-            self._forget_places()
+            self._places.forget()
             self._listener.on_partitions_revoked([plain(one) for one in partitions])
 
     def _lost(self, client: Consumer, partitions: list[RdPartition]) -> None:
@@ -146,26 +132,8 @@ class RdConsumer(Lookup):
 
     def _forget_membership(self, partitions: Sequence[RdPartition] = ()) -> None:
         self._group = self._nobody._replace(state=MemberState.REBALANCING)
-        self._forget_places()
+        self._places.forget()
         self._listener.on_partitions_lost([plain(one) for one in partitions])
-
-    def _forget_places(self) -> None:
-        self._positions.clear()
-        self._paused.clear()
-        self._unplaced.clear()
-        self._stopped.clear()
-
-    def _start(self) -> None:
-        """Let the library read what is assigned from the positions known here.
-
-        Never from a place that it would have to ask for, like the end: where a position is given meanwhile it takes
-        the answer, being late, for one to ask for again, and half a second later goes there in the middle of reading.
-        """
-        self._stopped.clear()
-        placed = {one: offset for one, offset in self._positions.items() if one not in self._unplaced}
-        self._client.assign([rd(one, offset) for one, offset in placed.items()])
-        if paused := [rd(one) for one in placed if one in self._paused]:
-            self._client.pause(paused)
 
     def group_metadata(self) -> ConsumerGroupMetadata:
         # between two assignments the membership of before: with the new one a commit of what is taken away could pass
@@ -181,7 +149,7 @@ class RdConsumer(Lookup):
         """Nothing: librdkafka forgets no rebalance."""
 
     def assignment(self) -> set[TopicPartition]:
-        return set(self._positions)
+        return set(self._places.positions)
 
     # ---------------------------------------------------------------- reading
 
@@ -190,31 +158,22 @@ class RdConsumer(Lookup):
         began = time.monotonic()
         if began - self._fetched_at > self._session_s:  # the whole process may have stood still
             self._silent_at = began
+        self._places.settle()
         with translated_errors():
             # A batch is waited for until it is full or its time is over: so wait for the first record alone.
             messages = self._client.consume(1, timeout_s)
             if messages and max_records > 1:
                 messages += self._client.consume(max_records - 1, 0)
         batches = in_columns(messages, self._meet)
-        for place, batch in batches.items():
-            self._positions[place] = max(self._positions.get(place, 0), int(batch.offsets[-1]) + 1)
+        self._places.gave(batches)
         self._fetched_at = time.monotonic()
-        self._silence.ends(batches)
         self._mind_membership(self._fetched_at - began)
         if batches:
             self._in_doubt = self._in_doubt or None in self._ids.values()
         else:
             self._raise_failure()
-            self._mind_silence()
+            self._places.mind_silence()
         return batches
-
-    def _mind_silence(self) -> None:
-        """Begin to read anew where there is more than the library gives."""
-        if behind := self._silence.behind(self._positions, self._paused | self._unplaced):
-            log.warning("Nothing comes although there is more; reading anew", positions=behind)
-            with translated_errors():
-                self._client.resume([rd(one) for one in behind])  # a pause outlives an assignment
-                self._start()
 
     def _mind_membership(self, waited_s: float) -> None:
         """Count how long there has been none, and begin anew where that is too long."""
@@ -236,58 +195,29 @@ class RdConsumer(Lookup):
     def _meet(self, error: KafkaError, message: Message) -> None:
         place = TopicPartition(message.topic(), message.partition())
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-            if place in self._positions:
-                self._positions[place] = max(self._positions[place], message.offset() or 0)
+            self._places.came_to(place, message.offset() or 0)
             return
         failure = in_our_words(error)
         if isinstance(failure, kafka_errors.OffsetOutOfRangeError):
-            self._stopped.add(place)
+            self._places.stopped(place)
         if isinstance(failure, (kafka_errors.OffsetOutOfRangeError, kafka_errors.UnknownTopicOrPartitionError)):
             self._in_doubt = True  # the topic may have been made anew
         self._failure = self._failure or failure
 
     def pause(self, *partitions: TopicPartition) -> None:
-        self._paused.update(partitions)
-        if not self._assigning:
-            self._tell(self._client.pause, partitions)
+        self._places.pause(partitions)
 
     def resume(self, *partitions: TopicPartition) -> None:
-        self._paused.difference_update(partitions)
-        self._silence.ends(partitions)
-        self._tell(self._client.resume, partitions)
-
-    def _tell(self, what: Callable[[list[RdPartition]], None], partitions: Collection[TopicPartition]) -> None:
-        with translated_errors():
-            what([rd(one) for one in partitions if one not in self._unplaced])
+        self._places.resume(partitions)
 
     def paused(self) -> set[TopicPartition]:
-        return set(self._paused)
+        return set(self._places.paused)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        self._positions[partition] = offset
-        self._silence.ends([partition])
-        if self._assigning:
-            return
-        with translated_errors():
-            if partition in self._unplaced or partition in self._stopped:  # only an assignment starts it
-                self._unplaced.discard(partition)
-                self._start()
-            else:
-                self._seek(rd(partition, offset))
-
-    def _seek(self, place: RdPartition) -> None:
-        deadline = time.monotonic() + _SEEK_S
-        while True:
-            try:
-                return self._client.seek(place)
-            except KafkaException as error:
-                starting = error.args[0].code() == KafkaError._STATE  # noqa: SLF001 -- right after an assignment
-                if not starting or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.01)
+        self._places.seek(partition, offset)
 
     def position(self, partition: TopicPartition) -> int:
-        return self._positions[partition]
+        return self._places.positions[partition]
 
     def close(self, *, timeout_ms: int) -> None:
         super().close(timeout_ms=timeout_ms)

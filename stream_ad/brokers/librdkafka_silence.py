@@ -1,7 +1,4 @@
-"""Partitions of which librdkafka gives nothing although there is more.
-
-Seen in the fault tests, rarely: of a shard that was loaded again the events stood still, and nothing said why.
-"""
+"""Partitions of which librdkafka gives nothing although there is more: a net, should librdkafka_places not suffice."""
 
 from __future__ import annotations
 
@@ -16,6 +13,8 @@ if TYPE_CHECKING:
 
     from kafka import TopicPartition
 
+    AskEnds = Callable[[Collection[TopicPartition], int], dict[TopicPartition, int]]
+
 STILL_S = 10.0  # that a partition gives nothing before Kafka is asked whether there is more
 _ASK_MS = 1_000
 
@@ -24,11 +23,11 @@ class Silence:
     """When each partition last gave something, was told to, or was asked about.
 
     Args:
-        end_offsets: Asks Kafka for the ends of partitions, within milliseconds.
+        ask_ends: Asks Kafka for the ends of partitions, within milliseconds.
     """
 
-    def __init__(self, end_offsets: Callable[[Collection[TopicPartition], int], dict[TopicPartition, int]]) -> None:
-        self._end_offsets = end_offsets
+    def __init__(self, ask_ends: AskEnds) -> None:
+        self._ask_ends = ask_ends
         self._ended: dict[TopicPartition, float] = {}
 
     def ends(self, partitions: Collection[TopicPartition]) -> None:
@@ -44,6 +43,6 @@ class Silence:
         self.ends(still)
         if still:
             with suppress(kafka_errors.KafkaError):  # Kafka is away, which is not the library's fault
-                ends = self._end_offsets(still, _ASK_MS)
+                ends = self._ask_ends(still, _ASK_MS)
                 return {one: positions[one] for one in still if positions[one] < ends[one]}
         return {}

@@ -47,7 +47,7 @@ from tests.support.stops import failing_once, raiser
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_ad.brokers.base import Broker
+    from stream_ad.brokers.base import Broker, Fetched
     from tests.support.kafka_server import KafkaServer
     from tests.support.places import KafkaPlace
 
@@ -259,6 +259,30 @@ def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
     assert len(got) >= sum(partition_for(record.key, PARTITIONS) == kept for record in numbered(400))
 
 
+@over_both_clients
+def test_what_was_held_in_a_rebalance_is_read_once_it_is_not(
+    place: KafkaPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That an input was held when the group was shared out anew does not outlive its being held."""
+    monkeypatch.setattr(librdkafka_silence, "STILL_S", 3_600.0)  # which would mend it
+    fill(place, 400)
+    first, second = place.worker(), place.broker()
+    held = [(shard, side) for shard in range(PARTITIONS) for side in Side]
+    while len(first.assigned()) != 1 or not second.assigned():
+        assert not any(len(one.records) for one in polled(first, hold=held))
+        second.poll(timeout_s=0.2, max_records=1, hold=held)
+    (kept,) = first.assigned()
+    wanted = {record.value for record in numbered(400) if partition_for(record.key, PARTITIONS) == kept}
+    deadline = time.monotonic() + 10
+    while wanted and time.monotonic() < deadline:
+        wanted -= {value for one in polled(first) for value in one.records.values}
+    assert not wanted
+
+
+def polled(broker: Broker, **hold: Any) -> list[Fetched]:
+    return [one for sides in broker.poll(timeout_s=0.2, max_records=100, **hold).values() for one in sides.values()]
+
+
 @only_kafka_python
 def test_a_rebalance_begun_in_passing_is_finished(place: KafkaPlace) -> None:
     """The client forgets a rebalance that begins, for new metadata, in a poll that does not wait; here it ends."""
@@ -297,8 +321,8 @@ def test_a_partition_that_the_library_does_not_fetch_is_read_anew(
     while worker.commits < 4:
         worker.turn()
     consumer, starts = worker.broker._consumer, []
-    start = consumer._start
-    monkeypatch.setattr(consumer, "_start", lambda: (starts.append(1), start()))
+    begin = consumer._places._begin
+    monkeypatch.setattr(consumer._places, "_begin", lambda: (starts.append(1), begin()))
     consumer._client.pause([rd(one) for one in consumer.assignment()])
     fill(place, 300, start=500)
     work_until(worker, place, 800)
