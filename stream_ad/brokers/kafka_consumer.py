@@ -10,6 +10,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from stream_ad.brokers.kafka_client import HEARTBEAT_S, connect, once_settled
 from stream_ad.brokers.kafka_fetch import fetch_plainly, has_fetched_ahead, raw_records, take_up_parked
+from stream_ad.brokers.kafka_format import prepare
 from stream_ad.brokers.kafka_reading import CommittedConsumer, consumer_options
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def open_consumer(settings: Settings) -> PlainConsumer:
     Raises:
         BrokerError: Kafka did not answer, or refuses.
     """
+    prepare()
     broker = settings.broker
     consumer: PlainConsumer = connect(
         PlainConsumer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka import TopicPartition
 from kafka.consumer.fetcher import Fetcher
@@ -95,6 +95,7 @@ def reader(kind: Any, log: bytes, start: int, aborted: list[Aborted]) -> Any:
     )
 
 
+@settings(deadline=None)  # loops are compiled at the first call
 @given(logs(), st.integers(0, 12), st.lists(st.integers(1, 9), min_size=1, max_size=30))
 def test_gives_what_the_client_gives(log: tuple[bytes, int, list[Aborted]], start: int, sizes: list[int]) -> None:
     """The same records come, in the same portions, and the same position follows, wherever the fetch began."""

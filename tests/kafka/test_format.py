@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -11,6 +11,7 @@ from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchB
 from stream_ad.brokers.kafka_format import decode, encode, varint
 from stream_ad.columns import OutRecord
 
+compiled = settings(deadline=None)  # at the first call
 HEADER = DefaultRecordBatch.HEADER_STRUCT.size
 
 out_records = st.builds(
@@ -31,6 +32,7 @@ def client_batch(records: list[OutRecord], base_offset: int = 0) -> bytes:
     return bytes(batch)
 
 
+@compiled
 @given(st.lists(out_records, min_size=1, max_size=300))
 def test_writes_what_the_client_writes(records: list[OutRecord]) -> None:
     """A batch is the same bytes as the client would make of the same records, with the same times in its header."""
@@ -44,6 +46,7 @@ def test_writes_what_the_client_writes(records: list[OutRecord]) -> None:
     )
 
 
+@compiled
 @given(st.lists(out_records, max_size=60), st.integers(1, 3000))
 def test_cuts_at_the_limit(records: list[OutRecord], limit: int) -> None:
     """Batches together hold all records in order; one over the limit (and its framing) holds a single record."""
@@ -55,6 +58,7 @@ def test_cuts_at_the_limit(records: list[OutRecord], limit: int) -> None:
     assert [record[1:] for record in found] == [(record.time_ms, record.key, record.value) for record in records]
 
 
+@compiled
 @given(st.lists(out_records, min_size=1, max_size=300), st.integers(0, 2**50), st.none() | st.integers(0, 2**42))
 def test_reads_what_the_client_reads(records: list[OutRecord], base: int, append_time_ms: int | None) -> None:
     """Offsets, times, keys and values of a batch are those that the client finds; an append time goes for all."""
@@ -66,15 +70,21 @@ def test_reads_what_the_client_reads(records: list[OutRecord], base: int, append
     assert found == theirs
 
 
+@compiled
 @given(st.lists(out_records, min_size=1, max_size=20), st.data())
 def test_damage_is_an_error_or_another_record(records: list[OutRecord], data: st.DataObject) -> None:
-    """Cut, prolonged or changed bytes never raise anything but CorruptRecordError, and a cut always does."""
+    """Cut, prolonged or changed bytes never raise anything but CorruptRecordError; a cut always does, as does another
+    number of records.
+    """
     raw = client_batch(records)[HEADER:]
     cut = data.draw(st.integers(0, len(raw) - 1))
     with pytest.raises(CorruptRecordError):
         decode(raw[:cut], len(records), 0, 0, None)
     with pytest.raises(CorruptRecordError):
         decode(raw + b"\0", len(records), 0, 0, None)
+    for count in (-1, len(records) - 1, len(records) + 1, 2**31 - 1):
+        with pytest.raises(CorruptRecordError):
+            decode(raw, count, 0, 0, None)
     changed = bytearray(raw)
     changed[cut] ^= data.draw(st.integers(1, 255))
     try:
@@ -83,6 +93,7 @@ def test_damage_is_an_error_or_another_record(records: list[OutRecord], data: st
         return
 
 
+@compiled
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_varints_are_zigzag(number: int) -> None:
     """Small numbers of either sign are short, and each has one encoding of its own."""
