@@ -1,6 +1,6 @@
 """The detector beside river, bare torch and single models, in one run.
 
-    python benchmarks/detector.py [--seconds 5] [--parts] [--write]
+    python benchmarks/detector.py [--seconds 2] [--parts] [--write]
 
 Every row is a ratio of events per second of processor time (one thread), both sides measured on the
 same events, in turns, in this process. «detector» is everything a shard does between decoding and
@@ -139,7 +139,7 @@ def where_it_goes(seconds: float) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0, help="processor time per measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="processor time per measurement")
     parser.add_argument("--parts", action="store_true", help="say where the detector's time goes, too")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     chosen = parser.parse_args()

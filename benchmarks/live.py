@@ -161,11 +161,11 @@ def quix_live(python: str, tree: dict[str, Any], _folder: Path) -> subprocess.Po
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--events", type=int, default=100_000, help="of the full topic")
     parser.add_argument("--sensors", type=int, default=50, help="of the latency")
-    parser.add_argument("--scaling-events", type=int, default=600_000)
-    parser.add_argument("--rounds", type=int, default=3, help="of the scaling")
+    parser.add_argument("--scaling-events", type=int, default=300_000)
+    parser.add_argument("--rounds", type=int, default=2, help="of the scaling")
     parser.add_argument("--only", choices=["latency", "scaling"])
     parser.add_argument("--quix", metavar="PYTHON", help="see quix.py")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")

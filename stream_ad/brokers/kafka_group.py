@@ -43,6 +43,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
         self._shards = partitions
         self._lock = Lock()
         self._given: set[int] | None = set()  # None in the middle of a rebalance
+        self._held: frozenset[Input] = frozenset()
         self._lost: set[int] = set()
         self.owned: frozenset[int] = frozenset()
         self.next: dict[Input, int] = {}
@@ -66,10 +67,10 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         with self._lock:
             for partition in assigned:
-                offset = self.next.get(self.input(partition))
+                key = self.input(partition)
                 # a position at once, whatever it is: without one the client looks for committed offsets by itself
-                self._consumer.seek(partition, offset or 0)
-                if offset is None:
+                self._consumer.seek(partition, self.next.get(key, 0))
+                if key not in self.next or key in self._held:
                     self._consumer.pause(partition)
             self._given = {shard for shard in (p.partition for p in assigned) if self._both(shard, assigned)}
 
@@ -117,10 +118,13 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._consumer.seek(partition, offset)
 
     def hold(self, held: Collection[Input]) -> None:
-        """Let the client fetch the inputs that have a position and are not held, and nothing else."""
+        """Let the client fetch the inputs that have a position and are not held, and nothing else; also in a rebalance
+        under way.
+        """
         with self._lock:
+            self._held = frozenset(held)
             assigned = self._consumer.assignment()
-            stopped = {p for p in assigned if self.input(p) not in self.next or self.input(p) in held}
+            stopped = {p for p in assigned if self.input(p) not in self.next or self.input(p) in self._held}
             paused = self._consumer.paused()
             if fresh := stopped - paused:
                 self._consumer.pause(*fresh)

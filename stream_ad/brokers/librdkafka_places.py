@@ -54,7 +54,7 @@ class Places:
         self._silence = Silence(ask_ends)
         self.positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
-        self._unplaced: set[TopicPartition] = set()  # nobody has told their position: the library knows none
+        self._idle: set[TopicPartition] = set()  # paused from the beginning, often without a position: not begun with
         self._stopped: set[TopicPartition] = set()  # those that the library has given up fetching
         self._due = False  # the library is yet to begin with what is assigned
 
@@ -62,7 +62,7 @@ class Places:
         """Nothing is assigned."""
         self.positions.clear()
         self.paused.clear()
-        self._unplaced.clear()
+        self._idle.clear()
         self._stopped.clear()
         self._due = False
 
@@ -77,7 +77,7 @@ class Places:
         self.positions |= dict.fromkeys(partitions, 0)
         self._due = True
         tell(partitions)
-        self._unplaced |= self.paused
+        self._idle |= self.paused
         self._begin()
 
     def settle(self) -> None:
@@ -91,7 +91,7 @@ class Places:
         Never from a place that it would have to ask for, like the end: where a position is given meanwhile it takes
         the answer, being late, for one to ask for again, and half a second later goes there in the middle of reading.
         """
-        placed = [rd(one, offset) for one, offset in self.positions.items() if one not in self._unplaced]
+        placed = [rd(one, offset) for one, offset in self.positions.items() if one not in self._idle]
         with translated_errors():
             self._client.assign(placed)
             for place in placed:
@@ -115,8 +115,8 @@ class Places:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self.positions[partition] = offset
         self._silence.ends([partition])
-        if partition in self._unplaced or partition in self._stopped:  # only an assignment starts it
-            self._unplaced.discard(partition)
+        if partition in self._idle or partition in self._stopped:  # only an assignment starts it
+            self._idle.discard(partition)
             self._due = True
         elif not self._due:
             with translated_errors():
@@ -129,12 +129,15 @@ class Places:
     def resume(self, partitions: Collection[TopicPartition]) -> None:
         self.paused.difference_update(partitions)
         self._silence.ends(partitions)
+        if idle := self._idle.intersection(partitions):
+            self._idle -= idle
+            self._due = True
         self._tell(self._client.resume, partitions)
 
     def _tell(self, what: Callable[[list[RdPartition]], None], partitions: Collection[TopicPartition]) -> None:
         if not self._due:  # else all is told as it begins
             with translated_errors():
-                what([rd(one) for one in partitions if one not in self._unplaced])
+                what([rd(one) for one in partitions if one not in self._idle])
 
     def came_to(self, partition: TopicPartition, offset: int) -> None:
         """Take note of the end of a partition, behind marks of transactions that are no records."""
@@ -153,6 +156,6 @@ class Places:
 
     def mind_silence(self) -> None:
         """Begin to read anew where there is more than the library gives."""
-        if behind := self._silence.behind(self.positions, self.paused | self._unplaced):
+        if behind := self._silence.behind(self.positions, self.paused):
             log.warning("Nothing comes although there is more; reading anew", positions=behind)
             self._begin()

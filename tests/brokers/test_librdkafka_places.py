@@ -86,6 +86,7 @@ class Owner:
     def resume(self, place: TopicPartition) -> None:
         self.places.resume([place])
         self.held.discard(place)
+        self.wanted.setdefault(place, self.places.positions[place])
 
     def stop(self, place: TopicPartition) -> None:
         """The library gives up reading there, and is told where to read on."""
