@@ -140,19 +140,19 @@ class Places:
                 what([rd(one) for one in partitions if one not in self._idle])
 
     def came_to(self, partition: TopicPartition, offset: int) -> None:
-        """Take note of the end of a partition, behind marks of transactions that are no records."""
-        if partition in self.positions:
+        """Take note of where a partition is read on: behind its records, or marks of transactions that are none."""
+        if partition in self.positions:  # else it was taken away meanwhile
             self.positions[partition] = max(self.positions[partition], offset)
+
+    def gave(self, batches: Mapping[TopicPartition, RawRecords]) -> None:
+        """Take note of records."""
+        for partition, batch in batches.items():
+            self.came_to(partition, int(batch.offsets[-1]) + 1)
+        self._silence.ends(batches)
 
     def stopped(self, partition: TopicPartition) -> None:
         """Take note that the library has given up fetching it."""
         self._stopped.add(partition)
-
-    def gave(self, batches: Mapping[TopicPartition, RawRecords]) -> None:
-        """Take note of records."""
-        for place, batch in batches.items():
-            self.positions[place] = max(self.positions.get(place, 0), int(batch.offsets[-1]) + 1)
-        self._silence.ends(batches)
 
     def mind_silence(self) -> None:
         """Begin to read anew where there is more than the library gives."""

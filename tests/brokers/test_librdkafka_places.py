@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as RdPartition
 from hypothesis import given
@@ -10,6 +11,7 @@ from kafka import TopicPartition
 
 from stream_ad.brokers.librdkafka_lookup import plain, rd
 from stream_ad.brokers.librdkafka_places import Places
+from stream_ad.columns import RawRecords
 
 REFUSALS = (KafkaError._STATE, KafkaError._OUTDATED, KafkaError._PREV_IN_PROGRESS)
 PARTITIONS = [TopicPartition("events", number) for number in range(4)]
@@ -117,12 +119,17 @@ def test_the_library_reads_what_it_was_told_to(refusals, story) -> None:
 
 
 def test_what_is_read_is_where_it_goes_on() -> None:
-    """A partition begins anew behind the records it gave, and behind the marks of transactions after them."""
+    """A partition begins anew behind the records it gave, and behind the marks of transactions after them; records of
+    one that was taken away do not make it ours again.
+    """
     library = Library([])
     places = Places(library, ends)
     places.assign([rd(PARTITIONS[0])], lambda them: [places.seek(one, 3) for one in them])
+    records = RawRecords("events", 0, np.array([3, 5]), np.array([0, 0]), [None] * 2, [None] * 2)
+    places.gave({PARTITIONS[0]: records, PARTITIONS[1]: records})
+    assert places.positions == {PARTITIONS[0]: 6}
+    places.came_to(PARTITIONS[0], 8)
     places.came_to(PARTITIONS[0], 7)
-    places.came_to(PARTITIONS[0], 5)
-    places.came_to(PARTITIONS[1], 5)
+    places.came_to(PARTITIONS[1], 7)
     places.seek(PARTITIONS[0], places.positions[PARTITIONS[0]])
-    assert library.reads() == places.positions == {PARTITIONS[0]: 7}
+    assert library.reads() == places.positions == {PARTITIONS[0]: 8}
