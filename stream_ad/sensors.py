@@ -79,6 +79,16 @@ class Sensors:
         self._enter(number, group, len(self.owners[group]))
         return number
 
+    def event_counts(self, sensor_ids: list[str]) -> NDArray[np.int64]:
+        """(K,) events of each sensor so far; -1 where it is unknown."""
+        numbers = np.array([self.numbers.get(sensor_id, -1) for sensor_id in sensor_ids], np.int64)
+        counts = np.full(len(numbers), -1)
+        known = np.flatnonzero(numbers >= 0)
+        for group in np.unique(self.group[numbers[known]]).tolist():
+            members = known[self.group[numbers[known]] == group]
+            counts[members] = self.detectors[group].pending.count[self.row[numbers[members]]]
+        return counts
+
     def build(self) -> None:
         """Give every sensor that was admitted its state: all at once, since a plant's first readings come together."""
         for group, keys in self._to_build.items():
@@ -169,11 +179,11 @@ class Sensors:
         for number, detector in enumerate(self.detectors):
             pending = detector.pending
             used = slice(pending.size)
-            head, tail = pending.queue_head[used], pending.queue_tail[used]
+            queued_from = pending.queued_from[used]
             count, expired = pending.count[used], pending.expired[used]
             if (pending.verdict[used] >= classes).any() or (pending.verdict[used] < -1).any():
                 raise ValueError(f"detector {number} waits with a verdict of a class that is not there")
-            if ((head < 0) | (tail < head) | (tail - head > pending.capacity)).any():
-                raise ValueError(f"detector {number} has a queue of verdicts that cannot be")
+            if ((queued_from < 0) | (count < queued_from)).any():
+                raise ValueError(f"detector {number} has labels to learn on events that cannot be")
             if ((expired < 0) | (count < expired) | (detector.seen[used] > count)).any():
                 raise ValueError(f"detector {number} has counted its events wrongly")

@@ -86,7 +86,7 @@ class Shard:
             run.segment(range(*bounds.tolist()), range(*label_bounds.tolist()), event_records, label_records)
             self.records = stop
             if stop == settle_at:
-                self.verdicts.settle(self._target)
+                self.verdicts.settle(self._target, self.sensors.event_counts)
         if len(events):
             self.watermark_ns = max(self.watermark_ns, int(events.times_ns.max()))
         scores = Scores(run.score, run.live, run.contributions)

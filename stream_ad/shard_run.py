@@ -116,7 +116,7 @@ class Run:
             mine, of_group = _where(group == number), _where(label_group == number)
             if number < 0:
                 for j, record in zip(labels[of_group].tolist(), label_records[of_group].tolist(), strict=True):
-                    self._apply(j, record, None, -1)
+                    self._apply(j, record, None, -1, 0)
                 continue
             self._rounds(
                 number,
@@ -236,41 +236,46 @@ class Run:
         if not (len(labels) or verdicts.early or verdicts.intervals):
             return
         awaited = self._awaited(arrived[0], labels)
-        found = detector.pending.find(label_rows, self.label_hashes[labels], label_records)
-        actions: list[tuple[int, bool, int, int, int]] = [
-            (record, True, j, row, place)
-            for j, row, record, place in zip(*(part.tolist() for part in (*judged, found)), strict=True)
+        event_numbers, before = detector.pending.find(label_rows, self.label_hashes[labels], label_records)
+        actions: list[tuple[int, bool, int, int, int, int]] = [
+            (record, True, j, row, place, count)
+            for j, row, record, place, count in zip(
+                *(part.tolist() for part in (*judged, event_numbers, before)), strict=True
+            )
         ]
         actions += (
-            (record, False, i, row, place)
+            (record, False, i, row, place, place)
             for i, row, record, place in zip(*(part[awaited].tolist() for part in arrived), strict=True)
         )
-        for record, is_label, index, row, place in sorted(actions):
+        for record, is_label, index, row, place, count in sorted(actions):
             target = Target(detector.pending, row)
-            if is_label:
-                self._apply(index, record, target, place)
+            if is_label:  # a sensor is known once an event of it came: that it came in this step counts for nothing
+                self._apply(index, record, target if count else None, place, count)
             else:
                 verdicts.on_arrival(record, ids[index], target, place, int(self.hashes[index]))
 
     def _awaited(self, events: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which of the events need a look each: their sensor gets a verdict now, or one waits that may mean them."""
+        """Which of the events need a look each: their sensor gets a label now, or one waits that may mean them."""
         known, verdicts = self.sensors.numbers, self.verdicts
         until = np.full(len(self.sensors.ids), -1)  # event time, ns, by sensor
         for sensor, end in verdicts.ends().items():
             if (number := known.get(sensor)) is not None:
                 until[number] = end
-        for sensor in verdicts.early.keys() | {self.labels.sensor_ids[j] for j in labels.tolist()}:
+        for sensor in {self.labels.sensor_ids[j] for j in labels.tolist()}:
             if (number := known.get(sensor)) is not None:
                 until[number] = np.iinfo(np.int64).max
-        return np.flatnonzero(self.events.times_ns[events] <= until[self.number[events]])
+        covered = self.events.times_ns[events] <= until[self.number[events]]
+        return np.flatnonzero(covered | verdicts.early.may_mean(self.hashes[events]))
 
-    def _apply(self, j: int, record: int, target: Target | None, place: int) -> None:
-        """Apply label ``j`` of the step."""
+    def _apply(self, j: int, record: int, target: Target | None, place: int, before: int) -> None:
+        """Apply label ``j`` of the step to event ``place`` of its sensor, which had ``before`` events."""
         sensor_id = self.labels.sensor_ids[j]
         if self.labels.event_ids[j] is None:
             start, end = int(self.labels.starts_ns[j]), int(self.labels.ends_ns[j])
             self.verdicts.on_interval_label(record, sensor_id, target, start, end, self.verdict[j])
-        elif self.verdicts.on_event_label(record, sensor_id, target, int(self.label_hashes[j]), place, self.verdict[j]):
+        elif self.verdicts.on_event_label(
+            record, sensor_id, target, int(self.label_hashes[j]), place, before, self.verdict[j]
+        ):
             assert target is not None
             time_ns = int(target.pending.times[target.row, place % target.pending.capacity])
             self.delays.append(int(self.labels.record_times_ms[j]) / 1e3 - time_ns / 1e9)

@@ -15,6 +15,7 @@ from safetensors.numpy import load
 
 from stream_ad import __version__
 from stream_ad.errors import DamagedStateError, StateError, UnfitStateError
+from stream_ad.snapshot_upgrade import UPGRADABLE, upgrade
 from stream_ad.verdicts import NORMAL_NAME
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.config import DetectorOptions
 
-FORMAT = 7
-BEFORE = 6  # read, too: only the checksum is new
+FORMAT = 8
+UNCHECKED = 6  # this format has no checksum yet
 KEY = "stream_ad"
 OTHERS = "`stream-ad snapshots list` shows the others; `stream-ad snapshots reset` begins with a new model."
 _NONSENSE = (SafetensorError, ValueError, KeyError, TypeError, IndexError, AssertionError, OverflowError, MemoryError)
@@ -53,7 +54,7 @@ class VerdictsHeader(msgspec.Struct, frozen=True):
     misses: list[float]
     average: list[float]
     weights: list[float]
-    early: dict[str, list[tuple[Hash, Count, Count]]]
+    early: dict[str, list[tuple[Hash, Count, Count, Count]]]
     intervals: dict[str, list[tuple[Whole, Whole, Count, Count]]]
     fresh_intervals: list[str]
     judged: list[tuple[Count, Count, Count, bool]]
@@ -73,13 +74,25 @@ class IncidentHeader(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True):
-    """The plain part of a snapshot."""
+    """The plain part of a snapshot, in the present format."""
 
     records: Count
     watermark_ns: Whole
     sensors: SensorsHeader
     verdicts: VerdictsHeader
     incidents: dict[str, IncidentHeader]
+
+
+class EarlierVerdictsHeader(VerdictsHeader, frozen=True):
+    """Of formats 6 and 7."""
+
+    early: dict[str, list[tuple[Hash, Count, Count]]]  # type: ignore[assignment]
+
+
+class EarlierHeader(Header, frozen=True):
+    """Of formats 6 and 7."""
+
+    verdicts: EarlierVerdictsHeader
 
 
 class _Outer(msgspec.Struct, frozen=True):
@@ -164,10 +177,13 @@ def parse(data: bytes, options: DetectorOptions) -> Iterator[tuple[dict[str, Any
     try:
         arrays = load(data)
         text = meta["header"]
-        if version == FORMAT and str(_checksum(text, arrays)) != meta.get("checksum"):
+        if version != UNCHECKED and str(_checksum(text, arrays)) != meta.get("checksum"):
             raise ValueError("its checksum does not match its content")
         _require_models(arrays)
-        yield read_header(text), arrays
+        header = read_header(meta)
+        if version in UPGRADABLE:
+            upgrade(header, arrays, options.learning)
+        yield header, arrays
     except _NONSENSE as error:
         raise DamagedStateError(
             f"The snapshot cannot be used: {error or type(error).__name__}.", hint=OTHERS
@@ -176,7 +192,7 @@ def parse(data: bytes, options: DetectorOptions) -> Iterator[tuple[dict[str, Any
 
 def require_format(meta: Mapping[str, str]) -> int:
     """The format; what another version wrote in a form of its own is refused: it must never be misread."""
-    for version in (FORMAT, BEFORE):
+    for version in (FORMAT, *UPGRADABLE):
         if meta.get("format") == str(version):
             return version
     raise StateError(
@@ -186,10 +202,11 @@ def require_format(meta: Mapping[str, str]) -> int:
     )
 
 
-def read_header(text: str) -> dict[str, Any]:
-    """The plain part of the state, checked; ValueError where it is not what ``dump`` writes."""
+def read_header(meta: Mapping[str, str]) -> dict[str, Any]:
+    """The plain part of the state from the header's own fields, checked; ValueError where it is not of its format."""
+    form = Header if meta["format"] == str(FORMAT) else EarlierHeader
     try:
-        header = msgspec.convert(json.loads(text), Header)
+        header = msgspec.convert(json.loads(meta["header"]), form)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"header: {error}") from error
     verdicts, sensors = header.verdicts, header.sensors

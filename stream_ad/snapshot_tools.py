@@ -87,7 +87,7 @@ def _take_over_incidents(snapshots: Snapshots, shard: int, model: Shard) -> None
     """Incidents that are published as open must be closed some day, whatever the model."""
     for one in snapshots.kept(shard)[:1]:
         try:
-            open_now = read_header(metadata(snapshots.read(shard, one.number))["header"])["incidents"]
+            open_now = read_header(metadata(snapshots.read(shard, one.number)))["incidents"]
         except (StateError, ValueError, KeyError):
             return  # a damaged one says nothing about them
         model.incidents.load(open_now)

@@ -100,7 +100,7 @@ def view(snapshots: Snapshots, shard: int, kept: KeptSnapshot, options: Detector
     try:
         meta = metadata(snapshots.read(shard, kept.number))
         version = require_format(meta)
-        header = read_header(meta["header"])
+        header = read_header(meta)
     except StateError as error:
         return View(**told, problem=error.what.removesuffix("."), foreign=not isinstance(error, DamagedStateError))
     except (ValueError, KeyError) as error:

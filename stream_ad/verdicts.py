@@ -13,9 +13,12 @@ import numpy as np
 
 from stream_ad.detector.importance import Importance
 from stream_ad.detector.pending import FROM_EVENT, FROM_INTERVAL, NORMAL, UNLABELLED, WAITING, Pending
+from stream_ad.early_labels import EarlyLabel, EarlyLabels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from stream_ad.detector.config import LearningConfig
 
@@ -28,6 +31,7 @@ LABEL_OUTCOMES = (
     "retracted",  # took a verdict back
     "interval",  # an interval, for events that are here and events to come
     "early",  # its event is not here: long gone, or still to come; kept in case it comes
+    "expired",  # was kept, and its event did not come
     "unknown_sensor",  # nothing of this sensor was seen yet; kept in case it comes
 )
 
@@ -57,7 +61,7 @@ class Verdicts:
         self.classes: dict[str, int] = {NORMAL_NAME: NORMAL}
         self.importance = Importance(rule=rule.rule, decay=rule.decay, floor=rule.floor, rate=rule.rate)
         self.weights = self.importance.weights()  # in force until ``settle``
-        self.early: dict[str, dict[int, tuple[int, int]]] = {}  # sensor -> hash of the event id -> verdict, record
+        self.early = EarlyLabels()
         self.intervals: dict[str, list[Interval]] = {}
         self.fresh_intervals: set[str] = set()  # sensors whose intervals changed since ``settle``
         self._ends: dict[str, int] | None = None
@@ -78,17 +82,20 @@ class Verdicts:
             self.weights = np.append(self.weights, np.ones(len(self.classes) - len(self.weights)))
         return number
 
-    def settle(self, target: Callable[[str], Target | None]) -> None:
+    def settle(
+        self, target: Callable[[str], Target | None], event_counts: Callable[[list[str]], NDArray[np.int64]]
+    ) -> None:
         """At a fixed place in the stream: put what the labels since the last one say into force, and
         forget what is past or too much. What a cut of the stream could change is decided here only.
 
         Args:
             target: Finds a known sensor.
+            event_counts: Events of each of some sensors so far, negative for an unknown one.
         """
         for sensor_id in sorted(self.fresh_intervals & self.intervals.keys()):
             self._forget_passed(sensor_id, target(sensor_id))
         self.fresh_intervals.clear()
-        self._bound()
+        self._bound(event_counts)
         self._ends = None
         if self.judged:
             order = sorted(self.judged)
@@ -101,7 +108,7 @@ class Verdicts:
     # ------------------------------------------------------------------- join
 
     def on_event_label(
-        self, record: int, sensor_id: str, target: Target | None, event: int, place: int, verdict: int
+        self, record: int, sensor_id: str, target: Target | None, event: int, place: int, before: int, verdict: int
     ) -> bool:
         """Apply a label that names an event.
 
@@ -110,13 +117,17 @@ class Verdicts:
             target: The sensor, None when it is unknown.
             event: Hash of the event's id.
             place: Number of the event if it is in memory, else negative.
+            before: Events of the sensor before the label.
             verdict: Class, -1 retracts.
 
         Returns:
             Whether it met its event.
         """
         if target is None or place < 0:
-            self._keep_early(record, sensor_id, event, verdict)
+            if verdict == UNLABELLED:
+                self.early.pop(sensor_id, event)
+            else:
+                self.early.put(sensor_id, event, EarlyLabel(verdict, record, before))
             self.outcomes["unknown_sensor" if target is None else "early"] += 1
             return False
         pending, slot = target.pending, place % target.pending.capacity
@@ -180,17 +191,11 @@ class Verdicts:
         else:
             del self.intervals[sensor_id]
 
-    def _bound(self) -> None:
-        """Let the oldest labels go where more wait for events than may."""
-        over = sum(map(len, self.early.values())) - self.learning.max_early_labels
-        if over > 0:
-            waiting = sorted(
-                (one[1], sensor, event) for sensor, known in self.early.items() for event, one in known.items()
-            )
-            for _, sensor, event in waiting[:over]:
-                del self.early[sensor][event]
-            self.early = {sensor: known for sensor, known in self.early.items() if known}
-            self.counts["early_labels_evicted"] += over
+    def _bound(self, event_counts: Callable[[list[str]], NDArray[np.int64]]) -> None:
+        """Let the oldest labels go where more wait for events than may, and those whose event cannot come any more."""
+        if self.early:
+            self.outcomes["expired"] += self.early.expire(event_counts, self.learning.label_reach_events)
+            self.counts["early_labels_evicted"] += self.early.evict(self.learning.max_early_labels)
         over = sum(map(len, self.intervals.values())) - self.learning.max_intervals
         if over > 0:
             oldest = sorted(one.record for known in self.intervals.values() for one in known)[over - 1]
@@ -210,11 +215,9 @@ class Verdicts:
 
     def on_arrival(self, record: int, sensor_id: str, target: Target, place: int, event: int) -> None:
         """Give a new event the verdict that came before it, if one did."""
-        early = self.early.get(sensor_id, {}).pop(event, None)
+        early = self.early.pop(sensor_id, event)
         if early is not None:
-            if not self.early[sensor_id]:
-                del self.early[sensor_id]
-            self._judge(record, target, place, early[0], FROM_EVENT)
+            self._judge(record, target, place, early.label, FROM_EVENT)
         elif sensor_id in self.intervals:
             self.cover(record, sensor_id, target, place)
 
@@ -224,7 +227,6 @@ class Verdicts:
         pending.judge(target.row, place, verdict, source)
         if changed and verdict != UNLABELLED and place >= self.learning.warmup_events:
             flagged = bool(pending.flagged[target.row, slot])
-            record = max(record, pending.order_of(target.row, place))  # a verdict counts once both are here
             self.judged.append((record, place, verdict, flagged == (verdict == NORMAL)))
 
     def _covering(self, sensor_id: str, time: int) -> int:
@@ -232,15 +234,6 @@ class Verdicts:
             if interval.start <= time <= interval.end:
                 return interval.verdict
         return UNLABELLED
-
-    def _keep_early(self, record: int, sensor_id: str, event: int, verdict: int) -> None:
-        known = self.early.setdefault(sensor_id, {})
-        if verdict != UNLABELLED:
-            known[event] = verdict, record
-        else:
-            known.pop(event, None)
-        if not known:
-            del self.early[sensor_id]
 
     # -------------------------------------------------------------- snapshots
 
@@ -252,9 +245,7 @@ class Verdicts:
             "misses": self.importance.misses.tolist(),
             "average": self.importance.average.tolist(),
             "weights": self.weights.tolist(),
-            "early": {
-                sensor: sorted([event, *one] for event, one in known.items()) for sensor, known in self.early.items()
-            },
+            "early": self.early.state(),
             "intervals": {
                 sensor: [[one.start, one.end, one.verdict, one.record] for one in known]
                 for sensor, known in self.intervals.items()
@@ -269,11 +260,11 @@ class Verdicts:
         self.importance.labels, self.importance.misses, self.importance.average, self.weights = (
             np.array(state[name], np.float64) for name in ("labels", "misses", "average", "weights")
         )
-        self.early = {
-            sensor: {event: (verdict, record) for event, verdict, record in known}
-            for sensor, known in state["early"].items()
-        }
+        self.early = EarlyLabels()
+        self.early.load(state["early"])
         self.fresh_intervals = set(state["fresh_intervals"])
-        self.intervals = {sensor: [Interval(*one) for one in known] for sensor, known in state["intervals"].items()}
+        self.intervals = {
+            sensor: [Interval(*one) for one in known] for sensor, known in state["intervals"].items() if known
+        }
         self._ends = None
         self.judged = [(int(a), int(b), int(c), bool(d)) for a, b, c, d in state["judged"]]

@@ -20,7 +20,8 @@ from stream_ad.brokers.kafka_state import ShardState
 from stream_ad.errors import DamagedStateError, StateError, UnfitStateError
 from stream_ad.settings import Settings
 from stream_ad.shard import Shard
-from stream_ad.shard_state import KEY, dump, fingerprint, metadata, read_header
+from stream_ad.shard_state import FORMAT, KEY, dump, fingerprint, metadata, read_header
+from tests.support.earlier import earlier_snapshot
 from tests.support.streams import Story, noise, options
 
 
@@ -106,7 +107,7 @@ FORGERIES = {
     "a thousand million features": set_header("sensors", "features", to=[["f0", "f1", "f2"], *[["x"]] * 1000]),
     "path as a feature": set_header("sensors", "features", to=[["/etc/passwd", "~/x", "f9/../f2", "y"]]),
     "unknown class": set_header("verdicts", "judged", to=[[1, 1, 99, True]]),
-    "unknown class of an early verdict": set_header("verdicts", "early", to={"a": [[1, 99, 1]]}),
+    "unknown class of an early verdict": set_header("verdicts", "early", to={"a": [[1, 99, 1, 0]]}),
     "unknown class of an interval": set_header("verdicts", "intervals", to={"a": [[1, 2, 99, 1]]}),
     "class that is no text": set_header("verdicts", "classes", to=["normal", 1]),
     "first class is not normal": set_header("verdicts", "classes", to=["leak", "normal", "bearing"]),
@@ -123,8 +124,8 @@ FORGERIES = {
     "weights missing": lambda _, arrays: arrays.pop("g0.model.w0"),
     "last seen of another length": set_array("sensors.last_seen", lambda array: array[:1]),
     "a verdict of no class": set_array("g0.pending.verdict", filled(77)),
-    "an endless queue": set_array("g0.pending.queue_tail", filled(2**62)),
-    "a queue that runs backwards": set_array("g0.pending.queue_head", filled(-5)),
+    "labels to learn on events to come": set_array("g0.pending.queued_from", filled(2**62)),
+    "labels to learn on events before the first": set_array("g0.pending.queued_from", filled(-5)),
     "more learned than came": set_array("g0.pending.expired", filled(2**40)),
     "negative count": set_array("g0.pending.count", filled(-1)),
     "pending of another width": set_array("g0.pending.readings", lambda array: array[:, :, :2]),
@@ -193,16 +194,19 @@ def test_what_is_no_snapshot_is_refused(data):
         restored(data)
 
 
-def test_the_format_before_is_read(whole):
-    """A snapshot that was written before there were checksums gives the same shard; one that says so and is not refused
-    for its settings has been made by nobody.
+def test_a_snapshot_from_before_checksums_is_read():
+    """A snapshot of format 6, which had none, gives the same shard as one of format 7; one that says so and is not
+    refused for its settings has been made by nobody.
     """
-    meta = metadata(whole)
+    data, options = earlier_snapshot()
+    shard = Shard.restore(data, options)
+    meta = metadata(data)
     del meta["checksum"]
-    before = meta | {"format": "6", "digest": "of its content", "fingerprint": fingerprint(options(), 6)}
-    assert restored(save(load(whole), metadata={KEY: json.dumps(before)})).snapshot() == whole
+    unchecked = meta | {"format": "6", "digest": "of its content", "fingerprint": fingerprint(options, 6)}
+    again = Shard.restore(save(load(data), metadata={KEY: json.dumps(unchecked)}), options)
+    assert again.snapshot() == shard.snapshot()
     with pytest.raises(UnfitStateError):
-        restored(save(load(whole), metadata={KEY: json.dumps(meta | {"format": "6"})}))
+        Shard.restore(save(load(data), metadata={KEY: json.dumps(meta | {"format": "6"})}), options)
 
 
 def test_a_deep_header_is_refused(whole):
@@ -282,7 +286,7 @@ def test_any_value_in_the_header_is_refused_or_harmless(whole, data):
     parent[key] = data.draw(JSON)
     try:
         text = json.dumps(header)
-        read_header(text)
+        read_header({"format": str(FORMAT), "header": text})
     except ValueError:
         with pytest.raises(DamagedStateError):
             restored(dump(options(), header, arrays))

@@ -57,7 +57,7 @@ def test_the_same_label_twice_changes_nothing():
             assert total(results, "repeated") == 2
         state = shard.verdicts.state()
         pending = shard.sensors.detectors[0].pending.state("")
-        states.append((state["judged"], state["labels"], pending["verdict"].tolist(), pending["queue_tail"].tolist()))
+        states.append((state["judged"], state["labels"], pending["verdict"].tolist(), pending["queued_from"].tolist()))
     assert states[0] == states[1]
 
 

@@ -94,6 +94,11 @@ class LearningConfig(Section):
     loss: LossConfig = LossConfig()
     importance: ImportanceConfig = ImportanceConfig()
 
+    @property
+    def label_reach_events(self) -> int:
+        """How far back a label reaches, in events of its sensor: the horizon and four learn batches, in batches."""
+        return -(-(self.label_horizon_events + 4 * self.batch_events) // self.batch_events) * self.batch_events
+
 
 class ThresholdConfig(Section):
     false_alarm_rate: float = Field(

@@ -19,11 +19,17 @@ NORMAL = 0  # classes of anomalies follow from 1
 
 WAITING, LEARNED_NORMAL, LEARNED_ANOMALY, DROPPED = 0, 1, 2, 3
 FROM_NOTHING, FROM_INTERVAL, FROM_EVENT = 0, 1, 2
-ENTRY_BITS = 2**32 - 1
 
 
 class Pending(Rows):
     """The last C events of each sensor, a ring: event number n stands at n modulo C.
+
+    A label meets the last R events that stood before it. Labels are joined once the B events up to a learn point
+    are in the ring, so it holds C = R + B: whatever came after the label in those B has not pushed out what the
+    label can mean, and the same labels meet the same events however a stream is cut.
+
+    Events whose new label is to be learned are marked in the ring and taken the oldest first. Two batches a learn
+    point are taken for one that comes, so every marked event is taken before it leaves the ring.
 
     Of what was derived from a sensor's past only the readings are kept, and for every block of B
     events the memory that their first one met: the rest follows from them (``Context.derive_again``).
@@ -39,10 +45,8 @@ class Pending(Rows):
     verdict: NDArray[np.int16]  # (S, C) class, -1 none
     source: NDArray[np.int8]  # (S, C) what the verdict came from
     learned: NDArray[np.int8]  # (S, C) what has become of the event
-    queue: NDArray[np.uint32]  # (S, C) a ring of events whose new verdict is to be learned: last bits of their numbers
-    queued: NDArray[np.bool_]  # (S, C) whether the event stands in the queue
-    queue_head: NDArray[np.int64]  # (S,) entries taken so far
-    queue_tail: NDArray[np.int64]  # (S,) entries added so far
+    queued: NDArray[np.bool_]  # (S, C) whether a new label of the event is to be learned
+    queued_from: NDArray[np.int64]  # (S,) no event before this number is queued
     expired: NDArray[np.int64]  # (S,) events before this number have been looked at past their horizon
     readings: NDArray[np.float32]  # (S, C + B, F) as the context takes them
     memory: NDArray[np.float32]  # (S, C / B + 1, 6, F) what the first event of each block met, see Context
@@ -51,16 +55,17 @@ class Pending(Rows):
     last_verdict: NDArray[np.int16]  # (S,) that verdict
 
     def __init__(
-        self, features: int, *, capacity: int, horizon_events: int, block: int, every_order: bool = False
+        self, features: int, *, reach: int, horizon_events: int, block: int, every_order: bool = False
     ) -> None:
         """Args beside those of Rows:
 
-        capacity: C, a multiple of the block.
+        reach: R, how many of the events before it a label can mean; a multiple of the block.
         horizon_events: Later events that an event without a verdict waits for.
         block: B, events up to a learn point. Labels are joined there: of events before it, it is
             enough to know that they came earlier.
         every_order: Whether ``order`` is wanted of all kept events.
         """
+        capacity = reach + block
         c, scalar = (capacity,), ()
         orders = (capacity if every_order else block,)
         super().__init__(
@@ -75,10 +80,8 @@ class Pending(Rows):
                 "verdict": Column(c, np.int16, UNLABELLED),
                 "source": Column(c, np.int8),
                 "learned": Column(c, np.int8, DROPPED),
-                "queue": Column(c, np.uint32),
                 "queued": Column(c, np.bool_),
-                "queue_head": Column(scalar, np.int64),
-                "queue_tail": Column(scalar, np.int64),
+                "queued_from": Column(scalar, np.int64),
                 "expired": Column(scalar, np.int64),
                 "readings": Column((capacity + block, features), np.float32, np.nan, "features"),
                 "memory": Column((capacity // block + 1, MEMORIES, features), np.float32, np.nan, "features"),
@@ -87,7 +90,7 @@ class Pending(Rows):
                 "last_verdict": Column(scalar, np.int16, UNLABELLED),
             },
         )
-        self.capacity, self.orders, self.kept_readings = capacity, orders[0], capacity + block
+        self.reach, self.capacity, self.orders, self.kept_readings = reach, capacity, orders[0], capacity + block
         self.horizon_events = horizon_events
 
     def push(
@@ -118,37 +121,45 @@ class Pending(Rows):
         count_up(rows, self.count.copy(), out)
         return out
 
-    def find(self, rows: NDArray[np.int64], ids: NDArray[np.uint64], before: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(K,) number of the newest event with this id hash in each row that came before a record, -1 for none."""
-        out = np.empty(len(rows), np.int64)
-        _find(rows, ids, before, (self.count, self.ids, self.order), out)
-        return out
+    def find(
+        self, rows: NDArray[np.int64], ids: NDArray[np.uint64], before: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Find the events that labels name.
 
-    def order_of(self, row: int, place: int) -> int:
-        """Number of a kept event among the shard's records; -1 where all that is known is that it came long before."""
-        within = self.count[row] - place <= self.orders
-        return int(self.order[row, place % self.orders]) if within else -1
+        Args:
+            rows: (K,) sensors.
+            ids: (K,) hashes of the event ids.
+            before: (K,) number of each label among the shard's records.
+
+        Returns:
+            (K,) number of the newest of the last R events before the label with this id, -1 for none;
+            (K,) events of the sensor before the label.
+        """
+        event_numbers, counts = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        _find(rows, ids, before, (self.count, self.ids, self.order), self.reach, event_numbers, counts)
+        return event_numbers, counts
+
+    def count_before(self, row: int, record: int) -> int:
+        """Events of the sensor that came before a record, which is no older than the last learn point."""
+        count = int(self.count[row])
+        newest = np.arange(max(0, count - self.orders), count)
+        return count - int((self.order[row, newest % self.orders] >= record).sum())
 
     def covered(self, row: int, start: int, end: int, before: int) -> NDArray[np.int64]:
-        """Numbers of the kept events with start <= time <= end that came before a record, rising."""
-        count = int(self.count[row])
-        places = np.arange(max(0, count - self.capacity), count)
+        """Numbers of the last R events before a record with start <= time <= end, rising."""
+        count = self.count_before(row, before)
+        places = np.arange(max(0, count - self.reach), count)
         times = self.times[row, places % self.capacity]
-        inside = places[(times >= start) & (times <= end)]
-        late = inside[inside >= count - self.orders]
-        came_before = self.order[row, late % self.orders] < before
-        return np.concatenate([inside[: len(inside) - len(late)], late[came_before]])
+        return places[(times >= start) & (times <= end)]
 
     def judge(self, row: int, place: int, verdict: int, source: int) -> None:
         """Set an event's verdict (-1 takes it away)."""
         slot = place % self.capacity
         self.verdict[row, slot] = verdict
         self.source[row, slot] = source if verdict != UNLABELLED else FROM_NOTHING
-        if verdict != UNLABELLED and not self.queued[row, slot]:
-            # At most one entry per kept event, and entries of events that left memory go first: it cannot overflow.
-            self.queue[row, self.queue_tail[row] % self.capacity] = place & ENTRY_BITS
-            self.queue_tail[row] += 1
+        if verdict != UNLABELLED:
             self.queued[row, slot] = True
+            self.queued_from[row] = min(self.queued_from[row], place)
         if verdict != UNLABELLED and place >= self.last_place[row]:
             self.last_place[row], self.last_verdict[row] = place, verdict
         elif verdict == UNLABELLED and place == self.last_place[row]:
@@ -161,8 +172,8 @@ class Pending(Rows):
     def take(
         self, rows: NDArray[np.int64], batch: int, horizon_ns: int | None
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Take events that can be learned now: those with a verdict that was not learned yet, in the
-        order of the verdicts, then those past the horizon, in the order of their arrival.
+        """Take events that can be learned now: those with a label that was not learned yet, then those past the
+        horizon, each in the order of their arrival.
 
         Args:
             rows: (A,) different sensors.
@@ -174,11 +185,10 @@ class Pending(Rows):
         """
         out, valid = np.zeros((len(rows), batch), np.int64), np.zeros((len(rows), batch), np.bool_)
         more = np.empty(len(rows), np.bool_)
-        queue = self.queue, self.queued, self.queue_head, self.queue_tail
-        events = self.times, self.verdict, self.learned
-        sensors = self.count, self.expired, self.newest_time
+        events = self.times, self.verdict, self.learned, self.queued
+        sensors = self.count, self.expired, self.newest_time, self.queued_from
         wait = self.horizon_events, -1 if horizon_ns is None else horizon_ns
-        _take(rows, queue, events, sensors, wait, out, valid, more)
+        _take(rows, events, sensors, wait, out, valid, more)
         return out, valid, more
 
     def waiting(self) -> int:
@@ -222,25 +232,28 @@ def _find(
     wanted: NDArray[np.uint64],
     before: NDArray[np.int64],
     events: Arrays,
-    out: NDArray[np.int64],
+    reach: int,
+    event_numbers: NDArray[np.int64],
+    counts: NDArray[np.int64],
 ) -> None:
     count, ids, order = events
     capacity, orders = ids.shape[1], order.shape[1]
     for k in range(len(rows)):
-        s, found = rows[k], np.int64(-1)
-        place, first = count[s] - 1, max(np.int64(0), count[s] - capacity)
-        while found < 0 and place >= first:
-            early = count[s] - place > orders or order[s, place % orders] < before[k]
-            if ids[s, place % capacity] == wanted[k] and early:
-                found = place
+        s = rows[k]
+        stop, oldest = count[s], max(np.int64(0), count[s] - orders)
+        while stop > oldest and order[s, (stop - 1) % orders] >= before[k]:
+            stop -= 1
+        event_numbers[k], counts[k] = -1, stop
+        place, first = stop - 1, max(np.int64(0), stop - reach)
+        while event_numbers[k] < 0 and place >= first:
+            if ids[s, place % capacity] == wanted[k]:
+                event_numbers[k] = place
             place -= 1
-        out[k] = found
 
 
 @kernel
 def _take(
     rows: NDArray[np.int64],
-    queue: Arrays,
     events: Arrays,
     sensors: Arrays,
     wait: tuple[int, int],
@@ -248,27 +261,29 @@ def _take(
     valid: NDArray[np.bool_],
     more: NDArray[np.bool_],
 ) -> None:
-    entries, queued, head, tail = queue
-    times, verdict, learned = events
-    count, expired, newest_time = sensors
+    times, verdict, learned, queued = events
+    count, expired, newest_time, queued_from = sensors
     horizon_events, horizon_ns = wait
     batch, capacity = out.shape[1], times.shape[1]
     for a in range(len(rows)):
-        s, found = rows[a], 0
-        # No more entries than the batch is long are looked at, whatever comes of them.
-        for _ in range(min(np.int64(batch), tail[s] - head[s])):
-            # Its last bits and that it is older than the count tell the number.
-            place = count[s] - ((count[s] - np.int64(entries[s, head[s] % capacity])) & ENTRY_BITS)
-            head[s] += 1
-            if place < count[s] - capacity:
-                continue  # the event has left memory
+        s, taken = rows[a], 0
+        oldest = max(np.int64(0), count[s] - capacity)
+        place = max(queued_from[s], oldest)
+        while place < count[s] and taken < batch:
             slot = place % capacity
-            queued[s, slot] = False
-            wanted = LEARNED_NORMAL if verdict[s, slot] == NORMAL else LEARNED_ANOMALY
-            if verdict[s, slot] != UNLABELLED and learned[s, slot] != wanted:
-                out[a, found], valid[a, found] = place, True
-                found += 1
-        expired[s] = max(expired[s], count[s] - capacity)
+            if queued[s, slot]:
+                queued[s, slot] = False
+                wanted = LEARNED_NORMAL if verdict[s, slot] == NORMAL else LEARNED_ANOMALY
+                if verdict[s, slot] != UNLABELLED and learned[s, slot] != wanted:
+                    out[a, taken], valid[a, taken] = place, True
+                    taken += 1
+            place += 1
+        queued_from[s] = place
+        left = 0  # further events with a label to learn: whether there is a batch of them is all that counts
+        while place < count[s] and left < batch:
+            left += queued[s, place % capacity]
+            place += 1
+        expired[s] = max(expired[s], oldest)
         for _ in range(batch):
             place = expired[s]
             slot = place % capacity
@@ -277,9 +292,9 @@ def _take(
             if place >= count[s] or not past:
                 break
             if learned[s, slot] == WAITING and verdict[s, slot] == UNLABELLED:
-                if found == batch:
+                if taken == batch:
                     break
-                out[a, found], valid[a, found] = place, True
-                found += 1
+                out[a, taken], valid[a, taken] = place, True
+                taken += 1
             expired[s] += 1
-        more[a] = max(tail[s] - head[s], count[s] - horizon_events - expired[s]) >= batch
+        more[a] = max(left, count[s] - horizon_events - expired[s]) >= batch

@@ -35,7 +35,6 @@ class SensorState:
         self.batch = learning.batch_events
         self.shared = options.detector.models == "shared"
         self.horizon_ns = None if learning.label_horizon_seconds is None else int(learning.label_horizon_seconds * 1e9)
-        capacity = -(-(learning.label_horizon_events + 4 * self.batch) // self.batch) * self.batch
         self.context = Context(features)
         self.scaler = Scaler(features)
         self.scoring = Scoring(features)
@@ -46,14 +45,14 @@ class SensorState:
         )
         self.pending = Pending(
             features,
-            capacity=capacity,
+            reach=learning.label_reach_events,
             horizon_events=learning.label_horizon_events,
             block=self.batch,
             every_order=self.shared,
         )
         self.outage = Outage(features, intervals=learning.outage_intervals)
         self.drift = Drift(features, threshold=options.drift.threshold)
-        self.head = Head(features, capacity=capacity)
+        self.head = Head(features, capacity=self.pending.capacity)
         self.network = Network(features, options, device)
         self.arrived = 0  # events so far, of all sensors
         self.gate_seen = np.empty(0, np.int64)

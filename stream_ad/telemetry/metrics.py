@@ -49,7 +49,17 @@ EVENT_COUNTS = {
 }
 SHARD_BOUNDS = ("dropped_overflow", "sensors_evicted", "features_refused", "intervals_evicted", "early_labels_evicted")
 BOUNDS = (*SHARD_BOUNDS, "inbox", "journal", "http_connections", "log_lines")
-LABEL_OUTCOMES = ("applied", "repeated", "corrected", "retracted", "interval", "early", "late", "unknown_sensor")
+LABEL_OUTCOMES = (
+    "applied",
+    "repeated",
+    "corrected",
+    "retracted",
+    "interval",
+    "early",
+    "expired",
+    "late",
+    "unknown_sensor",
+)
 RESTORE_SOURCES = ("snapshot", "older_snapshot", "beginning", "new_model", "nothing")
 COMMIT_RESULTS = ("ok", "fenced", "error")
 OUTPUTS = ("scores", "incidents", "dead_letters")

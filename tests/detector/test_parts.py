@@ -58,12 +58,12 @@ def test_missing_reading_has_no_inputs_and_leaves_the_averages_alone():
 
 def test_what_was_derived_follows_from_what_is_kept():
     """Of every kept event, in whatever order they are asked for, the inputs are those that it was scored with."""
-    block, capacity, number = 8, 24, 131
+    block, reach, number = 8, 16, 131
     rng = np.random.default_rng(2)
     values = np.cumsum(rng.normal(size=(number, F)), axis=0)
     values[rng.random(values.shape) < 0.2] = np.nan
     values[100, 0] = 1e9  # a glitch: it must not stay in the averages
-    context, store = one(Context), Pending(F, capacity=capacity, horizon_events=8, block=block)
+    context, store = one(Context), Pending(F, reach=reach, horizon_events=8, block=block)
     store.append(1)
     context.gate_count[:], context.gate_var[:] = 1000, 4.0
     scored, at = np.empty((number, WIDTH), np.float32), 0
@@ -82,7 +82,7 @@ def test_what_was_derived_follows_from_what_is_kept():
             derived=derived,
         )
         at += cut
-    kept = np.arange(number - capacity, number)
+    kept = np.arange(number - reach - block, number)
     for places in (kept, rng.permutation(kept), np.repeat(kept[:3], 2)):
         again = context.derive_again(ROW, places[None], store.readings, store.memory)[0]
         np.testing.assert_allclose(again, scored[places], rtol=1e-6, atol=1e-5)  # of readings up to some tens

@@ -17,12 +17,13 @@ from stream_ad.detector.pending import (
     Pending,
 )
 
-BATCH, HORIZON, CAPACITY = 8, 16, 48
+BATCH, HORIZON, REACH = 8, 16, 48
+CAPACITY = REACH + BATCH
 ROW = np.array([0])
 
 
 def pending(sensors: int = 1) -> Pending:
-    out = Pending(1, capacity=CAPACITY, horizon_events=HORIZON, block=BATCH)
+    out = Pending(1, reach=REACH, horizon_events=HORIZON, block=BATCH)
     out.append(sensors)
     return out
 
@@ -40,6 +41,11 @@ def push(store: Pending, number: int, row: int = 0, *, step_ns: int = 1) -> int:
         flagged=places % 2 == 0,
         derived=np.zeros((number, 8), np.float32),
     )
+
+
+def find(store: Pending, rows: list[int], ids: list[int], before: list[int]) -> list[int]:
+    """Numbers of the events that labels name."""
+    return store.find(np.array(rows), np.array(ids, np.uint64), np.array(before))[0].tolist()
 
 
 def take(store: Pending, horizon_ns: int | None = None) -> list[int]:
@@ -62,12 +68,12 @@ def test_an_event_waits_for_its_horizon():
 
 
 def test_a_verdict_ends_the_wait():
-    """Judged events are taken at once, in the order of the verdicts, before those whose horizon passed."""
+    """Labelled events are taken at once, the oldest first, before those whose horizon passed."""
     store = pending()
     push(store, HORIZON + 2)
     store.judge(0, 9, NORMAL, FROM_EVENT)
     store.judge(0, 5, 3, FROM_EVENT)
-    assert take(store) == [9, 5, 0, 1]
+    assert take(store) == [5, 9, 0, 1]
 
 
 def test_time_ends_the_wait_too():
@@ -134,7 +140,7 @@ def test_the_ring_counts_what_it_loses():
     store = pending()
     assert push(store, CAPACITY) == 0
     assert push(store, 5) == 5
-    assert store.find(ROW, np.array([1], np.uint64), np.array([999])).tolist() == [-1]
+    assert find(store, [0], [1], [999]) == [-1]
 
 
 def test_find_gives_the_newest_of_equal_ids():
@@ -142,8 +148,39 @@ def test_find_gives_the_newest_of_equal_ids():
     store = pending(2)
     push(store, 5)
     store.ids[0, 3] = store.ids[0, 1]
-    got = store.find(np.array([0, 0, 1, 0]), np.array([2, 99, 2, 2], np.uint64), np.array([9, 9, 9, 3]))
-    assert got.tolist() == [3, -1, -1, 1]
+    assert find(store, [0, 0, 1, 0], [2, 99, 2, 2], [9, 9, 9, 3]) == [3, -1, -1, 1]
+
+
+def test_a_label_reaches_back_from_where_it_stands():
+    """Of events that came after the label none counts: neither as found nor as one that pushed another out."""
+    store = pending()
+    push(store, CAPACITY + 20)
+    for after in range(BATCH):
+        stands = CAPACITY + 20 - after
+        oldest = stands - REACH
+        assert find(store, [0, 0, 0], [oldest, oldest + 1, stands + 1], [stands] * 3) == [-1, oldest, -1]
+        assert store.covered(0, 0, 10**9, stands).tolist() == list(range(oldest, stands))
+        assert store.count_before(0, stands) == stands
+
+
+def test_a_bulk_upload_is_learned_whole():
+    """Labels on everything in memory, newest first, and on every later event are all learned before they leave it."""
+    store = pending()
+    push(store, REACH)
+    mark(store, list(range(REACH)), DROPPED)
+    for place in reversed(range(REACH)):
+        store.judge(0, place, NORMAL, FROM_EVENT)
+    learned: list[int] = []
+    for _ in range(3 * REACH // BATCH):
+        places = range(int(store.count[0]), int(store.count[0]) + BATCH)
+        push(store, BATCH)
+        for place in places:
+            store.judge(0, place, NORMAL, FROM_EVENT)
+        for _ in range(2):  # as many batches as a learn point takes of a backlog
+            taken = take(store)
+            mark(store, taken, LEARNED_NORMAL)
+            learned += taken
+    assert learned == list(range(4 * REACH))
 
 
 def test_covered_gives_an_interval_with_both_ends():
@@ -175,7 +212,7 @@ def test_every_event_is_learned_as_its_last_verdict_says(steps):
         if step[0] == "push":
             push(store, step[1])
             pushed += step[1]
-        elif pushed - CAPACITY <= step[1] < pushed:
+        elif pushed - REACH <= step[1] < pushed:
             store.judge(0, step[1], step[2], FROM_EVENT)
             verdicts[step[1]] = step[2]
         while now := take(store):

@@ -16,7 +16,7 @@ EVENTS = 40
 def judged(verdicts, *, capacity=64):
     """One sensor whose events 0, 1, … have these verdicts; None: nobody knows."""
     number = len(verdicts)
-    one = Pending(2, capacity=capacity, horizon_events=capacity * 3 // 4, block=8)
+    one = Pending(2, reach=capacity - 8, horizon_events=capacity * 3 // 4, block=8)
     one.append(1)
     rows, places = np.zeros(number, np.int64), np.arange(number)
     one.numbers(rows)
