@@ -34,7 +34,9 @@ NOT_KEPT = np.empty(0, np.int64), np.empty((0, 0, 0, 0), np.float32), 1
 class Context(Rows):
     """State behind the derived inputs."""
 
-    shift: NDArray[np.float64]  # (S, F) first value seen; taken off so that float32 keeps the digits that vary
+    shift: NDArray[
+        np.float64
+    ]  # (S, F) taken off, so that float32 keeps the digits that vary; NaN before the first value
     last: NDArray[np.float64]  # (S, F) last value seen, NaN before
     level: NDArray[np.float64]  # (S, F) average of the values, NaN before the first
     jump: NDArray[np.float64]  # (S, F) average of the jumps, NaN before the first
@@ -164,7 +166,7 @@ def _derive(
                 out[n, f] = out[n, features + f] = out[n, 2 * features + f] = np.nan
                 continue
             if np.isnan(shift[s, f]):
-                shift[s, f] = value
+                shift[s, f] = 0.0  # until the first learn point: one value may be a glitch, and says nothing
             x = min(max(value - shift[s, f], -MOST), MOST)
             bounded = x
             far = x - gate_mean[s, f]
@@ -194,6 +196,32 @@ def _derive(
 
 
 @kernel
+def remember(
+    x: float, memory: tuple[float, float, float], notes: NDArray[np.float32], at: tuple[int, int, int]
+) -> tuple[float, float, float]:
+    """Level, last value and jump after a kept reading, by those before it and by what its block has noted."""
+    level, last, jump = memory
+    s, block, f = at
+    low, high = np.float64(notes[s, block, 3, f]), np.float64(notes[s, block, 4, f])
+    there = not np.isnan(x)
+    bounded = x
+    if x < low or x > high:  # never where nothing was noted of a feature
+        bounded = min(max(x, low), high)
+    size = abs(bounded - last)  # NaN where one of the two is missing
+    if size > notes[s, block, 5, f]:
+        size = np.float64(notes[s, block, 5, f])
+    if np.isnan(level):
+        level = bounded
+    elif there:
+        level += LEVEL_RATE * (bounded - level)
+    if np.isnan(jump):
+        jump = size
+    elif there:
+        jump += JUMP_RATE * (size - jump)
+    return level, bounded if there else last, jump
+
+
+@kernel
 def _derive_again(
     rows: NDArray[np.int64],
     places: NDArray[np.int64],
@@ -219,28 +247,11 @@ def _derive_again(
                 slot = here % readings.shape[1]
                 for f in range(features):
                     x = np.float64(readings[s, slot, f])
-                    there = not np.isnan(x)
-                    low, high = np.float64(notes[s, at, 3, f]), np.float64(notes[s, at, 4, f])
-                    bounded = x
-                    if x < low or x > high:  # never where nothing was noted of a feature
-                        bounded = min(max(x, low), high)
-                    size = abs(bounded - last[f])  # NaN where one of the two is missing
-                    if size > notes[s, at, 5, f]:
-                        size = np.float64(notes[s, at, 5, f])
-                    if np.isnan(level[f]):
-                        level[f] = bounded
-                    elif there:
-                        level[f] += LEVEL_RATE * (bounded - level[f])
-                    if np.isnan(jump[f]):
-                        jump[f] = size
-                    elif there:
-                        jump[f] += JUMP_RATE * (size - jump[f])
-                    if there:
-                        last[f] = bounded
+                    level[f], last[f], jump[f] = remember(x, (level[f], last[f], jump[f]), notes, (s, at, f))
                     if here == place:
                         out[a, b, f] = x
                         out[a, b, features + f] = x - level[f]
-                        out[a, b, 2 * features + f] = jump[f] if there else np.nan
+                        out[a, b, 2 * features + f] = np.nan if np.isnan(x) else jump[f]
                 here += 1
 
 
