@@ -28,15 +28,13 @@ if TYPE_CHECKING:
 HELD = 256  # latest readings that are looked at
 FEW = 5  # readings, below which nothing can be told apart, and nothing is learned in the warm-up
 MOST_EACH_SIDE = 4  # readings that are set aside at each end; with fewer than 17, a quarter of them at the most
-ENOUGH, REACH, REACH_OF_FEW = 16, 3.0, 10.0  # times the range of the others, beyond which one is a glitch
+ENOUGH, REACH, REACH_OF_FEW = 16, 4.0, 10.0  # times the range of the others, beyond which one is a glitch
 REACH_OF_CONSTANT = 100.0  # times its size, where the others do not vary at all
 OFF_CENTRE = 64.0  # times the range, that the first readings may be away from their origin
 ROUNDING = 2.0**-20  # eight steps of a float32: a range below it is rounding
 WHOLE = 2.0**24  # up to here, whole numbers are exact
-WANDERED, ROUNDED = (
-    2.0**-40,
-    2.0**-44,
-)  # of a squared distance from the origin: variance that is still told apart well, and hardly
+WANDERED = 2.0**-34  # of its squared distance from the origin: a variance below it is rounded away soon
+ROUNDED = 2.0**-44  # and below this one it is nothing but rounding
 
 
 @dataclass(slots=True)

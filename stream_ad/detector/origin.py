@@ -23,10 +23,13 @@ def move_origin(state: SensorState, row: int, feature: int, by: float) -> None:
     """Move the origin of one feature of a sensor; all that is known of the feature stays as it is."""
     context, scaler, pending = state.context, state.scaler, state.pending
     context.shift[row, feature] += by
-    for figure in (context.level, context.last, context.gate_mean):
-        figure[row, feature] -= by
-    scaler.mean[row, feature] -= by
-    scaler.follow(row, feature)
+    context.level[row, feature] -= by
+    context.last[row, feature] -= by
+    if context.gate_count[row, feature] > 0:  # no mean yet: to the last digit it would not be 0 again
+        context.gate_mean[row, feature] -= by
+    if scaler.count[row, feature] > 0:
+        scaler.mean[row, feature] -= by
+        scaler.follow(row, feature)
     shift_back(pending.readings[row, :, feature], by)
     for note in DISTANCES:
         pending.memory[row, :, note, feature] -= np.float32(by)

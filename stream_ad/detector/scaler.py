@@ -77,8 +77,7 @@ class Scaler(Rows):
     def follow(self, row: int, feature: int) -> None:
         """Let a reading be scaled by its mean, which was moved."""
         self.middle[row, feature] = self.mean[row, feature]
-        if self.count[row, feature] > 0:
-            self.slope[row, feature] = 1 / (SCALE_SD * self.deviation(np.array([row]))[0, feature])
+        self.slope[row, feature] = 1 / (SCALE_SD * self.deviation(np.array([row]))[0, feature])
 
     def forget(self, rows: NDArray[np.int64], most: float) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 ERROR_WINDOW = 5000
 ERROR_CAP_AFTER = 100  # events, after which one event adds at most 9 variances
-LARGEST, ENOUGH = 3, 16  # before: 9 times the mean of its batch less the largest squares, of so many at least
 SQUARE_CAP = np.float32(100)
 SMOOTH_RATE = 0.15
 SMOOTH_SCALE = (2 - SMOOTH_RATE) / SMOOTH_RATE  # gives the smoothed error of white noise variance 1
@@ -154,21 +153,6 @@ def _score(
 
 
 @kernel
-def _usual(error: NDArray[np.float32], observed: NDArray[np.bool_], used: NDArray[np.bool_], a: int, k: int) -> float:
-    """Mean square of an input's errors in a batch without the largest ones; +inf of few."""
-    largest, total_square, number = np.zeros(LARGEST), 0.0, 0
-    for b in range(used.shape[1]):
-        if used[a, b] and observed[a, b, k]:
-            square = np.float64(error[a, b, k]) ** 2
-            total_square += square
-            number += 1
-            for place in range(LARGEST):
-                if square > largest[place]:
-                    square, largest[place] = largest[place], square
-    return (total_square - largest.sum()) / (number - LARGEST) if number >= ENOUGH else np.inf
-
-
-@kernel
 def _update(
     rows: NDArray[np.int64],
     error: NDArray[np.float32],
@@ -183,7 +167,7 @@ def _update(
         s = rows[a]
         number[:], squares[:] = 0, 0
         for k in range(width):
-            cap[k] = 9 * (var[s, k] if count[s, k] >= ERROR_CAP_AFTER else _usual(error, observed, used, a, k))
+            cap[k] = 9 * var[s, k] if count[s, k] >= ERROR_CAP_AFTER else np.inf
         for b in range(steps):
             if used[a, b]:
                 for k in range(width):
