@@ -57,11 +57,7 @@ class Context(Rows):
                 "last": wide,
                 "level": wide,
                 "jump": wide,
-                "gate_count": zero,
-                "gate_mean": zero,
-                "gate_var": zero,
-                "gate_jump": zero,
-                "gate": zero,
+                **dict.fromkeys(("gate_count", "gate_mean", "gate_var", "gate_jump", "gate"), zero),
                 "open_share": Column((), np.float64),
             },
         )
@@ -110,8 +106,16 @@ class Context(Rows):
             notes: (S, blocks, 6, F) of the blocks in it.
         """
         derived = np.empty((*places.shape, derived_size(self.features)), np.float32)
-        _derive_again(rows, places, readings, notes, derived)
+        _derive_again(rows, places, readings, notes, derived, np.empty((len(rows), 3, self.features)))
         return derived
+
+    def remember(
+        self, row: int, place: int, readings: NDArray[np.float32], notes: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """(3, F) level, last value and jump after a kept event of a sensor; arguments as of ``derive_again``."""
+        derived, memory = np.empty((1, 1, derived_size(self.features)), np.float32), np.empty((1, 3, self.features))
+        _derive_again(np.array([row]), np.array([[place]]), readings, notes, derived, memory)
+        return memory[0]
 
     def update_gate(self, rows: NDArray[np.int64], places: NDArray[np.int64], ring: NDArray[np.float32]) -> None:
         """Look at the events of one learn interval, in order, whatever they were.
@@ -196,38 +200,13 @@ def _derive(
 
 
 @kernel
-def remember(
-    x: float, memory: tuple[float, float, float], notes: NDArray[np.float32], at: tuple[int, int, int]
-) -> tuple[float, float, float]:
-    """Level, last value and jump after a kept reading, by those before it and by what its block has noted."""
-    level, last, jump = memory
-    s, block, f = at
-    low, high = np.float64(notes[s, block, 3, f]), np.float64(notes[s, block, 4, f])
-    there = not np.isnan(x)
-    bounded = x
-    if x < low or x > high:  # never where nothing was noted of a feature
-        bounded = min(max(x, low), high)
-    size = abs(bounded - last)  # NaN where one of the two is missing
-    if size > notes[s, block, 5, f]:
-        size = np.float64(notes[s, block, 5, f])
-    if np.isnan(level):
-        level = bounded
-    elif there:
-        level += LEVEL_RATE * (bounded - level)
-    if np.isnan(jump):
-        jump = size
-    elif there:
-        jump += JUMP_RATE * (size - jump)
-    return level, bounded if there else last, jump
-
-
-@kernel
 def _derive_again(
     rows: NDArray[np.int64],
     places: NDArray[np.int64],
     readings: NDArray[np.float32],
     notes: NDArray[np.float32],
     out: NDArray[np.float32],
+    memory: NDArray[np.float64],
 ) -> None:
     features = readings.shape[2]
     block = readings.shape[1] // notes.shape[1]
@@ -247,12 +226,31 @@ def _derive_again(
                 slot = here % readings.shape[1]
                 for f in range(features):
                     x = np.float64(readings[s, slot, f])
-                    level[f], last[f], jump[f] = remember(x, (level[f], last[f], jump[f]), notes, (s, at, f))
+                    there = not np.isnan(x)
+                    low, high = np.float64(notes[s, at, 3, f]), np.float64(notes[s, at, 4, f])
+                    bounded = x
+                    if x < low or x > high:  # never where nothing was noted of a feature
+                        bounded = min(max(x, low), high)
+                    size = abs(bounded - last[f])  # NaN where one of the two is missing
+                    if size > notes[s, at, 5, f]:
+                        size = np.float64(notes[s, at, 5, f])
+                    if np.isnan(level[f]):
+                        level[f] = bounded
+                    elif there:
+                        level[f] += LEVEL_RATE * (bounded - level[f])
+                    if np.isnan(jump[f]):
+                        jump[f] = size
+                    elif there:
+                        jump[f] += JUMP_RATE * (size - jump[f])
+                    if there:
+                        last[f] = bounded
                     if here == place:
                         out[a, b, f] = x
                         out[a, b, features + f] = x - level[f]
-                        out[a, b, 2 * features + f] = np.nan if np.isnan(x) else jump[f]
+                        out[a, b, 2 * features + f] = jump[f] if there else np.nan
                 here += 1
+        for f in range(features):
+            memory[a, 0, f], memory[a, 1, f], memory[a, 2, f] = level[f], last[f], jump[f]
 
 
 @kernel

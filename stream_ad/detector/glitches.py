@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.compiled import Arrays, kernel
-from stream_ad.detector.context import MOST, remember
+from stream_ad.detector.context import MOST
 from stream_ad.detector.head import MOST_OPENNESS
 from stream_ad.detector.origin import move_origin, shift_back
 from stream_ad.detector.scaler import CLIP_AFTER
@@ -47,6 +47,8 @@ class Screened:
 
     def put_back(self, state: SensorState, rows: NDArray[np.int64]) -> None:
         """Let the readings of these rows that were put aside stand where they stood."""
+        if not self.put_aside:
+            return
         wanted = set(rows.tolist())
         for row, feature, slots, values, origin in self.put_aside:
             if row in wanted:
@@ -116,15 +118,14 @@ def _spoiled(state: SensorState, row: int, glitches: NDArray[np.int64]) -> NDArr
 
 def _forget(state: SensorState, row: int, feature: int, glitch: int) -> None:
     """Go through a feature's memory again from the block of a glitch on; smoothed errors begin anew."""
-    context = state.context
-    _go_again(
-        (row, feature, glitch, int(state.pending.count[row]), state.batch),
-        (context.level, context.last, context.jump),
-        state.pending.readings,
-        state.pending.memory,
-    )
-    inputs = feature + state.features * np.arange(3)
-    state.scoring.smooth[row, inputs] = 0
+    context, pending, block = state.context, state.pending, state.batch
+    stop, blocks = int(pending.count[row]), pending.memory.shape[1]
+    for begin in range(glitch // block * block, stop, block):
+        memory = context.remember(row, min(begin + block, stop) - 1, pending.readings, pending.memory)[:, feature]
+        if begin + block < stop:
+            pending.memory[row, (begin + block) // block % blocks, :3, feature] = memory
+    context.level[row, feature], context.last[row, feature], context.jump[row, feature] = memory
+    state.scoring.smooth[row, feature + state.features * np.arange(3)] = 0
     state.coupling.smooth[row, feature] = 0
 
 
@@ -236,29 +237,3 @@ def _ends(
                 k -= 1
             largest[k] = x
     return number
-
-
-@kernel
-def _go_again(
-    where: tuple[int, int, int, int, int],
-    memory: Arrays,
-    kept: NDArray[np.float32],
-    notes: NDArray[np.float32],
-) -> None:
-    s, f, glitch, stop, block = where
-    level, last, jump = memory
-    here = glitch // block * block
-    at = glitch // block % notes.shape[1]
-    so_far: tuple[float, float, float] = (
-        np.float64(notes[s, at, 0, f]),
-        np.float64(notes[s, at, 1, f]),
-        np.float64(notes[s, at, 2, f]),
-    )
-    while here < stop:
-        if here % block == 0:
-            at = here // block % notes.shape[1]
-            notes[s, at, 0, f], notes[s, at, 1, f], notes[s, at, 2, f] = so_far
-        x = np.float64(kept[s, here % kept.shape[1], f])
-        so_far = remember(x, so_far, notes, (s, at, f))
-        here += 1
-    level[s, f], last[s, f], jump[s, f] = so_far
