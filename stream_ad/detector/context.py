@@ -34,7 +34,9 @@ NOT_KEPT = np.empty(0, np.int64), np.empty((0, 0, 0, 0), np.float32), 1
 class Context(Rows):
     """State behind the derived inputs."""
 
-    shift: NDArray[np.float64]  # (S, F) first value seen; taken off so that float32 keeps the digits that vary
+    shift: NDArray[
+        np.float64
+    ]  # (S, F) taken off, so that float32 keeps the digits that vary; NaN before the first value
     last: NDArray[np.float64]  # (S, F) last value seen, NaN before
     level: NDArray[np.float64]  # (S, F) average of the values, NaN before the first
     jump: NDArray[np.float64]  # (S, F) average of the jumps, NaN before the first
@@ -55,11 +57,7 @@ class Context(Rows):
                 "last": wide,
                 "level": wide,
                 "jump": wide,
-                "gate_count": zero,
-                "gate_mean": zero,
-                "gate_var": zero,
-                "gate_jump": zero,
-                "gate": zero,
+                **dict.fromkeys(("gate_count", "gate_mean", "gate_var", "gate_jump", "gate"), zero),
                 "open_share": Column((), np.float64),
             },
         )
@@ -108,8 +106,16 @@ class Context(Rows):
             notes: (S, blocks, 6, F) of the blocks in it.
         """
         derived = np.empty((*places.shape, derived_size(self.features)), np.float32)
-        _derive_again(rows, places, readings, notes, derived)
+        _derive_again(rows, places, readings, notes, derived, np.empty((len(rows), 3, self.features)))
         return derived
+
+    def remember(
+        self, row: int, place: int, readings: NDArray[np.float32], notes: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """(3, F) level, last value and jump after a kept event of a sensor; arguments as of ``derive_again``."""
+        derived, memory = np.empty((1, 1, derived_size(self.features)), np.float32), np.empty((1, 3, self.features))
+        _derive_again(np.array([row]), np.array([[place]]), readings, notes, derived, memory)
+        return memory[0]
 
     def update_gate(self, rows: NDArray[np.int64], places: NDArray[np.int64], ring: NDArray[np.float32]) -> None:
         """Look at the events of one learn interval, in order, whatever they were.
@@ -164,7 +170,7 @@ def _derive(
                 out[n, f] = out[n, features + f] = out[n, 2 * features + f] = np.nan
                 continue
             if np.isnan(shift[s, f]):
-                shift[s, f] = value
+                shift[s, f] = 0.0  # until the first learn point: one value may be a glitch, and says nothing
             x = min(max(value - shift[s, f], -MOST), MOST)
             bounded = x
             far = x - gate_mean[s, f]
@@ -200,6 +206,7 @@ def _derive_again(
     readings: NDArray[np.float32],
     notes: NDArray[np.float32],
     out: NDArray[np.float32],
+    memory: NDArray[np.float64],
 ) -> None:
     features = readings.shape[2]
     block = readings.shape[1] // notes.shape[1]
@@ -242,6 +249,8 @@ def _derive_again(
                         out[a, b, features + f] = x - level[f]
                         out[a, b, 2 * features + f] = jump[f] if there else np.nan
                 here += 1
+        for f in range(features):
+            memory[a, 0, f], memory[a, 1, f], memory[a, 2, f] = level[f], last[f], jump[f]
 
 
 @kernel

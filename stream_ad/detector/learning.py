@@ -14,6 +14,7 @@ import numpy as np
 
 from stream_ad.detector.batches import Matured, Sensors
 from stream_ad.detector.compiled import Arrays, kernel
+from stream_ad.detector.glitches import screen
 from stream_ad.detector.head import MOST_OPENNESS
 from stream_ad.detector.pending import DROPPED, LEARNED_ANOMALY, LEARNED_NORMAL, NORMAL, UNLABELLED
 from stream_ad.detector.rows import take_ring
@@ -55,15 +56,19 @@ class Learner:
             class_weights: (K + 1,) weight in the loss of normal and of each anomaly class.
         """
         done = Learned()
+        age = self._age(rows)
+        screened = screen(self.state, rows, age)
         self._watch(rows, done)
+        warm = age <= self.state.options.learning.warmup_events
+        screened.put_back(self.state, rows[~warm])
         if self.state.options.learning.enabled:
-            warm = self._age(rows) <= self.state.options.learning.warmup_events
             if warm.any():
-                self._warm_up(rows[warm], class_weights, done)
+                self._warm_up(rows[warm], screened.spoiled[warm], class_weights, done)
             mature = rows[~warm]
             for _ in range(CATCH_UP_BATCHES):
                 if len(mature):
                     mature = self._learn_matured(mature, class_weights, done)
+        screened.put_back(self.state, rows)
         self.state.seen[rows] = self.state.pending.count[rows]
         return done
 
@@ -91,8 +96,13 @@ class Learner:
             rank = self.state.threshold.rank(rows, pending.scores(rows, places))
             done.drift += self.state.drift.update(rows, rank)
 
-    def _warm_up(self, rows: NDArray[np.int64], class_weights: NDArray[np.float64], done: Learned) -> None:
-        """Take the newest events for normal at once; they are learned again when they have matured."""
+    def _warm_up(
+        self, rows: NDArray[np.int64], spoiled: NDArray[np.bool_], class_weights: NDArray[np.float64], done: Learned
+    ) -> None:
+        """Take the newest events for normal at once; they are learned again when they have matured.
+
+        The scores of spoiled ones (A, B), of a glitch and what followed it, say nothing of normal events.
+        """
         places = self.state.pending.latest(rows, self.state.batch)
         at = rows[:, None], places % self.state.pending.capacity
         first = np.maximum(self.state.seen[rows], self.state.outage.began[rows])
@@ -100,9 +110,8 @@ class Learner:
         age, most = self._age(rows), self.state.options.learning.warmup_events
         settled = age > most // 2
         scores = self.state.pending.scores(rows, places)
-        self.state.threshold.update(
-            rows, scores, np.zeros_like(normal), normal & settled[:, None], self.state.context.openness(rows)
-        )
+        calibrating = normal & settled[:, None] & ~spoiled
+        self.state.threshold.update(rows, scores, np.zeros_like(normal), calibrating, self.state.context.openness(rows))
         self._learn_batch(rows, places, normal, np.zeros_like(normal), normal, class_weights, done)
         ended = rows[(age <= most) & (age > most - self.state.batch)]
         self.state.scaler.forget(ended, WARMUP_WEIGHT)

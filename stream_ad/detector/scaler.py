@@ -74,6 +74,11 @@ class Scaler(Rows):
         """
         _update(rows, derived, used, (self.count, self.mean, self.var, self.middle, self.slope))
 
+    def follow(self, row: int, feature: int) -> None:
+        """Let a reading be scaled by its mean, which was moved."""
+        self.middle[row, feature] = self.mean[row, feature]
+        self.slope[row, feature] = 1 / (SCALE_SD * self.deviation(np.array([row]))[0, feature])
+
     def forget(self, rows: NDArray[np.int64], most: float) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""
         self.count[rows] = np.minimum(self.count[rows], most)
