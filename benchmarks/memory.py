@@ -3,8 +3,9 @@
 First the bytes of one sensor's state by part, at several label horizons; all of it is taken when the sensor
 appears, but for the rings of labelled events, which only sensors without memory take at their first verdict.
 Then fleets, each in a process of its own: what the process grew by for each sensor, the size of a snapshot
-and the seconds it takes to write and to read one. Last the resident memory after every tenth of many events:
-it must not grow.
+and the seconds it takes to write and to read one. Then sensors, and features of one sensor, that come and go, each
+in a process of its own: the resident memory in the end must not be a tenth more than after the second tenth, nor a
+GiB. Last the resident memory after every tenth of many events: it must not grow.
 """
 
 from __future__ import annotations
@@ -38,6 +39,15 @@ NO_LABELS = Labels(*[np.empty(0, np.int64)] * 2, [], [], [], *[np.empty(0, np.in
 HORIZONS = (100, 500, 1024)
 ROUNDS = 40  # events of each sensor: past the first learn batch, so that all is in use
 TURNS = 3
+CHURN = {  # sensors one after the other or names of one feature after the other, events of each, settings
+    "sensors": (10_000, 10, {}),
+    "sensors, detector.max_sensors 500": (10_000, 10, {"max_sensors": 500}),
+    "sensors that come back once": (10_000, 10, {}),
+    "sensors of 3 events": (10_000, 3, {}),
+    "sensors of 100 events, detector.max_sensors 500": (10_000, 100, {"max_sensors": 500}),
+    "names of a feature": (3_000, 4, {}),
+    "names of a feature, detector.max_features 64": (3_000, 4, {"max_features": 64}),
+}
 
 
 def resident_mb() -> float:
@@ -100,6 +110,75 @@ def fleet(sensors: int, horizon: int) -> dict[str, float]:
     return {"cold": cold, "resident": grown * 1024 / sensors, "snapshot": size, "write": write, "read": read}
 
 
+def visits(kind: str, number: int, events: int) -> Iterator[Events]:
+    """Sensors, or names of a feature, one after the other: a hundred at a time."""
+    random, at = np.random.default_rng(0), 0
+    of_features = kind.startswith("names")
+    turns = [*range(number)]
+    if "come back" in kind:
+        pairs = ((start, start - 2000) for start in range(0, number, 100))
+        turns = [turn + place for pair in pairs for turn in pair for place in range(100) if turn >= 0]
+    for start in range(0, len(turns), 100):
+        some = turns[start : start + 100]
+        count = len(some) * events
+        rows, visitors = np.arange(at, at + count), [turn for turn in some for _ in range(events)]
+        at += count
+        if of_features:
+            blocks = tuple(
+                ValueBlock(
+                    tuple(sorted((*FEATURES, f"name-{turn}"))),
+                    np.arange(place * events, (place + 1) * events),
+                    random.normal(size=(events, len(FEATURES) + 1)),
+                )
+                for place, turn in enumerate(some)
+            )
+        else:
+            blocks = (ValueBlock(FEATURES, np.arange(count), random.normal(size=(count, len(FEATURES)))),)
+        ids = ["sensor" if of_features else f"sensor-{turn}" for turn in visitors]
+        yield Events(rows, rows, rows * 1_000_000_000, ids, [f"e-{row}" for row in rows.tolist()], blocks)
+
+
+def churn(kind: str) -> dict[str, float]:
+    """What a process finds out about itself whose sensors or features come and go."""
+    number, events, bounds = CHURN[kind]
+    torch.set_num_threads(1)
+    shard = Shard(DetectorOptions.model_validate({"detector": bounds}))
+    batches = list(visits(kind, number, events))
+    resident, began = [], time.process_time()
+    for place, batch in enumerate(batches, 1):
+        shard.step(batch, NO_LABELS)
+        if place * 10 // len(batches) > (place - 1) * 10 // len(batches):
+            resident.append(resident_mb())
+    seconds = time.process_time() - began
+    status = shard.status()
+    return {
+        "second": resident[1],
+        "last": resident[-1],
+        "held": status.state_bytes / 2**20,
+        "sensors": status.sensors,
+        "features": max(map(len, shard.sensors.features)),
+        "detectors": len(shard.sensors.detectors),
+        "seconds": seconds,
+    }
+
+
+def print_churn(console: Console) -> None:
+    columns = ("MiB after 2nd tenth", "in the end", "more", "state_bytes, MiB", "sensors", "features", "detectors", "s")
+    table = Table("what comes and goes", *columns)
+    for kind, (number, events, _) in CHURN.items():
+        command = [sys.executable, __file__, "--churn", kind]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        table.add_row(
+            f"{number:,} {kind}" if "events" in kind else f"{number:,} {kind}, {events} events each",
+            *(f"{found[name]:,.0f}" for name in ("second", "last")),
+            f"{found['last'] / found['second'] - 1:+.1%}",
+            f"{found['held']:,.1f}",
+            *(f"{found[name]:,}" for name in ("sensors", "features", "detectors")),
+            f"{found['seconds']:,.0f}",
+        )
+    console.print(table)
+
+
 def print_parts(console: Console) -> None:
     found = {horizon: parts(horizon) for horizon in HORIZONS}
     table = Table(f"bytes of a sensor with {len(FEATURES)} features", *(f"horizon {horizon:,}" for horizon in HORIZONS))
@@ -148,13 +227,18 @@ def main() -> None:
         "--sensors", default="1000,10000", metavar="N,…", help="of the fleets; the first takes the events"
     )
     parser.add_argument("--fleet", metavar="N,HORIZON", help="only measure such a fleet in this process, as JSON")
+    parser.add_argument("--churn", metavar="KIND", help=f"only what comes and goes so, as JSON: {', '.join(CHURN)}")
     options = parser.parse_args()
     if options.fleet:
         print(json.dumps(fleet(*map(int, options.fleet.split(",")))))
         return
+    if options.churn:
+        print(json.dumps(churn(options.churn)))
+        return
     console, sizes = Console(width=120), [int(one) for one in options.sensors.split(",")]
     print_parts(console)
     print_fleets(console, sizes)
+    print_churn(console)
     if options.events:
         print_growth(console, sizes[0], options.events)
 

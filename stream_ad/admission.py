@@ -31,16 +31,26 @@ class Admission:
         for number, block in enumerate(events.blocks):
             self.block[block.rows] = number
 
-    def admit(self, start: int, stop: int) -> tuple[NDArray[np.int64], int]:
-        """Sensor numbers of the events from ``start`` up to the first whose arrival moves a sensor's state."""
+    def admit(self, start: int, stop: int, records: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+        """Sensor numbers of the events from ``start`` up to the first whose arrival moves a sensor's state.
+
+        Args:
+            start: The first event.
+            stop: The one after the last.
+            records: (N,) number of each event among the shard's records.
+        """
+        if start < stop and records[stop - 1] >= self._sensors.rest_at:
+            if records[start] >= self._sensors.rest_at:
+                self._sensors.rest(int(records[start]))
+            stop = min(stop, int(np.searchsorted(records, self._sensors.rest_at)))
         all_known = self._all_known(start, stop)
         if all_known is not None:
             return all_known, stop
-        numbers, stop = self._make_known(start, stop)
+        numbers, stop = self._make_known(start, stop, records)
         self._sensors.build()
         return np.array(numbers, np.int64), stop
 
-    def _make_known(self, start: int, stop: int) -> tuple[list[int], int]:
+    def _make_known(self, start: int, stop: int, records: NDArray[np.int64]) -> tuple[list[int], int]:
         """As ``admit``, one event after another."""
         sensors, ids = self._sensors, self._events.sensor_ids
         numbers: list[int] = []
@@ -48,18 +58,24 @@ class Admission:
         for i in range(start, stop):
             number, block = sensors.numbers.get(ids[i]), int(self.block[i])
             features = self._events.blocks[block].features
+            if records[i] >= sensors.rest_at:
+                return numbers, i
             if number is None:
                 if sensors.full:
                     if i > start:
                         return numbers, i
                     self._counts["sensors_evicted"] += 1
-                number = sensors.admit(ids[i], features)
+                number = sensors.admit(ids[i], features, int(records[i]))
+            elif number in sensors.resting:
+                sensors.wake(number, int(records[i]))
             if (number, block) not in fitting:
                 if not self._fits(int(sensors.group[number]), block):
                     if i > start:
                         return numbers, i
-                    if not sensors.widen(number, features):
-                        self._counts["features_refused"] += 1
+                    evicted = sensors.widen(number, features)
+                    self._counts["features_evicted"] += evicted or 0
+                    self._counts["features_refused"] += evicted is None
+                    fitting.clear()  # where a feature made room, others may fit no longer
                 fitting.add((number, block))
             numbers.append(number)
         return numbers, stop
@@ -72,6 +88,8 @@ class Admission:
         except KeyError:
             return None
         numbers = np.fromiter(found, np.int64, stop - start)
+        if self._sensors.resting and (self._sensors.row[numbers] < 0).any():
+            return None
         if len(self._sensors.detectors) == blocks == 1:
             return numbers if self._fits(0, 0) else None
         pairs = self._sensors.group[numbers] * blocks + self.block[start:stop]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["COUNTERS", "LABEL_OUTCOMES", "Shard"]
 
 FIRST_SETTLEMENT, SETTLE_RECORDS = 1024, 8192  # powers of two
+KEPT_BYTES = 400  # of what Python keeps of a label that waits
 
 
 def next_settlement(records: int) -> int:
@@ -106,7 +107,7 @@ class Shard:
 
     def _target(self, sensor_id: str) -> Target | None:
         number = self.sensors.numbers.get(sensor_id)
-        if number is None:
+        if number is None or number in self.sensors.resting:  # the latter has room for more events than it has
             return None
         return Target(self.sensors.detectors[self.sensors.group[number]].pending, int(self.sensors.row[number]))
 
@@ -123,9 +124,10 @@ class Shard:
         names = list(self.verdicts.classes)
         return ShardStatus(
             sensors=len(self.sensors),
-            warming_sensors=sum(int((d.pending.count[: d.size] < warmup).sum()) for d in detectors),
+            warming_sensors=sum(int((d.pending.count[: d.size] < warmup).sum()) for d in detectors)
+            + len(self.sensors.resting),
             alarmed_sensors=len(self.incidents.open),
-            pending_events=sum(d.pending.waiting() for d in detectors),
+            pending_events=sum(d.pending.waiting() for d in detectors) + self.sensors.resting.events,
             watermark_ns=self.watermark_ns,
             model_version=self.model_version,
             class_importance={
@@ -133,8 +135,15 @@ class Shard:
             },
             miss_rate={name: float(rates[number]) for number, name in enumerate(names) if np.isfinite(rates[number])},
             threshold_median=float(np.exp(np.median(finite))) if len(finite) else 0.0,
-            state_bytes=sum(d.nbytes for d in detectors),
+            state_bytes=self.held_bytes,
         )
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the state takes: detectors, sensors at rest, caches, labels that wait."""
+        verdicts = self.verdicts
+        kept = len(verdicts.early) + sum(map(len, verdicts.intervals.values()))
+        return self.sensors.held_bytes + KEPT_BYTES * (kept + len(verdicts.judged))
 
     @property
     def model_version(self) -> str:

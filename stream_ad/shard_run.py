@@ -34,6 +34,7 @@ COUNTERS = (
     "learn_steps",
     "drift",
     "sensors_evicted",
+    "features_evicted",
     "features_refused",
     "intervals_evicted",
     "early_labels_evicted",
@@ -89,7 +90,7 @@ class Run:
         self.verdict.update((j, self.verdicts.class_of(self.labels.names[j])) for j in labels)
         start, first_label = rows.start, labels.start
         while start < rows.stop or first_label < labels.stop:
-            numbers, stop = self.admission.admit(start, rows.stop)
+            numbers, stop = self.admission.admit(start, rows.stop, event_records)
             last_label = labels.stop
             if stop < rows.stop:  # a sensor widens or makes room there: what comes before it goes first
                 last_label = int(np.searchsorted(label_records, event_records[stop]))
@@ -116,7 +117,12 @@ class Run:
             mine, of_group = _where(group == number), _where(label_group == number)
             if number < 0:
                 for j, record in zip(labels[of_group].tolist(), label_records[of_group].tolist(), strict=True):
-                    self._apply(j, record, None, -1, 0)
+                    with self.sensors.roused(self.labels.sensor_ids[j]) as resting:
+                        if resting is None:
+                            self._apply(j, record, None, -1, 0)
+                        else:
+                            nothing, first = np.empty(0, np.int64), np.zeros(1, np.int64)
+                            self._join(resting, (nothing,) * 4, (np.array([j]), first, np.array([record])))
                 continue
             self._rounds(
                 number,

@@ -36,6 +36,16 @@ Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Hash = Annotated[int, msgspec.Meta(ge=0)]  # below 2**64, a bound that msgspec cannot state
 
 
+class RestingHeader(msgspec.Struct, frozen=True, omit_defaults=True):
+    """See ``Resting.state``."""
+
+    numbers: list[Count] = []
+    features: list[list[str]] = []
+    features_of: list[Count] = []
+    events: list[Count] = []
+    columns: list[str] = []
+
+
 class SensorsHeader(msgspec.Struct, frozen=True):
     """See ``Sensors.state``."""
 
@@ -44,6 +54,7 @@ class SensorsHeader(msgspec.Struct, frozen=True):
     owners: list[list[Count]]
     arrived: list[Count]
     evicted: Count
+    resting: RestingHeader = RestingHeader()
 
 
 class VerdictsHeader(msgspec.Struct, frozen=True):
@@ -222,7 +233,7 @@ def read_header(meta: Mapping[str, str]) -> dict[str, Any]:
         raise ValueError("header: a verdict of a class that is not there")
     if max((one[0] for one in early), default=0) >= 2**64:
         raise ValueError("header: a verdict on an event that cannot be")
-    if sum(map(len, sensors.owners)) != len(sensors.ids):
+    if sum(map(len, sensors.owners)) + len(sensors.resting.numbers) != len(sensors.ids):
         raise ValueError("header: sensors and their places do not fit")
     result: dict[str, Any] = msgspec.to_builtins(header)
     return result

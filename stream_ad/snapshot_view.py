@@ -113,9 +113,7 @@ def view(snapshots: Snapshots, shard: int, kept: KeptSnapshot, options: Detector
         records=header["records"],
         watermark=_time(header["watermark_ns"] / 1e9) if header["watermark_ns"] > 0 else None,
         sensors=len(sensors["ids"]),
-        features=tuple(
-            len(names) for names, owners in zip(sensors["features"], sensors["owners"], strict=True) if owners
-        ),
+        features=_set_sizes(sensors),
         open_incidents=len(header["incidents"]),
         classes={
             name: _class(labels, misses, weight)
@@ -125,6 +123,13 @@ def view(snapshots: Snapshots, shard: int, kept: KeptSnapshot, options: Detector
         },
         program=meta.get("program", ""),
     )
+
+
+def _set_sizes(sensors: dict[str, Any]) -> tuple[int, ...]:
+    """Features of each set of features that a sensor has, those of sensors at rest last."""
+    used = [tuple(names) for names, owners in zip(sensors["features"], sensors["owners"], strict=True) if owners]
+    resting = [tuple(names) for names in sensors["resting"].get("features", ())]
+    return tuple(map(len, dict.fromkeys(used + resting)))
 
 
 def _class(labels: float, misses: float, weight: float) -> ClassKnown:

@@ -267,16 +267,6 @@ def test_evicting_on_every_cut_gives_the_same():
         assert np.array_equal(scores(story.play(Shard(chosen), cut=cut)), expected)
 
 
-def test_features_are_bounded():
-    """A sensor that would grow beyond detector.max_features keeps those it has; the refusal is counted."""
-    story, shard = Story(), Shard(options(detector={"max_features": 3}))
-    noise(story, 10)
-    story.event("a", {"f0": 1.0, "f9": 1.0})
-    results = story.play(shard)
-    assert total(results, "features_refused") == 1
-    assert shard.sensors.features[int(shard.sensors.group[0])] == ("f0", "f1", "f2")
-
-
 def test_memory_does_not_grow_with_time():
     """After every sensor is known, more events take no more memory."""
     story, shard = Story(), Shard(options())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,6 @@ from stream_ad.detector import losses
 from stream_ad.detector.compiled import count_up
 from stream_ad.detector.device import to_device
 from stream_ad.detector.rng import uniform
-from stream_ad.detector.rows import derived_index
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,6 +62,16 @@ class Layer:
         return weight, flat[:, self.bias : self.stop].unsqueeze(1)
 
 
+@cache
+def _corrections(device: torch.device) -> tuple[Tensor, Tensor]:
+    """What Adam's moments are corrected by at each step, the same for all stacks."""
+    powers = np.arange(1, STEPS_TO_FULL + 1)
+    # Looked up, not computed per step: a vector unit's power function rounds by position.
+    pace = np.clip(np.sqrt(FAST_STEPS / powers), SLOWEST, 1)  # the floor lets a model follow a drift for ever
+    first, second = (1 - BETA1**powers) / pace, np.sqrt(1 - BETA2**powers)
+    return torch.from_numpy(first).float().to(device), torch.from_numpy(second).float().to(device)
+
+
 PlainBatch = tuple[Tensor, Tensor, Tensor]
 """Inputs, weights of the events and of the inputs, as of ``Autoencoder.plain_step``."""
 
@@ -84,16 +94,17 @@ class Autoencoder:
         self.first = self._empty(0)  # (M, P) Adam's first moment
         self.second = self._empty(0)  # (M, P) Adam's second moment
         self.steps = torch.zeros((0, 1), dtype=torch.int64, device=device)  # (M, 1) steps taken
-        powers = np.arange(1, STEPS_TO_FULL + 1)
-        # Looked up, not computed per step: a vector unit's power function rounds by position.
-        pace = np.clip(np.sqrt(FAST_STEPS / powers), SLOWEST, 1)  # the floor lets a model follow a drift for ever
-        self.correction1 = torch.tensor((1 - BETA1**powers) / pace, dtype=torch.float32, device=device)
-        self.root2 = torch.tensor(np.sqrt(1 - BETA2**powers), dtype=torch.float32, device=device)
+        self.correction1, self.root2 = _corrections(device)
 
     @property
     def nbytes(self) -> int:
         """Of the models in use."""
         return sum(array[: self.size].nbytes for array in (self.flat, self.first, self.second, self.steps))
+
+    @property
+    def held_bytes(self) -> int:
+        """With what is kept free for sensors to come."""
+        return sum(array.nbytes for array in (self.flat, self.first, self.second, self.steps))
 
     def _empty(self, models: int) -> Tensor:
         return torch.zeros((models, self.parameters), device=self.device)
@@ -108,6 +119,13 @@ class Autoencoder:
                 new = torch.empty((capacity, old.shape[1]), dtype=old.dtype, device=self.device)
                 new[: self.size] = old[: self.size]
                 setattr(self, name, new)
+        fresh = slice(self.size, needed)
+        self.flat[fresh] = torch.from_numpy(self.initial(keys)).to(self.device)
+        self.first[fresh], self.second[fresh], self.steps[fresh] = 0, 0, 0
+        self.size = needed
+
+    def initial(self, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """(A, P) what the models of some keys (A,) begin with."""
         initial = np.zeros((len(keys), self.parameters), np.float32)
         for layer in self.layers:
             bound = (
@@ -117,10 +135,13 @@ class Autoencoder:
             )
             draws = uniform(keys, layer.start, layer.inputs * layer.outputs)
             initial[:, layer.start : layer.bias] = (2 * draws - 1) * bound
-        fresh = slice(self.size, needed)
-        self.flat[fresh] = torch.from_numpy(initial).to(self.device)
-        self.first[fresh], self.second[fresh], self.steps[fresh] = 0, 0, 0
-        self.size = needed
+        return initial
+
+    def keep(self, models: NDArray[np.int64]) -> None:
+        """Drop all models but these, in this order."""
+        for name in ("flat", "first", "second", "steps"):
+            setattr(self, name, getattr(self, name)[torch.from_numpy(models).to(self.device)])
+        self.size = len(models)
 
     def remove(self, model: int) -> None:
         """Drop a model; the last one takes its place."""
@@ -128,27 +149,6 @@ class Autoencoder:
         for array in (self.flat, self.first, self.second, self.steps):
             array[model] = array[last].clone()
         self.size = last
-
-    def embed(self, other: Autoencoder, model: int, *, features: int, positions: NDArray[np.int64], among: int) -> None:
-        """Make the last model do on some features what a model of a narrower stack does on its own.
-
-        Args:
-            features: Features of the other stack.
-            positions: (features,) where they stand among this one's.
-            among: Features of this stack.
-        """
-        inner = torch.from_numpy(derived_index(among)[:, positions].ravel()).to(self.device)
-        outer = torch.from_numpy(derived_index(features).ravel()).to(self.device)
-        for number, (new, old) in enumerate(zip(self.layers, other.layers, strict=True)):
-            weight, bias = new.of(self.flat[self.size - 1 : self.size])
-            old_weight, old_bias = old.of(other.flat[model : model + 1])
-            ins = inner if number == 0 else torch.arange(old.inputs, device=self.device)
-            old_ins = outer if number == 0 else ins
-            outs = inner if number == len(self.layers) - 1 else torch.arange(old.outputs, device=self.device)
-            old_outs = outer if number == len(self.layers) - 1 else outs
-            weight[0][:, outs] = 0  # what is new must not disturb what was learned
-            weight[0][ins[:, None], outs] = old_weight[0][old_ins[:, None], old_outs]
-            bias[0, 0, outs] = old_bias[0, 0, old_outs]
 
     def forward(self, flat: Tensor, x: Tensor) -> list[Tensor]:
         """Activations of every layer, the input first and the reconstruction last.

@@ -71,6 +71,13 @@ class CompiledAutoencoder(Autoencoder):
         room = self._room(x.shape[1])
         _descend(which, x.numpy(), slope.numpy(), self._memory(), self._tables, self._shapes, room)
 
+    @property
+    def held_bytes(self) -> int:
+        """As Autoencoder.held_bytes, with the rooms."""
+        arrays = (array for room in self._rooms.values() for array in room)
+        flat = (one for array in arrays for one in (array if isinstance(array, tuple) else (array,)))
+        return super().held_bytes + sum(one.nbytes for one in flat)
+
     def _memory(self) -> tuple[NDArray[Any], ...]:
         """The arrays behind the tensors; looked up again when the stack has taken others."""
         if self._seen is not self.flat:

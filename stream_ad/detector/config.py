@@ -31,7 +31,16 @@ class DetectorConfig(Section):
         10_000, ge=1, description="Sensors of a shard that have state; the longest silent one makes room."
     )
     max_features: int = Field(
-        512, ge=1, description="Features of one sensor; an event with more goes to the dead letters."
+        512,
+        ge=1,
+        description="Features of one sensor: the one it has not shown for longest makes room for a new one; an event "
+        "with more goes to the dead letters.",
+    )
+    forget_features_after_events: int = Field(
+        1024,
+        ge=1,
+        description="Events of a sensor without a feature, and four times its longest pause, after which a new feature "
+        "takes its place.",
     )
     contributions: int = Field(5, ge=0, description="Features named in the score of an anomaly.")
 

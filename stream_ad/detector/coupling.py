@@ -78,6 +78,12 @@ class Coupling(Rows):
             else:
                 getattr(self, name)[self.size - 1] = old
 
+    def reset_feature(self, row: int, feature: int) -> None:
+        """As of Rows; both axes of the square arrays are features."""
+        super().reset_feature(row, feature)
+        for square in (self.covariance, self.weights):
+            square[row, feature], square[row, :, feature] = 0, 0
+
     def look(
         self, rows: NDArray[np.int64], scaled: NDArray[np.float32], observed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

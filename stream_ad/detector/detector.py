@@ -18,10 +18,7 @@ from stream_ad.detector.state import SensorState
 from stream_ad.detector.threshold import published
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
-
-    from stream_ad.detector.config import DetectorOptions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,10 +37,6 @@ class Arrived:
 
 class Detector(SensorState):
     """See the module."""
-
-    def __init__(self, features: int, options: DetectorOptions, device: torch.device) -> None:
-        super().__init__(features, options, device)
-        self._learner = Learner(self)
 
     # ---------------------------------------------------------------- scoring
 
@@ -71,7 +64,7 @@ class Detector(SensorState):
         log_score, derived, rebuilt, parts = self._score(rows, values, places)
         level = self.threshold.log_level[rows]
         for first in self.outage.arrive(rows, places, times).tolist():
-            self._learner.begin_anew(rows[[first]])
+            Learner(self).begin_anew(rows[[first]])
             later = np.flatnonzero(rows[first:] == rows[first]) + first
             level[later] = self.threshold.log_level[rows[first]]
         score = published(log_score, level)
@@ -175,4 +168,4 @@ class Detector(SensorState):
             rows: (A,) what ``due`` gave.
             class_weights: (K + 1,) weight in the loss of normal and of each anomaly class.
         """
-        return self._learner.learn(rows, class_weights)
+        return Learner(self).learn(rows, class_weights)

@@ -115,9 +115,19 @@ class Head(SparseRows):
         self.fitted[self.size - 1] = 0
         self.trust[self.size - 1] = 0.0
 
+    def reset_feature(self, row: int, feature: int) -> None:
+        """As of Rows; the waves ran over the feature too, so that the next label brings a new fit."""
+        super().reset_feature(row, feature)
+        self.fitted[row] = 0
+        self.trust[row] = 0.0
+
     def say(self, rows: NDArray[np.int64], openness: NDArray[np.float64]) -> NDArray[np.float64]:
         """(A,) what a sensor's log odds are multiplied with; 0 where its head is silent."""
         return self.trust[rows] * np.maximum(0.0, 1 - openness / MOST_OPENNESS)
+
+    @property
+    def held_bytes(self) -> int:
+        return super().held_bytes + self._directions.nbytes + self._phases.nbytes
 
     def note(self, rows: NDArray[np.int64], places: NDArray[np.int64], added: NDArray[np.float64]) -> None:
         """Keep what was added to the scores of events.

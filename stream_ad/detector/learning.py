@@ -92,6 +92,7 @@ class Learner:
         places = self.state.pending.latest(rows, self.state.batch)
         pending = self.state.pending
         self.state.context.update_gate(rows, places % pending.kept_readings, pending.readings)
+        self.state.shown.look(rows, pending)
         if self.state.options.drift.enabled:
             rank = self.state.threshold.rank(rows, pending.scores(rows, places))
             done.drift += self.state.drift.update(rows, rank)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stream_ad.detector import losses
+from stream_ad.detector import losses, transplant
 from stream_ad.detector.batches import Batch, Inputs, Matured, Sensors, scatter
 from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.cuda_autoencoder import CudaAutoencoder
@@ -45,6 +45,10 @@ class Network:
     def nbytes(self) -> int:
         return self.replay.nbytes + self.stack.nbytes
 
+    @property
+    def held_bytes(self) -> int:
+        return self.replay.held_bytes + self.stack.held_bytes
+
     def append(self, keys: NDArray[np.uint64]) -> None:
         """Add a model for each key (A,)."""
         self.stack.append(keys)
@@ -52,11 +56,30 @@ class Network:
         self.replay.key[self.size - len(keys) : self.size] = keys
 
     def embed(self, other: Network, model: int, *, positions: NDArray[np.int64]) -> None:
-        """Let the last model go on from a model of fewer features (see Autoencoder.embed)."""
-        self.stack.embed(other.stack, model, features=other.features, positions=positions, among=self.features)
+        """Let the last model go on from a model of fewer features (see transplant.embed)."""
+        transplant.embed(
+            self.stack, other.stack, model, features=other.features, positions=positions, among=self.features
+        )
         self.replay.copy_row(other.replay, model, positions=positions)
         if self.shared:
             self.replay.sensor[self.size - 1] = self.size - 1
+
+    def copy(self, other: Network, model: int) -> None:
+        """Let the last model be one of a network of as many features."""
+        transplant.copy(self.stack, other.stack, model)
+        self.replay.copy_row(other.replay, model, positions=np.arange(self.features))
+        if self.shared:
+            self.replay.sensor[self.size - 1] = self.size - 1
+
+    def reset_feature(self, model: int, feature: int) -> None:
+        """Let a model forget a feature."""
+        transplant.reset_feature(self.stack, model, feature, among=self.features)
+        self.replay.reset_feature(model, feature)
+
+    def keep(self, models: NDArray[np.int64]) -> None:
+        """Drop all models but these, in this order (each sensor has its own)."""
+        self.stack.keep(models)
+        self.replay.keep(models)
 
     def remove_sensor(self, row: int, last: int) -> None:
         """A sensor left and the last one took its row."""

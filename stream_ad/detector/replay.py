@@ -101,9 +101,12 @@ class Replay(Rows):
         return take_ring(self.derived, models, slots), sensors.astype(np.int64)
 
     def forget_sensor(self, row: int, last: int) -> None:
-        """A sensor left and the last one took its row (shared models): its events now count as that one's own."""
+        """A sensor left and the last one took its row (shared models): its events now count as that one's own.
+
+        Those of the last one count as those of the one before it: there must be a scale for them.
+        """
         owners = self.sensor[: self.size]
-        owners[owners == last] = row
+        owners[owners == last] = row if row < last else max(last - 1, 0)
 
 
 @kernel

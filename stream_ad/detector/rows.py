@@ -96,6 +96,19 @@ class Rows:
             else:
                 new[self.size - 1] = old[row]
 
+    def reset_feature(self, row: int, feature: int) -> None:
+        """Forget all that a row knows of a feature, as if it had never been shown."""
+        index: dict[str, Any] = {"features": feature, "derived": derived_index(self.features)[:, feature]}
+        for name, column in self.columns.items():
+            if column.last:
+                getattr(self, name)[row][..., index[column.last]] = column.fill
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Drop all rows but these, in this order, and give back the memory of the others."""
+        for name in self.columns:
+            setattr(self, name, getattr(self, name)[rows])
+        self.size = len(rows)
+
     def row(self, row: int) -> dict[str, NDArray[Any]]:
         """Copies of one row, by name."""
         return {name: getattr(self, name)[row].copy() for name in self.columns}
@@ -127,6 +140,11 @@ class Rows:
     def nbytes(self) -> int:
         """Of the rows in use."""
         return sum(getattr(self, name)[: self.size].nbytes for name in self.columns)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all rows, those kept free for sensors to come among them."""
+        return sum(getattr(self, name).nbytes for name in self.columns)
 
 
 class SparseRows(Rows):
@@ -166,6 +184,12 @@ class SparseRows(Rows):
             self.give(np.array([self.size - 1]))
             self.rings.copy_row(other.rings, int(other.place[row]), positions=positions)
 
+    def reset_feature(self, row: int, feature: int) -> None:
+        """As of Rows."""
+        super().reset_feature(row, feature)
+        if self.place[row] != NO_PLACE:
+            self.rings.reset_feature(int(self.place[row]), feature)
+
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
         """As of Rows."""
         return {**super().state(prefix), **self.rings.state(f"{prefix}rings.")}
@@ -181,6 +205,10 @@ class SparseRows(Rows):
     @property
     def nbytes(self) -> int:
         return super().nbytes + self.rings.nbytes
+
+    @property
+    def held_bytes(self) -> int:
+        return super().held_bytes + self.rings.held_bytes
 
 
 def push_ring(

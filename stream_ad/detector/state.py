@@ -15,6 +15,7 @@ from stream_ad.detector.outage import Outage
 from stream_ad.detector.pending import Pending
 from stream_ad.detector.scaler import Scaler
 from stream_ad.detector.scoring import Scoring
+from stream_ad.detector.shown import Shown
 from stream_ad.detector.stillness import Stillness
 from stream_ad.detector.threshold import Threshold
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.config import DetectorOptions
     from stream_ad.detector.rows import Rows
+
+
+MANY_ROWS = 16  # kept free for less than so many sensors memory is not worth giving back
 
 
 class SensorState:
@@ -52,6 +56,7 @@ class SensorState:
         )
         self.outage = Outage(features, intervals=learning.outage_intervals)
         self.drift = Drift(features, threshold=options.drift.threshold)
+        self.shown = Shown(features)
         self.head = Head(features, capacity=self.pending.capacity)
         self.network = Network(features, options, device)
         self.arrived = 0  # events so far, of all sensors
@@ -70,6 +75,7 @@ class SensorState:
             "pending.": self.pending,
             "outage.": self.outage,
             "drift.": self.drift,
+            "shown.": self.shown,
             "head.": self.head,
         }
 
@@ -80,6 +86,11 @@ class SensorState:
     @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.parts().values()) + self.network.nbytes
+
+    @property
+    def held_bytes(self) -> int:
+        """With what is kept free for sensors to come."""
+        return sum(part.held_bytes for part in self.parts().values()) + self.network.held_bytes
 
     def append(self, keys: NDArray[np.uint64]) -> None:
         """Add a sensor for each key (A,), at least one; it decides the initial weights."""
@@ -99,14 +110,40 @@ class SensorState:
             positions: (F_other,) where the other's features stand among this one's.
         """
         fresh_model = not self.shared or self.network.size == 0
+        new = self._adopt_row(other, row, key, positions)
+        if fresh_model:
+            self.network.embed(other.network, 0 if self.shared else row, positions=positions)
+        return new
+
+    def take_over(self, other: SensorState, row: int, *, key: int) -> int:
+        """Add a sensor that comes from a detector of as many features, as it is. Returns its row here."""
+        fresh_model = not self.shared or self.network.size == 0
+        new = self._adopt_row(other, row, key, np.arange(self.features))
+        if fresh_model:
+            self.network.copy(other.network, 0 if self.shared else row)
+        return new
+
+    def _adopt_row(self, other: SensorState, row: int, key: int, positions: NDArray[np.int64]) -> int:
         self.append(np.array([key], np.uint64))
         new = self.size - 1
         for name, part in self.parts().items():
             part.copy_row(other.parts()[name], row, positions=positions)
         self.gate_seen[new], self.seen[new] = other.gate_seen[row], other.seen[row]
-        if fresh_model:
-            self.network.embed(other.network, 0 if self.shared else row, positions=positions)
         return new
+
+    def reset_features(self, row: int, features: list[int]) -> None:
+        """Let a sensor forget some features, which others take the place of; what it knows of the rest stays.
+
+        A model that several sensors share forgets nothing: it is not this sensor's alone.
+        """
+        for feature in features:
+            for part in self.parts().values():
+                part.reset_feature(row, feature)
+            if not self.shared:
+                self.network.reset_feature(row, feature)
+            elif self.size == 1:
+                self.network.reset_feature(0, feature)
+        self.context.open_share[row] = self.context.gate[row].mean()
 
     def remove(self, row: int) -> None:
         """Drop a sensor; the last one takes its row."""
@@ -118,6 +155,22 @@ class SensorState:
         self.gate_seen, self.seen = self.gate_seen[:last], self.seen[:last]
         self.network.remove_sensor(row, last)
 
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Drop all sensors but these, in this order, and give back the memory of the others.
+
+        Sensors that share a model stay where they are: it knows their events by their rows.
+        """
+        for part in self.parts().values():
+            part.keep(rows)
+        self.gate_seen, self.seen = self.gate_seen[rows], self.seen[rows]
+        if not self.shared:
+            self.network.keep(rows)
+
+    def release(self) -> None:
+        """Give memory back where three in four sensors have left: as many are not soon to come."""
+        if MANY_ROWS < len(self.pending.count) >= 4 * self.size:
+            self.keep(np.arange(self.size))
+
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Everything learned and kept, by name."""
         arrays = {prefix + "gate_seen": self.gate_seen, prefix + "seen": self.seen}
@@ -128,8 +181,14 @@ class SensorState:
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]], *, arrived: int) -> None:
         """Take over what ``state`` gave; ValueError or KeyError when it does not fit these options."""
-        for name, part in self.parts().items():
+        parts = self.parts()
+        older = prefix + "shown.last" not in arrays  # a snapshot from before it was kept
+        if older:
+            del parts["shown."]
+        for name, part in parts.items():
             part.load(prefix + name, arrays)
+        if older:
+            self.shown.begin(self.pending)
         self.network.load(prefix, arrays)
         self.gate_seen = arrays[prefix + "gate_seen"].astype(np.int64)
         self.seen = arrays[prefix + "seen"].astype(np.int64)

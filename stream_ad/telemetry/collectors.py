@@ -154,7 +154,7 @@ _STATUS_GAUGES: tuple[tuple[str, str, Callable[[ShardStatus], float]], ...] = (
     ("warming_sensors", "Sensors still in warm-up.", lambda s: s.warming_sensors),
     ("alarmed_sensors", "Sensors with an open incident.", lambda s: s.alarmed_sensors),
     ("pending_events", "Scored events that wait for their verdict or their horizon.", lambda s: s.pending_events),
-    ("state_bytes", "State in memory.", lambda s: s.state_bytes),
+    ("state_bytes", "Memory that the state takes, with what is reserved for sensors to come.", lambda s: s.state_bytes),
     (
         "watermark_timestamp_seconds",
         "Highest event time seen; 0 before the first event.",

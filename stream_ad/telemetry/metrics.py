@@ -47,7 +47,14 @@ EVENT_COUNTS = {
     "learn_steps": ("learn_steps", "Learn batches taken."),
     "drift": ("drifts", "Changes found in the score stream of a sensor."),
 }
-SHARD_BOUNDS = ("dropped_overflow", "sensors_evicted", "features_refused", "intervals_evicted", "early_labels_evicted")
+SHARD_BOUNDS = (
+    "dropped_overflow",
+    "sensors_evicted",
+    "features_evicted",
+    "features_refused",
+    "intervals_evicted",
+    "early_labels_evicted",
+)
 BOUNDS = (*SHARD_BOUNDS, "inbox", "journal", "http_connections", "log_lines")
 LABEL_OUTCOMES = (
     "applied",
