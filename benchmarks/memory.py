@@ -234,7 +234,7 @@ def main() -> None:
     if options.churn:
         print(json.dumps(churn(options.churn)))
         return
-    console, sizes = Console(width=120), [int(one) for one in options.sensors.split(",")]
+    console, sizes = Console(width=150), [int(one) for one in options.sensors.split(",")]
     print_parts(console)
     print_fleets(console, sizes)
     print_churn(console)
