@@ -8,6 +8,7 @@ import numpy as np
 
 from stream_ad.detector.detector import Detector
 from stream_ad.detector.rng import key_of
+from stream_ad.detector.rows import Column, NonsenseError, loaded
 
 if TYPE_CHECKING:
     import torch
@@ -147,11 +148,12 @@ class Sensors:
         return header, arrays
 
     def load(self, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what ``state`` gave; ValueError or KeyError when it does not fit."""
+        """Take over what ``state`` gave; NonsenseError when it does not fit."""
+        self._require_fit(header, arrays)
         self.ids = [str(sensor_id) for sensor_id in header["ids"]]
         self.numbers = {sensor_id: number for number, sensor_id in enumerate(self.ids)}
         self.evicted = int(header["evicted"])
-        self.last_seen = arrays["sensors.last_seen"].astype(np.int64)
+        self.last_seen = loaded(arrays, "sensors.last_seen", Column((), np.int64))
         self.group = np.full(len(self.ids), NOWHERE)
         self.row = np.full(len(self.ids), NOWHERE)
         for names, owners, arrived in zip(header["features"], header["owners"], header["arrived"], strict=True):
@@ -160,9 +162,22 @@ class Sensors:
             for row, number in enumerate(owners):
                 self._enter(int(number), group, row)
             if self.detectors[group].size != len(owners):
-                raise ValueError(f"detector {group} has {self.detectors[group].size} rows for {len(owners)} sensors")
-        if len(self.last_seen) != len(self.ids) or (self.group == NOWHERE).any() or len(self.numbers) != len(self.ids):
-            raise ValueError("the table of sensors does not match their state")
+                raise NonsenseError(f"detector {group} has {self.detectors[group].size} rows for {len(owners)} sensors")
+        if len(self.last_seen) != len(self.ids):
+            raise NonsenseError("the table of sensors does not match their state")
+
+    @staticmethod
+    def _require_fit(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        """Raise NonsenseError where the plain values contradict one another or the arrays: before any room is made."""
+        ids, features, owners = header["ids"], header["features"], header["owners"]
+        if len(set(ids)) != len(ids) or sorted(number for rows in owners for number in rows) != list(range(len(ids))):
+            raise NonsenseError("the table of sensors does not match their places")
+        if not len(features) == len(owners) == len(header["arrived"]):
+            raise NonsenseError("the table of detectors does not match their sensors")
+        for group, names in enumerate(features):
+            readings = arrays.get(f"g{group}.pending.readings")
+            if readings is None or readings.ndim == 0 or readings.shape[-1] != len(names):
+                raise NonsenseError(f"detector {group} has no state for its {len(names)} features")
 
     def require_sense(self, *, classes: int) -> None:
         """Raise ValueError where what was loaded could not have come about: it would fail, or never end, later."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from stream_ad.detector.rows import NonsenseError
 from stream_ad.errors import SettingsError, StateError
 from stream_ad.shard import Shard
-from stream_ad.shard_state import metadata, read_header
+from stream_ad.shard_state import header_text, metadata, read_header
 
 if TYPE_CHECKING:
     from stream_ad.brokers.base import KeptSnapshot, Positions
@@ -87,7 +88,7 @@ def _take_over_incidents(snapshots: Snapshots, shard: int, model: Shard) -> None
     """Incidents that are published as open must be closed some day, whatever the model."""
     for one in snapshots.kept(shard)[:1]:
         try:
-            open_now = read_header(metadata(snapshots.read(shard, one.number))["header"])["incidents"]
-        except (StateError, ValueError, KeyError):
+            open_now = read_header(header_text(metadata(snapshots.read(shard, one.number))))["incidents"]
+        except (StateError, NonsenseError):
             return  # a damaged one says nothing about them
         model.incidents.load(open_now)

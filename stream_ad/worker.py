@@ -17,7 +17,7 @@ from stream_ad.codec import Codec
 from stream_ad.errors import BrokerError, LostRecordsError
 from stream_ad.loaded_shard import Surroundings
 from stream_ad.owned_shard import OwnedShard
-from stream_ad.process import prepare_process
+from stream_ad.process import compile_loops, prepare_process
 from stream_ad.signals import stop_on_signals
 from stream_ad.telemetry.health import Health
 from stream_ad.telemetry.http import HttpServer
@@ -55,7 +55,8 @@ class Worker:
         clock: Monotonic seconds; paces snapshots, retries and reports, and nothing of the results. One that
             is turned by hand needs a ``stop`` whose ``wait`` turns it.
         stop: Ends the run when set. Without it the worker takes the process for its own: it sets up
-            logging and ends on SIGTERM and SIGINT.
+            logging, threads and memory (``process.prepare_process``) and ends on SIGTERM and SIGINT. Whoever gives
+            it and wants scores that are the same to the last bit as those of `stream-ad run` prepares the process.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Worker:
             BrokerError: The broker stayed away, or refused a shard, for longer than ``broker.give_up_seconds``.
             LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
             SettingsError: The HTTP address cannot be used.
+            ScarceMemoryError: There was too little memory for a shard, for as long.
             StateError: Saved state cannot be used.
         """
         settings = self._settings
@@ -98,7 +100,7 @@ class Worker:
                 server = stack.enter_context(closing(HttpServer(settings.http, self.metrics, self.health)))
                 self.http_port = server.port
                 _log.info("listening", host=settings.http.host, port=server.port)
-            if said := prepare_process():
+            if said := prepare_process() if self._given_stop is None else compile_loops():
                 _log.info("compiled", note=said)
             broker = self._given_broker if self._given_broker is not None else open_broker(settings)
             loop = _Loop(settings, stack.enter_context(closing(broker)), self.metrics, self.health, self._clock, stop)
@@ -134,6 +136,7 @@ class _Loop:
         clock = self._around.clock
         busy, last_work = False, clock()
         while not self._stop.is_set():
+            self._health.tick()  # with or without a shard
             busy = busy or any(shard.saving for shard in self._shards.values())
             drained = self._poll(timeout_s=0.0 if busy else POLL_SECONDS)
             self._follow_assignment()
