@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from stream_ad.brokers import open_broker
+from stream_ad.brokers.base import Awaiting
 from stream_ad.codec import Codec
 from stream_ad.errors import BrokerError, LostRecordsError
 from stream_ad.loaded_shard import Surroundings
 from stream_ad.owned_shard import OwnedShard
 from stream_ad.process import compile_loops, prepare_process
 from stream_ad.signals import stop_on_signals
+from stream_ad.telemetry.collectors import ShardView
 from stream_ad.telemetry.health import Health
 from stream_ad.telemetry.http import HttpServer
 from stream_ad.telemetry.logs import configure_logging
@@ -131,6 +133,7 @@ class _Loop:
         self._lag: dict[int, dict[Side, int]] = {}
         self._lag_due = 0.0
         self._joined = False
+        self._awaited: dict[int, str] = {}  # shards that another process has for a while, and who
 
     def run(self, until_idle_s: float | None) -> None:
         clock = self._around.clock
@@ -142,7 +145,8 @@ class _Loop:
             self._follow_assignment()
             busy = self._advance()
             self._report()
-            if busy or not drained or not self._joined or not all(shard.live for shard in self._shards.values()):
+            waiting = self._awaited or not all(shard.live for shard in self._shards.values())
+            if busy or not drained or not self._joined or waiting:
                 last_work = clock()
             elif until_idle_s is not None and clock() - last_work >= until_idle_s:
                 return
@@ -185,6 +189,7 @@ class _Loop:
         return not came and all(one.drained for one in found)
 
     def _follow_assignment(self) -> None:
+        self._follow_locks()
         owned = self._around.broker.assigned()
         lost, gained = self._shards.keys() - owned, owned - self._shards.keys()
         for number in lost:
@@ -196,6 +201,12 @@ class _Loop:
                 self._around.metrics.rebalanced()
             self._joined = True
             _log.info("shards assigned", owned=sorted(owned), gained=sorted(gained), lost=sorted(lost))
+
+    def _follow_locks(self) -> None:
+        broker, before = self._around.broker, self._awaited.keys()
+        self._awaited = dict(broker.awaited()) if isinstance(broker, Awaiting) else {}
+        if self._awaited.keys() - before:
+            _log.warning("shards are locked; each is taken once it is free", shards=self._awaited)
 
     def _advance(self) -> bool:
         """What the last poll brought, step by step; whether there may be more at once.
@@ -229,7 +240,7 @@ class _Loop:
         return busy
 
     def _report(self) -> None:
-        self._health.shards({number: shard.condition() for number, shard in self._shards.items()})
+        self._health.shards(self._awaited | {number: shard.condition() for number, shard in self._shards.items()})
         if (now := self._around.clock()) >= self._lag_due:
             self._lag_due = now + LAG_SECONDS
             try:
@@ -244,6 +255,6 @@ class _Loop:
             self._line.log(shards=len(self._shards), lag=sum(sum(sides.values()) for sides in self._lag.values()))
 
     def _show(self) -> None:
-        self._around.metrics.show(
-            {number: shard.view(self._lag.get(number, {})) for number, shard in self._shards.items()}
-        )
+        views = {number: ShardView() for number in self._awaited}
+        views |= {number: shard.view(self._lag.get(number, {})) for number, shard in self._shards.items()}
+        self._around.metrics.show(views)
