@@ -237,10 +237,10 @@ def locked(settings, shard):
 
 
 class Passing(Never):
-    """Half a second passes with each round of a worker."""
+    """A moment passes with each look."""
 
     def is_set(self):
-        self.clock.advance(0.5)
+        self.clock.advance(0.05)
         return False
 
 
@@ -255,11 +255,11 @@ def test_a_shard_that_is_locked_at_the_start_is_taken_when_it_is_free(tmp_path):
     assert broker.assigned() == {0, 2}
     poll = broker.poll
 
-    def watched(**options):
+    def watched(*, timeout_s, **options):
         seen.append((worker.health.ready(), worker.metrics.exposition()[0].decode()))
-        if len(seen) == 8:
+        if len(seen) == 30:
             lock.release()
-        return poll(**options)
+        return poll(timeout_s=0.0, **options)
 
     broker.poll = watched
     worker = Worker(settings, broker, clock=clock, stop=Passing(clock))
@@ -268,7 +268,7 @@ def test_a_shard_that_is_locked_at_the_start_is_taken_when_it_is_free(tmp_path):
     told = [line for line in lines if line["event"] == "shards are locked; each is taken once it is free"]
     assert len(told) == 1
     assert f"process {os.getpid()}" in told[0]["shards"][1]
-    (ready, reason), exposed = seen[6]
+    (ready, reason), exposed = seen[28]
     assert not ready
     assert "1 of 3 shards not live; shard 1: locked by process" in reason
     assert 'stream_ad_shards{state="waiting"} 1.0' in exposed
