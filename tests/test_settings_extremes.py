@@ -126,10 +126,17 @@ def test_an_extreme_of_the_worker_is_refused_or_works(name, monkeypatch):
 @given(st.sampled_from(sorted(NUMBERS)), st.integers() | st.floats())
 @example("detector.seed", 2**64)
 @example("learning.label_horizon_seconds", 1e11)
+@example("drift.threshold", 2**65)
 def test_any_number_is_refused_or_accepted(name, number):
-    """Any number for any setting gives settings, or a refusal that names it; what is accepted fits into 64 bits."""
+    """Any number for any setting gives settings, or a refusal that names it. Whole numbers that are accepted fit
+    into 64 bits, seconds do so as nanoseconds, and all else is finite.
+    """
     made = chosen(name, number)
     if made is not None:
         for part in name.split("."):
             made = getattr(made, part)
-        assert -(2**63) <= made < 2**64
+        assert made is None or math.isfinite(made)
+        if isinstance(made, int):
+            assert 0 <= made < 2**64
+        if name.endswith("_seconds"):
+            assert 0 <= made * 1e9 < 2**63
