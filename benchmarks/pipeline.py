@@ -35,6 +35,7 @@ from benchmarks.page import machine, write
 from stream_ad.brokers import open_admin, open_broker, open_producer
 from stream_ad.brokers.base import Side
 from stream_ad.codec.encode import encode_event
+from stream_ad.process import prepare_process
 from stream_ad.settings import Settings
 from stream_ad.signals import StopFlag
 from stream_ad.worker import Worker
@@ -85,6 +86,7 @@ def stream_ad(tree: dict[str, Any], events: int) -> Result:
     """The real worker."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     settings, timer = Settings.model_validate(tree), Timer(events)
+    prepare_process()
     worker = Worker(settings, TimedBroker(open_broker(settings), timer), stop=StopFlag())
     worker.run(until_idle_s=2.0)
     lines = worker.metrics.exposition()[0].decode().splitlines()

@@ -16,7 +16,7 @@ from stream_ad import __version__
 from stream_ad.cli_backtest import backtest
 from stream_ad.cli_doctor import doctor
 from stream_ad.cli_errors import EXIT_CODES, end
-from stream_ad.cli_options import AsJson, ConfigFile, Overrides, print_json, print_table, read_settings
+from stream_ad.cli_options import AsJson, ConfigFile, Group, Overrides, print_json, print_table, read_settings
 from stream_ad.cli_snapshots import snapshots
 from stream_ad.cli_streams import demo, replay, simulate
 from stream_ad.errors import TopicError
@@ -30,14 +30,18 @@ if TYPE_CHECKING:
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
 
 app = typer.Typer(
+    cls=Group,
+    suggest_commands=False,  # Group does
     add_completion=False,
     rich_markup_mode=None,  # plain text, the same on a terminal and in a pipe
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=EPILOG,
 )
-topics = typer.Typer(help="Show or create the topics that the settings name.", no_args_is_help=True)
-config = typer.Typer(help="Show or check the settings.", no_args_is_help=True)
+topics = typer.Typer(
+    cls=Group, suggest_commands=False, help="Show or create the topics that the settings name.", no_args_is_help=True
+)
+config = typer.Typer(cls=Group, suggest_commands=False, help="Show or check the settings.", no_args_is_help=True)
 
 
 def main() -> None:

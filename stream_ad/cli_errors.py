@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stream_ad.errors import StreamADError
+from stream_ad.errors import ScarceMemoryError, StreamADError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ EXIT_CODES = {
     6: "saved state is damaged or does not fit",
     7: "the device asked for is not there",
     UNWELL: "`doctor` found something that is wrong",
+    ScarceMemoryError.exit_code: "there is too little memory",
     INTERRUPTED: "interrupted from the keyboard (`run` finishes its work instead, and exits with 0)",
 }
 """A test holds it to the tree of stream_ad.errors; --help and the documentation are made from it."""
@@ -33,6 +34,8 @@ EXIT_CODES = {
 
 def end(error: Exception, arguments: Sequence[str]) -> SystemExit:
     """Tell the operator what went wrong; what to raise then."""
+    if isinstance(error, MemoryError):
+        error = ScarceMemoryError("There is too little memory.", hint="Give the process more; no data is lost.")
     foreseen = error if isinstance(error, StreamADError) else None
     what, hint = (foreseen.what, foreseen.hint) if foreseen else _unexpected(error, arguments)
     log = logging.getLogger("stream_ad")

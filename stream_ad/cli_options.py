@@ -6,14 +6,17 @@ import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from stream_ad.settings import Settings
+
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # of click, or of typer's copy of it
 
 ConfigFile = Annotated[
     Path | None,
@@ -24,6 +27,22 @@ Overrides = Annotated[
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting, such as broker.kind=kafka; may be repeated."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Group(TyperGroup):
+    """Commands; what is none of them is answered with what was meant: a command, or an option that says the same."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError as error:
+            from stream_ad.settings_keys import closest
+
+            options = [name for option in self.get_params(ctx) for name in option.opts if name.startswith("--")]
+            known = {name.removeprefix("--"): name for name in (*options, *self.commands)}
+            if (meant := closest(args[0], known)) is not None:
+                error.message = f"{error.message.rstrip('.')}. Did you mean '{known[meant]}'?"
+            raise
 
 
 def read_settings(config_file: Path | None, overrides: Sequence[str] | None) -> Settings:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream_ad.cli_options import AsJson, ConfigFile, Overrides, print_json, print_table, read_settings, thousands
+from stream_ad.cli_options import (
+    AsJson,
+    ConfigFile,
+    Group,
+    Overrides,
+    print_json,
+    print_table,
+    read_settings,
+    thousands,
+)
 from stream_ad.errors import StateError
 
 if TYPE_CHECKING:
@@ -16,7 +25,12 @@ if TYPE_CHECKING:
 
     from stream_ad.snapshot_view import View
 
-snapshots = typer.Typer(help="Look at the models that are kept, go back to an older one.", no_args_is_help=True)
+snapshots = typer.Typer(
+    cls=Group,
+    suggest_commands=False,
+    help="Look at the models that are kept, go back to an older one.",
+    no_args_is_help=True,
+)
 
 Shard = Annotated[int, typer.Argument(metavar="SHARD", min=0, help="Number of the partition.")]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="Number of the snapshot, as `list` shows it.")]

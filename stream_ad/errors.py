@@ -13,10 +13,11 @@
     ├── StateError                   6   saved state is damaged or does not fit
     │   ├── DamagedStateError        6   it is cut off, altered or nonsense; an older one may do
     │   └── UnfitStateError          6   it was made with settings that give models of another shape
-    └── DeviceError                  7   the torch device asked for is not there
+    ├── DeviceError                  7   the torch device asked for is not there
+    └── ScarceMemoryError            9   there is too little memory
 
-Each says what happened, where, and what to do about it. Codes 0 (done), 1 (unexpected failure) and
-2 (wrong usage of the command line) belong to the command line itself.
+Each says what happened, where, and what to do about it. Codes 0 (done), 1 (unexpected failure),
+2 (wrong usage of the command line) and 8 (`doctor` found something wrong) belong to the command line itself.
 """
 
 from __future__ import annotations
@@ -93,3 +94,7 @@ class UnfitStateError(StateError):
 
 class DeviceError(StreamADError):
     exit_code = 7
+
+
+class ScarceMemoryError(StreamADError):
+    exit_code = 9

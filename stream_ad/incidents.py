@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_ad.schemas import Incident
+from stream_ad.schemas import MAX_NAME, Incident
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stream_ad.columns import Events, Scores
+
+_DIGEST_CHARACTERS = 32
 
 
 @dataclass(slots=True)
@@ -94,7 +97,7 @@ class Incidents:
 
 def _wire(sensor: str, known: _Open, *, closed: bool) -> Incident:
     return Incident(
-        incident_id=f"{sensor}/{known.first_event}"[:256],
+        incident_id=_id(sensor, known.first_event),
         sensor_id=sensor,
         state="closed" if closed else "open",
         start=_time(known.start_ns),
@@ -104,6 +107,15 @@ def _wire(sensor: str, known: _Open, *, closed: bool) -> Incident:
         peak_event_id=known.peak_event,
         features=known.features,
     )
+
+
+def _id(sensor: str, first_event: str) -> str:
+    """Sensor and first event; where that is too long, its beginning and a digest of the whole."""
+    whole = f"{sensor}/{first_event}"
+    if len(whole) <= MAX_NAME:
+        return whole
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:_DIGEST_CHARACTERS]
+    return f"{whole[: MAX_NAME - len(digest) - 1]}~{digest}"
 
 
 def _time(ns: int) -> datetime:

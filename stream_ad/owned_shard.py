@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
+import torch
 
 from stream_ad.brokers.base import Side
-from stream_ad.errors import BrokerError, LostRecordsError
+from stream_ad.errors import BrokerError, LostRecordsError, ScarceMemoryError
 from stream_ad.loaded_shard import LoadedShard
 from stream_ad.patience import Patience
 from stream_ad.telemetry.collectors import ShardView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from stream_ad.brokers.base import Fetched
     from stream_ad.loaded_shard import Surroundings
@@ -75,18 +77,20 @@ class OwnedShard:
         Raises:
             BrokerError: This shard has failed for longer than ``broker.give_up_seconds``.
             LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
+            ScarceMemoryError: There has been too little memory for as long.
             StateError: Nothing that is stored of it can be used.
         """
         if self._patience.waiting:
             return False
         try:
-            if self._loaded is None:
-                self._loaded = LoadedShard(self.number, self._around)
-                return True
-            return self._counted(self._loaded.advance)
+            with self._memory_told():
+                if self._loaded is None:
+                    self._loaded = LoadedShard(self.number, self._around)
+                    return True
+                return self._counted(self._loaded.advance)
         except LostRecordsError:
             raise  # asking again brings nothing back
-        except BrokerError as error:
+        except (BrokerError, ScarceMemoryError) as error:
             self._fail(error)
             return False
 
@@ -95,8 +99,9 @@ class OwnedShard:
         if self._loaded is None:
             return
         try:
-            self._counted(self._loaded.settle)
-        except BrokerError as error:
+            with self._memory_told():
+                self._counted(self._loaded.settle)
+        except (BrokerError, ScarceMemoryError) as error:
             self._fail(error)
 
     def _counted(self, work: Callable[[], Done]) -> Done:
@@ -113,13 +118,33 @@ class OwnedShard:
         if self._loaded is None:
             return
         try:
-            self._loaded.save()
-        except BrokerError as error:
+            with self._memory_told():
+                self._loaded.save()
+        except (BrokerError, ScarceMemoryError) as error:
             _log.warning("no snapshot at the end; the next start replays instead", shard=self.number, error=str(error))
 
-    def _fail(self, error: BrokerError) -> None:
-        """Nobody knows what is written: forget the shard, and ask the broker again after a while."""
+    @contextmanager
+    def _memory_told(self) -> Iterator[None]:
+        """Let too little memory be an error like those of a broker: it passes, and what is stored is none the worse."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not _lacks_memory(error):
+                raise
+            raise ScarceMemoryError(
+                f"Too little memory for shard {self.number}{f': {error}' if str(error) else ''}.",
+                hint="Give the worker more memory, lower detector.max_sensors, or let more workers share the shards; "
+                "what is stored was left as it is.",
+            ) from error
+
+    def _fail(self, error: BrokerError | ScarceMemoryError) -> None:
+        """Nobody knows what is written: forget the shard, and load it again after a while."""
         self._loaded = None
         self._problem = f"waiting after: {error.what}"
         wait = self._patience.failed(error)
         _log.warning("shard failed; it is loaded again", shard=self.number, error=str(error), retry_in_s=wait)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether Python, a GPU or torch on the processor, which has no error of its own for it, found too little."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

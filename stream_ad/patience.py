@@ -9,6 +9,8 @@ from stream_ad.errors import BrokerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from stream_ad.errors import StreamADError
+
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
 
@@ -35,17 +37,18 @@ class Patience:
         """Whether the next attempt is still to wait."""
         return self._since is not None and self._clock() < self._until
 
-    def failed(self, error: BrokerError) -> float:
+    def failed(self, error: StreamADError) -> float:
         """Seconds to wait before the next attempt.
 
         Raises:
-            BrokerError: It has failed for too long.
+            BrokerError: It has failed for too long; where the error is of no broker, one of its own kind.
         """
         now = self._clock()
         if self._since is None or now - self._until > self._give_up_s:
             self._since, self._wait = now, FIRST_WAIT_S
         elif now - self._since > self._give_up_s:
-            raise BrokerError(
+            kind = BrokerError if isinstance(error, BrokerError) else type(error)
+            raise kind(
                 f"{self._what} has failed for {now - self._since:.0f} s: {error.what}", hint=error.hint
             ) from error
         wait, self._wait = self._wait, min(2 * self._wait, LONGEST_WAIT_S)

@@ -33,11 +33,21 @@ def prepare_process() -> str:
     """
     torch.set_num_threads(1)
     _keep_freed_blocks()
+    said = compile_loops()
+    threadpool_limits(1, user_api="blas")  # of the libraries that are loaded by now
+    _collect_seldom()
+    return said
+
+
+def compile_loops() -> str:
+    """What of ``prepare_process`` changes nothing for others in the process: the detector's loops, compiled.
+
+    Returns:
+        As there.
+    """
     compiling: list[float] = []
     with install_timer("numba:compile", compiling.append):  # says nothing of loops found on disk
         _use_every_loop()
-    threadpool_limits(1, user_api="blas")  # of the libraries that are loaded by now
-    _collect_seldom()
     if not compiling:
         return ""
     return f"Compiled the detector's loops in {sum(compiling):.0f} s; they are kept on disk for the next start."

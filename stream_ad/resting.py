@@ -15,6 +15,7 @@ import numpy as np
 
 from stream_ad.detector import folded
 from stream_ad.detector.detector import Detector
+from stream_ad.detector.rows import Column, NonsenseError, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,30 +136,38 @@ class Resting:
         return header, arrays
 
     def load(self, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what ``state`` gave; ValueError or KeyError when it does not fit."""
+        """Take over what ``state`` gave; NonsenseError when it does not fit."""
         if not header.get("numbers"):
             return
-        sets = [tuple(names) for names in header["features"]]
+        sets = [tuple(names) for names in header.get("features", [])]
         if header["numbers"] != sorted(set(header["numbers"])):
-            raise ValueError("the sensors at rest are not in order")
+            raise NonsenseError("the sensors at rest are not in order")
+        if not sets or not {"features_of", "events", "columns"} <= header.keys():
+            raise NonsenseError("the tables of the sensors at rest are not there")
+        if not len(header["numbers"]) == len(header["features_of"]) == len(header["events"]):
+            raise NonsenseError("the tables of the sensors at rest do not fit")
         if max(header["features_of"], default=0) >= len(sets) or any(len(set(names)) != len(names) for names in sets):
-            raise ValueError("the sensors at rest have features that cannot be")
-        lengths, data, at = arrays["resting.lengths"].astype(np.uint32), arrays["resting.data"].tobytes(), 0
+            raise NonsenseError("the sensors at rest have features that cannot be")
+        columns = len(self._layout(len(sets[0])))
+        lengths = loaded(arrays, "resting.lengths", Column((columns,), np.uint32))
+        data, at = loaded(arrays, "resting.data", Column((), np.uint8)).tobytes(), 0
+        if len(lengths) != len(header["numbers"]):
+            raise NonsenseError("the sensors at rest do not fit their lengths")
         widths = {
             size: np.array([(width, kind.itemsize) for _, width, kind in self._layout(size)]) for size in map(len, sets)
         }
         if [name for name, *_ in self._layout(len(sets[0]))] != header["columns"]:
-            raise ValueError("the sensors at rest have other columns")
-        columns = header["numbers"], header["features_of"], header["events"], lengths
-        for number, which, events, length in zip(*columns, strict=True):
+            raise NonsenseError("the sensors at rest have other columns")
+        tables = header["numbers"], header["features_of"], header["events"], lengths
+        for number, which, events, length in zip(*tables, strict=True):
             width, itemsize = widths[len(sets[which])].T
             if length.shape != width.shape or (length > width).any():
-                raise ValueError(f"sensor {number} rests with more than a sensor has")
+                raise NonsenseError(f"sensor {number} rests with more than a sensor has")
             stop = at + int((length * itemsize).sum())
             self._put(number, Folded(sets[which], int(events), length.copy(), data[at:stop]))
             at = stop
         if at != len(data) or len(self) != len(header["numbers"]):
-            raise ValueError("the sensors at rest do not fit their data")
+            raise NonsenseError("the sensors at rest do not fit their data")
 
     def each(self) -> Iterator[tuple[int, Folded]]:
         """Numbers and sensors, in the order of the numbers."""
@@ -166,7 +175,7 @@ class Resting:
             yield number, self._sensors[number]
 
     def require_sense(self, require: Callable[[str, Detector], None], most: int) -> None:
-        """Raise ValueError where a sensor is not what it may be: ``require`` judges a detector that it stands in.
+        """Raise NonsenseError where a sensor is not what it may be: ``require`` judges a detector that it stands in.
 
         Args:
             require: Is given what to call it, and the detector.
@@ -181,9 +190,9 @@ class Resting:
                 folded.unfold(detector, keys, [one.lengths for one in some], [one.data for one in some])
                 count, events = detector.pending.count[rows], np.array([one.events for one in some])
                 if ((count != events) | (count < 1) | (count >= most) | detector.head.has(rows)).any():
-                    raise ValueError("a sensor rests that has learned")
+                    raise NonsenseError("a sensor rests that has learned")
                 if not np.isfinite(detector.network.stack.models(rows).cpu().numpy()).all():
-                    raise ValueError("a sensor rests with a model of no numbers")
+                    raise NonsenseError("a sensor rests with a model of no numbers")
                 require("a sensor at rest", detector)
                 detector.keep(rows[:0])
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from stream_ad.detector import folded
 from stream_ad.detector.rng import key_of
+from stream_ad.detector.rows import Column, NonsenseError, loaded
 from stream_ad.feature_sets import NOWHERE, FeatureSets
 from stream_ad.resting import NEVER, Resting, rests_at
 
@@ -254,11 +255,12 @@ class Sensors(FeatureSets):
         return header, arrays
 
     def load(self, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what ``state`` gave; ValueError or KeyError when it does not fit."""
+        """Take over what ``state`` gave; NonsenseError when it does not fit."""
+        self._require_fit(header, arrays)
         self.ids = [str(sensor_id) for sensor_id in header["ids"]]
         self.numbers = {sensor_id: number for number, sensor_id in enumerate(self.ids)}
         self.evicted = int(header["evicted"])
-        self.last_seen = arrays["sensors.last_seen"].astype(np.int64)
+        self.last_seen = loaded(arrays, "sensors.last_seen", Column((), np.int64))
         self.group = np.full(len(self.ids), NOWHERE)
         self.row = np.full(len(self.ids), NOWHERE)
         tables = zip(header["features"], header["owners"], header["arrived"], strict=True)
@@ -266,24 +268,37 @@ class Sensors(FeatureSets):
             if not owners:  # earlier versions kept detectors that nobody used any more
                 continue
             if tuple(names) in self._by_features or len(set(names)) != len(names):
-                raise ValueError(f"detector {kept} has features twice")
+                raise NonsenseError(f"detector {kept} has features twice")
             group = self._add_detector(tuple(names))
             self.detectors[group].load(f"g{kept}.", arrays, arrived=int(arrived))
             for row, number in enumerate(owners):
                 self._enter(int(number), group, row)
             if self.detectors[group].size != len(owners):
-                raise ValueError(f"detector {group} has {self.detectors[group].size} rows for {len(owners)} sensors")
+                raise NonsenseError(f"detector {group} has {self.detectors[group].size} rows for {len(owners)} sensors")
         self.resting.load(header.get("resting", {}), arrays)
         nowhere = np.flatnonzero(self.group == NOWHERE).tolist()
-        numbered = len(self.last_seen) == len(self.numbers) == len(self.ids)
-        if not numbered or nowhere != [number for number, _ in self.resting.each()]:
-            raise ValueError("the table of sensors does not match their state")
+        if len(self.last_seen) != len(self.ids) or nowhere != [number for number, _ in self.resting.each()]:
+            raise NonsenseError("the table of sensors does not match their state")
         for number in () if self._shared else np.flatnonzero(self.group != NOWHERE).tolist():
             if self._count(number) < self._few:
                 self._heard(number, int(self.last_seen[number]))
 
+    @staticmethod
+    def _require_fit(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        """Raise NonsenseError where the plain values contradict one another or the arrays: before any room is made."""
+        ids, features, owners = header["ids"], header["features"], header["owners"]
+        placed = [number for rows in owners for number in rows] + header.get("resting", {}).get("numbers", [])
+        if len(set(ids)) != len(ids) or sorted(placed) != list(range(len(ids))):
+            raise NonsenseError("the table of sensors does not match their places")
+        if not len(features) == len(owners) == len(header["arrived"]):
+            raise NonsenseError("the table of detectors does not match their sensors")
+        for group, (names, rows) in enumerate(zip(features, owners, strict=True)):
+            readings = arrays.get(f"g{group}.pending.readings")
+            if rows and (readings is None or readings.ndim == 0 or readings.shape[-1] != len(names)):
+                raise NonsenseError(f"detector {group} has no state for its {len(names)} features")
+
     def require_sense(self, *, classes: int) -> None:
-        """Raise ValueError where what was loaded could not have come about: it would fail, or never end, later."""
+        """Raise NonsenseError where what was loaded could not have come about: it would fail, or never end, later."""
 
         def require(name: str, detector: Detector) -> None:
             pending = detector.pending
@@ -291,11 +306,11 @@ class Sensors(FeatureSets):
             queued_from = pending.queued_from[used]
             count, expired = pending.count[used], pending.expired[used]
             if (pending.verdict[used] >= classes).any() or (pending.verdict[used] < -1).any():
-                raise ValueError(f"{name} waits with a verdict of a class that is not there")
+                raise NonsenseError(f"{name} waits with a verdict of a class that is not there")
             if ((queued_from < 0) | (count < queued_from)).any():
-                raise ValueError(f"{name} has labels to learn on events that cannot be")
+                raise NonsenseError(f"{name} has labels to learn on events that cannot be")
             if ((expired < 0) | (count < expired) | (detector.seen[used] > count)).any():
-                raise ValueError(f"{name} has counted its events wrongly")
+                raise NonsenseError(f"{name} has counted its events wrongly")
 
         for number, detector in enumerate(self.detectors):
             require(f"detector {number}", detector)

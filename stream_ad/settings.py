@@ -11,8 +11,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from stream_ad.detector.config import DetectorOptions, Section
+from stream_ad.detector.config import LONGEST_S, MOST, DetectorOptions, Seconds, Section
 
+BrokerSeconds = Annotated[float, Field(ge=0.01, le=86_400)]  # in 32 bits of milliseconds, as Kafka has them
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
@@ -75,20 +76,20 @@ class BrokerSettings(Section):
         None,
         description="Static membership: a worker back under its id within the session timeout keeps its shards.",
     )
-    session_timeout_seconds: float = Field(
+    session_timeout_seconds: BrokerSeconds = Field(
         6.0,
-        gt=0,
+        le=3600,
         description="Silence after which the group takes a worker for dead; Kafka itself takes 6 and more unless told "
         "otherwise.",
     )
-    max_poll_interval_seconds: float = Field(
-        60.0, gt=0, description="A worker that does not poll for so long loses its shards."
+    max_poll_interval_seconds: BrokerSeconds = Field(
+        60.0, description="A worker that does not poll for so long loses its shards."
     )
-    transaction_timeout_seconds: float = Field(
-        10.0, gt=0, description="A dead worker's open transaction holds readers up for at most so long."
+    transaction_timeout_seconds: BrokerSeconds = Field(
+        10.0, description="A dead worker's open transaction holds readers up for at most so long."
     )
-    give_up_seconds: float = Field(
-        120.0, gt=0, description="A broker that stays away for longer ends the worker with an error."
+    give_up_seconds: BrokerSeconds = Field(
+        120.0, description="A broker that stays away for longer ends the worker with an error."
     )
     on_lost_records: Literal["stop", "continue"] = Field(
         "stop",
@@ -99,6 +100,12 @@ class BrokerSettings(Section):
         "full",
         description="Embedded broker: full survives a power cut; normal may lose the last commits, but never corrupts.",
     )
+
+    @model_validator(mode="after")
+    def _suits_the_client(self) -> Self:
+        short = self.client == "librdkafka" and self.transaction_timeout_seconds < 1
+        _refuse((short, "client librdkafka takes a transaction_timeout_seconds of 1 and more"))
+        return self
 
 
 class TopicSettings(Section):
@@ -113,10 +120,9 @@ class TopicSettings(Section):
     partitions: int = Field(
         6, ge=1, le=10_000, description="Of the events, labels and state topics; the number of shards."
     )
-    replication_factor: int = Field(1, ge=1, description="Of topics that `topics apply` creates (Kafka).")
-    retention_seconds: float | None = Field(
+    replication_factor: int = Field(1, ge=1, le=32_767, description="Of topics that `topics apply` creates (Kafka).")
+    retention_seconds: Seconds | None = Field(
         None,
-        gt=0,
         description="Of topics that `topics apply` creates on Kafka, and of the embedded broker; null keeps for ever. "
         "Counted from a record's own time: on Kafka recordings older than this vanish when they are replayed, the "
         "embedded broker drops nothing that a shard has not read or that its recovery needs.",
@@ -150,9 +156,9 @@ class EventSettings(Section):
     timestamp_format: Literal["rfc3339", "s", "ms", "us", "ns"] = Field(
         "rfc3339", description="RFC 3339 text, or a number since the epoch in this unit."
     )
-    max_record_bytes: int = Field(1_048_576, ge=64, description="A larger record goes to the dead letters.")
-    max_ahead_seconds: float = Field(
-        3600.0, gt=0, description="An event further ahead of its record time goes to the dead letters."
+    max_record_bytes: int = Field(1_048_576, ge=64, le=MOST, description="A larger record goes to the dead letters.")
+    max_ahead_seconds: Seconds = Field(
+        3600.0, description="An event further ahead of its record time goes to the dead letters."
     )
 
 
@@ -164,19 +170,21 @@ class ScoreSettings(Section):
 
 class IncidentSettings(Section):
     quiet_events: int = Field(
-        16, ge=1, description="Events of a sensor below the threshold, one after the other, that close its incident."
+        16,
+        ge=1,
+        le=MOST,
+        description="Events of a sensor below the threshold, one after the other, that close its incident.",
     )
 
 
 class WorkerSettings(Section):
-    poll_records: int = Field(5_000, ge=1, description="Most records taken in one poll.")
-    step_records: int = Field(2_000, ge=1, description="Most records of a shard in one step and commit.")
+    poll_records: int = Field(5_000, ge=1, le=1_000_000, description="Most records taken in one poll.")
+    step_records: int = Field(2_000, ge=1, le=1_000_000, description="Most records of a shard in one step and commit.")
     inbox_records: int = Field(
-        20_000, ge=1, description="Most records of a shard and side that wait in memory for the other side."
+        20_000, ge=1, le=MOST, description="Most records of a shard and side that wait in memory for the other side."
     )
-    snapshot_interval_seconds: float = Field(
+    snapshot_interval_seconds: Seconds = Field(
         60.0,
-        gt=0,
         description="Between snapshots of a shard; longer where making and writing one takes over 4 % of it.",
     )
     snapshot_history: int = Field(
@@ -187,9 +195,9 @@ class WorkerSettings(Section):
         "`snapshots restore`.",
     )
     snapshot_history_interval_seconds: float = Field(
-        86_400.0, ge=0, description="Between the older snapshots that are kept."
+        86_400.0, ge=0, le=LONGEST_S, description="Between the older snapshots that are kept."
     )
-    drain_timeout_seconds: float = Field(20.0, gt=0, description="Most time between SIGTERM and the end.")
+    drain_timeout_seconds: Seconds = Field(20.0, description="Most time between SIGTERM and the end.")
 
 
 class HttpSettings(Section):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 from stream_ad.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic.fields import FieldInfo
 
@@ -83,8 +83,14 @@ def closest_key(name: str) -> Key | None:
     What stands after the last dot counts most: «broker.pasword» means «broker.security.password»,
     not «broker.path». A single underscore between section and name is the commonest slip of all.
     """
-    best = max(all_keys().values(), key=lambda key: _likeness(name, key.name))
-    return best if _likeness(name, best.name) >= _ALIKE else None
+    meant = closest(name, all_keys())
+    return None if meant is None else all_keys()[meant]
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Which of some names was most likely meant by one that is none of them; None where none is alike."""
+    best = max(known, key=lambda one: _likeness(name, one), default=None)
+    return best if best is not None and _likeness(name, best) >= _ALIKE else None
 
 
 def _likeness(name: str, key: str) -> float:

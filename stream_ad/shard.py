@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from stream_ad.columns import Scores, ShardStatus, StepResult
+from stream_ad.detector.rows import NonsenseError
 from stream_ad.errors import DeviceError
 from stream_ad.incidents import Incidents
 from stream_ad.merge import merge_order
 from stream_ad.sensors import Sensors
 from stream_ad.shard_run import COUNTERS, Run
-from stream_ad.shard_state import dump, fingerprint, parse
+from stream_ad.shard_state import damaged_by, dump, fingerprint, parse
 from stream_ad.verdicts import LABEL_OUTCOMES, Target, Verdicts
 
 if TYPE_CHECKING:
@@ -170,12 +171,14 @@ class Shard:
     @classmethod
     def restore(cls, data: bytes, options: DetectorOptions, *, quiet_events: int = 16) -> Shard:
         """The shard that ``snapshot`` was called on; errors as ``shard_state.parse``."""
+        header, arrays = parse(data, options)
         shard = cls(options, quiet_events=quiet_events)
-        with parse(data, options) as (header, arrays):
-            shard.records = int(header["records"])
-            shard.watermark_ns = int(header["watermark_ns"])
+        shard.records = int(header["records"])
+        shard.watermark_ns = int(header["watermark_ns"])
+        with damaged_by(NonsenseError):
             shard.sensors.load(header["sensors"], arrays)
-            shard.verdicts.load(header["verdicts"])
-            shard.incidents.load(header["incidents"])
+        shard.verdicts.load(header["verdicts"])
+        shard.incidents.load(header["incidents"])
+        with damaged_by(NonsenseError):
             shard.sensors.require_sense(classes=len(shard.verdicts.classes))
         return shard

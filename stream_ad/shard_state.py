@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from stream_ad import __version__
+from stream_ad.detector.rows import NonsenseError
 from stream_ad.errors import DamagedStateError, StateError, UnfitStateError
 from stream_ad.snapshot_upgrade import UPGRADABLE, upgrade
 from stream_ad.verdicts import NORMAL_NAME
@@ -29,7 +30,6 @@ FORMAT = 8
 UNCHECKED = 6  # this format has no checksum yet
 KEY = "stream_ad"
 OTHERS = "`stream-ad snapshots list` shows the others; `stream-ad snapshots reset` begins with a new model."
-_NONSENSE = (SafetensorError, ValueError, KeyError, TypeError, IndexError, AssertionError, OverflowError, MemoryError)
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -168,14 +168,13 @@ def _checksum(header: str, arrays: dict[str, NDArray[Any]]) -> int:
     return value
 
 
-@contextmanager
-def parse(data: bytes, options: DetectorOptions) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
+def parse(data: bytes, options: DetectorOptions) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Header and arrays of a snapshot.
 
     Raises:
         StateError: It is of a format that this program does not know.
         UnfitStateError: It was made with settings that give models of another shape.
-        DamagedStateError: Anything else is wrong with it, here or in the block.
+        DamagedStateError: Anything else is wrong with it.
     """
     meta = metadata(data)
     version = require_format(meta)
@@ -185,17 +184,29 @@ def parse(data: bytes, options: DetectorOptions) -> Iterator[tuple[dict[str, Any
             "learning.batch_events, label_horizon_events, warmup_events, replay_events or threshold.window_events).",
             hint="With the settings of before, `stream-ad snapshots restore` goes on with it.",
         )
-    try:
+    with damaged_by(SafetensorError, ValueError, KeyError, OverflowError):  # a type or size that there is not
         arrays = load(data)
-        text = meta["header"]
+    with damaged_by(NonsenseError):
+        text = header_text(meta)
         if version != UNCHECKED and str(_checksum(text, arrays)) != meta.get("checksum"):
-            raise ValueError("its checksum does not match its content")
+            raise NonsenseError("its checksum does not match its content")
         _require_models(arrays)
         header = read_header(meta)
         if version in UPGRADABLE:
             upgrade(header, arrays, options.learning)
-        yield header, arrays
-    except _NONSENSE as error:
+        return header, arrays
+
+
+@contextmanager
+def damaged_by(*kinds: type[Exception]) -> Iterator[None]:
+    """Let errors of these kinds, which say that a snapshot is wrong, be raised as DamagedStateError.
+
+    Too little memory or a defect of the program says nothing about the snapshot: whoever took that for damage would
+    give a good model up.
+    """
+    try:
+        yield
+    except kinds as error:
         raise DamagedStateError(
             f"The snapshot cannot be used: {error or type(error).__name__}.", hint=OTHERS
         ) from error
@@ -213,13 +224,20 @@ def require_format(meta: Mapping[str, str]) -> int:
     )
 
 
+def header_text(meta: Mapping[str, str]) -> str:
+    """What ``read_header`` reads, of what ``metadata`` gave; NonsenseError where there is none."""
+    if (text := meta.get("header")) is None:
+        raise NonsenseError("there is no header")
+    return text
+
+
 def read_header(meta: Mapping[str, str]) -> dict[str, Any]:
-    """The plain part of the state from the header's own fields, checked; ValueError where it is not of its format."""
+    """The plain part of the state from what ``metadata`` gave, checked; NonsenseError where it is not of its format."""
     form = Header if meta["format"] == str(FORMAT) else EarlierHeader
     try:
-        header = msgspec.convert(json.loads(meta["header"]), form)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"header: {error}") from error
+        header = msgspec.convert(json.loads(header_text(meta)), form)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise NonsenseError(f"header: {error}") from error
     verdicts, sensors = header.verdicts, header.sensors
     classes = len(verdicts.classes)
     tables = (verdicts.labels, verdicts.misses, verdicts.average, verdicts.weights)
@@ -228,13 +246,13 @@ def read_header(meta: Mapping[str, str]) -> dict[str, Any]:
     meant += [interval[2] for known in verdicts.intervals.values() for interval in known]
     meant += [judged[2] for judged in verdicts.judged]
     if any(len(table) != classes or not np.isfinite(table).all() for table in tables):
-        raise ValueError("header: the tables of the classes do not fit")
+        raise NonsenseError("header: the tables of the classes do not fit")
     if verdicts.classes[:1] != [NORMAL_NAME] or max(meant, default=0) >= classes:
-        raise ValueError("header: a verdict of a class that is not there")
+        raise NonsenseError("header: a verdict of a class that is not there")
     if max((one[0] for one in early), default=0) >= 2**64:
-        raise ValueError("header: a verdict on an event that cannot be")
+        raise NonsenseError("header: a verdict on an event that cannot be")
     if sum(map(len, sensors.owners)) + len(sensors.resting.numbers) != len(sensors.ids):
-        raise ValueError("header: sensors and their places do not fit")
+        raise NonsenseError("header: sensors and their places do not fit")
     result: dict[str, Any] = msgspec.to_builtins(header)
     return result
 
@@ -247,9 +265,9 @@ def _require_models(arrays: Mapping[str, NDArray[Any]]) -> None:
         if not model:
             continue
         if not np.isfinite(array).all() or (array.dtype.kind == "i" and (array < 0).any()):
-            raise ValueError(f"{name} holds values that cannot be")
+            raise NonsenseError(f"{name} holds values that cannot be")
         if array.ndim == 0 or lengths.setdefault(group, len(array)) != len(array):
-            raise ValueError(f"{group}.model.*: arrays of different lengths")
+            raise NonsenseError(f"{group}.model.*: arrays of different lengths")
 
 
 def metadata(data: bytes) -> dict[str, str]:

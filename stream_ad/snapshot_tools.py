@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from stream_ad.detector.rows import NonsenseError
 from stream_ad.errors import SettingsError, StateError
 from stream_ad.shard import Shard
 from stream_ad.shard_state import metadata, read_header
@@ -88,6 +89,6 @@ def _take_over_incidents(snapshots: Snapshots, shard: int, model: Shard) -> None
     for one in snapshots.kept(shard)[:1]:
         try:
             open_now = read_header(metadata(snapshots.read(shard, one.number)))["incidents"]
-        except (StateError, ValueError, KeyError):
+        except (StateError, NonsenseError):
             return  # a damaged one says nothing about them
         model.incidents.load(open_now)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.detector.pending import DROPPED, UNLABELLED
+from stream_ad.detector.rows import NonsenseError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,12 +28,14 @@ def upgrade(header: dict[str, Any], arrays: dict[str, NDArray[Any]], learning: L
     """Turn header and arrays of format 6 or 7 into those of the present format, in place.
 
     Raises:
-        KeyError, ValueError: They are not what that format holds.
+        NonsenseError: They are not what that format holds.
     """
     sensor_ids = header["sensors"]["ids"]
     events: dict[str, int] = {}
     for number, owners in enumerate(header["sensors"]["owners"]):
-        count = arrays[f"g{number}.pending.count"]
+        count = _array(arrays, f"g{number}.pending.count", 1)
+        if len(count) != len(owners) or max(owners, default=0) >= len(sensor_ids):
+            raise NonsenseError(f"detector {number} has {len(count)} rows for {len(owners)} sensors")
         events.update((sensor_ids[owner], int(count[row])) for row, owner in enumerate(owners))
         _upgrade_rings(f"g{number}.", arrays, learning)
     early = header["verdicts"]["early"]
@@ -44,33 +47,40 @@ def _upgrade_rings(prefix: str, arrays: dict[str, NDArray[Any]], learning: Learn
     block, pending = learning.batch_events, prefix + "pending."
     count, capacity = arrays[pending + "count"], learning.label_reach_events + learning.batch_events
     if (count < 0).any():
-        raise ValueError(f"{pending}count is negative")
+        raise NonsenseError(f"{pending}count is negative")
     fills: dict[str, Any] = {pending + name: fill for name, fill in _EVENT_FILLS.items()}
     for name, fill in fills.items():
-        arrays[name] = _longer(arrays[name], count, capacity, fill)
-    order = arrays[pending + "order"]
+        arrays[name] = _longer(_array(arrays, name, 2), count, capacity, fill)
+    order = _array(arrays, pending + "order", 2)
     if order.shape[1] > block:
         arrays[pending + "order"] = _longer(order, count, capacity, 0)
-    arrays[pending + "readings"] = _longer(arrays[pending + "readings"], count, capacity + block, np.nan)
+    arrays[pending + "readings"] = _longer(_array(arrays, pending + "readings", 3), count, capacity + block, np.nan)
     blocks = -(-count // block)
-    arrays[pending + "memory"] = _longer(arrays[pending + "memory"], blocks, capacity // block + 1, np.nan)
-    place, added = arrays[prefix + "head.place"], prefix + "head.rings.added"
+    arrays[pending + "memory"] = _longer(_array(arrays, pending + "memory", 4), blocks, capacity // block + 1, np.nan)
+    place, added = _array(arrays, prefix + "head.place", 1), _array(arrays, prefix + "head.rings.added", 2)
     owners = np.flatnonzero(place >= 0)
-    if len(owners) != len(arrays[added]):
-        raise ValueError(f"{added}: {len(owners)} sensors for {len(arrays[added])} rings")
+    if len(place) != len(count) or not np.array_equal(np.sort(place[owners]), np.arange(len(added))):
+        raise NonsenseError(f"{prefix}head: {len(owners)} sensors for {len(added)} rings")
     ring_count = np.zeros(len(owners), np.int64)
     ring_count[place[owners]] = count[owners]
-    arrays[added] = _longer(arrays[added], ring_count, capacity, 0)
+    arrays[prefix + "head.rings.added"] = _longer(added, ring_count, capacity, 0)
     for name in ("queue", "queue_head", "queue_tail"):
-        del arrays[pending + name]
+        arrays.pop(pending + name, None)
     arrays[pending + "queued_from"] = _first_queued(arrays[pending + "queued"], count)
+
+
+def _array(arrays: dict[str, NDArray[Any]], name: str, axes: int) -> NDArray[Any]:
+    array = arrays.get(name)
+    if array is None or array.ndim != axes:
+        raise NonsenseError(f"{name}: expected {axes} axes, found {'nothing' if array is None else array.shape}")
+    return array
 
 
 def _longer(ring: NDArray[Any], count: NDArray[np.int64], length: int, fill: Any) -> NDArray[Any]:
     """Rings (S, W, ...) as longer ones (S, length, ...): entry n moves from n modulo W to n modulo length."""
     width = ring.shape[1]
-    if width > length or len(ring) != len(count):
-        raise ValueError(f"rings of shape {ring.shape} for {len(count)} sensors of {length} entries")
+    if not 0 < width <= length or len(ring) != len(count):
+        raise NonsenseError(f"rings of shape {ring.shape} for {len(count)} sensors of {length} entries")
     longer = np.full((len(ring), length, *ring.shape[2:]), fill, ring.dtype)
     for row, last in enumerate(count.tolist()):
         entries = np.arange(max(0, last - width), last)

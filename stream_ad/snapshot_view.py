@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.brokers.recovery import no_such_snapshot
+from stream_ad.detector.rows import NonsenseError
 from stream_ad.errors import DamagedStateError, StateError
 from stream_ad.shard_state import fingerprint, metadata, read_header, require_format
 from stream_ad.verdicts import NORMAL_NAME
@@ -103,7 +104,7 @@ def view(snapshots: Snapshots, shard: int, kept: KeptSnapshot, options: Detector
         header = read_header(meta)
     except StateError as error:
         return View(**told, problem=error.what.removesuffix("."), foreign=not isinstance(error, DamagedStateError))
-    except (ValueError, KeyError) as error:
+    except NonsenseError as error:
         return View(**told, problem=f"its header cannot be read: {error}")
     fits = meta.get("fingerprint") == fingerprint(options, version)
     verdicts, sensors = header["verdicts"], header["sensors"]

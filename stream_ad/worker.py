@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from stream_ad.brokers import open_broker
+from stream_ad.brokers.base import Awaiting
 from stream_ad.codec import Codec
 from stream_ad.errors import BrokerError, LostRecordsError
 from stream_ad.loaded_shard import Surroundings
 from stream_ad.owned_shard import OwnedShard
-from stream_ad.process import prepare_process
+from stream_ad.process import compile_loops, prepare_process
 from stream_ad.signals import stop_on_signals
+from stream_ad.telemetry.collectors import ShardView
 from stream_ad.telemetry.health import Health
 from stream_ad.telemetry.http import HttpServer
 from stream_ad.telemetry.logs import configure_logging
@@ -55,7 +57,8 @@ class Worker:
         clock: Monotonic seconds; paces snapshots, retries and reports, and nothing of the results. One that
             is turned by hand needs a ``stop`` whose ``wait`` turns it.
         stop: Ends the run when set. Without it the worker takes the process for its own: it sets up
-            logging and ends on SIGTERM and SIGINT.
+            logging, threads and memory (``process.prepare_process``) and ends on SIGTERM and SIGINT. Whoever gives
+            it and wants scores that are the same to the last bit as those of `stream-ad run` prepares the process.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Worker:
             BrokerError: The broker stayed away, or refused a shard, for longer than ``broker.give_up_seconds``.
             LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
             SettingsError: The HTTP address cannot be used.
+            ScarceMemoryError: There was too little memory for a shard, for as long.
             StateError: Saved state cannot be used.
         """
         settings = self._settings
@@ -98,7 +102,7 @@ class Worker:
                 server = stack.enter_context(closing(HttpServer(settings.http, self.metrics, self.health)))
                 self.http_port = server.port
                 _log.info("listening", host=settings.http.host, port=server.port)
-            if said := prepare_process():
+            if said := prepare_process() if self._given_stop is None else compile_loops():
                 _log.info("compiled", note=said)
             broker = self._given_broker if self._given_broker is not None else open_broker(settings)
             loop = _Loop(settings, stack.enter_context(closing(broker)), self.metrics, self.health, self._clock, stop)
@@ -129,17 +133,20 @@ class _Loop:
         self._lag: dict[int, dict[Side, int]] = {}
         self._lag_due = 0.0
         self._joined = False
+        self._awaited: dict[int, str] = {}  # shards that another process has for a while, and who
 
     def run(self, until_idle_s: float | None) -> None:
         clock = self._around.clock
         busy, last_work = False, clock()
         while not self._stop.is_set():
+            self._health.tick()  # with or without a shard
             busy = busy or any(shard.saving for shard in self._shards.values())
             drained = self._poll(timeout_s=0.0 if busy else POLL_SECONDS)
             self._follow_assignment()
             busy = self._advance()
             self._report()
-            if busy or not drained or not self._joined or not all(shard.live for shard in self._shards.values()):
+            waiting = self._awaited or not all(shard.live for shard in self._shards.values())
+            if busy or not drained or not self._joined or waiting:
                 last_work = clock()
             elif until_idle_s is not None and clock() - last_work >= until_idle_s:
                 return
@@ -182,6 +189,7 @@ class _Loop:
         return not came and all(one.drained for one in found)
 
     def _follow_assignment(self) -> None:
+        self._follow_locks()
         owned = self._around.broker.assigned()
         lost, gained = self._shards.keys() - owned, owned - self._shards.keys()
         for number in lost:
@@ -193,6 +201,12 @@ class _Loop:
                 self._around.metrics.rebalanced()
             self._joined = True
             _log.info("shards assigned", owned=sorted(owned), gained=sorted(gained), lost=sorted(lost))
+
+    def _follow_locks(self) -> None:
+        broker, before = self._around.broker, self._awaited.keys()
+        self._awaited = dict(broker.awaited()) if isinstance(broker, Awaiting) else {}
+        if self._awaited.keys() - before:
+            _log.warning("shards are locked; each is taken once it is free", shards=self._awaited)
 
     def _advance(self) -> bool:
         """What the last poll brought, step by step; whether there may be more at once.
@@ -226,7 +240,7 @@ class _Loop:
         return busy
 
     def _report(self) -> None:
-        self._health.shards({number: shard.condition() for number, shard in self._shards.items()})
+        self._health.shards(self._awaited | {number: shard.condition() for number, shard in self._shards.items()})
         if (now := self._around.clock()) >= self._lag_due:
             self._lag_due = now + LAG_SECONDS
             try:
@@ -241,6 +255,6 @@ class _Loop:
             self._line.log(shards=len(self._shards), lag=sum(sum(sides.values()) for sides in self._lag.values()))
 
     def _show(self) -> None:
-        self._around.metrics.show(
-            {number: shard.view(self._lag.get(number, {})) for number, shard in self._shards.items()}
-        )
+        views = {number: ShardView() for number in self._awaited}
+        views |= {number: shard.view(self._lag.get(number, {})) for number, shard in self._shards.items()}
+        self._around.metrics.show(views)

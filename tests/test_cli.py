@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stream_ad import __version__
-from stream_ad.brokers import open_reader
+from stream_ad.brokers import open_producer, open_reader
 from stream_ad.cli import app
 from stream_ad.cli_errors import EXIT_CODES
 from stream_ad.settings_load import load_settings
@@ -93,6 +93,12 @@ def test_version(stream_ad):
     ("arguments", "code", "said"),
     [
         (("frobnicate",), 2, "No such command 'frobnicate'"),
+        (("versino",), 2, "No such command 'versino'. Did you mean '--version'?"),
+        (("doctro",), 2, "No such command 'doctro'. Did you mean 'doctor'?"),
+        (("snapshots", "lst"), 2, "No such command 'lst'. Did you mean 'list'?"),
+        (("config", "validte"), 2, "No such command 'validte'. Did you mean 'validate'?"),
+        (("topics", "zzz"), 2, "No such command 'zzz'.\n"),
+        (("run", "--untill-idle", "1"), 2, "--until-idle"),
         (("run", "--until-idle", "soon"), 2, "--until-idle"),
         (("replay", "a.csv", "--speed", "fast"), 2, "neither a speed like 60x nor max"),
         (("replay",), 2, "FILE"),
@@ -289,7 +295,9 @@ def signalled(*arguments: str, number: signal.Signals, cwd: Path) -> tuple[int, 
         stdout=subprocess.PIPE,
         text=True,
     )
-    with closing(open_reader(load_settings(None, [f"broker.path={cwd / 'a.db'}"], {}))) as reader:
+    settings = load_settings(None, [f"broker.path={cwd / 'a.db'}"], {})
+    open_producer(settings).close()  # makes the file
+    with closing(open_reader(settings)) as reader:
         while not reader.read("sensor-events", timeout_s=0.1):
             assert process.poll() is None
     process.send_signal(number)

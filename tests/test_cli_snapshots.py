@@ -21,6 +21,7 @@ from stream_ad.settings_load import load_settings
 from stream_ad.shard import Shard
 from stream_ad.signals import StopFlag
 from stream_ad.worker import Worker
+from tests.support.older import bring_down
 from tests.support.site import Site, copy_site
 
 
@@ -216,37 +217,11 @@ def test_damaged_snapshots_are_listed(site, tmp_path, hurt):
     run(site, "snapshots", "delete", "0", str(oldest))
 
 
-def as_format_2(database):
-    """Turn a database into what it would have been before snapshots were written in parts."""
-    database.execute("DELETE FROM snapshots WHERE dropped")
-    for column in ("digest", "data"):
-        database.execute(f"ALTER TABLE snapshots ADD COLUMN {column} BLOB NOT NULL DEFAULT x''")
-    for (row,) in database.execute("SELECT rowid FROM snapshots").fetchall():
-        parts = database.execute(
-            "SELECT part.data FROM snapshots JOIN snapshot_parts AS part USING (application, shard, seq)"
-            " WHERE snapshots.rowid = ? ORDER BY start",
-            (row,),
-        ).fetchall()
-        data = b"".join(part for (part,) in parts)
-        database.execute(
-            "UPDATE snapshots SET digest = ?, data = ? WHERE rowid = ?", (hashlib.sha256(data).digest(), data, row)
-        )
-    database.execute("DROP TABLE snapshot_parts")
-    for column in ("size", "dropped"):
-        database.execute(f"ALTER TABLE snapshots DROP COLUMN {column}")
-    database.execute("PRAGMA user_version=2")
-
-
 @pytest.mark.parametrize("version", [1, 2])
 def test_an_older_database_is_brought_up(site, tmp_path, version):
     """A file of a format before has its snapshots listed, restored, and read by a worker; a newer one is refused."""
     before = listed(site, "0")
-    with closing(sqlite3.connect(tmp_path / "stream.db")) as database, database:
-        as_format_2(database)
-        if version == 1:
-            for column in ("line", "origin", "saved_ms"):
-                database.execute(f"ALTER TABLE snapshots DROP COLUMN {column}")
-            database.execute("PRAGMA user_version=1")
+    bring_down(tmp_path / "stream.db", version)
     found = listed(site, "0")
     if version == 1:
         assert found[0]["saved"] is None

@@ -22,6 +22,7 @@ from stream_ad.settings import Settings
 from stream_ad.shard import Shard
 from stream_ad.shard_state import FORMAT, KEY, dump, fingerprint, metadata, read_header
 from tests.support.earlier import earlier_snapshot
+from tests.support.stops import raiser
 from tests.support.streams import Story, noise, options
 
 
@@ -207,6 +208,30 @@ def test_a_snapshot_from_before_checksums_is_read():
     assert again.snapshot() == shard.snapshot()
     with pytest.raises(UnfitStateError):
         Shard.restore(save(load(data), metadata={KEY: json.dumps(meta | {"format": "6"})}), options)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TypeError("x"), AssertionError("x"), ValueError("x"), KeyError("x")])
+@pytest.mark.parametrize("part", ["sensors.Sensors", "verdicts.Verdicts", "incidents.Incidents"])
+def test_what_is_wrong_with_the_program_is_no_damage(whole, monkeypatch, error, part):
+    """Too little memory, or a defect of the program, while a good snapshot is loaded never counts as damage to it."""
+    monkeypatch.setattr(f"stream_ad.{part}.load", raiser(error))
+    with pytest.raises(type(error)):
+        restored(whole)
+
+
+@pytest.mark.parametrize("name", ["sensors.last_seen", "g0.seen", "g0.gate_seen", "g0.pending.count", "g0.model.flat"])
+@pytest.mark.parametrize("make", [lambda _: np.array(1), lambda array: array.astype(np.complex64), np.atleast_3d, None])
+def test_arrays_of_another_form_are_refused(whole, name, make):
+    """An array without an axis, of another type, with axes of its own, or none at all: refused by what it is."""
+
+    def change(_, arrays):
+        if make is None:
+            del arrays[name]
+        else:
+            arrays[name] = make(arrays[name])
+
+    with pytest.raises(DamagedStateError, match="cannot be used"):
+        restored(forged(whole, change))
 
 
 def test_a_deep_header_is_refused(whole):

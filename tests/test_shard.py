@@ -8,12 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from stream_ad import shard as shard_module
 from stream_ad.errors import DeviceError, StateError
 from stream_ad.hashing import hash_ids
+from stream_ad.incidents import Incidents
 from stream_ad.shard import COUNTERS, SETTLE_RECORDS, Shard, next_settlement
 from stream_ad.shard_state import dump
 from stream_ad.verdicts import LABEL_OUTCOMES
@@ -179,6 +180,27 @@ def test_incidents_open_once_and_close_after_a_quiet_time():
     assert ours[1].events >= 3
     assert ours[1].features[0] == "f0"
     assert shard.status().alarmed_sensors == 0
+
+
+@given(
+    st.text(min_size=1, max_size=256), st.lists(st.text(min_size=1, max_size=320), min_size=2, max_size=2, unique=True)
+)
+@example("s" * 256, ["e1", "e2"])
+@example("s" * 255, ["e1", "e2"])
+@example("s", ["e" * 320, "e" * 319 + "f"])
+def test_incidents_keep_apart_however_long_their_names(sensor, events):
+    """Two incidents of a sensor have two ids of 256 characters at most, always the same; short ones say all."""
+    made = {}
+    for event in events * 2:
+        incidents = Incidents(quiet_events=1)
+        known = {"first_event": event, "start_ns": 0, "end_ns": 0, "events": 1, "peak": 1.0, "peak_event": event}
+        incidents.load({sensor: known | {"features": [], "quiet": 0}})
+        (closed,) = incidents.close_all_but(())
+        assert made.setdefault(event, closed.incident_id) == closed.incident_id
+        assert len(closed.incident_id) <= 256
+        if len(f"{sensor}/{event}") <= 256:
+            assert closed.incident_id == f"{sensor}/{event}"
+    assert len(set(made.values())) == 2
 
 
 def test_a_new_feature_joins_what_was_learned():

@@ -231,6 +231,33 @@ def test_a_broker_that_stays_away_ends_the_worker_with_its_error():
     assert waits[0] < 2 < waits[-1] <= 6  # growing, and bounded
 
 
+def test_a_standby_stays_alive():
+    """A worker without a shard, as every spare one is, answers that it lives for as long as its loop comes round."""
+    settings, clock = make_settings(), ManualClock()
+    said = set()
+
+    class Spare:
+        part_bytes = PART_BYTES
+
+        def assigned(self):
+            return frozenset()
+
+        def poll(self, **_):
+            said.add(worker.health.live())
+            return {}
+
+        def lag(self):
+            return {}
+
+        def close(self): ...
+
+    worker = Worker(settings, Spare(), clock=clock, stop=Every(clock, 1.0, 1000.0))
+    worker.run()
+    assert clock() > settings.broker.give_up_seconds + 100
+    assert said == {(True, "ok")}
+    assert worker.health.live() == (True, "ok")
+
+
 def test_the_journal_is_bounded(monkeypatch):
     """However long the snapshot interval, a snapshot comes once the journal has grown to its bound."""
     monkeypatch.setattr(saving, "MAX_MARKS", 10)

@@ -12,7 +12,7 @@ from stream_ad import loaded_shard
 from stream_ad.brokers.base import Positions, Side
 from stream_ad.brokers.memory import MemoryBroker
 from stream_ad.codec.encode import encode_event, encode_label
-from stream_ad.errors import DamagedStateError, LostRecordsError, StateError, UnfitStateError
+from stream_ad.errors import DamagedStateError, LostRecordsError, ScarceMemoryError, StateError, UnfitStateError
 from stream_ad.settings import HttpSettings, Settings, TopicSettings, WorkerSettings
 from stream_ad.testing import ManualClock
 from stream_ad.worker import Worker
@@ -120,6 +120,53 @@ def test_a_snapshot_that_cannot_be_used_gives_way_to_the_one_before(monkeypatch)
     order, _ = plant.order()
     assert order[:-1] == whole
     assert plant.scored() == [f"sensor-events-0-{n}" for n in range(positions.events + 1)]
+
+
+def test_too_little_memory_for_a_moment_is_waited_out(monkeypatch):
+    """A load that runs out of memory is tried again, with the newest snapshot: nothing is given up, nothing is lost."""
+    plant = Plant()
+    plant.fill()
+    plant.send(8, 4)
+    tried = []
+
+    def judge(data):
+        tried.append(data)
+        if len(tried) < 4:
+            raise MemoryError
+
+    monkeypatch.setattr(PickyShard, "refuse", staticmethod(judge))
+    with capture_logs() as lines:
+        worker = plant.run()
+    assert len(set(tried)) == 1
+    assert exposed(worker, 'stream_ad_restores_total{source="snapshot"} 1.0')
+    assert len(plant.scored()) == 28
+    assert said(lines) == ""
+    waits = [line for line in lines if line["event"] == "shard failed; it is loaded again"]
+    assert len(waits) == 3
+    assert "Too little memory for shard 0" in waits[0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "ends_with", "match"),
+    [
+        (MemoryError("no room"), ScarceMemoryError, r"has failed for 12\d s: Too little memory .*more memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ScarceMemoryError, "Too little memory"),
+        (TypeError("a defect"), TypeError, "a defect"),
+        (AssertionError("a defect"), AssertionError, "a defect"),
+        (ValueError("a defect"), ValueError, "a defect"),
+    ],
+)
+def test_what_is_no_damage_gives_up_no_model(monkeypatch, error, ends_with, match):
+    """Lasting lack of memory, or a defect of the program, ends the worker with an error, and what is kept stays."""
+    plant = Plant()
+    plant.fill()
+    plant.send(8, 4)
+    before = plant.kept(), plant.order(), plant.scored()
+    refuse(monkeypatch, error)
+    with pytest.raises(ends_with, match=match):
+        plant.run()
+    refuse(monkeypatch, error, which=lambda _: False)
+    assert (plant.kept(), plant.order(), plant.scored()) == before
 
 
 def test_without_any_usable_snapshot_the_topics_are_gone_through_again(monkeypatch):

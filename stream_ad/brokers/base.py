@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from stream_ad.brokers.flight import Flight
     from stream_ad.columns import OutRecord, RawRecords
@@ -230,3 +230,11 @@ class Broker(Protocol):
 
     def close(self) -> None:
         """Leave the group and free everything; a second call does nothing."""
+
+
+@runtime_checkable
+class Awaiting(Protocol):
+    """What a broker has beside that where another process can hold single shards of a worker for a while."""
+
+    def awaited(self) -> Mapping[int, str]:
+        """Shards that become this worker's as soon as they are free, with who has them now."""

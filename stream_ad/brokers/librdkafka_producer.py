@@ -203,7 +203,7 @@ def open_producer(
         "transactional.id": transactional_id,
         "transaction.timeout.ms": timeout_ms,
         "delivery.timeout.ms": timeout_ms,
-        "socket.timeout.ms": max(10, timeout_ms // 2),
+        "socket.timeout.ms": min(max(10, timeout_ms // 2), 300_000),  # all that the library takes
         "compression.type": "lz4",
         "batch.size": BATCH_BYTES,
         "batch.num.messages": 1_000_000,

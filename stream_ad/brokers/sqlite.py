@@ -17,7 +17,7 @@ from stream_ad.brokers.base import Fetched, Positions, Side, Snapshot, Stored
 from stream_ad.brokers.flight import Landed
 from stream_ad.brokers.recovery import for_replay, must_rebuild, require_offset
 from stream_ad.brokers.sqlite_database import OFFSET_BITS, OFFSET_MASK, Database
-from stream_ad.brokers.sqlite_lock import ShardLock
+from stream_ad.brokers.sqlite_lock import PROBE_S, ShardLock
 from stream_ad.columns import RawRecords
 from stream_ad.errors import BrokerError, FencedError, ShardBusyError
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stream_ad.brokers.base import Commit, KeptSnapshot
     from stream_ad.settings import Settings
 
+_BUSY_LOOK_S = (0.02, 2.0)  # between attempts to take shards that another process has locked: shortest, longest
 POLL_BYTES = 64 * 1024 * 1024  # of one side; bounds memory when records are huge
 
 Input = tuple[int, Side]
@@ -42,7 +43,7 @@ def share(available: dict[Input, int], budget: int) -> dict[Input, int]:
 
 
 class SqliteBroker:
-    """See ``base.Broker``. Takes every shard that is free at the time.
+    """See ``base.Broker``. Takes every shard that is free at the time, and others once they are.
 
     Raises:
         ShardBusyError: None is free.
@@ -55,29 +56,40 @@ class SqliteBroker:
         self._database = Database(settings)
         self._state = sqlite_state.StateTables(self._database, settings)
         self._locks: dict[int, ShardLock] = {}
+        self._busy: dict[int, ShardLock] = {}
+        self._busy_due, self._busy_pause = 0.0, _BUSY_LOOK_S[0]
         self._epochs: dict[int, int] = {}
         self._next: dict[Input, int] = {}
         self._told_drained: set[Input] = set()
         try:
+            shards = range(self._topics.partitions)
+            self._busy = {shard: ShardLock(self._database.path, self._application, shard) for shard in shards}
             self._lock_free_shards()
         except BaseException:
             self.close()
             raise
 
     def _lock_free_shards(self) -> None:
-        busy = None
-        for shard in range(self._topics.partitions):
-            lock = ShardLock(self._database.path, self._application, shard)
-            if lock.acquire():
-                self._locks[shard] = lock
-            else:
-                busy = busy or lock
-        if busy is not None and not self._locks:
+        deadline = time.monotonic() + PROBE_S
+        self._try_busy_shards()
+        while not self._locks and time.monotonic() < deadline:
+            time.sleep(_BUSY_LOOK_S[0])
+            self._try_busy_shards()
+        if not self._locks:
             raise ShardBusyError(
-                f"All shards of {self._application} in {self._database.path} are held by {busy.owner()}.",
+                f"All shards of {self._application} in {self._database.path} are held by {self._busy[0].owner()}.",
                 hint="Stop that worker first, or run this one under another application_id; "
                 "to share the work among several workers use broker.kind=kafka.",
             )
+
+    def _try_busy_shards(self) -> None:
+        for shard, lock in tuple(self._busy.items()):
+            if lock.acquire():
+                self._locks[shard] = self._busy.pop(shard)
+
+    def awaited(self) -> dict[int, str]:
+        """See ``base.Awaiting``."""
+        return {shard: f"locked by {lock.owner()}" for shard, lock in self._busy.items()}
 
     @property
     def part_bytes(self) -> int:
@@ -94,6 +106,10 @@ class SqliteBroker:
                 f"Another worker has taken every shard of {self._application} in {self._database.path} over.",
                 hint="Let only one worker run on an embedded broker, and leave its .lock files alone.",
             )
+        if self._busy and time.monotonic() >= self._busy_due:
+            self._try_busy_shards()
+            pause, longest = self._busy_pause, _BUSY_LOOK_S[1]
+            self._busy_due, self._busy_pause = time.monotonic() + pause, min(2 * pause, longest)
         deadline = time.monotonic() + timeout_s
         while True:
             version = self._database.data_version()  # first: what is committed from here on wakes us up

@@ -11,10 +11,11 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from stream_ad.brokers.sqlite_reasons import REASONS
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
@@ -27,9 +28,15 @@ OFFSET_BITS = 40
 OFFSET_MASK = (1 << OFFSET_BITS) - 1
 
 _MAGIC = 0x5AD0_5AD0  # PRAGMA application_id: tells our files from other programs'
-_FORMAT = 3  # PRAGMA user_version
+FORMAT = 3  # PRAGMA user_version
 _EXPIRE_RECORDS = 50_000  # in one transaction, so that a commit stays quick
 _BUSY_S = 0.25  # SQLite waits so long for a lock in C, where no signal is answered; we try again until give_up_seconds
+CONNECTION: dict[str, Any] = {
+    "timeout": _BUSY_S,
+    "isolation_level": None,
+    "check_same_thread": False,
+    "cached_statements": 256,
+}
 _LOOK_S = (0.0005, 0.004)  # between looks at an idle database: shortest, longest
 
 _TABLES = (
@@ -88,67 +95,80 @@ def decode_headers(data: bytes | None) -> tuple[tuple[str, bytes], ...]:
 
 
 class Database:
-    """One connection to the database file.
+    """One connection to the database file, which is made, or brought up to date, where it has to be.
 
-    May be handed from one thread to another, but not be used by two at a time.
-
-    Args:
-        create: Make the file, its tables and topics where they are missing. Otherwise the file must exist, and is
-            only looked at.
+    May be handed from one thread to another, but not be used by two at a time. To look at it only, see
+    ``sqlite_view``.
 
     Raises:
         BrokerError: The file cannot be used.
         TopicError: It was made with another number of partitions.
     """
 
-    def __init__(self, settings: Settings, *, create: bool = True) -> None:
+    logs: dict[tuple[str, int], int]
+    """Numbers of the logs, by topic and partition."""
+
+    def __init__(self, settings: Settings) -> None:
         self.path = Path(settings.broker.path).expanduser()
         self._give_up_s = settings.broker.give_up_seconds
+        self.logs = {}
         with self.errors():
-            self._connection = sqlite3.connect(
-                self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
-            )
+            self._connection = self._connect()
         try:
             with self.errors():
-                self._open(settings, create=create)
+                self._open(settings)
         except BaseException:
             self._connection.close()
             raise
 
-    def _open(self, settings: Settings, *, create: bool) -> None:
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, **CONNECTION)
+
+    def _open(self, settings: Settings) -> None:
+        self._format()
+        self._create(settings)
+        self.read_logs()
+
+    def _format(self) -> int:
+        """That of the file, 0 for one that is empty; BrokerError where it is none of ours, or of a later format."""
         pragma = self._connection.execute
         kind, version = pragma("PRAGMA application_id").fetchone()[0], pragma("PRAGMA user_version").fetchone()[0]
         foreign = kind != _MAGIC and pragma("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
-        if foreign or version > _FORMAT:
+        if foreign or version > FORMAT:
             raise BrokerError(
                 f"{self.path} is {'a database of another program' if foreign else f'of format {version}'}, "
-                f"not an embedded broker of format {_FORMAT}.",
+                f"not an embedded broker of format {FORMAT}.",
                 hint="Set broker.path to another file.",
             )
-        if create:
-            self._create(settings)
-        self.logs: dict[tuple[str, int], int] = {}
-        if create or version:
-            rows = pragma("SELECT topic, partition, id FROM logs").fetchall()
-            self.logs = {(topic, partition): log for topic, partition, log in rows}
+        return int(version)
+
+    def read_logs(self) -> None:
+        """Learn which logs there are."""
+        rows = self._connection.execute("SELECT topic, partition, id FROM logs").fetchall()
+        self.logs = {(topic, partition): log for topic, partition, log in rows}
+
+    def require_partitions(self, partitions: int) -> None:
+        """Raise TopicError where the file was made with another number of them."""
+        with self.errors():
+            made_with = self._connection.execute("SELECT count(DISTINCT partition) FROM logs").fetchone()[0]
+        if made_with not in (0, partitions):
+            raise TopicError(
+                f"{self.path} was made with {made_with} partitions, topics.partitions is {partitions}.",
+                hint=f"Set topics.partitions to {made_with}, or broker.path to a new file.",
+            )
 
     def _create(self, settings: Settings) -> None:
         execute, partitions = self._connection.execute, settings.topics.partitions
         self._patiently("PRAGMA journal_mode=WAL")
         execute(f"PRAGMA synchronous={settings.broker.synchronous.upper()}")
         with self.write():
-            if (version := execute("PRAGMA user_version").fetchone()[0]) < _FORMAT:
-                upgrades = [one for new in range(version + 1, _FORMAT + 1) for one in _UPGRADES.get(new, ())]
+            if (version := execute("PRAGMA user_version").fetchone()[0]) < FORMAT:
+                upgrades = [one for new in range(version + 1, FORMAT + 1) for one in _UPGRADES.get(new, ())]
                 for statement in upgrades if version else _TABLES:
                     execute(statement)
                 execute(f"PRAGMA application_id={_MAGIC}")
-                execute(f"PRAGMA user_version={_FORMAT}")
-            made_with = execute("SELECT count(DISTINCT partition) FROM logs").fetchone()[0]
-            if made_with not in (0, partitions):
-                raise TopicError(
-                    f"{self.path} was made with {made_with} partitions, topics.partitions is {partitions}.",
-                    hint=f"Set topics.partitions to {made_with}, or broker.path to a new file.",
-                )
+                execute(f"PRAGMA user_version={FORMAT}")
+            self.require_partitions(partitions)
             self._connection.executemany(
                 "INSERT OR IGNORE INTO logs (topic, partition) VALUES (?, ?)",
                 [(topic, part) for topic in topic_roles(settings).values() for part in range(partitions)],
@@ -260,29 +280,8 @@ class Database:
             yield
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the module itself carry none
-            what, hint = _REASONS.get(code, (str(error), "Look at the file and its disk."))
+            what, hint = REASONS.get(code, (str(error), "Look at the file and its disk."))
             raise BrokerError(f"Embedded broker {self.path}: {what} ({error}).", hint=hint) from error
 
     def close(self) -> None:
         self._connection.close()
-
-
-_REASONS = {
-    sqlite3.SQLITE_FULL: ("the disk is full", "Free some space; nothing that was committed is lost."),
-    sqlite3.SQLITE_READONLY: (
-        "the file is read-only",
-        "Make the file and its folder writable, or set broker.path to another file.",
-    ),
-    sqlite3.SQLITE_CANTOPEN: (
-        "the file cannot be opened",
-        "Create its folder and make it writable, or set broker.path to another file.",
-    ),
-    sqlite3.SQLITE_PERM: ("access is denied", "Make the file and its folder writable for this user."),
-    sqlite3.SQLITE_BUSY: (
-        "another process kept the file locked for longer than broker.give_up_seconds",
-        "End the process that holds the lock, for example a database shell with an open transaction.",
-    ),
-    sqlite3.SQLITE_NOTADB: ("this is not a database", "Set broker.path to another file."),
-    sqlite3.SQLITE_CORRUPT: ("the file is damaged", "Restore it from a backup, or set broker.path to a new file."),
-    sqlite3.SQLITE_IOERR: ("the disk failed to read or write", "Check the disk and its free space."),
-}

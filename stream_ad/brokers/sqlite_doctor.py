@@ -8,8 +8,8 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.sqlite_database import Database
 from stream_ad.brokers.sqlite_lock import ShardLock
+from stream_ad.brokers.sqlite_view import DatabaseView
 from stream_ad.findings import fine, local_disk, problem, warning
 
 if TYPE_CHECKING:
@@ -50,8 +50,16 @@ def _file(settings: Settings, path: Path) -> Iterator[Finding]:
         yield problem("rights", f"{path} or its folder is read-only.", "Make both writable for the user of the worker.")
     else:
         yield fine("rights", f"{path} and its folder are writable.")
+    with closing(DatabaseView(settings)) as database:
+        older = database.older_format()
+    if older is not None:
+        yield warning(
+            "file",
+            f"format {older}; a worker of this version upgrades it at its next start.",
+            "Copy it before, if you may want to go back to the version that wrote it.",
+        )
     if size <= CHECKED_BYTES:
-        with closing(Database(settings, create=False)) as database, database.errors():
+        with closing(DatabaseView(settings)) as database, database.errors():
             told = str(database.cursor("PRAGMA quick_check(1)").fetchone()[0])
         if told == "ok":
             yield fine("file", "no damage found.")

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,10 @@ from stream_ad.errors import BrokerError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+PROBE_S = 1.0
+"""Longer than anybody holds a lock who only asks whether it is held."""
+_PAUSE_S = 0.01
 
 
 class ShardLock:
@@ -25,8 +30,14 @@ class ShardLock:
         self.path = database.with_name(f"{database.name}.{application_id}.shard-{shard}.lock")
         self._fd: int | None = None
 
-    def acquire(self) -> bool:
-        """Take the lock if nobody has it."""
+    def acquire(self, *, wait_s: float = 0.0) -> bool:
+        """Take the lock if nobody has it, or if it becomes free soon."""
+        deadline = time.monotonic() + wait_s
+        while not (taken := self._take()) and time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
+        return taken
+
+    def _take(self) -> bool:
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -47,7 +58,11 @@ class ShardLock:
         return True
 
     def held(self) -> bool:
-        """Whether anybody has the lock; changes nothing."""
+        """Whether anybody has the lock.
+
+        To ask takes it for an instant, shared with others who ask: who wants to have it must be ready to wait for
+        ``PROBE_S``.
+        """
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:

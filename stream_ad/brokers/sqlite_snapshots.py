@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from stream_ad.brokers.base import SnapshotPart
 from stream_ad.brokers.recovery import damaged_data, no_such_snapshot, refuse_newest
 from stream_ad.brokers.sqlite_database import Database
-from stream_ad.brokers.sqlite_lock import ShardLock
+from stream_ad.brokers.sqlite_lock import PROBE_S, ShardLock
 from stream_ad.brokers.sqlite_state import StateTables
-from stream_ad.errors import BrokerError, ShardBusyError
+from stream_ad.brokers.sqlite_view import DatabaseView
+from stream_ad.errors import ShardBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 
 
 class SqliteSnapshots:
-    """See ``tools.Snapshots``."""
+    """See ``tools.Snapshots``. What is there is only looked at until something is to be changed."""
 
     def __init__(self, settings: Settings) -> None:
-        path = Path(settings.broker.path).expanduser()
-        if not path.exists():
-            raise BrokerError(f"There is no embedded broker in {path}.", hint="Set broker.path to the right file.")
+        self._settings = settings
         self._application = settings.application_id
-        self._database = Database(settings)
+        self._database = DatabaseView(settings)
         self._state = StateTables(self._database, settings)
+        try:
+            self._database.require_made(settings)
+        except BaseException:
+            self.close()
+            raise
 
     def kept(self, shard: int) -> list[KeptSnapshot]:
         with self._database.errors():
@@ -52,27 +55,29 @@ class SqliteSnapshots:
         return self._state.bounds(shard)
 
     def begin_line(self, shard: int, data: bytes, *, positions: Positions, origin: str) -> KeptSnapshot:
-        with self._mine(shard), self._database.write():
-            epoch, _ = self._state.take_over(shard)
-            self._state.move(shard, positions, epoch)
-            self._state.save(shard, SnapshotPart(positions, data, 0, len(data)), origin)
-            return self._state.kept(shard)[-1]
+        with self._mine(shard) as state:
+            epoch, _ = state.take_over(shard)
+            state.move(shard, positions, epoch)
+            state.save(shard, SnapshotPart(positions, data, 0, len(data)), origin)
+            return state.kept(shard)[-1]
 
     def delete(self, shard: int, number: int) -> None:
-        with self._mine(shard), self._database.write():
-            refuse_newest(shard, number, self._state.kept(shard))
-            self._state.drop(shard, number)
+        with self._mine(shard) as state:
+            refuse_newest(shard, number, state.kept(shard))
+            state.drop(shard, number)
 
     @contextmanager
-    def _mine(self, shard: int) -> Iterator[None]:
+    def _mine(self, shard: int) -> Iterator[StateTables]:
+        """One transaction on the tables while no worker has the shard."""
         lock = ShardLock(self._database.path, self._application, shard)
-        if not lock.acquire():
+        if not lock.acquire(wait_s=PROBE_S):
             raise ShardBusyError(
                 f"Shard {shard} of {self._application} is held by {lock.owner()}; its snapshots cannot be changed now.",
                 hint="Stop that worker first.",
             )
         try:
-            yield
+            with closing(Database(self._settings)) as database, database.write():
+                yield StateTables(database, self._settings)
         finally:
             lock.release()
 

@@ -57,9 +57,9 @@ class StateTables:
     def bounds(self, shard: int) -> tuple[Positions, Positions]:
         """See ``base.Broker.bounds``."""
         topics, database, heads = self._settings.topics, self._database, self._database.heads()
-        inputs = (topics.events, topics.labels)
-        oldest = Positions(*(database.oldest(topic, shard) for topic in inputs))
-        return oldest, Positions(*(heads[database.logs[topic, shard]] for topic in inputs))
+        inputs = [topic if (topic, shard) in database.logs else None for topic in (topics.events, topics.labels)]
+        oldest = Positions(*(0 if topic is None else database.oldest(topic, shard) for topic in inputs))
+        return oldest, Positions(*(0 if topic is None else heads[database.logs[topic, shard]] for topic in inputs))
 
     def journal(self, shard: int) -> list[Positions]:
         rows = self._database.cursor(

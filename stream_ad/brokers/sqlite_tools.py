@@ -12,6 +12,7 @@ from stream_ad.brokers.base import Side
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.brokers.sqlite_database import OFFSET_BITS, OFFSET_MASK, Database, decode_headers, topic_roles
 from stream_ad.brokers.sqlite_doctor import examine
+from stream_ad.brokers.sqlite_view import ChangedError, DatabaseView
 from stream_ad.brokers.tools import TopicPlan
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError, TopicError
@@ -51,7 +52,8 @@ class SqliteReader:
 
     def __init__(self, settings: Settings) -> None:
         self._partitions = settings.topics.partitions
-        self._database = Database(settings)
+        self._database = DatabaseView(settings)
+        self._database.require_made(settings)
         self._next: defaultdict[int, int] = defaultdict(int)
 
     def read(self, topic: str, *, timeout_s: float = 0.0) -> list[tuple[bytes | None, bytes | None]]:
@@ -59,15 +61,24 @@ class SqliteReader:
 
     def read_records(self, topic: str, *, timeout_s: float = 0.0) -> list[OutRecord]:
         if (topic, 0) not in self._database.logs:
+            with self._database.errors():
+                self._database.read_logs()  # it may have been made since
+        if (topic, 0) not in self._database.logs:
             raise TopicError(
                 f"There is no topic {topic} in {self._database.path}.", hint="Check the names in the section topics."
             )
         deadline = time.monotonic() + timeout_s
         while True:
-            version = self._database.data_version()
-            records = [r for part in range(self._partitions) for r in self._new(self._database.logs[topic, part])]
-            if records or not self._database.wait_for_change(version, deadline):
-                return records
+            records: list[OutRecord] = []
+            try:
+                version = self._database.data_version()
+                for part in range(self._partitions):
+                    records += self._new(self._database.logs[topic, part])
+                if records or not self._database.wait_for_change(version, deadline):
+                    return records
+            except ChangedError:  # from now on it is read beside the writer
+                if records:
+                    return records
 
     def _new(self, log: int) -> list[OutRecord]:
         first, last = log << OFFSET_BITS | self._next[log], log << OFFSET_BITS | OFFSET_MASK
@@ -96,7 +107,7 @@ class SqliteAdmin:
         self.ping()
         made: defaultdict[str, int] = defaultdict(int)
         if self._path.exists():
-            database = Database(self._settings, create=False)
+            database = DatabaseView(self._settings)
             database.close()
             for topic, _ in database.logs:
                 made[topic] += 1
@@ -123,7 +134,7 @@ class SqliteAdmin:
 
     def ping(self) -> None:
         if self._path.exists():
-            Database(self._settings, create=False).close()
+            DatabaseView(self._settings).close()
         elif not os.access(self._path.parent, os.W_OK | os.X_OK):
             raise BrokerError(
                 f"The embedded broker cannot make {self._path}: its folder is missing or read-only.",

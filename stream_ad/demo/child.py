@@ -11,6 +11,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from stream_ad.process import prepare_process
 from stream_ad.settings import Settings
 from stream_ad.signals import StopFlag
 from stream_ad.telemetry.logs import configure_logging
@@ -30,6 +31,7 @@ def _importance(metrics: Metrics) -> dict[str, float]:
 def main() -> None:
     settings = Settings.model_validate_json(sys.argv[1])
     configure_logging(settings)
+    prepare_process()
     stop = StopFlag()
 
     def watch() -> None:

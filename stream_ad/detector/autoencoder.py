@@ -25,6 +25,7 @@ from stream_ad.detector import losses
 from stream_ad.detector.compiled import count_up
 from stream_ad.detector.device import to_device
 from stream_ad.detector.rng import uniform
+from stream_ad.detector.rows import Column, loaded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -289,12 +290,9 @@ class Autoencoder:
         return {prefix + name: array[: self.size].cpu().numpy() for name, array in arrays.items()}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what ``state`` gave; raises ValueError when a shape differs."""
+        """Take over what ``state`` gave; raises NonsenseError when a shape differs."""
         for name in ("flat", "first", "second", "steps"):
-            array = arrays.get(prefix + name)
             width, kind = (1, np.int64) if name == "steps" else (self.parameters, np.float32)
-            if array is None or array.ndim != 2 or array.shape[1] != width or array.dtype != kind:
-                found = None if array is None else f"{array.dtype}{array.shape}"
-                raise ValueError(f"{prefix}{name}: expected {kind.__name__}[n, {width}], found {found}")
-            setattr(self, name, torch.from_numpy(array.copy()).to(self.device))
+            array = loaded(arrays, prefix + name, Column((width,), kind))
+            setattr(self, name, torch.from_numpy(array).to(self.device))
         self.size = len(self.flat)

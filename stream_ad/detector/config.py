@@ -9,13 +9,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+LONGEST_S = 100 * 365.25 * 86_400
+"""A hundred years: as nanoseconds they still fit into 64 bits beside any time that an event can have."""
+MOST = 2**31 - 1
+"""Of what is only counted and compared."""
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Seconds = Annotated[float, Field(ge=0.001, le=LONGEST_S)]
 
 
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DetectorConfig(Section):
@@ -26,23 +32,25 @@ class DetectorConfig(Section):
         "per-sensor",
         description="One model for each sensor, or one for all sensors that have the same features.",
     )
-    seed: int = Field(0, ge=0, description="Seeds initial weights and replay; same seed, same scores.")
+    seed: int = Field(0, ge=0, lt=2**64, description="Seeds initial weights and replay; same seed, same scores.")
     max_sensors: int = Field(
-        10_000, ge=1, description="Sensors of a shard that have state; the longest silent one makes room."
+        10_000, ge=1, le=MOST, description="Sensors of a shard that have state; the longest silent one makes room."
     )
     max_features: int = Field(
         512,
         ge=1,
+        le=10_000,
         description="Features of one sensor: the one it has not shown for longest makes room for a new one; an event "
         "with more goes to the dead letters.",
     )
     forget_features_after_events: int = Field(
         1024,
         ge=1,
+        le=MOST,
         description="Events of a sensor without a feature, and four times its longest pause, after which a new feature "
         "takes its place.",
     )
-    contributions: int = Field(5, ge=0, description="Features named in the score of an anomaly.")
+    contributions: int = Field(5, ge=0, le=10_000, description="Features named in the score of an anomaly.")
 
 
 class LossConfig(Section):
@@ -51,10 +59,15 @@ class LossConfig(Section):
         description="Target of labelled anomalies: away from their reconstruction, or AE-SAD's F0, F1, F2.",
     )
     alpha: float = Field(
-        1.0, ge=0, description="Weight of labelled anomalies: lambda = alpha / odds of an anomaly; 0 ignores them."
+        1.0,
+        ge=0,
+        le=1e6,
+        description="Weight of labelled anomalies: lambda = alpha / odds of an anomaly; 0 ignores them.",
     )
     amplify: bool = Field(False, description="Amplify the loss of normal events, -log(1 - loss) (LAMP).")
-    score_penalty: float = Field(0.0, ge=0, description="Weight of the mean squared anomaly score of normal events.")
+    score_penalty: float = Field(
+        0.0, ge=0, le=1e6, description="Weight of the mean squared anomaly score of normal events."
+    )
 
 
 class ImportanceConfig(Section):
@@ -65,7 +78,9 @@ class ImportanceConfig(Section):
     decay: Fraction = Field(0.999, description="Per label, of the counts (rule counts).")
     floor: float = Field(0.2, ge=0, le=1, description="Least importance of a mastered class (rule counts).")
     rate: Fraction = Field(0.01, description="Of the moving average (rule ema).")
-    max_classes: int = Field(64, ge=2, description="Anomaly classes told apart; further ones share the class «other».")
+    max_classes: int = Field(
+        64, ge=2, le=10_000, description="Anomaly classes told apart; further ones share the class «other»."
+    )
 
 
 class LearningConfig(Section):
@@ -78,28 +93,32 @@ class LearningConfig(Section):
         description="Events of one learn batch; a model learns once per so many events.",
     )
     label_horizon_events: int = Field(
-        1024, ge=1, description="Later events of its sensor that an event waits for a verdict."
+        1024, ge=1, le=1_000_000, description="Later events of its sensor that an event waits for a verdict."
     )
-    label_horizon_seconds: float | None = Field(
-        None, gt=0, description="Event time that an event waits for a verdict; whichever horizon passes first counts."
+    label_horizon_seconds: Seconds | None = Field(
+        None, description="Event time that an event waits for a verdict; whichever horizon passes first counts."
     )
     warmup_events: int = Field(
-        256, ge=64, description="First events of a sensor, learned at once; their scores say phase warm-up."
+        256, ge=64, le=MOST, description="First events of a sensor, learned at once; their scores say phase warm-up."
     )
     outage_intervals: int = Field(
         256,
         ge=0,
+        le=MOST,
         description="A sensor silent for so many of its usual intervals, an hour at least, learns at once again what "
         "follows, as in the warm-up; 0: never.",
     )
     max_early_labels: int = Field(
-        10_000, ge=0, description="Labels of a shard kept for events that are not here yet; the oldest makes room."
+        10_000,
+        ge=0,
+        le=MOST,
+        description="Labels of a shard kept for events that are not here yet; the oldest makes room.",
     )
     max_intervals: int = Field(
-        10_000, ge=1, description="Intervals of a shard kept for events to come; the oldest makes room."
+        10_000, ge=1, le=MOST, description="Intervals of a shard kept for events to come; the oldest makes room."
     )
-    rate: float = Field(3e-3, gt=0, description="Learning rate (Adam).")
-    replay_events: int = Field(512, ge=32, description="Recent normal events of a model kept for replay.")
+    rate: float = Field(3e-3, gt=0, le=1, description="Learning rate (Adam).")
+    replay_events: int = Field(512, ge=32, le=1_000_000, description="Recent normal events of a model kept for replay.")
     loss: LossConfig = LossConfig()
     importance: ImportanceConfig = ImportanceConfig()
 
@@ -111,10 +130,10 @@ class LearningConfig(Section):
 
 class ThresholdConfig(Section):
     false_alarm_rate: float = Field(
-        1e-3, gt=0, le=0.5, description="Tolerated share of normal events that score 1 or above."
+        1e-3, ge=1e-9, le=0.5, description="Tolerated share of normal events that score 1 or above."
     )
     window_events: int = Field(
-        8192, ge=64, description="Recent normal scores of a sensor that the threshold is calibrated on."
+        8192, ge=64, le=1_000_000, description="Recent normal scores of a sensor that the threshold is calibrated on."
     )
 
 

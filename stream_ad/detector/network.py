@@ -13,7 +13,7 @@ from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.cuda_autoencoder import CudaAutoencoder
 from stream_ad.detector.device import to_device
 from stream_ad.detector.replay import Replay
-from stream_ad.detector.rows import derived_size
+from stream_ad.detector.rows import NonsenseError, derived_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,11 +93,11 @@ class Network:
         return {**self.stack.state(prefix + "model."), **self.replay.state(prefix + "replay.")}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what ``state`` gave; ValueError when it does not fit."""
+        """Take over what ``state`` gave; NonsenseError when it does not fit."""
         self.stack.load(prefix + "model.", arrays)
         self.replay.load(prefix + "replay.", arrays)
         if self.stack.size != self.replay.size:
-            raise ValueError(f"{prefix}*: {self.stack.size} models, {self.replay.size} replay rings")
+            raise NonsenseError(f"{prefix}*: {self.stack.size} models, {self.replay.size} replay rings")
 
     def rebuild(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, d) reconstructions of scaled inputs (N, d), by the model (N,) of each."""

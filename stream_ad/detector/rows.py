@@ -10,10 +10,16 @@ import numpy as np
 from stream_ad.detector.compiled import kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 _FIRST_CAPACITY = 4
 NO_PLACE = -1
+
+
+class NonsenseError(ValueError):
+    """State that was saved cannot be what a detector saves: it is the state that is wrong, and not the program."""
 
 
 def derived_size(features: int) -> int:
@@ -39,6 +45,15 @@ class Column:
     fill: float = 0
     last: Literal["features", "derived", ""] = ""
     """What the last axis counts; it grows when a sensor shows a new feature."""
+
+
+def loaded(arrays: Mapping[str, NDArray[Any]], name: str, column: Column) -> NDArray[Any]:
+    """A copy of an array that was saved, with its rows; NonsenseError when it is not there, or has another form."""
+    array, kind = arrays.get(name), np.dtype(column.dtype)
+    if array is None or array.ndim == 0 or array.shape[1:] != column.shape or array.dtype != kind:
+        found = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
+        raise NonsenseError(f"{name}: expected {kind}[n, {column.shape}], found {found}")
+    return array.copy()
 
 
 class Rows:
@@ -123,17 +138,14 @@ class Rows:
         return {prefix + name: getattr(self, name)[: self.size] for name in self.columns}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what ``state`` gave; raises ValueError when a name, shape or type differs."""
+        """Take over what ``state`` gave; raises NonsenseError when a name, shape or type differs."""
         sizes = set()
         for name, column in self.columns.items():
-            array = arrays.get(prefix + name)
-            if array is None or array.shape[1:] != column.shape or array.dtype != np.dtype(column.dtype):
-                found = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
-                raise ValueError(f"{prefix}{name}: expected {np.dtype(column.dtype)}[n, {column.shape}], found {found}")
+            array = loaded(arrays, prefix + name, column)
             sizes.add(len(array))
-            setattr(self, name, array.copy())
+            setattr(self, name, array)
         if len(sizes) != 1:
-            raise ValueError(f"{prefix}*: arrays of different lengths {sorted(sizes)}")
+            raise NonsenseError(f"{prefix}*: arrays of different lengths {sorted(sizes)}")
         self.size = sizes.pop()
 
     @property
@@ -200,7 +212,7 @@ class SparseRows(Rows):
         self.rings.load(f"{prefix}rings.", arrays)
         places = np.sort(self.place[self.place != NO_PLACE])
         if not np.array_equal(places, np.arange(self.rings.size)):
-            raise ValueError(f"{prefix}place: {len(places)} rows have the {self.rings.size} rings")
+            raise NonsenseError(f"{prefix}place: {len(places)} rows have the {self.rings.size} rings")
 
     @property
     def nbytes(self) -> int:

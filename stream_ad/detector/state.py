@@ -13,6 +13,7 @@ from stream_ad.detector.head import Head
 from stream_ad.detector.network import Network
 from stream_ad.detector.outage import Outage
 from stream_ad.detector.pending import Pending
+from stream_ad.detector.rows import Column, NonsenseError, loaded
 from stream_ad.detector.scaler import Scaler
 from stream_ad.detector.scoring import Scoring
 from stream_ad.detector.shown import Shown
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.config import DetectorOptions
     from stream_ad.detector.rows import Rows
+
+_COUNT = Column((), np.int64)
 
 
 MANY_ROWS = 16  # kept free for less than so many sensors memory is not worth giving back
@@ -180,7 +183,7 @@ class SensorState:
         return arrays
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]], *, arrived: int) -> None:
-        """Take over what ``state`` gave; ValueError or KeyError when it does not fit these options."""
+        """Take over what ``state`` gave; NonsenseError when it does not fit these options."""
         parts = self.parts()
         older = prefix + "shown.last" not in arrays  # a snapshot from before it was kept
         if older:
@@ -190,10 +193,9 @@ class SensorState:
         if older:
             self.shown.begin(self.pending)
         self.network.load(prefix, arrays)
-        self.gate_seen = arrays[prefix + "gate_seen"].astype(np.int64)
-        self.seen = arrays[prefix + "seen"].astype(np.int64)
+        self.gate_seen, self.seen = (loaded(arrays, prefix + name, _COUNT) for name in ("gate_seen", "seen"))
         self.arrived = arrived
         sizes = {part.size for part in self.parts().values()} | {len(self.gate_seen), len(self.seen)}
         models = self.network.size
         if len(sizes) != 1 or models != (min(1, self.size) if self.shared else self.size):
-            raise ValueError(f"{prefix}*: rows {sorted(sizes)}, models {models}")
+            raise NonsenseError(f"{prefix}*: rows {sorted(sizes)}, models {models}")

@@ -77,7 +77,7 @@ class Forest:
             ordered = np.sort(fitted, axis=0)  # NaN last
             middle = ordered[np.maximum(counts - 1, 0) // 2, np.arange(values.shape[1])]
             self._middle[number] = np.where(counts > 0, middle, 0.0)
-            self._models[number] = IsolationForest(random_state=seed).fit(self._filled(number, fitted))
+            self._models[number] = IsolationForest(random_state=seed % 2**32).fit(self._filled(number, fitted))
 
     def _filled(self, number: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(np.isnan(values), self._middle[number], values)

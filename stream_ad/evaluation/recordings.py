@@ -195,7 +195,10 @@ class _Reader:
         return np.array([cell.strip() == "1" for cell in cells], dtype=np.bool_)
 
     def _numbers(self, cells: Sequence[str], column: str) -> NDArray[np.float64]:
+        text = "".join(cells)
         try:
+            if "_" in text or not text.isascii():  # Python's own numbers may look so; those of files do not
+                raise ValueError(text)
             numbers = np.array([float(cell) if cell else math.nan for cell in cells])
         except ValueError:
             numbers = np.array([self._number(index, cell, column) for index, cell in enumerate(cells)])
@@ -208,8 +211,11 @@ class _Reader:
         return numbers
 
     def _number(self, index: int, cell: str, column: str) -> float:
+        text = cell.strip()
         try:
-            return float(cell) if cell.strip() else math.nan
+            if "_" in text or not text.isascii():
+                raise ValueError(text)
+            return float(text) if text else math.nan
         except ValueError:
             self._refuse(index, column, f"«{cell}» is not a number", "Leave the cell empty where a reading is missing.")
 

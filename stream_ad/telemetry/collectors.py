@@ -94,7 +94,8 @@ class ShardCollector(Collector):
     def _states(self, views: Mapping[int, ShardView]) -> Metric:
         return _gauge(
             "shards",
-            "Owned shards by state; waiting: its state could not be loaded or written, it is tried again.",
+            "Owned shards by state; waiting: its state could not be loaded or written, or another process has locked "
+            "it; it is tried again.",
             ("state",),
             (((state,), sum(view.state == state for view in views.values())) for state in SHARD_STATES),
         )

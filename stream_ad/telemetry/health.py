@@ -41,7 +41,7 @@ class Health:
         self._ticked = self._clock()
 
     def shards(self, states: Mapping[int, str]) -> None:
-        """Owned shards: ``live``, or a few words on what each is waiting for. Call it after a poll."""
+        """Shards that are owned, or will be: ``live``, or a few words on what each waits for. Call it after a poll."""
         self._joined = True
         if states:
             self._shardless_since = None

@@ -131,6 +131,17 @@ def test_unreadable(tmp_path):
     assert "line 4: is not UTF-8" in refusal(latin)
 
 
+@pytest.mark.parametrize("cell", ["1_000", "1_0.5", "\u0661", "\uff11\uff12", "_1", " 1_000 "])
+def test_numbers_of_python_alone_are_refused(tmp_path, cell):
+    """What Python takes for a number and no other program writes as one is refused, by its line and column."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"timestamp,sensor_id,label,x\n2026-01-01T00:00:00Z,a,,1\n2026-01-01T00:00:01Z,a,,{cell}\n")
+    with pytest.raises(InputFileError, match=r"line 3, column x: .* is not a number"):
+        read_recording(path)
+    path.write_text("timestamp,sensor_id,label,x,y_1\n2026-01-01T00:00:00Z,a_1\u0661,,1,-1.5e3\n")
+    assert read_recording(path).values.tolist() == [[1.0, -1500.0]]
+
+
 cells = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
 names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader
+from stream_ad.process import prepare_process
 from stream_ad.settings import Settings
 from stream_ad.signals import StopFlag
 from stream_ad.testing import plant_stream
@@ -76,6 +77,7 @@ class Site:
 
     def run(self):
         """A worker in this process, until all is done; returns it."""
+        prepare_process()  # as a worker of its own process does
         worker = Worker(self.settings, stop=StopFlag())
         worker.run(until_idle_s=0.2)
         return worker
