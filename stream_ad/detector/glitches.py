@@ -47,8 +47,6 @@ class Screened:
 
     def put_back(self, state: SensorState, rows: NDArray[np.int64]) -> None:
         """Let the readings of these rows that were put aside stand where they stood."""
-        if not self.put_aside:
-            return
         wanted = set(rows.tolist())
         for row, feature, slots, values, origin in self.put_aside:
             if row in wanted:
@@ -57,23 +55,26 @@ class Screened:
         self.put_aside = [entry for entry in self.put_aside if entry[0] not in wanted]
 
 
-def screen(state: SensorState, rows: NDArray[np.int64], age: NDArray[np.int64]) -> Screened:
+def screen(
+    state: SensorState, rows: NDArray[np.int64], age: NDArray[np.int64], warm: NDArray[np.bool_]
+) -> Screened | None:
     """Take glitches out of what some sensors have kept, and let their origins follow the readings.
+
+    Returns nothing where all is well known, as it nearly always is.
 
     Args:
         state: Of the detector.
         rows: (A,) sensors at their learn point.
         age: (A,) their events so far, or since the last outage.
+        warm: (A,) whether they are in the warm-up.
     """
     context, pending, batch = state.context, state.pending, state.batch
-    most = state.options.learning.warmup_events
-    warm = age <= most
-    screened = Screened(np.zeros((len(rows), batch), np.bool_))
     due = np.empty(len(rows), np.bool_)
     known = context.shift, context.last, context.gate_var, context.gate_jump, state.scaler.count
-    _due(rows, warm, known, due)
-    if not due.any():
-        return screened
+    if not _due(rows, warm, known, due):
+        return None
+    most = state.options.learning.warmup_events
+    screened = Screened(np.zeros((len(rows), batch), np.bool_))
     some = np.flatnonzero(due)
     shape = len(some), state.features
     bounds, by = np.empty((2, *shape)), np.zeros(shape)
@@ -130,15 +131,18 @@ def _forget(state: SensorState, row: int, feature: int, glitch: int) -> None:
 
 
 @kernel
-def _due(rows: NDArray[np.int64], warm: NDArray[np.bool_], known: Arrays, due: NDArray[np.bool_]) -> None:
-    """Which sensors have features of which little is known, or that have wandered off."""
+def _due(rows: NDArray[np.int64], warm: NDArray[np.bool_], known: Arrays, due: NDArray[np.bool_]) -> bool:
+    """Which sensors have features of which little is known, or that have wandered off; whether any has."""
     shift, last, gate_var, gate_jump, count = known
+    some = False
     for a in range(len(rows)):
         s = rows[a]
         due[a] = warm[a]
         for f in range(shift.shape[1]):
             young = count[s, f] < CLIP_AFTER and not np.isnan(shift[s, f])
             due[a] |= young or _wandered(last[s, f], gate_var[s, f], gate_jump[s, f])
+        some |= due[a]
+    return some
 
 
 @kernel

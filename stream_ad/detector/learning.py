@@ -57,18 +57,21 @@ class Learner:
         """
         done = Learned()
         age = self._age(rows)
-        screened = screen(self.state, rows, age)
-        self._watch(rows, done)
         warm = age <= self.state.options.learning.warmup_events
-        screened.put_back(self.state, rows[~warm])
+        screened = screen(self.state, rows, age, warm)
+        self._watch(rows, done)
+        if screened:
+            screened.put_back(self.state, rows[~warm])
         if self.state.options.learning.enabled:
             if warm.any():
+                assert screened is not None
                 self._warm_up(rows[warm], screened.spoiled[warm], class_weights, done)
             mature = rows[~warm]
             for _ in range(CATCH_UP_BATCHES):
                 if len(mature):
                     mature = self._learn_matured(mature, class_weights, done)
-        screened.put_back(self.state, rows)
+        if screened:
+            screened.put_back(self.state, rows)
         self.state.seen[rows] = self.state.pending.count[rows]
         return done
 
