@@ -203,8 +203,16 @@ class KafkaBroker:
         return fetched
 
     def _state_from(self, shard: int, start: int) -> ShardState:
-        with suppress(BrokerError, kafka_errors.KafkaError):  # there is nothing at that offset any more
+        try:
             return read_state(self._settings, shard, start, history=False)
+        except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
+            log.warning(
+                "The state topic holds nothing any more where the shard's last commit pointed to; all of it is read",
+                topic=self._settings.topics.state,
+                shard=shard,
+                offset=start,
+                error=str(error),
+            )
         return read_state(self._settings, shard, history=False)
 
     def load(self, shard: int, *, older_than: int | None = None) -> Stored:

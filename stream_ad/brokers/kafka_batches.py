@@ -191,7 +191,6 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         """Kafka's number for the transactional id."""
         return int(self._transaction_manager.producer_id_and_epoch.producer_id)
 
-    @property
     def last_error(self) -> BaseException | None:
         """What put the producer out of use, if anything has."""
         error: BaseException | None = self._transaction_manager.last_error

@@ -69,9 +69,10 @@ class GroupConsumer(Protocol):
 class TransactionalProducer(Protocol):
     """Writes records in transactions; after any error it is to be abandoned. Raises kafka-python's errors."""
 
-    @property
     def last_error(self) -> BaseException | None:
-        """After an error: what put it out of use, if that is known better than by what was raised."""
+        """After an error: what put it out of use, if that is known better than by what was raised. May ask the client
+        for another transaction to learn it.
+        """
 
     def begin_transaction(self) -> None: ...
 

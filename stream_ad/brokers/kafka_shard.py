@@ -124,7 +124,7 @@ class ShardWriter:
         try:
             self._transaction(outputs, positions, group)
         except (kafka_errors.KafkaError, ValueError, TypeError) as error:
-            reason = self._producer.last_error or error  # the first one says more than what followed from it
+            reason = self._producer.last_error() or error  # the first one says more than what followed from it
             self.abandon()
             raise self._explained(reason) from reason
         except BaseException:

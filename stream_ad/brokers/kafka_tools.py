@@ -16,7 +16,7 @@ from stream_ad.brokers.kafka_client import errors
 from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.kafka_settle import MARK_HEADER, settle
-from stream_ad.brokers.kafka_topics import input_topics
+from stream_ad.brokers.kafka_topics import input_topics, keeps_time_of_writing
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError
@@ -77,9 +77,9 @@ class KafkaProducer:
             self.flush()
 
     def _refuse_what_would_vanish(self, topic: TopicPlan, records: Sequence[OutRecord]) -> None:
-        """Retention counts from a record's own time: one that is too old would be deleted within minutes."""
+        """Where retention counts from a record's own time, one that is too old would be deleted within minutes."""
         retention_ms = int(topic.config.get("retention.ms", -1))
-        if retention_ms < 0 or not records:
+        if retention_ms < 0 or not records or keeps_time_of_writing(topic.config):
             return
         oldest_ms = min(record.time_ms for record in records)
         if oldest_ms < time.time() * 1000 - retention_ms:

@@ -65,7 +65,6 @@ class RdProducer:
     def __init__(self, producer: Producer, watch: Watch) -> None:
         self._producer, self._watch = producer, watch
 
-    @property
     def last_error(self) -> BaseException | None:
         # Records of a producer that was fenced may fail one by one, as purged, before it says so itself; asked for
         # another transaction it does.

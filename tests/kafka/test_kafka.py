@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import ConsumerGroupMetadata, MemberState
 from typer.testing import CliRunner
 
@@ -561,6 +562,24 @@ def test_recordings_that_would_vanish_are_refused(place: KafkaPlace) -> None:
     assert "retention.ms" in refused.value.hint
 
 
+def test_old_recordings_are_taken_where_retention_counts_from_the_writing(
+    place: KafkaPlace, admin: KafkaAdminClient
+) -> None:
+    """A topic that stamps records when they are written keeps old ones as long as others: they are written."""
+    topic = f"{place.settings.topics.events}-stamped"
+    settings = place.altered(topics={"retention_seconds": 7 * 86_400.0, "events": topic})
+    place.admin(settings).apply()
+    stamped = {"message.timestamp.type": "LogAppendTime"}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=stamped)])
+    (plan,) = [plan for plan in place.admin(settings).plan() if plan.role == "events"]
+    assert "days after they were written" in plan.note
+    producer = place.producer(settings)
+    producer.send(Side.EVENTS, [OutRecord(None, b"old", 86_400_000)])
+    producer.flush()
+    with closing(PartitionReader(settings, topic)) as reader:
+        assert [record.value for record in reader.read()] == [b"old"]
+
+
 def test_times_far_ahead_are_refused_with_a_reason(place: KafkaPlace) -> None:
     """A source whose clock is days ahead is told so when it writes."""
     producer = place.producer()
@@ -654,6 +673,27 @@ def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, adm
     stored = place.takeover(worker).load(0)
     assert stored.snapshot is not None
     assert (stored.positions, stored.snapshot.data) == (Positions(2, 0), b"state")
+
+
+def test_a_load_that_cannot_read_the_state_says_so(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka away in the middle of a load is no hint that leads nowhere: it is told, and nothing else is read instead."""
+    fill(place, 40)
+    worker = place.worker()
+    worker.commit(Commit(0, Positions(1, 0), marks=(Positions(),), snapshot=b"state"))
+    worker._writers[0].state.start = 1
+    worker.commit(Commit(0, Positions(2, 0)))
+    read, starts = kafka_module.read_state, []
+
+    def away(settings, shard, start=0, **more):
+        starts.append(start)
+        if start:
+            raise kafka_errors.KafkaConnectionError("the connection broke")
+        return read(settings, shard, start, **more)
+
+    monkeypatch.setattr(kafka_module, "read_state", away)
+    with pytest.raises(BrokerError, match="the connection broke"):
+        worker.load(0)
+    assert starts == [1]
 
 
 def test_records_given_out_again_are_left_out(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
