@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from stream_ad.brokers.base import Side
-    from stream_ad.brokers.kafka_batches import BatchProducer
-    from stream_ad.brokers.kafka_clients import TransactionalProducer
+    from stream_ad.brokers.kafka_clients import SettlingProducer, TransactionalProducer
     from stream_ad.brokers.tools import TopicPlan
     from stream_ad.settings import Settings
 
@@ -61,7 +60,7 @@ class KafkaProducer:
         self._count = self._bytes = 0
         self._producer: TransactionalProducer | None = self._open()
 
-    def _open(self, settle: Callable[[BatchProducer], None] | None = None) -> TransactionalProducer:
+    def _open(self, settle: Callable[[SettlingProducer], None] | None = None) -> TransactionalProducer:
         topics = [topic.topic for topic in self._topics.values()]
         with errors(self._settings, "opening a producer"):
             return client_of(self._settings).open_producer(self._settings, self._id, topics, settle)
@@ -138,7 +137,7 @@ class KafkaProducer:
         return {partition: producer.last_offset(some) for partition, some in sent.items()}
 
     def _settle(
-        self, producer: BatchProducer, places: Iterable[tuple[str, int]], lasts: dict[TopicPartition, int]
+        self, producer: SettlingProducer, places: Iterable[tuple[str, int]], lasts: dict[TopicPartition, int]
     ) -> None:
         """See ``settle``: what is left open of the last try goes the way of that try's other partitions, if any has
         ended; else nobody has seen anything of it, and it is aborted.

@@ -39,7 +39,7 @@ from tests.support.places import (
     leave_group,
     only_kafka_python,
     only_librdkafka,
-    over_both_clients,
+    over_all_clients,
     own,
 )
 from tests.support.secure_kafka import secured
@@ -100,7 +100,7 @@ def test_a_poll_gives_what_is_there_when_it_begins(place: KafkaPlace) -> None:
     assert sum(len(sides[Side.EVENTS].records) for sides in fetched.values()) == 52
 
 
-@over_both_clients
+@over_all_clients
 def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
     """A lost membership looks empty to the client, and Kafka takes an empty one unchecked; it is refused here."""
     fill(place, 20)
@@ -115,7 +115,7 @@ def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
     assert scores(place) == []
 
 
-@over_both_clients
+@over_all_clients
 def test_a_commit_with_the_membership_of_before_is_refused(place: KafkaPlace) -> None:
     """The membership of the last poll goes into the transaction; once the group has moved on, Kafka refuses it."""
     fill(place, 20)
@@ -129,7 +129,7 @@ def test_a_commit_with_the_membership_of_before_is_refused(place: KafkaPlace) ->
     assert scores(place) == []
 
 
-@over_both_clients
+@over_all_clients
 def test_offsets_of_a_refused_commit_do_not_come_back(place: KafkaPlace) -> None:
     """The client would send the offsets of an aborted transaction again in the next one; a new producer does not."""
     fill(place, 40)
@@ -147,7 +147,7 @@ def test_offsets_of_a_refused_commit_do_not_come_back(place: KafkaPlace) -> None
     assert scores(place) == [2]
 
 
-@over_both_clients
+@over_all_clients
 def test_a_stalled_kafka_costs_the_whole_commit(place: KafkaPlace, kafka: KafkaServer) -> None:
     """When Kafka stops answering in the middle, nothing of the commit is published, and the same can be tried again."""
     fill(place, 20)
@@ -217,7 +217,7 @@ def poll_for_ever(worker: Broker) -> None:
         assert not any(one.drained for sides in fetched.values() for one in sides.values())
 
 
-@over_both_clients
+@over_all_clients
 def test_joining_and_leaving_workers_share_the_work(place: KafkaPlace) -> None:
     """Through a join and a leave every event is scored exactly once."""
     fill(place, 3000)
@@ -237,7 +237,7 @@ def test_joining_and_leaving_workers_share_the_work(place: KafkaPlace) -> None:
     assert scores(place) == list(range(3600))
 
 
-@over_both_clients
+@over_all_clients
 def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
     """A shard that comes back in a rebalance is read on from where it was, without being loaded again."""
     fill(place, 400)
@@ -260,7 +260,7 @@ def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
     assert len(got) >= sum(partition_for(record.key, PARTITIONS) == kept for record in numbered(400))
 
 
-@over_both_clients
+@over_all_clients
 def test_what_was_held_in_a_rebalance_is_read_once_it_is_not(
     place: KafkaPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,7 +368,7 @@ class Deaf:
         return getattr(self._client, name)
 
 
-@over_both_clients
+@over_all_clients
 def test_records_of_others_transactions(place: KafkaPlace) -> None:
     """Events of an open transaction wait, those of an aborted one never come, and its marks are no records."""
     topic, worker = place.settings.topics.events, place.worker()
@@ -589,7 +589,7 @@ def test_times_far_ahead_are_refused_with_a_reason(place: KafkaPlace) -> None:
     assert "message.timestamp.after.max.ms" in refused.value.hint
 
 
-@over_both_clients
+@over_all_clients
 def test_records_that_retention_took_are_missed(place: KafkaPlace, admin: KafkaAdminClient) -> None:
     """A position whose records are gone is refused at seek, and noticed in the middle of reading."""
     fill(place, 40, keys=1)
@@ -676,7 +676,7 @@ def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, adm
 
 
 def test_a_load_that_cannot_read_the_state_says_so(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kafka away in the middle of a load is no hint that leads nowhere: it is told, and nothing else is read instead."""
+    """Kafka away in the middle of a load is no hint that leads nowhere: it is told, and nothing else is read."""
     fill(place, 40)
     worker = place.worker()
     worker.commit(Commit(0, Positions(1, 0), marks=(Positions(),), snapshot=b"state"))
@@ -722,7 +722,7 @@ def test_records_given_out_again_are_left_out(place: KafkaPlace, monkeypatch: py
     assert sorted(values) == list(range(400))
 
 
-@over_both_clients
+@over_all_clients
 def test_a_topic_without_a_leader_is_no_fault(place: KafkaPlace) -> None:
     """Ends of partitions of which one is not there now are no answer yet, and nothing that stops a worker."""
     there, gone = TopicPartition(place.settings.topics.events, 0), TopicPartition("gone", 0)
@@ -734,7 +734,7 @@ def test_a_topic_without_a_leader_is_no_fault(place: KafkaPlace) -> None:
             consumer.end_offsets([there, gone], 1_000)
 
 
-@over_both_clients
+@over_all_clients
 def test_a_topic_made_anew_is_noticed(place: KafkaPlace, admin: KafkaAdminClient) -> None:
     """Deleted and made again under a worker, a topic has other records where it would read on: it is refused."""
     fill(place, 400)
@@ -784,7 +784,7 @@ def test_added_partitions_are_refused(place: KafkaPlace, admin: KafkaAdminClient
         place.worker(place.altered(topics={"partitions": 3}), shards=3)
 
 
-@over_both_clients
+@over_all_clients
 def test_one_instance_id_is_for_one_worker(place: KafkaPlace) -> None:
     """Two workers under one broker.instance_id would take turns for ever: the older one ends, and says why."""
     fill(place, 20)
@@ -822,7 +822,7 @@ def test_a_worker_that_fences_itself_goes_on(place: KafkaPlace, kafka: KafkaServ
     assert scores(place) == list(range(500))
 
 
-@over_both_clients
+@over_all_clients
 def test_a_static_worker_keeps_its_shards(place: KafkaPlace) -> None:
     """A worker back under its instance_id within the session timeout gets what it had, and others keep theirs."""
     brokers = {name: place.broker(place.altered(broker={"instance_id": name})) for name in ("a", "b")}
@@ -838,7 +838,7 @@ def test_a_static_worker_keeps_its_shards(place: KafkaPlace) -> None:
     assert brokers["b"]._group.generation_id == generation
 
 
-@over_both_clients
+@over_all_clients
 def test_a_record_too_large_for_its_topic_is_named(place: KafkaPlace) -> None:
     """A dead letter over max.message.bytes fails its commit as a whole, and the message names that setting."""
     fill(place, 20)
