@@ -206,13 +206,7 @@ class KafkaBroker:
         try:
             return read_state(self._settings, shard, start, history=False)
         except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
-            log.warning(
-                "The state topic holds nothing any more where the shard's last commit pointed to; all of it is read",
-                topic=self._settings.topics.state,
-                shard=shard,
-                offset=start,
-                error=str(error),
-            )
+            log.warning("The state has no record where a load was to begin", shard=shard, offset=start, why=str(error))
         return read_state(self._settings, shard, history=False)
 
     def load(self, shard: int, *, older_than: int | None = None) -> Stored:

@@ -28,7 +28,7 @@ HEARTBEAT_S = 1.0  # how soon a worker hears of a rebalance
 METADATA_BACKOFF_MS = 10
 BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: small ones cost a round trip each
 MAX_RECORD_BYTES = 64 * 1024 * 1024  # the topic's own max.message.bytes decides
-_LINGER_MS = 20  # flush ends it; keeps the first few records of a step from going alone
+LINGER_MS = 20  # flush ends it; keeps the first few records of a step from going alone
 RETRY_BACKOFF_MS = 5  # a transaction right after another one is first told to wait: at 20 that costs 20 ms
 
 Client = TypeVar("Client")
@@ -155,7 +155,7 @@ def producer_options(settings: Settings, transactional_id: str) -> dict[str, Any
         "acks": "all",
         "compression_type": "lz4",
         "batch_size": BATCH_BYTES,
-        "linger_ms": min(_LINGER_MS, timeout_ms // 4),
+        "linger_ms": min(LINGER_MS, timeout_ms // 4),
         "max_request_size": MAX_RECORD_BYTES,
         "allow_auto_create_topics": False,
         "metrics_enabled": False,

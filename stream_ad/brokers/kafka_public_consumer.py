@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
-from threading import RLock
+from threading import RLock, Thread
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from kafka import ConsumerRebalanceListener, KafkaAdminClient
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState
@@ -33,10 +34,14 @@ if TYPE_CHECKING:
 
 _ALL = sys.maxsize
 _LEAST_MS = 8  # of a poll: one that does not wait leaves a rebalance where it is
+_REBALANCE_MS = 1_000  # of a poll: what a rebalance comes to between two polls the client (3.0.12) throws away
 _METADATA_MS = 5_000  # a partition whose leader has just come is looked for so often
 _ADMIN_MS = 1_000
 _LOOK_S = 0.5  # between looks whether a topic was made anew
-_STUCK_S = 10.0  # of a rebalance that does not end
+_STUCK_S = 5.0  # of a rebalance that does not end
+_POLL_S = 0.2  # between two polls while there are records to be given out
+
+log = structlog.get_logger(__name__)
 
 
 class PublicConsumer:
@@ -49,12 +54,7 @@ class PublicConsumer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client: CommittedConsumer = connect(
-            CommittedConsumer,
-            settings,
-            **consumer_options() | {"metadata_max_age_ms": _METADATA_MS},
-            **group_options(settings),
-        )
+        self._client = self._connected()
         try:
             self._admin: KafkaAdminClient = connect(KafkaAdminClient, settings, request_timeout_ms=_ADMIN_MS)
         except BaseException:
@@ -66,13 +66,25 @@ class PublicConsumer:
         self._ids: dict[str, Any] = {}
         self._in_doubt, self._look_due = True, 0.0
         self._rebalancing_since: float | None = None
+        self._polled_at = float("-inf")
+
+    def _connected(self) -> CommittedConsumer:
+        options = consumer_options() | {"metadata_max_age_ms": _METADATA_MS}
+        client: CommittedConsumer = connect(
+            CommittedConsumer, self._settings, **options, **group_options(self._settings)
+        )
+        return client
 
     # ------------------------------------------------------------------ group
 
     def join(self, topics: Collection[str], listener: Membership) -> None:
-        self._topics, self._listener = list(topics), _Listener(self, listener)
-        self._client.subscribe(topics=self._topics, listener=self._listener)
+        self._topics, self._members = list(topics), listener
+        self._subscribe()
         once_settled(self._client.topics)  # a leader that joins before it knows the partitions must join again at once
+
+    def _subscribe(self) -> None:
+        self._listener = _Listener(self, self._members)
+        self._client.subscribe(topics=self._topics, listener=self._listener)
 
     def group_metadata(self) -> ConsumerGroupMetadata:
         return self._client.group_metadata()
@@ -84,14 +96,26 @@ class PublicConsumer:
         return False
 
     def request_rejoin(self) -> None:
-        """Leave a rebalance that does not end, and join anew: the client may have forgotten that it began one."""
+        """Let another client join in the place of this one where a rebalance does not end: the client may have
+        forgotten that it began one.
+        """
         now = time.monotonic()
         if self._rebalancing_since is None:
             self._rebalancing_since = now
         elif now - self._rebalancing_since > _STUCK_S:
-            self._rebalancing_since = None
-            self._client.unsubscribe()
-            self._client.subscribe(topics=self._topics, listener=self._listener)
+            log.warning("The rebalance of the group does not end; joining anew")
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        old, gone = self._client, self.assignment()
+        self._listener.silent = True
+        self._client = self._connected()
+        Thread(target=old.close, name="end of a consumer", daemon=True).start()  # it waits for the end of the rebalance
+        self.assigned()
+        self.keep_only(())
+        self._members.on_partitions_lost(gone)
+        self._rebalancing_since = None
+        self._subscribe()
 
     def assigned(self) -> None:
         """In a new assignment nothing is paused. What waits of the one before goes with the ``seek`` that follows: its
@@ -109,20 +133,27 @@ class PublicConsumer:
     # ---------------------------------------------------------------- reading
 
     def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
-        if self._client.group_metadata().state != MemberState.REBALANCING:
+        if self._rebalances():
+            wait_ms = max(int(timeout_s * 1000), _REBALANCE_MS)
+        else:
             self._rebalancing_since = None
-        ready = bool(self._waiting.keys() - self._held)
-        wait_ms = _LEAST_MS if ready else max(int(timeout_s * 1000), _LEAST_MS)
+            wait_ms = max(int(timeout_s * 1000), _LEAST_MS)
+            if self._waiting.keys() - self._held:
+                wait_ms = 0 if time.monotonic() - self._polled_at < _POLL_S else _LEAST_MS
         try:
-            found = self._client.poll(timeout_ms=wait_ms, max_records=_ALL)
+            found = self._client.poll(timeout_ms=wait_ms, max_records=_ALL) if wait_ms else {}
         except (kafka_errors.OffsetOutOfRangeError, kafka_errors.UnknownTopicOrPartitionError):
             self._in_doubt = True  # the topic may have been made anew
             raise
+        self._polled_at = time.monotonic() if wait_ms else self._polled_at
         self._in_doubt = self._in_doubt or bool(found)
         with self._lock:
             self._store(found)
-            taken = self._taken(max_records)
+            taken = {} if self._rebalances() else self._taken(max_records)  # whatever came of it would be refused
         return {partition: raw_records(partition, records) for partition, records in taken.items()}
+
+    def _rebalances(self) -> bool:
+        return bool(self._client.group_metadata().state == MemberState.REBALANCING)
 
     def _store(self, found: Mapping[TopicPartition, list[Any]]) -> None:
         for partition, records in found.items():
@@ -218,17 +249,21 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def __init__(self, consumer: PublicConsumer, members: Membership) -> None:
         self._consumer, self._members = consumer, members
+        self.silent = False  # of a client that has been replaced nothing counts any more
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        self._members.on_partitions_revoked(revoked)
+        if not self.silent:
+            self._members.on_partitions_revoked(revoked)
 
     def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
-        self._members.on_partitions_lost(lost)
+        if not self.silent:
+            self._members.on_partitions_lost(lost)
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        self._consumer.assigned()
-        self._members.on_partitions_assigned(assigned)
-        self._consumer.keep_only(assigned)
+        if not self.silent:
+            self._consumer.assigned()
+            self._members.on_partitions_assigned(assigned)
+            self._consumer.keep_only(assigned)
 
 
 def open_consumer(settings: Settings) -> PublicConsumer:

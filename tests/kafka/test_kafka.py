@@ -40,6 +40,7 @@ from tests.support.places import (
     only_kafka_python,
     only_librdkafka,
     over_all_clients,
+    over_both_clients,
     own,
 )
 from tests.support.secure_kafka import secured
@@ -722,7 +723,7 @@ def test_records_given_out_again_are_left_out(place: KafkaPlace, monkeypatch: py
     assert sorted(values) == list(range(400))
 
 
-@over_all_clients
+@over_both_clients
 def test_a_topic_without_a_leader_is_no_fault(place: KafkaPlace) -> None:
     """Ends of partitions of which one is not there now are no answer yet, and nothing that stops a worker."""
     there, gone = TopicPartition(place.settings.topics.events, 0), TopicPartition("gone", 0)
@@ -784,7 +785,7 @@ def test_added_partitions_are_refused(place: KafkaPlace, admin: KafkaAdminClient
         place.worker(place.altered(topics={"partitions": 3}), shards=3)
 
 
-@over_all_clients
+@over_both_clients
 def test_one_instance_id_is_for_one_worker(place: KafkaPlace) -> None:
     """Two workers under one broker.instance_id would take turns for ever: the older one ends, and says why."""
     fill(place, 20)
@@ -822,7 +823,7 @@ def test_a_worker_that_fences_itself_goes_on(place: KafkaPlace, kafka: KafkaServ
     assert scores(place) == list(range(500))
 
 
-@over_all_clients
+@over_both_clients
 def test_a_static_worker_keeps_its_shards(place: KafkaPlace) -> None:
     """A worker back under its instance_id within the session timeout gets what it had, and others keep theirs."""
     brokers = {name: place.broker(place.altered(broker={"instance_id": name})) for name in ("a", "b")}
