@@ -21,6 +21,7 @@ from stream_ad.brokers.kafka_reading import (
     open_asker,
     raw_records,
 )
+from stream_ad.errors import UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -68,11 +69,9 @@ class PublicConsumer:
         self._rebalancing_since: float | None = None
         self._polled_at = float("-inf")
 
-    def _connected(self) -> CommittedConsumer:
-        options = consumer_options() | {"metadata_max_age_ms": _METADATA_MS}
-        client: CommittedConsumer = connect(
-            CommittedConsumer, self._settings, **options, **group_options(self._settings)
-        )
+    def _connected(self, **more: Any) -> CommittedConsumer:
+        options = consumer_options() | group_options(self._settings) | {"metadata_max_age_ms": _METADATA_MS}
+        client: CommittedConsumer = connect(CommittedConsumer, self._settings, **options, **more)
         return client
 
     # ------------------------------------------------------------------ group
@@ -103,18 +102,20 @@ class PublicConsumer:
         if self._rebalancing_since is None:
             self._rebalancing_since = now
         elif now - self._rebalancing_since > _STUCK_S:
-            log.warning("The rebalance of the group does not end; joining anew")
-            self._begin_anew()
+            self._rebalancing_since = None
+            with suppress(UnreachableError):  # Kafka is away, which is why
+                self._begin_anew()
 
     def _begin_anew(self) -> None:
+        fresh = self._connected(bootstrap_timeout_ms=_ADMIN_MS)
+        log.warning("The rebalance of the group does not end; joining anew")
         old, gone = self._client, self.assignment()
         self._listener.silent = True
-        self._client = self._connected()
+        self._client = fresh
         Thread(target=old.close, name="end of a consumer", daemon=True).start()  # it waits for the end of the rebalance
         self.assigned()
         self.keep_only(())
         self._members.on_partitions_lost(gone)
-        self._rebalancing_since = None
         self._subscribe()
 
     def assigned(self) -> None:

@@ -191,6 +191,24 @@ def test_a_rebalance_that_does_not_end_is_left(place: KafkaPlace, monkeypatch: p
     assert scores(place) == [1]
 
 
+def test_a_rebalance_while_kafka_is_away_is_waited_out(place: KafkaPlace, kafka: KafkaServer, monkeypatch) -> None:
+    """Kafka that does not answer is no rebalance that was forgotten: the worker waits for it, and goes on."""
+    monkeypatch.setattr(kafka_public_consumer, "_STUCK_S", 0.0)
+    fill(place, 40)
+    worker = place.worker()
+    drain(worker)
+    consumer = worker._consumer
+    before = consumer._client
+    kafka.pause()
+    try:
+        for _ in range(3):
+            consumer.request_rejoin()
+    finally:
+        kafka.resume()
+    assert consumer._client is before
+    own(worker, PARTITIONS)
+
+
 def test_a_fenced_producer_says_so(place: KafkaPlace, worker: Broker) -> None:
     """What put a producer out of use is known by its kind, also where the client passes on no more than its words."""
     place.takeover(worker)
