@@ -27,6 +27,10 @@ test: $(READY) ## All tests; a real Apache Kafka is fetched and started (needs J
 test-librdkafka: $(READY) ## Those tests over librdkafka that `make test` runs over kafka-python alone, the faults among them
 	$(PYTEST) tests/kafka tests/faults --kafka-client librdkafka
 
+.PHONY: test-public
+test-public: $(READY) ## The same over kafka-python's public interface alone
+	$(PYTEST) tests/kafka tests/faults --kafka-client kafka-python-public
+
 .PHONY: check
 check: $(READY) ## Lint, format, types, and which module may import which
 	$(BIN)/ruff check

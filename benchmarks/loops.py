@@ -14,8 +14,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as RdPartition
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 
-from stream_ad.brokers.kafka_batches import BATCH_BYTES, LINGER_MS
-from stream_ad.brokers.kafka_client import client_options
+from stream_ad.brokers.kafka_client import BATCH_BYTES, LINGER_MS, client_options
 from stream_ad.brokers.kafka_reading import consumer_options
 from stream_ad.brokers.librdkafka_client import common_config
 from stream_ad.settings import Settings

@@ -5,6 +5,7 @@
     StreamADError                    exit code
     ├── SettingsError                3   a setting is unknown, missing or contradicts another
     ├── BrokerError                  4   the broker cannot be reached or refuses
+    │   ├── UnreachableError         4   nobody answers there; a worker that starts tries again by itself
     │   ├── TopicError               4   a topic is missing or has the wrong shape
     │   ├── FencedError              -   another worker owns the shard now; the worker rejoins by itself
     │   ├── ShardBusyError           4   a worker holds this shard
@@ -48,6 +49,10 @@ class SettingsError(StreamADError):
 
 class BrokerError(StreamADError):
     exit_code = 4
+
+
+class UnreachableError(BrokerError):
+    """Nobody answers where the settings say that the broker is."""
 
 
 class TopicError(BrokerError):

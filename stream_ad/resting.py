@@ -139,15 +139,7 @@ class Resting:
         """Take over what ``state`` gave; NonsenseError when it does not fit."""
         if not header.get("numbers"):
             return
-        sets = [tuple(names) for names in header.get("features", [])]
-        if header["numbers"] != sorted(set(header["numbers"])):
-            raise NonsenseError("the sensors at rest are not in order")
-        if not sets or not {"features_of", "events", "columns"} <= header.keys():
-            raise NonsenseError("the tables of the sensors at rest are not there")
-        if not len(header["numbers"]) == len(header["features_of"]) == len(header["events"]):
-            raise NonsenseError("the tables of the sensors at rest do not fit")
-        if max(header["features_of"], default=0) >= len(sets) or any(len(set(names)) != len(names) for names in sets):
-            raise NonsenseError("the sensors at rest have features that cannot be")
+        sets = _feature_sets(header)
         columns = len(self._layout(len(sets[0])))
         lengths = loaded(arrays, "resting.lengths", Column((columns,), np.uint32))
         data, at = loaded(arrays, "resting.data", Column((), np.uint8)).tobytes(), 0
@@ -198,3 +190,16 @@ class Resting:
 
     def _layout(self, features: int) -> list[tuple[str, int, np.dtype[Any]]]:
         return folded.layout(Detector(features, self._options, self._device))
+
+
+def _feature_sets(header: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Feature sets of the header that ``Resting.state`` gave; NonsenseError when its tables do not fit."""
+    numbers, features_of = header["numbers"], header.get("features_of", [])
+    sets = [tuple(names) for names in header.get("features", [])]
+    if numbers != sorted(set(numbers)):
+        raise NonsenseError("the sensors at rest are not in order")
+    if not len(numbers) == len(features_of) == len(header.get("events", [])) or "columns" not in header:
+        raise NonsenseError("the tables of the sensors at rest do not fit")
+    if max(features_of) >= len(sets) or any(len(set(names)) != len(names) for names in sets):
+        raise NonsenseError("the sensors at rest have features that cannot be")
+    return sets

@@ -66,9 +66,10 @@ class BrokerSettings(Section):
     bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field(
         "127.0.0.1:9092", description="Kafka brokers, host:port, separated by commas."
     )
-    client: Literal["kafka-python", "librdkafka"] = Field(
+    client: Literal["kafka-python", "kafka-python-public", "librdkafka"] = Field(
         "kafka-python",
-        description="Library that reads and writes records on Kafka; librdkafka needs "
+        description="Library that reads and writes records on Kafka. kafka-python-public uses no more than its public "
+        "interface, which is slower, as happens by itself where its version is not a known one; librdkafka needs "
         '`pip install "stream-ad[librdkafka]"`.',
     )
     security: SecuritySettings = SecuritySettings()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from stream_ad.brokers import open_broker
+from stream_ad.brokers import await_broker, open_broker
 from stream_ad.brokers.base import Awaiting
 from stream_ad.codec import Codec
 from stream_ad.errors import BrokerError, LostRecordsError
@@ -84,6 +84,8 @@ class Worker:
     def run(self, until_idle_s: float | None = None) -> None:
         """Work until stopped, or until nothing came for ``until_idle_s`` seconds; then drain.
 
+        A broker that is not there yet is waited for, unless ``until_idle_s`` says that the run is to end by itself.
+
         Raises:
             BrokerError: The broker stayed away, or refused a shard, for longer than ``broker.give_up_seconds``.
             LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
@@ -104,12 +106,21 @@ class Worker:
                 _log.info("listening", host=settings.http.host, port=server.port)
             if said := prepare_process() if self._given_stop is None else compile_loops():
                 _log.info("compiled", note=said)
-            broker = self._given_broker if self._given_broker is not None else open_broker(settings)
-            loop = _Loop(settings, stack.enter_context(closing(broker)), self.metrics, self.health, self._clock, stop)
-            loop.run(until_idle_s)
-            self.health.drain()
-            loop.drain()
+            broker = self._given_broker
+            if broker is None and (until_idle_s is not None or await_broker(settings, stop.wait, self._tell)):
+                broker = open_broker(settings)
+            if broker is not None:
+                stack.enter_context(closing(broker))
+                loop = _Loop(settings, broker, self.metrics, self.health, self._clock, stop)
+                loop.run(until_idle_s)
+                self.health.drain()
+                loop.drain()
         _log.info("stopped")
+
+    def _tell(self, problem: str) -> None:
+        """What is in the way of the first contact with the broker; the worker is well and waits."""
+        self.health.tick()
+        self.health.broker(problem)
 
 
 class _Loop:

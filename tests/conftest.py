@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-CLIENTS = ("kafka-python", "librdkafka")
+CLIENTS = ("kafka-python", "kafka-python-public", "librdkafka")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--kafka-client",
         choices=CLIENTS,
         default=CLIENTS[0],
-        help="broker.client of the tests that are not run over both: those of tests/kafka and tests/faults",
+        help="broker.client of the tests that are not run over all of them: those of tests/kafka and tests/faults",
     )
 
 
@@ -41,7 +41,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.fixture
 def client(request: pytest.FixtureRequest) -> str:
-    """Broker.client of a test on Kafka; «over_both_clients» (tests/support/places.py) runs it over either."""
+    """Broker.client of a test on Kafka; marks such as «over_both_clients» (tests/support/places.py) name several."""
     return str(getattr(request, "param", request.config.getoption("--kafka-client")))
 
 

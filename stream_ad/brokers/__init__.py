@@ -9,11 +9,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stream_ad.brokers.base import Broker
     from stream_ad.brokers.tools import Admin, Producer, Reader, Snapshots
     from stream_ad.settings import Settings
 
-__all__ = ["open_admin", "open_broker", "open_producer", "open_reader", "open_snapshots"]
+__all__ = ["await_broker", "open_admin", "open_broker", "open_producer", "open_reader", "open_snapshots"]
+
+
+def await_broker(settings: Settings, wait: Callable[[float], bool], tell: Callable[[str], None]) -> bool:
+    """Wait until somebody answers where the broker should be, and log what is in the way.
+
+    Args:
+        settings: All of them.
+        wait: Waits for some seconds; whether the worker is to end.
+        tell: Called again and again meanwhile, with what is in the way, empty as long as nothing is known to be.
+
+    Returns:
+        False where the end came first.
+
+    Raises:
+        BrokerError: It refuses.
+    """
+    if settings.broker.kind == "kafka":
+        from stream_ad.brokers.kafka_waiting import await_kafka
+
+        return await_kafka(settings, wait, tell)
+    return True
 
 
 def open_broker(settings: Settings) -> Broker:

@@ -203,8 +203,10 @@ class KafkaBroker:
         return fetched
 
     def _state_from(self, shard: int, start: int) -> ShardState:
-        with suppress(BrokerError, kafka_errors.KafkaError):  # there is nothing at that offset any more
+        try:
             return read_state(self._settings, shard, start, history=False)
+        except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
+            log.warning("The state has no record where a load was to begin", shard=shard, offset=start, why=str(error))
         return read_state(self._settings, shard, history=False)
 
     def load(self, shard: int, *, older_than: int | None = None) -> Stored:

@@ -8,9 +8,10 @@ from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_doctor import examine
+from stream_ad.brokers.kafka_insides import TESTED, unknown
 from stream_ad.brokers.kafka_topics import TopicAdmin
 from stream_ad.errors import BrokerError, SettingsError
-from stream_ad.findings import problem
+from stream_ad.findings import problem, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,12 @@ class KafkaAdmin:
             client_of(self._settings)
         except SettingsError as error:
             yield problem("versions", error.what, error.hint)
+        if reason := unknown():
+            yield warning(
+                "versions",
+                f"{reason}: it is used over its public interface alone, which is slower.",
+                f"Install a version that is known: pip install kafka-python=={TESTED[-1]}.",
+            )
         try:
             plan = admin.plan()
         except BrokerError as error:

@@ -12,7 +12,7 @@ from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.transaction_manager import CoordinatorType, TransactionState
 from kafka.record.memory_records import MemoryRecordsBuilder
 
-from stream_ad.brokers.kafka_client import connect, patience_ms
+from stream_ad.brokers.kafka_client import BATCH_BYTES, connect, producer_options
 from stream_ad.brokers.kafka_format import FORMAT, Body, encode
 
 if TYPE_CHECKING:
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 
     from kafka.structs import ConsumerGroupMetadata
 
+    from stream_ad.brokers.kafka_clients import SettlingProducer
     from stream_ad.columns import OutRecord
     from stream_ad.settings import Settings
 
-LINGER_MS = 20  # flush ends it; keeps the first few records of a step from going alone
-MAX_RECORD_BYTES = 64 * 1024 * 1024  # the topic's own max.message.bytes decides
-BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: small ones cost a round trip each
 _LOOK_S = 0.002
 
 
@@ -191,7 +189,6 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
         """Kafka's number for the transactional id."""
         return int(self._transaction_manager.producer_id_and_epoch.producer_id)
 
-    @property
     def last_error(self) -> BaseException | None:
         """What put the producer out of use, if anything has."""
         error: BaseException | None = self._transaction_manager.last_error
@@ -208,26 +205,11 @@ def open_producer(
     settings: Settings,
     transactional_id: str,
     topics: Collection[str],
-    settle: Callable[[BatchProducer], None] | None = None,
+    settle: Callable[[SettlingProducer], None] | None = None,
 ) -> BatchProducer:
     """See ``kafka_clients.Client``."""
-    timeout_ms = int(settings.broker.transaction_timeout_seconds * 1000)
-    producer: BatchProducer = connect(
-        BatchProducer,
-        settings,
-        transactional_id=transactional_id,
-        transaction_timeout_ms=timeout_ms,
-        delivery_timeout_ms=timeout_ms,
-        request_timeout_ms=max(1, timeout_ms // 2),
-        max_block_ms=patience_ms(settings),
-        acks="all",
-        compression_type="lz4",
-        batch_size=BATCH_BYTES,
-        linger_ms=min(LINGER_MS, timeout_ms // 4),
-        max_request_size=MAX_RECORD_BYTES,
-        allow_auto_create_topics=False,
-        metrics_enabled=False,
-    )
+    options = producer_options(settings, transactional_id)
+    producer: BatchProducer = connect(BatchProducer, settings, **options)
     try:
         producer.learn(topics)
         producer.init_transactions()

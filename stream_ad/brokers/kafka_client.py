@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from kafka import errors as kafka_errors
-from kafka.net.compat import KafkaNetClient
 
-from stream_ad.errors import BrokerError, TopicError
+from stream_ad.brokers.kafka_contact import looked_at, told_early
+from stream_ad.brokers.kafka_insides import fast
+from stream_ad.errors import BrokerError, TopicError, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from kafka import KafkaAdminClient
 
@@ -25,6 +26,9 @@ SETTLING_S = 10.0
 REQUEST_MS = 10_000
 HEARTBEAT_S = 1.0  # how soon a worker hears of a rebalance
 METADATA_BACKOFF_MS = 10
+BATCH_BYTES = 512 * 1024  # one batch per partition is under way at a time: small ones cost a round trip each
+MAX_RECORD_BYTES = 64 * 1024 * 1024  # the topic's own max.message.bytes decides
+LINGER_MS = 20  # flush ends it; keeps the first few records of a step from going alone
 RETRY_BACKOFF_MS = 5  # a transaction right after another one is first told to wait: at 20 that costs 20 ms
 
 Client = TypeVar("Client")
@@ -56,98 +60,36 @@ def client_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-class _HungUp(kafka_errors.SaslAuthenticationFailedError):  # type: ignore[misc]
-    """A broker ended the connection in the middle of a login: it refuses, and its answer was lost with the end."""
+REFUSED = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError)
 
-
-_ENOUGH = 3  # times that a broker hangs up on a login: one that is about to stop does so once
-_REFUSED = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.UnsupportedSaslMechanismError)
-
-
-class _Attempts:
-    """Makes the client's network part as it was asked for, and remembers why it could not connect.
-
-    The client itself tries until its time is over and then says only that.
-    """
-
-    def __init__(self) -> None:
-        self.last: BaseException | None = None
-        self.hang_ups = 0  # in the middle of a login
-
-    def __call__(self, **options: Any) -> KafkaNetClient:
-        client = KafkaNetClient(**options)
-        # The client loses these two of its own options on the way: a missing topic would be made with whatever number
-        # of partitions, and every step of finding out where topics are would take 100 ms.
-        client._manager.cluster.config |= {  # noqa: SLF001
-            "allow_auto_create_topics": False,
-            "retry_backoff_ms": METADATA_BACKOFF_MS,
-        }
-        # Warns of each step of the client's own loop that takes a tenth of a second: nothing that anybody can act on.
-        client._net.config["slow_task_threshold_secs"] = 0  # noqa: SLF001
-        connection_to = client._manager.get_connection  # noqa: SLF001
-
-        def watched(*arguments: Any, **more: Any) -> Any:
-            if isinstance(self.last, _REFUSED) and (not isinstance(self.last, _HungUp) or self.hang_ups >= _ENOUGH):
-                raise self.last  # to knock again would only delay what the broker has said
-            try:
-                connection = connection_to(*arguments, **more)
-            except kafka_errors.UnknownBrokerIdError:  # one that came since, or the -1 of a partition without a leader
-                client._manager.cluster.request_update()  # noqa: SLF001 -- it would ask the next time in minutes
-                raise
-            hung_up: list[bool] = []
-            connection.init_future.add_errback(lambda error: None if hung_up else self._note(error))
-            connection._sasl_authenticate = self._noted(connection._sasl_authenticate, hung_up)  # noqa: SLF001
-            return connection
-
-        client._manager.get_connection = watched  # noqa: SLF001
-        return client
-
-    def _noted(self, log_in: Callable[..., Awaitable[None]], hung_up: list[bool]) -> Callable[..., Awaitable[None]]:
-        """A refusal comes together with the end of the connection, which the client may see first."""
-
-        async def logging_in(*arguments: Any, **more: Any) -> None:
-            try:
-                await log_in(*arguments, **more)
-            except kafka_errors.KafkaConnectionError:
-                hung_up.append(True)
-                self.hang_ups += 1
-                self._note(_HungUp("the broker hung up in the middle of it"))
-                raise
-            except Exception as error:
-                self._note(error)
-                raise
-
-        return logging_in
-
-    def _note(self, error: BaseException) -> None:
-        if self.last is None or (_weight(error) >= _weight(self.last)):
-            self.last = error
-
-
-def _weight(error: BaseException) -> int:
-    """How much an attempt's end says: the last one is often only cut short by the end of all waiting."""
-    if isinstance(error, _REFUSED) and not isinstance(error, _HungUp):
-        return 2
-    return 0 if isinstance(error, kafka_errors.RequestTimedOutError) else 1
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 
 def connect(make: Callable[..., Client], settings: Settings, **options: Any) -> Client:
-    """Make a client and wait until a broker has answered.
+    """Make a client and wait until a broker has answered; where that takes long, say why.
 
     Raises:
-        BrokerError: None has, or it refuses.
+        UnreachableError: None has.
+        BrokerError: It refuses.
     """
     _require_files(settings)
-    attempts = _Attempts()
-    with errors(settings, "connecting"):
+    attempts: Any = None
+    if fast(settings):
+        from stream_ad.brokers.kafka_attempts import Attempts  # noqa: PLC0415 -- only where the client is known
+
+        attempts = Attempts()
+        options["kafka_client"] = attempts
+    servers = settings.broker.bootstrap_servers
+    with errors(settings, "connecting"), told_early(servers, lambda: attempts and attempts.last):
         try:
-            return make(**client_options(settings) | options, kafka_client=attempts)
-        except (kafka_errors.KafkaTimeoutError, *_REFUSED) as error:
-            reason = attempts.last or error
+            return make(**client_options(settings) | options)
+        except (kafka_errors.KafkaTimeoutError, *REFUSED) as error:
+            reason: BaseException = (attempts and attempts.last) or error
             if isinstance(reason, kafka_errors.SaslAuthenticationFailedError):
                 raise reason from error
-            raise BrokerError(
-                f"No Kafka broker answered at {settings.broker.bootstrap_servers} ({reason}).", hint=_hint(reason)
+            kind = BrokerError if isinstance(reason, REFUSED) or _UNTRUSTED in str(reason) else UnreachableError
+            raise kind(
+                f"No Kafka broker answered at {servers} ({looked_at(servers, reason)}).", hint=_hint(reason)
             ) from reason
 
 
@@ -193,12 +135,31 @@ def _require_files(settings: Settings) -> None:
 def _hint(reason: BaseException) -> str:
     if isinstance(reason, kafka_errors.UnsupportedSaslMechanismError):
         return "Set broker.security.mechanism to one that the listener offers."
-    if "CERTIFICATE_VERIFY_FAILED" in str(reason):
+    if _UNTRUSTED in str(reason):
         return "Set broker.security.ca_file to the authority that signed the brokers' certificates."
     return (
         "Check broker.bootstrap_servers, that Kafka runs there, and that broker.security fits the listener: one that "
         "is not content with protocol, mechanism, username or password may just hang up."
     )
+
+
+def producer_options(settings: Settings, transactional_id: str) -> dict[str, Any]:
+    """Options of kafka-python's producers."""
+    timeout_ms = int(settings.broker.transaction_timeout_seconds * 1000)
+    return {
+        "transactional_id": transactional_id,
+        "transaction_timeout_ms": timeout_ms,
+        "delivery_timeout_ms": timeout_ms,
+        "request_timeout_ms": max(1, timeout_ms // 2),
+        "max_block_ms": patience_ms(settings),
+        "acks": "all",
+        "compression_type": "lz4",
+        "batch_size": BATCH_BYTES,
+        "linger_ms": min(LINGER_MS, timeout_ms // 4),
+        "max_request_size": MAX_RECORD_BYTES,
+        "allow_auto_create_topics": False,
+        "metrics_enabled": False,
+    }
 
 
 @contextmanager

@@ -1,14 +1,16 @@
 """The client library that reads and writes records on Kafka: ``broker.client`` is looked at here and nowhere else.
 
-What the program needs of a client are the two protocols below. Both clients speak kafka-python's words: its
+What the program needs of a client are the protocols below. All clients speak kafka-python's words: its
 ``TopicPartition`` and ``ConsumerGroupMetadata``, and its errors, whatever the client itself raises. Topics are looked
-at and made, and single partitions read from their beginning, with kafka-python either way.
+at and made, and single partitions read from their beginning, with kafka-python either way. kafka-python itself is used
+below its API where its version is known, and over its public interface alone where it is not (kafka_insides).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from stream_ad.brokers.kafka_insides import fast
 from stream_ad.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -17,10 +19,18 @@ if TYPE_CHECKING:
     from kafka import OffsetAndMetadata, TopicPartition
     from kafka.structs import ConsumerGroupMetadata
 
-    from stream_ad.brokers.kafka_batches import BatchProducer
     from stream_ad.brokers.kafka_group import Membership
     from stream_ad.columns import OutRecord, RawRecords
     from stream_ad.settings import Settings
+
+
+class OffsetAsker(Protocol):
+    """Answers, on the thread that made it, how far partitions reach."""
+
+    def end_offsets(
+        self, partitions: Collection[TopicPartition], timeout_ms: int | None = None
+    ) -> dict[TopicPartition, int]: ...
+    def close(self) -> None: ...
 
 
 class GroupConsumer(Protocol):
@@ -37,6 +47,13 @@ class GroupConsumer(Protocol):
 
     def group_metadata(self) -> ConsumerGroupMetadata:
         """The membership now; generation -1 where it is lost."""
+
+    def open_asker(self) -> OffsetAsker:
+        """A way to ask for end offsets on another thread, which calls this: most clients are of one thread alone.
+
+        Raises:
+            BrokerError: Kafka did not answer.
+        """
 
     def may_meet_itself(self) -> bool:
         """Whether a membership under its instance_id that was taken over may have been so by this very client, which
@@ -69,9 +86,10 @@ class GroupConsumer(Protocol):
 class TransactionalProducer(Protocol):
     """Writes records in transactions; after any error it is to be abandoned. Raises kafka-python's errors."""
 
-    @property
     def last_error(self) -> BaseException | None:
-        """After an error: what put it out of use, if that is known better than by what was raised."""
+        """After an error: what put it out of use, if that is known better than by what was raised. May ask the client
+        for another transaction to learn it.
+        """
 
     def begin_transaction(self) -> None: ...
 
@@ -107,6 +125,27 @@ class TransactionalProducer(Protocol):
         """Close in good order, after the end of a transaction."""
 
 
+class SettlingProducer(TransactionalProducer, Protocol):
+    """One that can end what earlier transactions of its id have left open; see kafka_settle."""
+
+    @property
+    def producer_id(self) -> int:
+        """Kafka's number for the transactional id."""
+
+    def end_open(
+        self,
+        timeout_s: float,
+        partitions: Collection[TopicPartition],
+        offsets: dict[TopicPartition, OffsetAndMetadata] | None = None,
+        group: ConsumerGroupMetadata | None = None,
+        *,
+        commit: bool,
+    ) -> None:
+        """A transaction of which nobody sees a record: what is open of this producer in some partitions, and of its
+        offsets in a group, ends with it.
+        """
+
+
 class Client(Protocol):
     """A module with both."""
 
@@ -116,15 +155,15 @@ class Client(Protocol):
         settings: Settings,
         transactional_id: str,
         topics: Collection[str],
-        settle: Callable[[BatchProducer], None] | None = None,
+        settle: Callable[[SettlingProducer], None] | None = None,
     ) -> TransactionalProducer:
         """A producer that has taken over its transactional id: what was open under it is aborted, whoever had it is
         fenced.
 
         Args:
             topics: Where it is going to write.
-            settle: Ends what Kafka left open under the id (kafka_settle), by a producer of kafka-python, which alone
-                can end a transaction where it writes nothing.
+            settle: Ends what Kafka left open under the id (kafka_settle), by a producer of kafka-python: librdkafka
+                cannot end a transaction where it writes nothing.
 
         Raises:
             BrokerError: Kafka did not answer.
@@ -147,6 +186,15 @@ def client_of(settings: Settings) -> Client:
                 hint='Install it: pip install "stream-ad[librdkafka]". Or set broker.client to kafka-python.',
             ) from error
         return librdkafka
-    from stream_ad.brokers import kafka_python  # noqa: PLC0415 -- only the client that is chosen is imported
+    return kafka_python_of(settings)
 
-    return kafka_python
+
+def kafka_python_of(settings: Settings) -> Client:
+    """kafka-python, below its API where that is safe, else over its public interface."""
+    if fast(settings):
+        from stream_ad.brokers import kafka_python  # noqa: PLC0415 -- only the client that is chosen is imported
+
+        return kafka_python
+    from stream_ad.brokers import kafka_public  # noqa: PLC0415
+
+    return kafka_public

@@ -6,12 +6,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from kafka import errors as kafka_errors
-from kafka.coordinator.assignors.range import RangePartitionAssignor
 
-from stream_ad.brokers.kafka_client import HEARTBEAT_S, connect, once_settled
-from stream_ad.brokers.kafka_fetch import fetch_plainly, has_fetched_ahead, raw_records, take_up_parked
+from stream_ad.brokers.kafka_client import connect, once_settled
+from stream_ad.brokers.kafka_fetch import fetch_plainly, has_fetched_ahead, take_up_parked
 from stream_ad.brokers.kafka_format import prepare
-from stream_ad.brokers.kafka_reading import CommittedConsumer, consumer_options
+from stream_ad.brokers.kafka_reading import CommittedConsumer, consumer_options, group_options, open_asker, raw_records
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,6 +27,8 @@ LATEST_MS = 8  # more than a round trip to a broker nearby
 
 class PlainConsumer(CommittedConsumer):
     """See ``kafka_clients.GroupConsumer``."""
+
+    settings: Settings
 
     def join(self, topics: Collection[str], listener: Membership) -> None:
         self.subscribe(topics=list(topics), listener=listener)
@@ -50,6 +51,9 @@ class PlainConsumer(CommittedConsumer):
             for partition, records in self._fetcher.fetch_records(most, timeout_ms=LATEST_MS)[0].items():
                 found.setdefault(partition, []).extend(records)
 
+    def open_asker(self) -> CommittedConsumer:
+        return open_asker(self.settings)
+
     def may_meet_itself(self) -> bool:
         return False
 
@@ -69,18 +73,7 @@ def open_consumer(settings: Settings) -> PlainConsumer:
         BrokerError: Kafka did not answer, or refuses.
     """
     prepare()
-    broker = settings.broker
-    consumer: PlainConsumer = connect(
-        PlainConsumer,
-        settings,
-        group_id=settings.application_id,
-        group_instance_id=broker.instance_id,
-        session_timeout_ms=int(broker.session_timeout_seconds * 1000),
-        heartbeat_interval_ms=int(min(HEARTBEAT_S, broker.session_timeout_seconds / 3) * 1000),
-        max_poll_interval_ms=int(broker.max_poll_interval_seconds * 1000),
-        # gives the same partitions of both topics to the same worker
-        partition_assignment_strategy=[RangePartitionAssignor],
-        **consumer_options(),
-    )
+    consumer: PlainConsumer = connect(PlainConsumer, settings, **group_options(settings), **consumer_options())
+    consumer.settings = settings
     fetch_plainly(consumer)
     return consumer

@@ -53,7 +53,7 @@ def _brokers(settings: Settings, client: KafkaAdminClient) -> Iterator[Finding]:
     number = len(cluster["brokers"])
     how = settings.broker.security.protocol
     yield fine("connection", f"{number} broker{'s' * (number > 1)} at {settings.broker.bootstrap_servers}, by {how}.")
-    version = tuple(client._manager.broker_version or ())  # noqa: SLF001
+    version = tuple(client.get_broker_version_data(cluster["brokers"][0]["broker_id"]).broker_version)
     told = ".".join(map(str, version))
     if version and version < OLDEST_KAFKA:
         yield problem("versions", f"Kafka speaks protocols of {told}.", "Use Apache Kafka 2.5 or newer.")

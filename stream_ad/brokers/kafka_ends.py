@@ -12,13 +12,12 @@ from kafka import errors as kafka_errors
 
 from stream_ad.brokers.base import Side
 from stream_ad.brokers.kafka_client import errors
-from stream_ad.errors import BrokerError
+from stream_ad.errors import BrokerError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from kafka import KafkaConsumer
-
+    from stream_ad.brokers.kafka_clients import GroupConsumer, OffsetAsker
     from stream_ad.brokers.kafka_group import Input, Membership
     from stream_ad.settings import Settings
 
@@ -32,15 +31,21 @@ class EndOffsets:
 
     They only grow. So one that is out of reach settles that its input is not drained however old it
     is, and Kafka is asked again only where a known one has been reached.
+
+    Args:
+        consumer: The worker's, used on the worker's thread alone. Kafka is asked on another one, over a client that
+            belongs to it: kafka-python's are not to be shared between threads.
     """
 
-    def __init__(self, settings: Settings, consumer: KafkaConsumer, members: Membership) -> None:
+    def __init__(self, settings: Settings, consumer: GroupConsumer, members: Membership) -> None:
         self._settings = settings
         self._consumer = consumer
         self._members = members
         self._ends: dict[TopicPartition, int] = {}
         self._asked_at = float("-inf")
         self._helper = ThreadPoolExecutor(1, "end offsets")
+        self._asker: OffsetAsker | None = None  # made, used and closed by the helper
+        self._helper.submit(self._open)  # while the worker joins its group; where it fails, the first question tries
         self._under_way: tuple[float, Future[dict[TopicPartition, int]]] | None = None
         self._heard_at = time.monotonic()
 
@@ -64,7 +69,15 @@ class EndOffsets:
     def ask_ahead(self, inputs: Collection[Input], began: float) -> None:
         """Ask on a thread of its own what ``drained`` will need, whatever is read until then: so that nobody waits."""
         if inputs and self._must_ask(inputs, began):
-            self._under_way = began, self._helper.submit(self._consumer.end_offsets, self._partitions(), _PROBE_MS)
+            self._under_way = began, self._helper.submit(self._answer, self._partitions())
+
+    def _open(self) -> OffsetAsker:
+        if self._asker is None:
+            self._asker = self._consumer.open_asker()
+        return self._asker
+
+    def _answer(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._open().end_offsets(partitions, _PROBE_MS)
 
     def drained(self, inputs: Collection[Input], began: float) -> set[Input]:
         """Inputs of which Kafka held nothing beyond their position at the (monotonic) time, or an instant before it."""
@@ -104,14 +117,13 @@ class EndOffsets:
         return self._members.next[key]
 
     def _ask(self) -> None:
-        asked_at, answer = self._under_way or (time.monotonic(), None)
-        self._under_way = None
+        if self._under_way is None:
+            self._under_way = time.monotonic(), self._helper.submit(self._answer, self._partitions())
+        (asked_at, answer), self._under_way = self._under_way, None
         with errors(self._settings, "asking for end offsets"):
             try:
-                self._ends = (
-                    self._consumer.end_offsets(self._partitions(), _PROBE_MS) if answer is None else answer.result()
-                )
-            except kafka_errors.RetriableError as error:
+                self._ends = answer.result()
+            except (kafka_errors.RetriableError, UnreachableError) as error:
                 silence_s = asked_at - self._heard_at
                 if silence_s > self._settings.broker.give_up_seconds:
                     raise BrokerError(
@@ -129,4 +141,9 @@ class EndOffsets:
 
     def close(self) -> None:
         """Wait for an answer that nobody needs any more: the client must not be closed under it."""
+        self._helper.submit(self._close)
         self._helper.shutdown()
+
+    def _close(self) -> None:
+        if self._asker is not None:
+            self._asker.close()

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError, KafkaError, UnsupportedForMessageFormatError
 from kafka.protocol.consumer import IsolationLevel
 
 from stream_ad.brokers.kafka_format import FORMAT, Record, decode
-from stream_ad.columns import RawRecords
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,16 +114,3 @@ def has_fetched_ahead(consumer: KafkaConsumer) -> bool:
     """Whether the next poll gives records that are there already, and fetches the next ones ahead."""
     fetcher = consumer._fetcher  # noqa: SLF001
     return bool(fetcher._completed_fetches or fetcher._next_partition_records)  # noqa: SLF001
-
-
-def raw_records(partition: TopicPartition, records: list[Record]) -> RawRecords:
-    """One partition's records as columns."""
-    offsets, times, keys, values = zip(*records, strict=True)
-    return RawRecords(
-        partition.topic,
-        partition.partition,
-        np.array(offsets, dtype=np.int64),
-        np.array(times, dtype=np.int64),
-        keys,
-        values,
-    )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 
-from stream_ad.brokers.kafka_client import REQUEST_MS, connect, once_settled
+from stream_ad.brokers.kafka_client import HEARTBEAT_S, REQUEST_MS, connect, once_settled
+from stream_ad.columns import RawRecords
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
@@ -37,6 +40,20 @@ def consumer_options() -> dict[str, Any]:
     }
 
 
+def group_options(settings: Settings) -> dict[str, Any]:
+    """Options of a member of the application's group, beside."""
+    broker = settings.broker
+    return {
+        "group_id": settings.application_id,
+        "group_instance_id": broker.instance_id,
+        "session_timeout_ms": int(broker.session_timeout_seconds * 1000),
+        "heartbeat_interval_ms": int(min(HEARTBEAT_S, broker.session_timeout_seconds / 3) * 1000),
+        "max_poll_interval_ms": int(broker.max_poll_interval_seconds * 1000),
+        # gives the same partitions of both topics to the same worker
+        "partition_assignment_strategy": [RangePartitionAssignor],
+    }
+
+
 class CommittedConsumer(KafkaConsumer):  # type: ignore[misc]
     """kafka-python's consumer, which says so where it cannot ask a partition's leader for offsets: the client itself
     leaves such a partition out of what it has found, and then fails on that with a KeyError.
@@ -53,6 +70,12 @@ class CommittedConsumer(KafkaConsumer):  # type: ignore[misc]
         return _of_all(super().end_offsets, partitions, timeout_ms)
 
 
+def open_asker(settings: Settings) -> CommittedConsumer:
+    """As ``kafka_clients.GroupConsumer``: a client of its own."""
+    asker: CommittedConsumer = connect(CommittedConsumer, settings, **consumer_options())
+    return asker
+
+
 def _of_all(
     ask: Callable[..., dict[TopicPartition, int]], partitions: Collection[TopicPartition], timeout_ms: int | None
 ) -> dict[TopicPartition, int]:
@@ -63,6 +86,19 @@ def _of_all(
         raise kafka_errors.LeaderNotAvailableError(
             f"partition {missing.partition} of {missing.topic} has no leader now, or is gone"
         ) from error
+
+
+def raw_records(partition: TopicPartition, records: list[tuple[int, int, bytes | None, bytes | None]]) -> RawRecords:
+    """One partition's records, by offset, time, key and value, as columns."""
+    offsets, times, keys, values = zip(*records, strict=True)
+    return RawRecords(
+        partition.topic,
+        partition.partition,
+        np.array(offsets, dtype=np.int64),
+        np.array(times, dtype=np.int64),
+        keys,
+        values,
+    )
 
 
 class PartitionReader:

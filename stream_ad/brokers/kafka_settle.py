@@ -33,7 +33,7 @@ from stream_ad.errors import BrokerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from stream_ad.brokers.kafka_batches import BatchProducer
+    from stream_ad.brokers.kafka_clients import SettlingProducer
     from stream_ad.columns import OutRecord
     from stream_ad.settings import Settings
 
@@ -84,7 +84,7 @@ def marked(records: Sequence[OutRecord], application: str, positions: Positions)
     return records
 
 
-def settle_shard(settings: Settings, producer: BatchProducer, shard: int, topics: Collection[str]) -> Note:
+def settle_shard(settings: Settings, producer: SettlingProducer, shard: int, topics: Collection[str]) -> Note:
     """End what earlier transactions of a shard's transactional id have left open; returns the last commit's note.
 
     What is open from an offset in the note on, or from before it, was committed, as the note was. Of anything later
@@ -169,7 +169,7 @@ def _mark_of(headers: Iterable[tuple[str, bytes]]) -> Mark | None:
 
 def settle(
     settings: Settings,
-    producer: BatchProducer,
+    producer: SettlingProducer,
     partitions: Collection[TopicPartition],
     committed: Callable[[dict[TopicPartition, int]], Collection[TopicPartition]],
 ) -> None:
@@ -186,7 +186,7 @@ def settle(
 
 def _settle(
     admin: KafkaAdminClient,
-    producer: BatchProducer,
+    producer: SettlingProducer,
     partitions: Collection[TopicPartition],
     committed: Callable[[dict[TopicPartition, int]], Collection[TopicPartition]],
     timeout_s: float,
@@ -195,7 +195,7 @@ def _settle(
     while still_open := _still_open(admin, producer.producer_id, partitions):
         if time.monotonic() > deadline:
             raise BrokerError(
-                f"Kafka keeps a transaction open that is over, in {_names(still_open)}.",
+                f"Kafka keeps a transaction open that is over, in {names(still_open)}.",
                 hint="Check that all brokers run; `kafka-transactions.sh find-hanging` shows more.",
             )
         right = committed(still_open)
@@ -203,7 +203,7 @@ def _settle(
             if some := [one for one in still_open if (one in right) == commit]:
                 log.warning(
                     "Kafka had left a transaction open that was over; it is ended now",
-                    partitions=_names(some),
+                    partitions=names(some),
                     outcome="committed" if commit else "aborted",
                 )
                 producer.end_open(timeout_s, some, commit=commit)
@@ -214,17 +214,25 @@ def _still_open(
     admin: KafkaAdminClient, producer_id: int, partitions: Collection[TopicPartition]
 ) -> dict[TopicPartition, int]:
     """Where a transaction of this producer is open, and from which offset on."""
+    return {place: starts[producer_id] for place, starts in open_in(admin, partitions).items() if producer_id in starts}
+
+
+def open_in(admin: KafkaAdminClient, partitions: Collection[TopicPartition]) -> dict[TopicPartition, dict[int, int]]:
+    """Where transactions are open, by producer the offset from which on; partitions without any are left out."""
     try:
         found = once_settled(lambda: admin.describe_producers(partitions))
     except kafka_errors.UnsupportedVersionError:  # before Kafka 3.0: it does not forget to tell, and cannot be asked
         return {}
-    return {
-        partition: one.current_transaction_start_offset
+    starts = {
+        partition: {
+            one.producer_id: int(one.current_transaction_start_offset)
+            for one in state.active_producers
+            if one.current_transaction_start_offset >= 0
+        }
         for partition, state in found.items()
-        for one in state.active_producers
-        if one.producer_id == producer_id and one.current_transaction_start_offset >= 0
     }
+    return {partition: by_producer for partition, by_producer in starts.items() if by_producer}
 
 
-def _names(partitions: Iterable[TopicPartition]) -> str:
+def names(partitions: Iterable[TopicPartition]) -> str:
     return ", ".join(f"{one.topic}-{one.partition}" for one in sorted(partitions))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kafka.structs import ConsumerGroupMetadata
 
     from stream_ad.brokers.base import Commit, Positions
-    from stream_ad.brokers.kafka_batches import BatchProducer
+    from stream_ad.brokers.kafka_clients import SettlingProducer
     from stream_ad.brokers.kafka_state import ShardState
     from stream_ad.columns import OutRecord
     from stream_ad.settings import Settings
@@ -61,7 +61,7 @@ class ShardWriter:
         self._note = Note()
         outputs = (self._topics.scores, self._topics.incidents, self._topics.dead_letters, self._topics.state)
 
-        def settle(producer: BatchProducer) -> None:
+        def settle(producer: SettlingProducer) -> None:
             self._note = settle_shard(settings, producer, shard, outputs)
 
         with errors(settings, f"taking over shard {shard}"):
@@ -124,7 +124,7 @@ class ShardWriter:
         try:
             self._transaction(outputs, positions, group)
         except (kafka_errors.KafkaError, ValueError, TypeError) as error:
-            reason = self._producer.last_error or error  # the first one says more than what followed from it
+            reason = self._producer.last_error() or error  # the first one says more than what followed from it
             self.abandon()
             raise self._explained(reason) from reason
         except BaseException:

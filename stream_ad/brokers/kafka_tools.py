@@ -16,7 +16,7 @@ from stream_ad.brokers.kafka_client import errors
 from stream_ad.brokers.kafka_clients import client_of
 from stream_ad.brokers.kafka_reading import PartitionReader
 from stream_ad.brokers.kafka_settle import MARK_HEADER, settle
-from stream_ad.brokers.kafka_topics import input_topics
+from stream_ad.brokers.kafka_topics import input_topics, keeps_time_of_writing
 from stream_ad.brokers.partitioning import partition_for
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from stream_ad.brokers.base import Side
-    from stream_ad.brokers.kafka_batches import BatchProducer
-    from stream_ad.brokers.kafka_clients import TransactionalProducer
+    from stream_ad.brokers.kafka_clients import SettlingProducer, TransactionalProducer
     from stream_ad.brokers.tools import TopicPlan
     from stream_ad.settings import Settings
 
@@ -61,7 +60,7 @@ class KafkaProducer:
         self._count = self._bytes = 0
         self._producer: TransactionalProducer | None = self._open()
 
-    def _open(self, settle: Callable[[BatchProducer], None] | None = None) -> TransactionalProducer:
+    def _open(self, settle: Callable[[SettlingProducer], None] | None = None) -> TransactionalProducer:
         topics = [topic.topic for topic in self._topics.values()]
         with errors(self._settings, "opening a producer"):
             return client_of(self._settings).open_producer(self._settings, self._id, topics, settle)
@@ -77,9 +76,9 @@ class KafkaProducer:
             self.flush()
 
     def _refuse_what_would_vanish(self, topic: TopicPlan, records: Sequence[OutRecord]) -> None:
-        """Retention counts from a record's own time: one that is too old would be deleted within minutes."""
+        """Where retention counts from a record's own time, one that is too old would be deleted within minutes."""
         retention_ms = int(topic.config.get("retention.ms", -1))
-        if retention_ms < 0 or not records:
+        if retention_ms < 0 or not records or keeps_time_of_writing(topic.config):
             return
         oldest_ms = min(record.time_ms for record in records)
         if oldest_ms < time.time() * 1000 - retention_ms:
@@ -138,7 +137,7 @@ class KafkaProducer:
         return {partition: producer.last_offset(some) for partition, some in sent.items()}
 
     def _settle(
-        self, producer: BatchProducer, places: Iterable[tuple[str, int]], lasts: dict[TopicPartition, int]
+        self, producer: SettlingProducer, places: Iterable[tuple[str, int]], lasts: dict[TopicPartition, int]
     ) -> None:
         """See ``settle``: what is left open of the last try goes the way of that try's other partitions, if any has
         ended; else nobody has seen anything of it, and it is aborted.

@@ -62,6 +62,11 @@ class Found:
     """Empty where the rights do not reach to read it."""
 
 
+def keeps_time_of_writing(config: Mapping[str, str]) -> bool:
+    """Whether a topic stamps its records when they are written, in the place of the time that they bring along."""
+    return config.get("message.timestamp.type") == "LogAppendTime"
+
+
 def judge(settings: Settings, role: str, found: Mapping[str, Found]) -> TopicPlan:
     """A topic's line in the plan. ``found`` holds every existing topic by role."""
     topic, wanted = getattr(settings.topics, role), settings.topics.partitions
@@ -103,9 +108,12 @@ def _retention_note(role: str, config: Mapping[str, str]) -> str:
     retention_ms = int(config["retention.ms"])
     if retention_ms < 0:
         return "kept for ever; bound its disk space with topics.retention_seconds"
+    kept = f"{retention_ms / 86_400_000:.4g} days"
+    if keeps_time_of_writing(config):
+        return f"records are deleted {kept} after they were written: a worker that is away for longer misses some"
     return (
-        f"records are deleted {retention_ms / 86_400_000:.4g} days after their own time: a worker that is away for "
-        "longer misses some, and recordings that are older vanish soon after they were written"
+        f"records are deleted {kept} after their own time: a worker that is away for longer misses some, and "
+        "recordings that are older vanish soon after they were written"
     )
 
 

@@ -38,6 +38,21 @@ _JOIN_S = 30.0  # that a membership may take while Kafka is asked for it, at lea
 log = structlog.get_logger(__name__)
 
 
+class ThreadSafe:
+    """See ``kafka_clients.OffsetAsker``: this library's clients may be used from every thread."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    def end_offsets(
+        self, partitions: Collection[TopicPartition], timeout_ms: int | None = None
+    ) -> dict[TopicPartition, int]:
+        return self._lookup.end_offsets(partitions, timeout_ms)
+
+    def close(self) -> None:
+        """Leave the consumer as it is."""
+
+
 class RdConsumer(Lookup):
     """See ``kafka_clients.GroupConsumer``.
 
@@ -106,6 +121,9 @@ class RdConsumer(Lookup):
         self._forget_membership()
         self._waited_s = 0.0
         self._subscribe()
+
+    def open_asker(self) -> ThreadSafe:
+        return ThreadSafe(self)
 
     def may_meet_itself(self) -> bool:
         """As ``kafka_clients.GroupConsumer``."""

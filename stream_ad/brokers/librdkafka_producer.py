@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka import TopicPartition as RdPartition
 from kafka import errors as kafka_errors
 
-from stream_ad.brokers import kafka_batches
-from stream_ad.brokers.kafka_batches import BATCH_BYTES, MAX_RECORD_BYTES
-from stream_ad.brokers.kafka_client import RETRY_BACKOFF_MS, patience_ms
+from stream_ad.brokers.kafka_client import BATCH_BYTES, MAX_RECORD_BYTES, RETRY_BACKOFF_MS, patience_ms
+from stream_ad.brokers.kafka_clients import kafka_python_of
+from stream_ad.brokers.kafka_limits import within
 from stream_ad.brokers.librdkafka_client import Watch, common_config, in_our_words, translated_errors
 from stream_ad.brokers.librdkafka_group import pack
 
@@ -24,12 +23,11 @@ if TYPE_CHECKING:
     from kafka import OffsetAndMetadata, TopicPartition
     from kafka.structs import ConsumerGroupMetadata
 
-    from stream_ad.brokers.kafka_batches import BatchProducer
+    from stream_ad.brokers.kafka_clients import SettlingProducer
     from stream_ad.columns import OutRecord
     from stream_ad.settings import Settings
 
 LINGER_MS = 5  # flush ends it
-GRACE_S = 1.0  # for a call that ends by itself when its time is over
 _LOOK_S = 0.1
 _NO_LIMIT = 0  # the program bounds a transaction by itself
 
@@ -65,7 +63,6 @@ class RdProducer:
     def __init__(self, producer: Producer, watch: Watch) -> None:
         self._producer, self._watch = producer, watch
 
-    @property
     def last_error(self) -> BaseException | None:
         # Records of a producer that was fenced may fail one by one, as purged, before it says so itself; asked for
         # another transaction it does.
@@ -133,11 +130,11 @@ class RdProducer:
             for place, position in offsets.items()
         ]
         with translated_errors():
-            _within(timeout_s, self._producer.send_offsets_to_transaction, positions, pack(group), timeout_s)
+            within(timeout_s, self._producer.send_offsets_to_transaction, positions, pack(group), timeout_s)
 
     def end_transaction(self, timeout_s: float) -> None:
         with translated_errors():
-            _within(timeout_s, self._producer.commit_transaction, timeout_s)
+            within(timeout_s, self._producer.commit_transaction, timeout_s)
 
     def abandon(self) -> None:
         with suppress(kafka_errors.KafkaError), translated_errors():
@@ -157,44 +154,15 @@ class _Gone:
         raise RuntimeError("this producer was abandoned")
 
 
-def _within(timeout_s: float, call: Callable[..., object], *arguments: object) -> None:
-    """Make a call of the library that has a limit of its own, and keep to the limit.
-
-    Where connections are cut in the middle of them, such calls do not return at all (seen of librdkafka 2.16's
-    ``send_offsets_to_transaction``). The thread that waits is left behind then, with the producer, which is fenced by
-    the next one of its name.
-
-    Raises:
-        KafkaTimeoutError: It did not return.
-    """
-    raised: list[BaseException | None] = []
-
-    def run() -> None:
-        try:
-            call(*arguments)
-        except BaseException as error:  # noqa: BLE001 -- it is raised below
-            raised.append(error)
-        else:
-            raised.append(None)
-
-    thread = Thread(target=run, name="librdkafka call", daemon=True)
-    thread.start()
-    thread.join(timeout_s + GRACE_S)
-    if not raised:
-        raise kafka_errors.KafkaTimeoutError(f"no answer of a coordinator in {timeout_s:g} s")
-    if raised[0] is not None:
-        raise raised[0]
-
-
 def open_producer(
     settings: Settings,
     transactional_id: str,
     topics: Collection[str],
-    settle: Callable[[BatchProducer], None] | None = None,
+    settle: Callable[[SettlingProducer], None] | None = None,
 ) -> RdProducer:
     """See ``kafka_clients.Client``."""
     if settle is not None:
-        settler = kafka_batches.open_producer(settings, transactional_id, topics, settle)
+        settler = kafka_python_of(settings).open_producer(settings, transactional_id, topics, settle)
         settler.close(timeout=settings.broker.transaction_timeout_seconds)
     timeout_ms = int(settings.broker.transaction_timeout_seconds * 1000)
     watch = Watch()
@@ -216,7 +184,7 @@ def open_producer(
     with translated_errors():
         producer = Producer(config)
         patience_s = patience_ms(settings) / 1000
-        _within(patience_s, producer.init_transactions, patience_s)
+        within(patience_s, producer.init_transactions, patience_s)
         producer.poll(0)
     watch.broken = ""  # nothing was written over what broke before
     return RdProducer(producer, watch)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(params=["memory", "sqlite", "kafka-python", "librdkafka"])
+@pytest.fixture(params=["memory", "sqlite", "kafka-python", "kafka-python-public", "librdkafka"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     name = uuid.uuid4().hex[:8]
     with ExitStack() as stack:

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.page import write
+from tests.support.fault_points import PRODUCERS
 from tests.support.harm import Harm
 from tests.support.kafka_server import KafkaServer
 from tests.support.site import Site, sorted_by_shard
@@ -220,7 +221,7 @@ def told(counter: Counter[str]) -> str:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", choices=["kafka", "sqlite", "both"], default="both")
-    parser.add_argument("--kafka-client", choices=["kafka-python", "librdkafka"], default="kafka-python")
+    parser.add_argument("--kafka-client", choices=sorted(PRODUCERS), default="kafka-python")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, help="100 on Kafka and 200 on SQLite unless given")
     parser.add_argument("--broker-faults", type=int, default=50)

@@ -6,6 +6,7 @@ import random
 import time
 
 from tests.support.fault_points import Fault
+from tests.support.places import only_public
 
 COMMITS = ["before produce", "after produce", "before commit", "after commit"]
 ALONE = {"instance_id": "the-only-one"}  # Kafka need not wait for the dead one's session to end
@@ -16,7 +17,16 @@ def test_killed_at_every_point_of_a_commit(make_site):
     """Killed before and after it produces, before and after it commits, making and writing a snapshot: each time its
     step is published whole or not at all, and the next worker goes on alike.
     """
-    site = make_site()
+    kill_at_every_point(make_site())
+
+
+@only_public
+def test_killed_at_every_point_over_the_public_interface(site):
+    """Over a kafka-python whose insides are not known a kill shows as little."""
+    kill_at_every_point(site)
+
+
+def kill_at_every_point(site):
     for point in COMMITS + SNAPSHOTS:
         site.member(Fault(point, at=5 if point in COMMITS else 2), **ALONE).wait_killed()
         site.wait_for_scores(1)  # Kafka shows what is committed a moment after it has said that it is

@@ -16,7 +16,8 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.legacy_records import LegacyRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 
-from stream_ad.brokers.kafka_fetch import FetchedPartition, raw_records
+from stream_ad.brokers.kafka_fetch import FetchedPartition
+from stream_ad.brokers.kafka_reading import raw_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

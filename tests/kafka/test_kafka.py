@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import ConsumerGroupMetadata, MemberState
 from typer.testing import CliRunner
 
@@ -38,6 +39,7 @@ from tests.support.places import (
     leave_group,
     only_kafka_python,
     only_librdkafka,
+    over_all_clients,
     over_both_clients,
     own,
 )
@@ -99,7 +101,7 @@ def test_a_poll_gives_what_is_there_when_it_begins(place: KafkaPlace) -> None:
     assert sum(len(sides[Side.EVENTS].records) for sides in fetched.values()) == 52
 
 
-@over_both_clients
+@over_all_clients
 def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
     """A lost membership looks empty to the client, and Kafka takes an empty one unchecked; it is refused here."""
     fill(place, 20)
@@ -114,7 +116,7 @@ def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
     assert scores(place) == []
 
 
-@over_both_clients
+@over_all_clients
 def test_a_commit_with_the_membership_of_before_is_refused(place: KafkaPlace) -> None:
     """The membership of the last poll goes into the transaction; once the group has moved on, Kafka refuses it."""
     fill(place, 20)
@@ -128,7 +130,7 @@ def test_a_commit_with_the_membership_of_before_is_refused(place: KafkaPlace) ->
     assert scores(place) == []
 
 
-@over_both_clients
+@over_all_clients
 def test_offsets_of_a_refused_commit_do_not_come_back(place: KafkaPlace) -> None:
     """The client would send the offsets of an aborted transaction again in the next one; a new producer does not."""
     fill(place, 40)
@@ -146,7 +148,7 @@ def test_offsets_of_a_refused_commit_do_not_come_back(place: KafkaPlace) -> None
     assert scores(place) == [2]
 
 
-@over_both_clients
+@over_all_clients
 def test_a_stalled_kafka_costs_the_whole_commit(place: KafkaPlace, kafka: KafkaServer) -> None:
     """When Kafka stops answering in the middle, nothing of the commit is published, and the same can be tried again."""
     fill(place, 20)
@@ -216,7 +218,7 @@ def poll_for_ever(worker: Broker) -> None:
         assert not any(one.drained for sides in fetched.values() for one in sides.values())
 
 
-@over_both_clients
+@over_all_clients
 def test_joining_and_leaving_workers_share_the_work(place: KafkaPlace) -> None:
     """Through a join and a leave every event is scored exactly once."""
     fill(place, 3000)
@@ -236,7 +238,7 @@ def test_joining_and_leaving_workers_share_the_work(place: KafkaPlace) -> None:
     assert scores(place) == list(range(3600))
 
 
-@over_both_clients
+@over_all_clients
 def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
     """A shard that comes back in a rebalance is read on from where it was, without being loaded again."""
     fill(place, 400)
@@ -259,7 +261,7 @@ def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
     assert len(got) >= sum(partition_for(record.key, PARTITIONS) == kept for record in numbered(400))
 
 
-@over_both_clients
+@over_all_clients
 def test_what_was_held_in_a_rebalance_is_read_once_it_is_not(
     place: KafkaPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,7 +369,7 @@ class Deaf:
         return getattr(self._client, name)
 
 
-@over_both_clients
+@over_all_clients
 def test_records_of_others_transactions(place: KafkaPlace) -> None:
     """Events of an open transaction wait, those of an aborted one never come, and its marks are no records."""
     topic, worker = place.settings.topics.events, place.worker()
@@ -561,6 +563,24 @@ def test_recordings_that_would_vanish_are_refused(place: KafkaPlace) -> None:
     assert "retention.ms" in refused.value.hint
 
 
+def test_old_recordings_are_taken_where_retention_counts_from_the_writing(
+    place: KafkaPlace, admin: KafkaAdminClient
+) -> None:
+    """A topic that stamps records when they are written keeps old ones as long as others: they are written."""
+    topic = f"{place.settings.topics.events}-stamped"
+    settings = place.altered(topics={"retention_seconds": 7 * 86_400.0, "events": topic})
+    place.admin(settings).apply()
+    stamped = {"message.timestamp.type": "LogAppendTime"}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=stamped)])
+    (plan,) = [plan for plan in place.admin(settings).plan() if plan.role == "events"]
+    assert "days after they were written" in plan.note
+    producer = place.producer(settings)
+    producer.send(Side.EVENTS, [OutRecord(None, b"old", 86_400_000)])
+    producer.flush()
+    with closing(PartitionReader(settings, topic)) as reader:
+        assert [record.value for record in reader.read()] == [b"old"]
+
+
 def test_times_far_ahead_are_refused_with_a_reason(place: KafkaPlace) -> None:
     """A source whose clock is days ahead is told so when it writes."""
     producer = place.producer()
@@ -570,7 +590,7 @@ def test_times_far_ahead_are_refused_with_a_reason(place: KafkaPlace) -> None:
     assert "message.timestamp.after.max.ms" in refused.value.hint
 
 
-@over_both_clients
+@over_all_clients
 def test_records_that_retention_took_are_missed(place: KafkaPlace, admin: KafkaAdminClient) -> None:
     """A position whose records are gone is refused at seek, and noticed in the middle of reading."""
     fill(place, 40, keys=1)
@@ -656,6 +676,27 @@ def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, adm
     assert (stored.positions, stored.snapshot.data) == (Positions(2, 0), b"state")
 
 
+def test_a_load_that_cannot_read_the_state_says_so(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka away in the middle of a load is no hint that leads nowhere: it is told, and nothing else is read."""
+    fill(place, 40)
+    worker = place.worker()
+    worker.commit(Commit(0, Positions(1, 0), marks=(Positions(),), snapshot=b"state"))
+    worker._writers[0].state.start = 1
+    worker.commit(Commit(0, Positions(2, 0)))
+    read, starts = kafka_module.read_state, []
+
+    def away(settings, shard, start=0, **more):
+        starts.append(start)
+        if start:
+            raise kafka_errors.KafkaConnectionError("the connection broke")
+        return read(settings, shard, start, **more)
+
+    monkeypatch.setattr(kafka_module, "read_state", away)
+    with pytest.raises(BrokerError, match="the connection broke"):
+        worker.load(0)
+    assert starts == [1]
+
+
 def test_records_given_out_again_are_left_out(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that reads on from further back than it had come gives nothing to the worker twice."""
     fill(place, 400)
@@ -694,7 +735,7 @@ def test_a_topic_without_a_leader_is_no_fault(place: KafkaPlace) -> None:
             consumer.end_offsets([there, gone], 1_000)
 
 
-@over_both_clients
+@over_all_clients
 def test_a_topic_made_anew_is_noticed(place: KafkaPlace, admin: KafkaAdminClient) -> None:
     """Deleted and made again under a worker, a topic has other records where it would read on: it is refused."""
     fill(place, 400)
@@ -798,7 +839,7 @@ def test_a_static_worker_keeps_its_shards(place: KafkaPlace) -> None:
     assert brokers["b"]._group.generation_id == generation
 
 
-@over_both_clients
+@over_all_clients
 def test_a_record_too_large_for_its_topic_is_named(place: KafkaPlace) -> None:
     """A dead letter over max.message.bytes fails its commit as a whole, and the message names that setting."""
     fill(place, 20)

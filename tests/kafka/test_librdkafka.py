@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -17,9 +18,10 @@ from kafka.structs import ConsumerGroupMetadata
 from stream_ad.brokers import open_broker, open_producer
 from stream_ad.brokers.base import Commit, Positions, Side
 from stream_ad.brokers.kafka_clients import client_of
-from stream_ad.brokers.librdkafka_client import common_config, translated_errors
+from stream_ad.brokers.librdkafka_client import Watch, common_config, translated_errors
 from stream_ad.brokers.librdkafka_fetch import in_columns
 from stream_ad.brokers.librdkafka_group import pack, unpack
+from stream_ad.brokers.librdkafka_producer import RdProducer
 from stream_ad.columns import OutRecord
 from stream_ad.errors import BrokerError, LostRecordsError, SettingsError
 from stream_ad.findings import Level
@@ -96,6 +98,21 @@ def test_security_reaches_the_client() -> None:
     assert (config["sasl.username"], config["sasl.password"]) == ("ann", "secret")
     assert config["allow.auto.create.topics"] is False
     assert not {"ssl.ca.location", "sasl.username"} & common_config(Settings()).keys()
+
+
+def test_a_look_at_a_producer_begins_no_transaction() -> None:
+    """Whoever looks through its attributes, a debugger for one, changes nothing; only a call asks the library."""
+    begun: list[int] = []
+
+    class Library:
+        def begin_transaction(self) -> None:
+            begun.append(1)
+
+    producer = RdProducer(Library(), Watch())
+    inspect.getmembers(producer)
+    assert not begun
+    assert producer.last_error() is None
+    assert begun == [1]
 
 
 @pytest.mark.parametrize("opened", [open_broker, open_producer])

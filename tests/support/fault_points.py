@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_ad.brokers.kafka_batches import BatchProducer
+from stream_ad.brokers.kafka_public_producer import PublicProducer
 from stream_ad.brokers.kafka_state import ShardState
 from stream_ad.brokers.librdkafka_producer import RdProducer
 from stream_ad.brokers.sqlite import SqliteBroker
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from stream_ad.settings import BrokerSettings
 
+PRODUCERS = {"kafka-python": BatchProducer, "kafka-python-public": PublicProducer, "librdkafka": RdProducer}
 POINTS = (
     "before produce",
     "after produce",
@@ -80,7 +82,7 @@ def arm(fault: Fault, broker: BrokerSettings, release: Path, rouse: Path) -> Non
     elif fault.point == "recovering":
         _around(LoadedShard, "_replay", after=reached)
     elif broker.kind == "kafka":
-        _arm_kafka({"kafka-python": BatchProducer, "librdkafka": RdProducer}[broker.client], fault.point, reached)
+        _arm_kafka(PRODUCERS[broker.client], fault.point, reached)
     else:
         _arm_sqlite(fault.point, reached)
 

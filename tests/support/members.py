@@ -29,6 +29,7 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
         "stream_ad.brokers.kafka",
+        "stream_ad.brokers.kafka_public",
         "stream_ad.brokers.kafka_python",
         "stream_ad.brokers.sqlite",
         "tests.support.prepared",

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 PARTITIONS = 2
 LONGEST_MARKING_S = 3.0
 only_kafka_python = pytest.mark.parametrize("client", ["kafka-python"], indirect=True)  # it reaches into the client
+only_public = pytest.mark.parametrize("client", ["kafka-python-public"], indirect=True)
 only_librdkafka = pytest.mark.parametrize("client", ["librdkafka"], indirect=True)
 over_both_clients = pytest.mark.parametrize("client", ["kafka-python", "librdkafka"], indirect=True)
+over_all_clients = pytest.mark.parametrize(
+    "client", ["kafka-python", "kafka-python-public", "librdkafka"], indirect=True
+)
 ROLES = ("events", "labels", "scores", "incidents", "dead_letters", "state")
 
 
@@ -191,10 +195,13 @@ class MemoryPlace(Place):
 def leave_group(worker: Any) -> None:
     """What the client does by itself when its worker has not polled for max_poll_interval_seconds."""
     consumer = worker._consumer
-    if worker._settings.broker.client == "librdkafka":
-        consumer._client.close()
-    else:
-        consumer._coordinator.maybe_leave_group()
+    match worker._settings.broker.client:
+        case "librdkafka":
+            consumer._client.close()
+        case "kafka-python-public":
+            consumer._client._coordinator.maybe_leave_group()
+        case _:
+            consumer._coordinator.maybe_leave_group()
 
 
 def own(broker: Broker, shards: int) -> None:

@@ -1,0 +1,222 @@
+"""Over kafka-python's public interface, where it differs from the fast path: open transactions, and pauses."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kafka import KafkaAdminClient, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.structs import MemberState
+from structlog.testing import capture_logs
+
+from stream_ad.brokers import kafka_public_consumer
+from stream_ad.brokers.base import Commit, Positions, Side
+from stream_ad.brokers.kafka_reading import PartitionReader
+from stream_ad.columns import OutRecord
+from stream_ad.errors import BrokerError
+from tests.support.places import PARTITIONS, drain, leave_group, own
+from tests.support.stops import raiser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ad.brokers.base import Broker
+    from stream_ad.brokers.kafka_public_producer import PublicProducer
+    from tests.support.kafka_server import KafkaServer
+    from tests.support.places import KafkaPlace
+
+LOST = kafka_errors.KafkaTimeoutError("no answer")
+
+
+@pytest.fixture
+def client() -> str:
+    """All tests of this file are of one client."""
+    return "kafka-python-public"
+
+
+@pytest.fixture
+def gullible(kafka: KafkaServer) -> Iterator[None]:
+    """Brokers take transactional records without asking the coordinator whether there is such a transaction."""
+    with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)) as admin:
+
+        def verify(word: str) -> None:
+            name = "transaction.partition.verification.enable"
+            admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", configs={name: word})])
+
+        verify("false")
+        yield
+        verify("true")
+
+
+def keep_secret(producer: PublicProducer, *partitions: tuple[str, int]) -> None:
+    """From now on the coordinator does not hear that these belong to the producer's transactions."""
+    manager = producer._producer._transaction_manager
+    tell = manager.maybe_add_partition_to_transaction
+
+    def told(partition: Any) -> None:
+        if partition in partitions:
+            manager._partitions_in_transaction.add(partition)
+        else:
+            tell(partition)
+
+    manager.maybe_add_partition_to_transaction = told
+
+
+def scored(number: int) -> Commit:
+    """A commit of one score, up to an event."""
+    marks = (Positions(number - 1, 0),)
+    return Commit(0, Positions(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], marks=marks)
+
+
+def scores(place: KafkaPlace) -> list[int]:
+    """What readers of committed records see, once Kafka has told how the last transactions ended."""
+    with closing(PartitionReader(place.settings, place.settings.topics.scores)) as reader:
+        return [int(record.value) for record in reader.read_settled()]
+
+
+def load(broker: Broker) -> Positions:
+    """Take the shard over, from oneself if need be; how far it has come."""
+    stored = broker.load(0)
+    broker.seek(0, stored.positions)
+    return stored.positions
+
+
+def fill(place: KafkaPlace, count: int, *, start: int = 0) -> None:
+    producer = place.producer()
+    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, 1) for n in range(start, start + count)])
+    producer.flush()
+
+
+@pytest.fixture
+def worker(place: KafkaPlace) -> Broker:
+    """It has committed a score in the usual way."""
+    fill(place, 40)
+    worker = place.worker()
+    worker.commit(scored(1))
+    assert scores(place) == [1]
+    return worker
+
+
+def test_what_was_aborted_does_not_come_up_with_the_next_commit(
+    gullible, place: KafkaPlace, worker: Broker, monkeypatch
+) -> None:
+    """Scores of a commit that failed, still open in their partition, are aborted; sent again, they are there once, and
+    nobody sees what they were aborted with.
+    """
+    producer = worker._writers[0]._producer
+    keep_secret(producer, (place.settings.topics.scores, 0))
+    monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
+    with pytest.raises(BrokerError):
+        worker.commit(scored(2))
+    with capture_logs() as lines:
+        assert load(worker) == Positions(1, 0)
+    assert [line["outcome"] for line in lines if "left a transaction open" in line["event"]] == ["aborted"]
+    worker.commit(scored(2))
+    worker.commit(scored(3))
+    assert scores(place) == [1, 2, 3]
+
+
+def test_what_was_committed_waits_for_who_can_end_it(gullible, place: KafkaPlace, worker: Broker) -> None:
+    """Scores of a commit whose offsets are committed, still open in their partition, cannot be committed there without
+    a record that readers would see. So nothing is written behind them, the error says what can, and it does.
+    """
+    keep_secret(worker._writers[0]._producer, (place.settings.topics.scores, 0))
+    worker.commit(scored(2))
+    with pytest.raises(BrokerError, match="committed, in scores") as refused:
+        load(worker)
+    assert "broker.client=kafka-python and the package kafka-python==3.0.12" in refused.value.hint
+    worker.close()
+    worker = place.worker(place.altered(broker={"client": "kafka-python"}))
+    assert load(worker) == Positions(2, 0)
+    worker.close()
+    worker = place.worker()
+    worker.commit(scored(3))
+    assert scores(place) == [1, 2, 3]
+
+
+def test_nothing_is_written_behind_an_end_that_was_not_told(
+    gullible, place: KafkaPlace, worker: Broker, monkeypatch
+) -> None:
+    """A coordinator that dies after a commit may leave its scores open. The next commit, which fails, does not write
+    behind them: Kafka would abort both.
+    """
+    producer = worker._writers[0]._producer
+    manager = producer._producer._transaction_manager
+    tell = manager.maybe_add_partition_to_transaction
+    keep_secret(producer, (place.settings.topics.scores, 0))
+    worker.commit(scored(2))
+    manager.maybe_add_partition_to_transaction = tell
+    monkeypatch.setattr(producer, "_timeout_s", 0.5)
+    monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
+    with pytest.raises(BrokerError, match="the last transaction does not end in scores"):
+        worker.commit(scored(3))
+    worker.close()
+    worker = place.worker(place.altered(broker={"client": "kafka-python"}))
+    worker.commit(scored(3))
+    assert scores(place) == [1, 2, 3]
+
+
+def test_an_input_that_was_held_in_the_middle_is_read_on(place: KafkaPlace) -> None:
+    """However often inputs are held with records of theirs fetched already, each record comes, once and in order."""
+    fill(place, 400)
+    worker, came = place.worker(), {shard: [] for shard in range(2)}
+    held: list[tuple[int, Side]] = []
+    while sum(map(len, came.values())) < 400:
+        for shard, sides in worker.poll(timeout_s=0.2, max_records=7, hold=held).items():
+            assert (shard, Side.EVENTS) not in held or not len(sides[Side.EVENTS].records)
+            came[shard] += [int(value) for value in sides[Side.EVENTS].records.values]
+        held = [] if held else [(sum(map(len, came.values())) % 2, Side.EVENTS)]
+    assert all(numbers == sorted(numbers) for numbers in came.values())
+    assert sorted(came[0] + came[1]) == list(range(400))
+
+
+def test_a_rebalance_that_does_not_end_is_left(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client forgets a rebalance that begins, for new metadata, in a poll that is over soon; then it leaves the
+    group and joins anew, and commits.
+    """
+    monkeypatch.setattr(kafka_public_consumer, "_STUCK_S", 0.5)
+    fill(place, 40)
+    worker = place.worker()
+    drain(worker)
+    before = worker._group
+    worker._consumer._client._coordinator._assignment_snapshot = {}  # as if the group's leader saw other partitions now
+    while worker._group.state != MemberState.STABLE or worker._group[1:3] == before[1:3]:
+        worker.poll(timeout_s=0, max_records=1)
+    own(worker, PARTITIONS)
+    load(worker)
+    worker.commit(scored(1))
+    assert scores(place) == [1]
+
+
+def test_a_rebalance_while_kafka_is_away_is_waited_out(place: KafkaPlace, kafka: KafkaServer, monkeypatch) -> None:
+    """Kafka that does not answer is no rebalance that was forgotten: the worker waits for it, and goes on."""
+    monkeypatch.setattr(kafka_public_consumer, "_STUCK_S", 0.0)
+    fill(place, 40)
+    worker = place.worker()
+    drain(worker)
+    consumer = worker._consumer
+    before = consumer._client
+    kafka.pause()
+    try:
+        for _ in range(3):
+            consumer.request_rejoin()
+    finally:
+        kafka.resume()
+    assert consumer._client is before
+    own(worker, PARTITIONS)
+
+
+def test_a_fenced_producer_says_so(place: KafkaPlace, worker: Broker) -> None:
+    """What put a producer out of use is known by its kind, also where the client passes on no more than its words."""
+    place.takeover(worker)
+    producer = worker._writers[0]._producer
+    producer._producer.begin_transaction()
+    partition = TopicPartition(place.settings.topics.scores, 0)
+    producer._producer.send(partition.topic, b"", b"", partition=0)
+    with pytest.raises(kafka_errors.KafkaError):
+        producer.end_transaction(10.0)
+    assert isinstance(producer.last_error(), (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError))
+    leave_group(worker)
