@@ -10,10 +10,10 @@ from stream_ad.detector.detector import Detector
 from stream_ad.detector.rng import key_of
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from stream_ad.detector.config import DetectorOptions
+    from stream_ad.detector.device import Device
 
 NOWHERE = -1
 
@@ -25,7 +25,7 @@ class Sensors:
     the wider set. Sensors beyond ``detector.max_sensors`` take the place of the longest silent one.
     """
 
-    def __init__(self, options: DetectorOptions, device: torch.device) -> None:
+    def __init__(self, options: DetectorOptions, device: Device) -> None:
         self.options, self.device = options, device
         self.numbers: dict[str, int] = {}
         self.ids: list[str] = []

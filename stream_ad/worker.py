@@ -14,6 +14,7 @@ import structlog
 
 from stream_ad.brokers import open_broker
 from stream_ad.codec import Codec
+from stream_ad.compiling import Lines, teller
 from stream_ad.errors import BrokerError, LostRecordsError
 from stream_ad.loaded_shard import Surroundings
 from stream_ad.owned_shard import OwnedShard
@@ -98,8 +99,7 @@ class Worker:
                 server = stack.enter_context(closing(HttpServer(settings.http, self.metrics, self.health)))
                 self.http_port = server.port
                 _log.info("listening", host=settings.http.host, port=server.port)
-            if said := prepare_process():
-                _log.info("compiled", note=said)
+            prepare_process(teller(_log.info) if self._given_stop is None else Lines(_log.info))
             broker = self._given_broker if self._given_broker is not None else open_broker(settings)
             loop = _Loop(settings, stack.enter_context(closing(broker)), self.metrics, self.health, self._clock, stop)
             loop.run(until_idle_s)

@@ -18,10 +18,10 @@ from stream_ad.detector.state import SensorState
 from stream_ad.detector.threshold import published
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from stream_ad.detector.config import DetectorOptions
+    from stream_ad.detector.device import Device
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class Arrived:
 class Detector(SensorState):
     """See the module."""
 
-    def __init__(self, features: int, options: DetectorOptions, device: torch.device) -> None:
+    def __init__(self, features: int, options: DetectorOptions, device: Device) -> None:
         super().__init__(features, options, device)
         self._learner = Learner(self)
 

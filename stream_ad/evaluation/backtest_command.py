@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stream_ad.compiling import teller
 from stream_ad.errors import InputFileError
 from stream_ad.evaluation.backtest import run_backtest
 from stream_ad.evaluation.baselines import TITLES
@@ -64,7 +66,7 @@ def backtest(
     for path in outputs:
         if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise _unwritable(path, "no such folder, or no permission")  # better now than after an hour
-    prepare_process()  # as the worker does: the same sums, the same scores
+    prepare_process(teller(_say))  # as the worker does: the same sums, the same scores
     stream = Stream(
         [read_recording(path, order.columns) for path in order.paths],
         warmup=order.warmup,
@@ -86,6 +88,10 @@ def backtest(
     if order.report_out is not None:
         _write(order.report_out, report_html(run, found))
     return found
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _write(path: Path, text: str) -> None:
