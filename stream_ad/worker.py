@@ -15,6 +15,7 @@ import structlog
 from stream_ad.brokers import open_broker
 from stream_ad.codec import Codec
 from stream_ad.compiling import Lines, teller
+from stream_ad.devices import choose_device, passed_over
 from stream_ad.errors import BrokerError, LostRecordsError
 from stream_ad.loaded_shard import Surroundings
 from stream_ad.owned_shard import OwnedShard
@@ -83,6 +84,7 @@ class Worker:
         """Work until stopped, or until nothing came for ``until_idle_s`` seconds; then drain.
 
         Raises:
+            DeviceError: The device asked for is not there, or does not compute what the processor does.
             BrokerError: The broker stayed away, or refused a shard, for longer than ``broker.give_up_seconds``.
             LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
             SettingsError: The HTTP address cannot be used.
@@ -99,6 +101,9 @@ class Worker:
                 server = stack.enter_context(closing(HttpServer(settings.http, self.metrics, self.health)))
                 self.http_port = server.port
                 _log.info("listening", host=settings.http.host, port=server.port)
+            if fault := passed_over(settings.detector.device):
+                _log.warning(fault)
+            choose_device(settings.detector.device)  # now, and not with the first shard
             prepare_process(teller(_log.info) if self._given_stop is None else Lines(_log.info))
             broker = self._given_broker if self._given_broker is not None else open_broker(settings)
             loop = _Loop(settings, stack.enter_context(closing(broker)), self.metrics, self.health, self._clock, stop)

@@ -34,13 +34,13 @@ class Autoencoder(Stack):
         self.device = device
         super().__init__(width, rate=rate)
 
-    def _numbers(self, array: NDArray[Any]) -> Tensor:
+    def to_numbers(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
     def _room_for(self, models: int, like: Tensor) -> Tensor:
         return torch.empty((models, like.shape[1]), dtype=like.dtype, device=self.device)
 
-    def _array(self, numbers: Tensor) -> NDArray[Any]:
+    def to_array(self, numbers: Tensor) -> NDArray[Any]:
         return numbers.cpu().numpy()
 
     def forward(self, flat: Tensor, x: Tensor) -> list[Tensor]:

@@ -36,13 +36,13 @@ class CompiledAutoencoder(Stack):
         self._tables = self.correction1, self.root2, np.float32(rate)
         self._rooms: dict[int, tuple[Any, ...]] = {}
 
-    def _numbers(self, array: NDArray[Any]) -> NDArray[Any]:
+    def to_numbers(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
 
     def _room_for(self, models: int, like: NDArray[Any]) -> NDArray[Any]:
         return _aligned((models, like.shape[1]), like.dtype)
 
-    def _array(self, numbers: NDArray[Any]) -> NDArray[Any]:
+    def to_array(self, numbers: NDArray[Any]) -> NDArray[Any]:
         return numbers
 
     def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -82,11 +82,11 @@ class Stack(ABC):
         powers = np.arange(1, STEPS_TO_FULL + 1)
         # Looked up, not computed per step: a vector unit's power function rounds by position.
         pace = np.clip(np.sqrt(FAST_STEPS / powers), SLOWEST, 1)  # the floor lets a model follow a drift for ever
-        self.correction1 = self._numbers(((1 - BETA1**powers) / pace).astype(np.float32))
-        self.root2 = self._numbers(np.sqrt(1 - BETA2**powers).astype(np.float32))
+        self.correction1 = self.to_numbers(((1 - BETA1**powers) / pace).astype(np.float32))
+        self.root2 = self.to_numbers(np.sqrt(1 - BETA2**powers).astype(np.float32))
 
     @abstractmethod
-    def _numbers(self, array: NDArray[Any]) -> Numbers:
+    def to_numbers(self, array: NDArray[Any]) -> Numbers:
         """The array where the stack computes; the same memory or a copy."""
 
     @abstractmethod
@@ -94,8 +94,8 @@ class Stack(ABC):
         """An array of so many models, of nothing in particular."""
 
     @abstractmethod
-    def _array(self, numbers: Numbers) -> NDArray[Any]:
-        """The inverse of ``_numbers``."""
+    def to_array(self, numbers: Numbers) -> NDArray[Any]:
+        """The inverse of ``to_numbers``."""
 
     def _forms(self) -> dict[str, tuple[int, type]]:
         """Numbers of each model and their type, by the name of the array."""
@@ -104,7 +104,7 @@ class Stack(ABC):
 
     def _take_over(self, arrays: dict[str, NDArray[Any]]) -> None:
         for name, array in arrays.items():
-            setattr(self, name, self._numbers(array))
+            setattr(self, name, self.to_numbers(array))
 
     @property
     def nbytes(self) -> int:
@@ -131,7 +131,7 @@ class Stack(ABC):
             draws = uniform(keys, layer.start, layer.inputs * layer.outputs)
             initial[:, layer.start : layer.bias] = (2 * draws - 1) * bound
         fresh = slice(self.size, needed)
-        self.flat[fresh] = self._numbers(initial)
+        self.flat[fresh] = self.to_numbers(initial)
         self.first[fresh], self.second[fresh], self.steps[fresh] = 0, 0, 0
         self.size = needed
 
@@ -151,14 +151,14 @@ class Stack(ABC):
             positions: (features,) where they stand among this one's.
             among: Features of this stack.
         """
-        inner = self._numbers(derived_index(among)[:, positions].ravel())
-        outer = self._numbers(derived_index(features).ravel())
+        inner = self.to_numbers(derived_index(among)[:, positions].ravel())
+        outer = self.to_numbers(derived_index(features).ravel())
         for number, (new, old) in enumerate(zip(self.layers, other.layers, strict=True)):
             weight, bias = new.of(self.flat[self.size - 1 : self.size])
             old_weight, old_bias = old.of(other.flat[model : model + 1])
-            ins = inner if number == 0 else self._numbers(np.arange(old.inputs))
+            ins = inner if number == 0 else self.to_numbers(np.arange(old.inputs))
             old_ins = outer if number == 0 else ins
-            outs = inner if number == len(self.layers) - 1 else self._numbers(np.arange(old.outputs))
+            outs = inner if number == len(self.layers) - 1 else self.to_numbers(np.arange(old.outputs))
             old_outs = outer if number == len(self.layers) - 1 else outs
             weight[0][:, outs] = 0  # what is new must not disturb what was learned
             weight[0][ins[:, None], outs] = old_weight[0][old_ins[:, None], old_outs]
@@ -166,7 +166,7 @@ class Stack(ABC):
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
         """All parameters and moments, by name, for a snapshot: views where the stack is not on a GPU."""
-        return {prefix + name: self._array(getattr(self, name)[: self.size]) for name in self._forms()}
+        return {prefix + name: self.to_array(getattr(self, name)[: self.size]) for name in self._forms()}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over what ``state`` gave; raises ValueError when a shape differs."""
@@ -175,7 +175,7 @@ class Stack(ABC):
             if array is None or array.ndim != 2 or array.shape[1] != width or array.dtype != kind:
                 found = None if array is None else f"{array.dtype}{array.shape}"
                 raise ValueError(f"{prefix}{name}: expected {kind.__name__}[n, {width}], found {found}")
-            setattr(self, name, self._numbers(array.copy()))
+            setattr(self, name, self.to_numbers(array.copy()))
         self.size = len(self.flat)
 
     # ------------------------------------------------------------ computation
