@@ -23,7 +23,7 @@ from stream_ad.detector.autoencoder import Autoencoder
 from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.config import DetectorConfig, DetectorOptions
 from stream_ad.detector.cuda_autoencoder import CudaAutoencoder
-from stream_ad.detector.device import to_device
+from stream_ad.detector.device import to_device, to_numpy
 from stream_ad.detector.rows import derived_size
 from stream_ad.process import prepare_process
 from stream_ad.shard import Shard
@@ -31,14 +31,15 @@ from stream_ad.shard import Shard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from stream_ad.detector.stack import Stack
+
 SCORED, LEARNED = 16, 32  # rows of a model per pass
 WEIGHTS, SCORES = 1e-4, 1e-2  # largest difference allowed: of a weight after 50 steps; of a score, as a share
 NO_GPU = 3
 
 
-def stack(kind: type[Autoencoder], models: int, width: int) -> Autoencoder:
-    device = torch.device("cpu" if kind is CompiledAutoencoder else "cuda")
-    out = kind(width, device=device, rate=3e-3)
+def stack(kind: type[Stack], models: int, width: int) -> Stack:
+    out = kind(width, rate=3e-3) if kind is CompiledAutoencoder else kind(width, device="cuda", rate=3e-3)
     out.append(np.arange(models, dtype=np.uint64))
     return out
 
@@ -59,9 +60,9 @@ def largest_differences() -> list[str]:
         width, which = derived_size(features), np.arange(models)
         found = []
         for kind in (CompiledAutoencoder, CudaAutoencoder):
-            own = stack(kind, models, width)
+            own, device = stack(kind, models, width), "cpu" if kind is CompiledAutoencoder else "cuda"
             for batch in batches(models, width, 50):
-                own.plain_step(which, *(to_device(one, own.device) for one in batch))
+                own.plain_step(which, *(to_device(one, device) for one in batch))
             found.append(own.state("")["flat"])
         off = float(np.abs(found[0] - found[1]).max())
         said.append(f"{models} models of {features} features, 50 steps: weights differ by at most {off:.1e}")
@@ -86,17 +87,18 @@ def rate(step: Callable[[], int], seconds: float) -> float:
     return events / spent
 
 
-def passes(kind: type[Autoencoder], models: int, features: int) -> tuple[Callable[[], int], Callable[[], int]]:
+def passes(kind: type[Stack], models: int, features: int) -> tuple[Callable[[], int], Callable[[], int]]:
     """Score and learn a batch of every model, from and to NumPy arrays."""
     own, which = stack(kind, models, derived_size(features)), np.arange(models)
+    device = "cpu" if kind is CompiledAutoencoder else "cuda"
     (x, weight, inputs), *_ = batches(models, own.width, 1)
 
     def score() -> int:
-        own.rebuild(which, to_device(x[:, :SCORED], own.device)).cpu().numpy()
+        to_numpy(own.rebuild(which, to_device(x[:, :SCORED], device)))
         return models * SCORED
 
     def learn() -> int:
-        own.plain_step(which, *(to_device(one, own.device) for one in (x, weight, inputs)))[0].cpu()
+        to_numpy(own.plain_step(which, *(to_device(one, device) for one in (x, weight, inputs)))[0])
         return models * LEARNED
 
     return score, learn

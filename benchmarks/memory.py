@@ -72,7 +72,7 @@ def stream(sensors: int) -> Iterator[Events]:
 
 def parts(horizon: int) -> dict[str, int]:
     """Bytes of one sensor by part."""
-    detector = Detector(len(FEATURES), options_with(horizon), torch.device("cpu"))
+    detector = Detector(len(FEATURES), options_with(horizon), "cpu")
     detector.append(np.array([1], np.uint64))
     found = {f"{name.rstrip('.')}": part.nbytes for name, part in detector.parts().items()}
     stack = detector.network.stack

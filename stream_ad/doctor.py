@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from stream_ad import __version__
 from stream_ad.brokers import open_admin, open_snapshots
+from stream_ad.devices import choose_device, passed_over
 from stream_ad.errors import BrokerError, DeviceError, StateError, StreamADError
 from stream_ad.findings import Level, fine, problem, warning
 from stream_ad.settings_load import examine as examine_settings
-from stream_ad.shard import choose_device
 from stream_ad.snapshot_view import view
 
 if TYPE_CHECKING:
@@ -95,8 +95,12 @@ def _device(settings: Settings) -> Iterator[Finding]:
     except DeviceError as error:
         yield problem("device", error.what, error.hint)
         return
+    if fault := passed_over(settings.detector.device):
+        yield warning(
+            "device", f"{fault}.", "Check nvidia-smi, the driver and the build of torch; a worker uses the CPU."
+        )
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield fine("device", f"{device.type} (detector.device is {settings.detector.device}), {processors} processors.")
+    yield fine("device", f"{device} (detector.device is {settings.detector.device}), {processors} processors.")
 
 
 def _http(settings: Settings) -> Iterator[Finding]:

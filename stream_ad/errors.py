@@ -14,7 +14,7 @@
     ├── StateError                   6   saved state is damaged or does not fit
     │   ├── DamagedStateError        6   it is cut off, altered or nonsense; an older one may do
     │   └── UnfitStateError          6   it was made with settings that give models of another shape
-    ├── DeviceError                  7   the torch device asked for is not there
+    ├── DeviceError                  7   the device asked for is not there, or computes wrongly
     └── ScarceMemoryError            9   there is too little memory
 
 Each says what happened, where, and what to do about it. Codes 0 (done), 1 (unexpected failure),

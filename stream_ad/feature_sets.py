@@ -11,10 +11,10 @@ from stream_ad.detector.detector import Detector
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import torch
     from numpy.typing import NDArray
 
     from stream_ad.detector.config import DetectorOptions
+    from stream_ad.detector.device import Device
 
 NOWHERE = -1
 MOST_FITS_BYTES = 4 << 20
@@ -24,7 +24,7 @@ FIT_BYTES = 200  # of what Python keeps of a feature set that came, beside its n
 class FeatureSets:
     """Sensors by number; those with the same features share a detector. A detector goes with its last sensor."""
 
-    def __init__(self, options: DetectorOptions, device: torch.device) -> None:
+    def __init__(self, options: DetectorOptions, device: Device) -> None:
         self.options, self.device = options, device
         self.group = np.empty(0, np.int64)  # (S,) which detector, -1 at rest
         self.row = np.empty(0, np.int64)  # (S,) which row of it, -1 at rest

@@ -15,6 +15,7 @@ from stream_ad.detector.compiled import Arrays, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+NO_RECORD = 2**63 - 1  # is behind all there are
 
 
 def merge_order(event_times_ms: NDArray[np.int64], label_times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -57,9 +58,11 @@ def count_rounds(events: Arrays, labels: Arrays, missing: NDArray[np.int64], bat
     models, records = events
     label_models, label_records = labels
     round_of, label_round = out
-    at, done = 0, np.zeros(len(missing), np.int64)
+    at, done = 0, np.empty_like(missing)
+    for m in range(len(done)):
+        done[m] = 0
     for j in range(len(label_models) + 1):
-        stop = label_records[j] if j < len(label_models) else np.iinfo(np.int64).max
+        stop = label_records[j] if j < len(label_models) else NO_RECORD
         while at < len(models) and records[at] < stop:
             m = models[at]
             round_of[at] = done[m]

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
-import torch
 
 from stream_ad.brokers.base import Side
+from stream_ad.detector.device import is_out_of_memory
 from stream_ad.errors import BrokerError, LostRecordsError, ScarceMemoryError
 from stream_ad.loaded_shard import LoadedShard
 from stream_ad.patience import Patience
@@ -129,7 +129,7 @@ class OwnedShard:
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            if not _lacks_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise ScarceMemoryError(
                 f"Too little memory for shard {self.number}{f': {error}' if str(error) else ''}.",
@@ -143,8 +143,3 @@ class OwnedShard:
         self._problem = f"waiting after: {error.what}"
         wait = self._patience.failed(error)
         _log.warning("shard failed; it is loaded again", shard=self.number, error=str(error), retry_in_s=wait)
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Whether Python, a GPU or torch on the processor, which has no error of its own for it, found too little."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

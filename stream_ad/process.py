@@ -4,53 +4,53 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
+from contextlib import contextmanager, nullcontext
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numba.core.event import install_timer
 from threadpoolctl import threadpool_limits
 
 from stream_ad.columns import Events, Labels, ValueBlock
-from stream_ad.detector.config import DetectorConfig, DetectorOptions, LearningConfig
+from stream_ad.compiling import compiling_told
+from stream_ad.detector.config import DetectorConfig, DetectorOptions, LearningConfig, LossConfig
+from stream_ad.detector.device import when_torch_is_here
+from stream_ad.detector.trust import believed
 from stream_ad.shard import Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ad.compiling import Teller
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # mallopt's numbers for them
 BLOCK_BYTES, KEPT_BYTES = 32 << 20, 128 << 20
+FAULTS = (200, 201, 300, 301)  # events of the start, labelled so
 NEW_OBJECTS = 50_000  # several steps' records, nearly all of which go as soon as they are not needed any more
 
 
-def prepare_process() -> str:
+def prepare_process(tell: Teller | None = None) -> None:
     """One thread for torch and BLAS, freed memory kept for the next step, the detector's loops compiled, and few
     searches for garbage.
 
     More threads would group sums anew and change their last bits, and wait for each other where a machine is busy.
     The loops are compiled now and not under the first events.
 
-    Returns:
-        What to tell the operator, if anything: compiling takes a while where no earlier process has
-        left its work on disk.
+    Args:
+        tell: Told of compiling, which takes a while where no earlier process has left its work on disk.
     """
-    torch.set_num_threads(1)
+    when_torch_is_here(_tame_torch)
     _keep_freed_blocks()
-    said = compile_loops()
+    compile_loops(tell)
     threadpool_limits(1, user_api="blas")  # of the libraries that are loaded by now
     _collect_seldom()
-    return said
 
 
-def compile_loops() -> str:
-    """What of ``prepare_process`` changes nothing for others in the process: the detector's loops, compiled.
-
-    Returns:
-        As there.
-    """
-    compiling: list[float] = []
-    with install_timer("numba:compile", compiling.append):  # says nothing of loops found on disk
+def compile_loops(tell: Teller | None = None) -> None:
+    """What of ``prepare_process`` changes nothing for others in the process: the detector's loops, compiled."""
+    with compiling_told(tell) if tell is not None else nullcontext():
         _use_every_loop()
-    if not compiling:
-        return ""
-    return f"Compiled the detector's loops in {sum(compiling):.0f} s; they are kept on disk for the next start."
 
 
 def _keep_freed_blocks() -> None:
@@ -66,6 +66,14 @@ def _keep_freed_blocks() -> None:
     mallopt(TRIM_THRESHOLD, KEPT_BYTES)
 
 
+def _tame_torch() -> None:
+    """Also where it is loaded while the worker works: what it has made by then is there to stay."""
+    sys.modules["torch"].set_num_threads(1)
+    if gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
+
+
 @cache
 def _collect_seldom() -> None:
     """Left alone, Python looks for garbage in cycles several times in a step, and now and then through all that torch
@@ -79,16 +87,35 @@ def _collect_seldom() -> None:
 
 @cache
 def _use_every_loop() -> None:
-    """Score and learn one sensor past its horizon, with verdicts of both kinds; once is enough for a process."""
+    """Score and learn past the horizon, with labels of both kinds; once is enough for a process.
+
+    One sensor has memory and one has none, whose few anomalies are no reason yet to fit a head: that and the guided
+    loss are torch's business, which can wait for a worker that has such labels.
+    """
     options = DetectorOptions(
-        detector=DetectorConfig(device="cpu"), learning=LearningConfig(label_horizon_events=64, warmup_events=64)
+        detector=DetectorConfig(device="cpu"),
+        learning=LearningConfig(label_horizon_events=64, warmup_events=64, loss=LossConfig(alpha=0)),
     )
-    number = np.arange(256)
-    ids, sensors = [f"event-{one}" for one in number.tolist()], ["sensor"] * len(number)
-    names: list[str | None] = ["fault" if one % 8 == 0 else "normal" for one in number.tolist()]
+    number = np.arange(512)
+    ids, sensors = [f"event-{n}" for n in number], [("walk", "noise")[n % 2] for n in number]
+    names: list[str | None] = ["fault" if n in FAULTS else "normal" for n in number.tolist()]
     values = np.random.default_rng(0).normal(size=(len(number), 2))
+    values[::2] = values[::2].cumsum(axis=0)
     block = ValueBlock(("a", "b"), number, values)
-    Shard(options).step(
-        Events(number, number, number * 1_000_000_000, sensors, ids, (block,)),
-        Labels(number, number + 64, sensors, names, list(ids), number, number),
-    )
+    events = Events(number, number, number * 1_000_000_000, sensors, ids, (block,))
+    labels = Labels(number, number + 128, sensors, names, list(ids), number, number)
+    with _no_search_for_garbage():
+        Shard(options).step(events, labels)
+        believed(np.zeros(1), np.zeros(1))
+
+
+@contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """A compiler makes many objects, and looking through them time and again takes a tenth of its time."""
+    searched = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searched:
+            gc.enable()

@@ -20,10 +20,10 @@ from stream_ad.detector.rows import Column, NonsenseError, loaded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import torch
     from numpy.typing import NDArray
 
     from stream_ad.detector.config import DetectorOptions
+    from stream_ad.detector.device import Device
 
 REST_RECORDS = 1024  # records of the shard, in blocks: who shows up in none of a block rests after it
 NEVER = 2**63 - 1
@@ -48,7 +48,7 @@ def rests_at(last_seen: int) -> int:
 class Resting:
     """The sensors at rest, by number."""
 
-    def __init__(self, options: DetectorOptions, device: torch.device) -> None:
+    def __init__(self, options: DetectorOptions, device: Device) -> None:
         self._options, self._device = options, device
         self._sensors: dict[int, Folded] = {}
         self._last: Detector | None = None
@@ -183,7 +183,7 @@ class Resting:
                 count, events = detector.pending.count[rows], np.array([one.events for one in some])
                 if ((count != events) | (count < 1) | (count >= most) | detector.head.has(rows)).any():
                     raise NonsenseError("a sensor rests that has learned")
-                if not np.isfinite(detector.network.stack.models(rows).cpu().numpy()).all():
+                if not np.isfinite(detector.network.stack.to_array(detector.network.stack.models(rows))).all():
                     raise NonsenseError("a sensor rests with a model of no numbers")
                 require("a sensor at rest", detector)
                 detector.keep(rows[:0])

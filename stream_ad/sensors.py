@@ -16,11 +16,11 @@ from stream_ad.resting import NEVER, Resting, rests_at
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import torch
     from numpy.typing import NDArray
 
     from stream_ad.detector.config import DetectorOptions
     from stream_ad.detector.detector import Detector
+    from stream_ad.detector.device import Device
 
 NAME_BYTES = 200  # of what Python keeps of a sensor's id
 
@@ -34,7 +34,7 @@ class Sensors(FeatureSets):
     of few events rest while they are silent (see resting.py).
     """
 
-    def __init__(self, options: DetectorOptions, device: torch.device) -> None:
+    def __init__(self, options: DetectorOptions, device: Device) -> None:
         super().__init__(options, device)
         self.numbers: dict[str, int] = {}
         self.ids: list[str] = []

@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from stream_ad.columns import Scores, ShardStatus, StepResult
 from stream_ad.detector.rows import NonsenseError
-from stream_ad.errors import DeviceError
+from stream_ad.devices import choose_device
 from stream_ad.incidents import Incidents
 from stream_ad.merge import merge_order
 from stream_ad.sensors import Sensors
@@ -41,17 +40,6 @@ def next_settlement(records: int) -> int:
     if records >= SETTLE_RECORDS:
         return (records // SETTLE_RECORDS + 1) * SETTLE_RECORDS
     return max(FIRST_SETTLEMENT, 1 << records.bit_length())
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The torch device for ``detector.device``."""
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise DeviceError(
-            "detector.device is cuda, but torch finds no CUDA device here.",
-            hint="Install a CUDA build of torch and check nvidia-smi, or set detector.device to auto or cpu.",
-        )
-    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
 
 
 class Shard:

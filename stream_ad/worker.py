@@ -15,6 +15,8 @@ import structlog
 from stream_ad.brokers import await_broker, open_broker
 from stream_ad.brokers.base import Awaiting
 from stream_ad.codec import Codec
+from stream_ad.compiling import Lines, teller
+from stream_ad.devices import choose_device, passed_over
 from stream_ad.errors import BrokerError, LostRecordsError
 from stream_ad.loaded_shard import Surroundings
 from stream_ad.owned_shard import OwnedShard
@@ -87,6 +89,7 @@ class Worker:
         A broker that is not there yet is waited for, unless ``until_idle_s`` says that the run is to end by itself.
 
         Raises:
+            DeviceError: The device asked for is not there, or does not compute what the processor does.
             BrokerError: The broker stayed away, or refused a shard, for longer than ``broker.give_up_seconds``.
             LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
             SettingsError: The HTTP address cannot be used.
@@ -104,8 +107,13 @@ class Worker:
                 server = stack.enter_context(closing(HttpServer(settings.http, self.metrics, self.health)))
                 self.http_port = server.port
                 _log.info("listening", host=settings.http.host, port=server.port)
-            if said := prepare_process() if self._given_stop is None else compile_loops():
-                _log.info("compiled", note=said)
+            if fault := passed_over(settings.detector.device):
+                _log.warning(fault)
+            choose_device(settings.detector.device)  # now, and not with the first shard
+            if self._given_stop is None:
+                prepare_process(teller(_log.info))
+            else:  # others work in this process: it stays as it is
+                compile_loops(Lines(_log.info))
             broker = self._given_broker
             if broker is None and (until_idle_s is not None or await_broker(settings, stop.wait, self._tell)):
                 broker = open_broker(settings)

@@ -388,7 +388,7 @@ def test_a_device_that_is_not_there_is_an_error():
     import torch  # noqa: PLC0415 - only to ask for the GPU
 
     if torch.cuda.is_available():
-        assert Shard(options(detector={"device": "cuda"})).sensors.device.type == "cuda"
+        assert Shard(options(detector={"device": "cuda"})).sensors.device == "cuda"
         return
     with pytest.raises(DeviceError, match=r"detector\.device is cuda"):
         Shard(options(detector={"device": "cuda"}))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from stream_ad.detector.compiled import Arrays, kernel
 from stream_ad.detector.device import to_device
@@ -14,13 +13,14 @@ from stream_ad.detector.replay import MISSING, code_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from stream_ad.detector.context import Context
     from stream_ad.detector.coupling import Coupling
+    from stream_ad.detector.device import Device
     from stream_ad.detector.replay import Replay
     from stream_ad.detector.scaler import Scaler
     from stream_ad.detector.scoring import Scoring
+    from stream_ad.detector.stack import Numbers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ class Sensors:
     scoring: Scoring
     coupling: Coupling
 
-    def batch(self, rows: NDArray[np.int64], derived: NDArray[np.float32], device: torch.device) -> Batch:
+    def batch(self, rows: NDArray[np.int64], derived: NDArray[np.float32], device: Device) -> Batch:
         """(A, B, d) events as the loss sees them.
 
         Args:
@@ -53,7 +53,7 @@ class Sensors:
             observed.reshape(derived.shape),
         )
 
-    def replayed(self, replay: Replay, models: NDArray[np.int64], number: int, device: torch.device) -> Inputs:
+    def replayed(self, replay: Replay, models: NDArray[np.int64], number: int, device: Device) -> Inputs:
         """(A, number) events drawn from the rings of some models (A,), which must have some."""
         slots = replay.draw(models, number)
         if replay.shared:
@@ -65,7 +65,7 @@ class Sensors:
         _take_scaled(models, slots, ring, (self.scaler.middle, self.scaler.slope, self.context.gate), inputs, weights)
         return Inputs(models, to_device(inputs, device), to_device(weights, device))
 
-    def variance(self, rows: NDArray[np.int64], device: torch.device) -> Tensor:
+    def variance(self, rows: NDArray[np.int64], device: Device) -> Numbers:
         """(A, 1 or B, d) usual squared errors, for sensors (A,) or (A, B)."""
         variance = self.scoring.variance[rows]
         return to_device(variance if rows.ndim > 1 else variance[:, None], device)
@@ -76,8 +76,8 @@ class Inputs:
     """(A, B) events as the loss of normal ones sees them."""
 
     rows: NDArray[np.int64]  # (A,) or (A, B) whose they are
-    inputs: Tensor  # (A, B, d) clipped to [0, 1]
-    weights: Tensor  # (A, B, d) of the inputs, 0 where missing
+    inputs: Numbers  # (A, B, d) clipped to [0, 1]
+    weights: Numbers  # (A, B, d) of the inputs, 0 where missing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,8 +90,7 @@ class Batch(Inputs):
     def take(self, some: NDArray[np.int64]) -> Batch:
         if len(some) == len(self.scaled):
             return self
-        index = torch.from_numpy(some).to(self.inputs.device)
-        return Batch(self.rows[some], self.inputs[index], self.weights[index], self.scaled[some], self.observed[some])
+        return Batch(self.rows[some], self.inputs[some], self.weights[some], self.scaled[some], self.observed[some])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,79 +12,92 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from stream_ad.detector.autoencoder import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, Autoencoder, PlainBatch
-from stream_ad.detector.compiled import Arrays, kernel, total
-from stream_ad.detector.forward import forward, rebuild, reconstruct
+from stream_ad.detector.compiled import ONE, ZERO, Arrays, kernel, total
+from stream_ad.detector.forward import forward, reconstruct
 from stream_ad.detector.products import product
+from stream_ad.detector.stack import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, PlainBatch, Stack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_ROWS = 32  # of a model that are scored together
 FADED = 1e-30  # a moment below it is none: processors compute with the smallest numbers a hundred times slower
+LINE = 64  # bytes of the cache that are fetched together
+NO_WEIGHT, NO_SLOPE = np.empty((0, 0), np.float32), np.empty((0, 0, 0), np.float32)
 
 
-class CompiledAutoencoder(Autoencoder):
-    """See Autoencoder: the same to rounding (tests/detector/test_autoencoder.py)."""
+class CompiledAutoencoder(Stack):
+    """See Stack: the same as Autoencoder to rounding (tests/detector/test_autoencoder.py)."""
 
-    def __init__(self, width: int, *, device: torch.device, rate: float) -> None:
-        super().__init__(width, device=device, rate=rate)
+    def __init__(self, width: int, *, rate: float) -> None:
+        super().__init__(width, rate=rate)
         self._shapes = np.array([(layer.inputs, layer.outputs, layer.start) for layer in self.layers])
-        self._tables = self.correction1.numpy(), self.root2.numpy(), np.float32(rate)
-        self._seen: Tensor | None = None
-        self._arrays: tuple[NDArray[Any], ...] = ()
+        self._tables = self.correction1, self.root2, np.float32(rate)
         self._rooms: dict[int, tuple[Any, ...]] = {}
 
+    def to_numbers(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array
+
+    def _room_for(self, models: int, like: NDArray[Any]) -> NDArray[Any]:
+        return _aligned((models, like.shape[1]), like.dtype)
+
+    def to_array(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        return numbers
+
     def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As Autoencoder.reconstruct."""
+        """As Stack.reconstruct."""
         out = np.empty_like(scaled)
-        reconstruct(models, scaled, self._memory()[0], self.parameters, self._shapes, self._room(MOST_ROWS), out)
+        room = self._room(MOST_ROWS)
+        reconstruct(models, scaled, self.flat.reshape(-1), self.parameters, self._shapes, room[:2], out)
         return out
 
-    def rebuild(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
-        """As Autoencoder.rebuild."""
-        out = torch.empty_like(x)
-        states = self._room(x.shape[1])[1]
-        rebuild(which, x.numpy(), self._memory()[0], self.parameters, self._shapes, states, out.numpy())
-        return out
+    def rebuild(self, which: NDArray[np.int64], x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As Stack.rebuild."""
+        return self.reconstruct(np.repeat(which, x.shape[1]), x.reshape(-1, self.width)).reshape(x.shape)
 
-    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """As Autoencoder.plain_step."""
-        return self._steps(which, (x, weight, inputs))
+    def plain_step(
+        self,
+        which: NDArray[np.int64],
+        x: NDArray[np.float32],
+        weight: NDArray[np.float32],
+        inputs: NDArray[np.float32],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As Stack.plain_step."""
+        batch = x, weight, inputs
+        return self._steps(which, batch, batch, 1)
 
-    def plain_steps(self, which: NDArray[np.int64], first: PlainBatch, second: PlainBatch) -> tuple[Tensor, Tensor]:
-        """As Autoencoder.plain_steps: the second while the model is still in the cache."""
-        return self._steps(which, first, second)
+    def plain_steps(
+        self, which: NDArray[np.int64], first: PlainBatch, second: PlainBatch
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As Stack.plain_steps: the second while the model is still in the cache."""
+        return self._steps(which, first, second, 2)
 
-    def _steps(self, which: NDArray[np.int64], *batches: PlainBatch) -> tuple[Tensor, Tensor]:
-        loss, rebuilt = torch.empty(len(which)), torch.empty_like(batches[0][0])
-        arrays = tuple(tuple(tensor.numpy() for tensor in batch) for batch in batches)
-        out, room = (loss.numpy(), rebuilt.numpy()), self._room(rebuilt.shape[1])
-        _plain_steps(which, arrays, self._memory(), self._tables, self._shapes, room, out)
+    def descend(self, which: NDArray[np.int64], x: NDArray[np.float32], slope: NDArray[np.float32]) -> None:
+        """As Stack.descend."""
+        batch = x, NO_WEIGHT, NO_SLOPE
+        self._steps(which, batch, batch, 1, slope)
+
+    def _steps(
+        self,
+        which: NDArray[np.int64],
+        first: PlainBatch,
+        second: PlainBatch,
+        number: int,
+        slope: NDArray[np.float32] = NO_SLOPE,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        loss, rebuilt = np.empty(len(which), np.float32), np.empty_like(first[0])
+        flats = self.flat.reshape(-1), self.first.reshape(-1), self.second.reshape(-1), self.steps
+        room = self._room(rebuilt.shape[1])
+        _steps(which, (first, second), (number, slope), flats, self._tables, self._shapes, room, (loss, rebuilt))
         return loss, rebuilt
-
-    def descend(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
-        """As Autoencoder.descend."""
-        room = self._room(x.shape[1])
-        _descend(which, x.numpy(), slope.numpy(), self._memory(), self._tables, self._shapes, room)
 
     @property
     def held_bytes(self) -> int:
-        """As Autoencoder.held_bytes, with the rooms."""
+        """As Stack.held_bytes, with the rooms."""
         arrays = (array for room in self._rooms.values() for array in room)
         flat = (one for array in arrays for one in (array if isinstance(array, tuple) else (array,)))
         return super().held_bytes + sum(one.nbytes for one in flat)
-
-    def _memory(self) -> tuple[NDArray[Any], ...]:
-        """The arrays behind the tensors; looked up again when the stack has taken others."""
-        if self._seen is not self.flat:
-            self._seen = self.flat
-            moving = self.flat, self.first, self.second
-            self._arrays = *(tensor.numpy().reshape(-1) for tensor in moving), self.steps.numpy()
-        return self._arrays
 
     def _room(self, rows: int) -> tuple[Any, ...]:
         """Where one model's inputs, states, slopes, gradient, loss by input and turned weights are computed."""
@@ -99,9 +112,11 @@ class CompiledAutoencoder(Autoencoder):
         return self._rooms[rows]
 
 
-def _aligned(size: int) -> NDArray[np.float32]:
+def _aligned(shape: int | tuple[int, ...], kind: Any = np.float32) -> NDArray[Any]:
     """Zeros that begin with a line of the cache: a vector across two lines takes two accesses."""
-    return torch.zeros(size).numpy()
+    room = np.zeros(int(np.prod(shape)) * np.dtype(kind).itemsize + LINE, np.uint8)
+    begin = -room.ctypes.data % LINE
+    return room[begin : len(room) - LINE + begin].view(kind).reshape(shape)
 
 
 @kernel
@@ -127,9 +142,10 @@ def _backward(
         else:
             for i in range(rows * outputs):
                 delta[i] *= whole if y[i] > 0 else slope
-        product(gradient, zeros, one, delta, (start + inputs * outputs, 0, 0, 0), (1, rows, outputs), (0, 0, 0))
-        here, at = (states[number - 1], 0) if number > 0 else (x, begin)
-        product(gradient, zeros, here, delta, (start, 0, at, 0), (inputs, rows, outputs), (0, 1, inputs))
+        bias = start + inputs * outputs
+        product(gradient, zeros, one, delta, (bias, ZERO, ZERO, ZERO), (ONE, rows, outputs), (ZERO, ZERO, ZERO))
+        here, at = (states[number - 1], ZERO) if number > 0 else (x, begin)
+        product(gradient, zeros, here, delta, (start, ZERO, at, ZERO), (inputs, rows, outputs), (ZERO, ONE, inputs))
         if number == 0:
             break
         weights = flat[model + start : model + start + inputs * outputs].reshape((inputs, outputs))
@@ -137,7 +153,8 @@ def _backward(
         for k in range(outputs):
             for i in range(inputs):
                 across[k, i] = weights[i, k]
-        product(slopes[number - 1], zeros, delta, turned, (0, 0, 0, 0), (rows, outputs, inputs), (0, outputs, 1))
+        shape, strides = (rows, outputs, inputs), (ZERO, outputs, ONE)
+        product(slopes[number - 1], zeros, delta, turned, (ZERO, ZERO, ZERO, ZERO), shape, strides)
 
 
 @kernel
@@ -186,47 +203,52 @@ def _plain_slope(
 
 
 @kernel
-def _plain_steps(
+def _steps(
     which: NDArray[np.int64],
     batches: tuple[Arrays, ...],
+    how: tuple[int, NDArray[np.float32]],
     memory: Arrays,
     tables: tuple[Any, ...],
     shapes: NDArray[np.int64],
     room: tuple[Any, ...],
     out: Arrays,
 ) -> None:
+    """Steps of Adam, one after the other for each model.
+
+    Args:
+        which: (A,) different models.
+        batches: Of each step: inputs (A, B, d), weights of the events (A, B) and of the inputs (A, B, d).
+        how: Number of steps; slope (A, B, d) of the loss by the reconstructions, (0, 0, 0) for that of the plain loss.
+        memory: All models' parameters, both moments and step counts.
+        tables: Both corrections by the number of steps, and the rate.
+        shapes: (L, 3) inputs, outputs and start of each layer.
+        room: See ``CompiledAutoencoder._room``.
+        out: (A,) plain loss and (A, B, d) reconstructions, to be filled with those before the first step.
+    """
     states, slopes, gradient, part = room[1:5]
+    number, given = how
     loss, rebuilt = out
     rows, width = rebuilt.shape[1:]
-    flat, parameters = memory[0], len(gradient)
+    flat, parameters, size = memory[0], len(gradient), rows * width
     shape = rows, width
-    state, slope, parts = states[-1].reshape(shape), slopes[-1].reshape(shape), part.reshape(shape)
+    last, down = states[-1], slopes[-1]
+    state, slope, parts, told = last.reshape(shape), down.reshape(shape), part.reshape(shape), rebuilt.reshape(-1)
+    plain = given.size == 0
     for a in range(len(which)):
-        for number in range(len(batches)):
-            x, weight, inputs = batches[number]
-            forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
-            found = _plain_slope(x[a], state, weight[a], inputs[a], slope, parts)
-            if number == 0:
-                loss[a], rebuilt[a] = found, state
-            _backward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, room)
+        for step in range(number):
+            x, weight, inputs = batches[step]
+            forward(x.reshape(-1), a * size, rows, flat, which[a] * parameters, shapes, states)
+            if plain:
+                found = _plain_slope(x[a], state, weight[a], inputs[a], slope, parts)
+                if step == 0:
+                    loss[a] = found
+            else:
+                steepness = given[a].reshape(-1)
+                for k in range(size):
+                    down[k] = steepness[k]
+            if step == 0:
+                before = told[a * size : (a + 1) * size]
+                for k in range(size):
+                    before[k] = last[k]
+            _backward(x.reshape(-1), a * size, rows, flat, which[a] * parameters, shapes, room)
             _adam(which[a], memory, tables, gradient)
-
-
-@kernel
-def _descend(
-    which: NDArray[np.int64],
-    x: NDArray[np.float32],
-    slope: NDArray[np.float32],
-    memory: Arrays,
-    tables: tuple[Any, ...],
-    shapes: NDArray[np.int64],
-    room: tuple[Any, ...],
-) -> None:
-    states, slopes, gradient = room[1:4]
-    rows, width = x.shape[1:]
-    flat, parameters = memory[0], len(gradient)
-    for a in range(len(which)):
-        forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
-        slopes[-1][:] = slope[a].ravel()
-        _backward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, room)
-        _adam(which[a], memory, tables, gradient)

@@ -26,7 +26,8 @@ class Section(BaseModel):
 
 class DetectorConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where the autoencoder runs; auto takes a GPU when there is one."
+        "auto",
+        description="Where the autoencoder runs; auto takes a GPU that is there and computes what the processor does.",
     )
     models: Literal["per-sensor", "shared"] = Field(
         "per-sensor",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.compiled import Arrays, kernel
+from stream_ad.detector.compiled import Arrays, kernel, rise
 from stream_ad.detector.rows import Column, Rows
 from stream_ad.detector.scaler import SCALE_SD
 
@@ -132,6 +132,7 @@ def _refresh(rows: NDArray[np.int64], figures: Arrays) -> None:
     """Set the weights from the covariance, shrunk towards its diagonal while there are few events."""
     count, fresh, covariance, weights, squares, sharpness = figures
     features = squares.shape[1]
+    ordered = np.empty(features)
     for a in range(len(rows)):
         s = rows[a]
         fresh[s] = 0
@@ -140,7 +141,10 @@ def _refresh(rows: NDArray[np.int64], figures: Arrays) -> None:
         for k in range(features):
             matrix[k, k] += shrink * max(covariance[s, k, k], LEAST_VARIANCE) + RIDGE
         precision = np.linalg.inv(matrix)
-        median = np.median(squares[s])
+        for k in range(features):
+            ordered[k] = squares[s, k]
+        rise(ordered, features)
+        median = (ordered[(features - 1) // 2] + ordered[features // 2]) / 2
         for k in range(features):
             sharpness[s, k] = 1 / np.sqrt(squares[s, k] + 0.1 * median + 1e-6)
             for j in range(features):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from stream_ad.detector.device import Device
+
 EAGER_CALLS = 2  # before a shape is recorded: libraries take their workspaces in them
 MOST_SHAPES = 64  # recorded at a time: each keeps the memory of its activations
 
@@ -34,7 +36,7 @@ class _Recorded:
 class CudaAutoencoder(Autoencoder):
     """See Autoencoder: the same to rounding (benchmarks/gpu.py), whatever was recorded (test_cuda_autoencoder.py)."""
 
-    def __init__(self, width: int, *, device: torch.device, rate: float) -> None:
+    def __init__(self, width: int, *, device: Device, rate: float) -> None:
         super().__init__(width, device=device, rate=rate)
         self._seen: dict[tuple[object, ...], int] = {}
         self._recorded: dict[tuple[object, ...], _Recorded] = {}

@@ -10,7 +10,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,7 +47,7 @@ def fold(state: SensorState, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint32
             for name, column in part.columns.items()
         ]
         stack = state.network.stack
-        flat, usual = stack.models(some).cpu().numpy(), stack.initial(state.network.replay.key[some])
+        flat, usual = stack.to_array(stack.models(some)), stack.initial(state.network.replay.key[some])
         changed = (flat.view(np.uint32) != usual.view(np.uint32)).any(axis=1)  # a model that went through a widening
         cut.append((flat, np.where(changed, flat.shape[1], 0)))
         lengths.append(np.stack([length for _, length in cut], axis=1).astype(np.uint32))
@@ -68,7 +67,7 @@ def unfold(
         for column in np.flatnonzero(own).tolist():
             if column == len(arrays):
                 model = np.frombuffer(folded, np.float32, own[column], at)
-                state.network.stack.flat[row] = torch.tensor(model)
+                state.network.stack.flat[row] = state.network.stack.to_numbers(model)
                 continue
             array = arrays[column]
             part = np.frombuffer(folded, array.dtype, own[column], at)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.autoencoder import SLOPE
-from stream_ad.detector.compiled import Arrays, kernel, sigmoid, together
+from stream_ad.detector.compiled import ONE, ZERO, Arrays, kernel, sigmoid, together
 from stream_ad.detector.products import product, products_apart
+from stream_ad.detector.stack import SLOPE
 
 if TYPE_CHECKING:
     from typing import Any
@@ -42,9 +42,9 @@ def forward(
         out = states[number]
         inputs, outputs, weights = shapes[number, 0], shapes[number, 1], model + shapes[number, 2]
         bias = weights + inputs * outputs
-        product(out, flat, here, flat, (0, bias, begin, weights), (rows, inputs, outputs), (0, inputs, 1))
+        product(out, flat, here, flat, (ZERO, bias, begin, weights), (rows, inputs, outputs), (ZERO, inputs, ONE))
         _activate(out, rows * outputs, number == len(states) - 1)
-        here, begin = out, 0
+        here, begin = out, ZERO
 
 
 @kernel
@@ -78,22 +78,6 @@ def forward_apart(
 
 
 @kernel
-def rebuild(
-    which: NDArray[np.int64],
-    x: NDArray[np.float32],
-    flat: NDArray[np.float32],
-    parameters: int,
-    shapes: NDArray[np.int64],
-    states: Arrays,
-    out: NDArray[np.float32],
-) -> None:
-    rows, width = x.shape[1:]
-    for a in range(len(which)):
-        forward(x.ravel(), a * rows * width, rows, flat, which[a] * parameters, shapes, states)
-        out[a].ravel()[:] = states[-1]
-
-
-@kernel
 def reconstruct(
     models: NDArray[np.int64],
     scaled: NDArray[np.float32],
@@ -108,7 +92,7 @@ def reconstruct(
     x, rebuilt = room[0].reshape((-1, width)), states[-1].reshape((-1, width))
     nothing, one = np.float32(0), np.float32(1)
     order = together(models, len(flat) // parameters)
-    begin = 0
+    begin = ZERO
     while begin < len(order):
         model, stop = models[order[begin]], begin
         apart = _four_apart(models, order, begin)
@@ -125,7 +109,7 @@ def reconstruct(
             offsets = model * parameters, a * parameters, b * parameters, c * parameters
             forward_apart(room[0], flat, offsets, shapes, states)
         else:
-            forward(room[0], 0, stop - begin, flat, model * parameters, shapes, states)
+            forward(room[0], ZERO, stop - begin, flat, model * parameters, shapes, states)
         for place in range(begin, stop):
             for k in range(width):
                 out[order[place], k] = rebuilt[place - begin, k]

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.regression import curvature, evidence, fit_ridge, left_out
 from stream_ad.detector.rng import uniform
 from stream_ad.detector.rows import Column, Rows, SparseRows, push_ring
 from stream_ad.detector.scaler import SCALE_SD
@@ -224,6 +223,13 @@ class Head(SparseRows):
 
     def _fit(self, row: int, scaler: Scaler) -> NDArray[np.float64]:
         """Ridge logistic regression from the last weights, and again with less weight on doubtful verdicts."""
+        from stream_ad.detector.regression import (  # noqa: PLC0415 -- brings torch along (see device)
+            curvature,
+            evidence,
+            fit_ridge,
+            left_out,
+        )
+
         one = np.array([row])
         anomalies, normals = min(int(self.anomalies[row]), RING), min(int(self.normals[row]), RING)
         ring = self.place[row]

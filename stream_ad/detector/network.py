@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from stream_ad.detector import losses, transplant
+from stream_ad.detector import transplant
 from stream_ad.detector.batches import Batch, Inputs, Matured, Sensors, scatter
 from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
-from stream_ad.detector.cuda_autoencoder import CudaAutoencoder
-from stream_ad.detector.device import to_device
+from stream_ad.detector.device import to_device, to_numpy
 from stream_ad.detector.replay import Replay
 from stream_ad.detector.rows import NonsenseError, derived_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from stream_ad.detector.config import DetectorOptions
+    from stream_ad.detector.device import Device
+    from stream_ad.detector.stack import Numbers, Stack
 
 MOST_LAMBDA = 100.0
 
@@ -27,14 +26,13 @@ MOST_LAMBDA = 100.0
 class Network:
     """Models (one per sensor, or one shared by all), their optimiser and their replay."""
 
-    def __init__(self, features: int, options: DetectorOptions, device: torch.device) -> None:
+    def __init__(self, features: int, options: DetectorOptions, device: Device) -> None:
         learning = options.learning
         self.features, self.width, self.device = features, derived_size(features), device
         self.shared = options.detector.models == "shared"
         self.batch, self.loss = learning.batch_events, learning.loss
         self.plain = not self.loss.amplify and not self.loss.score_penalty  # the loss of normal events
-        kind = CompiledAutoencoder if device.type == "cpu" else CudaAutoencoder
-        self.stack = kind(self.width, device=device, rate=learning.rate)
+        self.stack = stack_on(device, self.width, rate=learning.rate)
         self.replay = Replay(features, capacity=learning.replay_events, shared=self.shared)
 
     @property
@@ -160,12 +158,12 @@ class Network:
             loss, rebuilt = self.stack.plain_steps(
                 models,
                 (new.inputs, weight, new.weights),
-                (again.inputs, torch.ones_like(weight), again.weights),
+                (again.inputs, to_device(np.ones_like(normal, np.float32), self.device), again.weights),
             )
             found = _numbers(loss)
         else:
             rebuilt = self.stack.rebuild(models, new.inputs)
-        scaled, error, observed = new.scaled, new.scaled - rebuilt.cpu().numpy(), new.observed  # (A, B, d)
+        scaled, error, observed = new.scaled, new.scaled - to_numpy(rebuilt), new.observed  # (A, B, d)
         if part is not None:
             scaled, error, observed = (scatter(array, part, statistics.shape) for array in (scaled, error, observed))
         own.scoring.update(rows, error, observed, statistics)
@@ -198,46 +196,17 @@ class Network:
         guided: tuple[Batch, NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
         """One step on (A, B) normal events and, if given, labelled anomalies; returns (A,) losses."""
-        normal_weight = to_device(weight, self.device)
-        inputs, mask = base.inputs, base.weights
-        event_weight = normal_weight
         if guided is None and self.plain:
-            return _numbers(self.stack.plain_step(models, inputs, normal_weight, mask)[0])
-        if guided is not None:
-            wrong, wrong_weight = guided[0], to_device(guided[1], self.device)
-            inputs = torch.cat([inputs, wrong.inputs], dim=1)  # (A, 2B, d)
-            mask = torch.cat([mask, wrong.weights], dim=1)
-            event_weight = torch.cat([normal_weight, wrong_weight], dim=1)
-        rebuilt = self.stack.rebuild(models, inputs).requires_grad_()
-        squares = (inputs - rebuilt) ** 2
-        own_squares = squares[:, : self.batch]
-        normal_loss = losses.per_event(
-            losses.amplify(own_squares) if self.loss.amplify else own_squares, mask[:, : self.batch]
-        )
-        if guided is None:
-            loss = losses.guided_loss(normal_loss, normal_loss, torch.zeros_like(normal_weight), normal_weight, 1.0)
-        else:
-            anomalous = torch.cat([torch.zeros_like(normal_weight), torch.ones_like(wrong_weight)], dim=1)
-            variance = own.variance(wrong.rows, self.device)
-            apart = losses.per_event(self._apart(wrong, rebuilt[:, self.batch :], variance), wrong.weights)
-            padding = torch.zeros_like(apart)
-            lam = to_device(self._lambda(models, guided[1]), self.device)[:, None]
-            loss = losses.guided_loss(
-                torch.cat([normal_loss, padding], 1), torch.cat([padding, apart], 1), anomalous, event_weight, lam
-            ) * losses.guided_scale(anomalous, event_weight, lam)
-        if self.loss.score_penalty:
-            scores = losses.per_event(own_squares / own.variance(base.rows, self.device), mask[:, : self.batch])
-            loss = loss + self.loss.score_penalty * losses.score_penalty(scores, (normal_weight > 0).float())
-        (slope,) = torch.autograd.grad(loss.sum(), rebuilt)
-        self.stack.descend(models, inputs, slope)
-        return _numbers(loss)
+            weights = to_device(weight, self.device)
+            return _numbers(self.stack.plain_step(models, base.inputs, weights, base.weights)[0])
+        from stream_ad.detector.guided import Guided, descend  # noqa: PLC0415 -- brings torch along (see device)
 
-    def _apart(self, wrong: Batch, rebuilt: Tensor, variance: Tensor) -> Tensor:
-        """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
-        if self.loss.guide == "away":
-            target, inputs = losses.guide_away(to_device(wrong.scaled, self.device), rebuilt, variance)
-            return (target - rebuilt) ** 2 * inputs
-        return (losses.guide(wrong.inputs, self.loss.guide) - rebuilt) ** 2
+        wrong = None
+        if guided is not None:
+            lam = self._lambda(models, guided[1])
+            wrong = Guided(guided[0], guided[1], lam, own.variance(guided[0].rows, self.device))
+        variance = own.variance(base.rows, self.device) if self.loss.score_penalty else None
+        return descend(self.stack, models, base, weight, self.loss, self.device, wrong=wrong, variance=variance)
 
     def _lambda(self, models: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
         """(A,) alpha divided by the odds of an anomaly so far, those of this batch included."""
@@ -246,5 +215,14 @@ class Network:
         return self.loss.alpha * np.minimum(1 / odds, MOST_LAMBDA)
 
 
-def _numbers(loss: Tensor) -> NDArray[np.float64]:
-    return np.asarray(loss.detach().cpu().numpy(), np.float64)
+def stack_on(device: Device, width: int, *, rate: float) -> Stack:
+    """No models yet, to be computed there."""
+    if device == "cpu":
+        return CompiledAutoencoder(width, rate=rate)
+    from stream_ad.detector.cuda_autoencoder import CudaAutoencoder  # noqa: PLC0415 -- brings torch along (see device)
+
+    return CudaAutoencoder(width, device=device, rate=rate)
+
+
+def _numbers(loss: Numbers) -> NDArray[np.float64]:
+    return np.asarray(to_numpy(loss), np.float64)

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from stream_ad.detector.compiled import cgutils, kernel
+from stream_ad.detector.compiled import ZERO, cgutils, kernel, stand_alone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LANES = 8  # columns computed together; those of every matrix come in multiples of it
 HIGH, WIDE = 4, (16, 8)  # rows and columns of a large tile: sixteen registers of eight numbers hold it, or fewer wider
 TALL = 8  # rows of a narrow tile
+WIDTH = sum(WIDE)
 
 
 def _tile(rows: int, lanes: tuple[int, ...], *, apart: bool = False) -> Any:
@@ -147,19 +148,21 @@ def product(
         strides: Elements from row to row of ``base`` (0 where one row is for all); of ``left`` from row to row, and
             from inner index to inner index.
     """
+    alone: Any = stand_alone  # called without its context
+    alone()
     rows, _, columns = shape
-    width, c = sum(WIDE), 0
-    while c + width <= columns:
-        r = 0
+    c = ZERO
+    while c + WIDTH <= columns:
+        r = ZERO
         while r + HIGH <= rows:
             _large(out, base, left, right, _corner(r, c, begins, shape, strides))
             r += HIGH
         while r < rows:
             _long(out, base, left, right, _corner(r, c, begins, shape, strides))
             r += 1
-        c += width
+        c += WIDTH
     while c < columns:
-        r = 0
+        r = ZERO
         while r + TALL <= rows:
             _tall(out, base, left, right, _corner(r, c, begins, shape, strides))
             r += TALL
@@ -192,12 +195,12 @@ def products_apart(
     """
     steps, columns = shape
     base_at, right_at = begins
-    width, c = sum(WIDE), 0
+    c = 0
     while c < columns:
         at = c, columns, base_at + c, 0, 0, steps, 1, right_at + c, columns, steps
-        if c + width <= columns:
+        if c + WIDTH <= columns:
             _large_apart(out, base, left, right, (*at, *further))
-            c += width
+            c += WIDTH
         else:
             _small_apart(out, base, left, right, (*at, *further))
             c += LANES

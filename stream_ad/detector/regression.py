@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from stream_ad.detector.device import settle
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
+settle()
 NEWTON_STEPS, HALVINGS = 2, 6
 LEAST_FREE = 1e-3  # share of an event's own weight that leaves it out divides by
 

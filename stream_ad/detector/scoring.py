@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.compiled import Arrays, kernel, total
+from stream_ad.detector.compiled import ZERO, Arrays, kernel, rise, total
 from stream_ad.detector.rows import Column, Rows, derived_size
 from stream_ad.detector.scaler import SCALE_SD
 
@@ -137,7 +137,7 @@ def _score(
         tabular = np.float32(1 - openness)
         for k in range(width):
             own[0, k] = weight[k] if observed[n, k] else np.float32(0)
-        part = one / max(total(own, 0), least)
+        part = one / max(total(own, ZERO), least)
         for k in range(width):
             share = own[0, k] * part
             error = (scaled[n, k] - rebuilt[n, k]) * sharpness[s, k]
@@ -180,12 +180,13 @@ def _update(
                 rate = number[k] / min(count[s, k], ERROR_WINDOW)
                 var[s, k] += rate * (squares[k] / number[k] - var[s, k])
         # Each variance gets a floor of a tenth of its sensor's median: no feature is trusted without limit.
-        n = 0
+        n = ZERO
         for k in range(width):
             if count[s, k] > 0:
                 known[n] = var[s, k]
                 n += 1
-        median = np.sort(known[:n])[(n - 1) // 2] if n else 0.0
+        rise(known, n)
+        median = known[(n - 1) // 2] if n else 0.0
         for k in range(width):
             variance[s, k] = var[s, k] + 0.1 * median + 1e-8 if count[s, k] > 0 else UNKNOWN_VARIANCE
             sharpness[s, k] = 1 / np.sqrt(variance[s, k])

@@ -21,10 +21,10 @@ from stream_ad.detector.stillness import Stillness
 from stream_ad.detector.threshold import Threshold
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from stream_ad.detector.config import DetectorOptions
+    from stream_ad.detector.device import Device
     from stream_ad.detector.rows import Rows
 
 _COUNT = Column((), np.int64)
@@ -36,7 +36,7 @@ MANY_ROWS = 16  # kept free for less than so many sensors memory is not worth gi
 class SensorState:
     """All that a detector keeps. Sensors are rows; ``append`` and ``remove`` add and drop them."""
 
-    def __init__(self, features: int, options: DetectorOptions, device: torch.device) -> None:
+    def __init__(self, features: int, options: DetectorOptions, device: Device) -> None:
         learning = options.learning
         self.features, self.options = features, options
         self.batch = learning.batch_events

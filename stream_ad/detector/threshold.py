@@ -227,8 +227,8 @@ def _push(
                 labelled_count[s] += 1
                 fresh[s] += 1
                 if labelled_count[s] == LABELLED_ENOUGH:  # from here on the ring is theirs
-                    ring[s, :] = NO_SCORE
-                    ring[s, : first.shape[1]] = first[s]
+                    for slot in range(window):
+                        ring[s, slot] = first[s, slot] if slot < first.shape[1] else np.uint16(NO_SCORE)
         for b in range(scores.shape[1]):
             if unlabelled[a, b] and scores[a, b] <= log_level[s] + UNLABELLED_BAND:
                 if labelled_count[s] < LABELLED_ENOUGH:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from stream_ad.detector.rows import derived_index
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-    from stream_ad.detector.autoencoder import Autoencoder
+    from stream_ad.detector.stack import Stack
 
 
-def embed(
-    stack: Autoencoder, other: Autoencoder, model: int, *, features: int, positions: NDArray[np.int64], among: int
-) -> None:
+def embed(stack: Stack, other: Stack, model: int, *, features: int, positions: NDArray[np.int64], among: int) -> None:
     """Make the last model of a stack do on some features what a model of a narrower stack does on its own.
 
     Args:
@@ -28,27 +25,27 @@ def embed(
         positions: (features,) where they stand among this one's.
         among: Features of the stack.
     """
-    inner = torch.from_numpy(derived_index(among)[:, positions].ravel()).to(stack.device)
-    outer = torch.from_numpy(derived_index(features).ravel()).to(stack.device)
+    inner = stack.to_numbers(derived_index(among)[:, positions].ravel())
+    outer = stack.to_numbers(derived_index(features).ravel())
     for number, (new, old) in enumerate(zip(stack.layers, other.layers, strict=True)):
         weight, bias = new.of(stack.flat[stack.size - 1 : stack.size])
         old_weight, old_bias = old.of(other.flat[model : model + 1])
-        ins = inner if number == 0 else torch.arange(old.inputs, device=stack.device)
+        ins = inner if number == 0 else stack.to_numbers(np.arange(old.inputs))
         old_ins = outer if number == 0 else ins
-        outs = inner if number == len(stack.layers) - 1 else torch.arange(old.outputs, device=stack.device)
+        outs = inner if number == len(stack.layers) - 1 else stack.to_numbers(np.arange(old.outputs))
         old_outs = outer if number == len(stack.layers) - 1 else outs
         weight[0][:, outs] = 0  # what is new must not disturb what was learned
         weight[0][ins[:, None], outs] = old_weight[0][old_ins[:, None], old_outs]
         bias[0, 0, outs] = old_bias[0, 0, old_outs]
 
 
-def copy(stack: Autoencoder, other: Autoencoder, model: int) -> None:
+def copy(stack: Stack, other: Stack, model: int) -> None:
     """Make the last model of a stack one of a stack of the same width, moments and all."""
     for name in ("flat", "first", "second", "steps"):
         getattr(stack, name)[stack.size - 1] = getattr(other, name)[model]
 
 
-def reset_feature(stack: Autoencoder, model: int, feature: int, *, among: int) -> None:
+def reset_feature(stack: Stack, model: int, feature: int, *, among: int) -> None:
     """Forget a feature: as an input it says nothing, as an output it is taken to stand at its mean.
 
     Args:
@@ -57,7 +54,7 @@ def reset_feature(stack: Autoencoder, model: int, feature: int, *, among: int) -
         feature: Which of the features.
         among: Features of the stack.
     """
-    inputs = torch.from_numpy(derived_index(among)[:, feature]).to(stack.device)
+    inputs = stack.to_numbers(derived_index(among)[:, feature])
     for array in (stack.flat, stack.first, stack.second):
         into, _ = stack.layers[0].of(array[model : model + 1])
         out, bias = stack.layers[-1].of(array[model : model + 1])

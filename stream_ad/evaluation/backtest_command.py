@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stream_ad.compiling import teller
+from stream_ad.devices import choose_device, passed_over
 from stream_ad.errors import InputFileError
 from stream_ad.evaluation.backtest import run_backtest
 from stream_ad.evaluation.baselines import TITLES
@@ -58,13 +61,17 @@ def backtest(
         stop: Ends it early, with what there is so far.
 
     Raises:
+        DeviceError: The device asked for is not there, or does not compute what the processor does.
         InputFileError: A file cannot be read, breaks the form, or cannot be written.
     """
     outputs = [path for path in (order.json_out, order.report_out) if path is not None]
     for path in outputs:
         if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise _unwritable(path, "no such folder, or no permission")  # better now than after an hour
-    prepare_process()  # as the worker does: the same sums, the same scores
+    if fault := passed_over(settings.detector.device):
+        _say(f"Warning: {fault}.")
+    choose_device(settings.detector.device)
+    prepare_process(teller(_say))  # as the worker does: the same sums, the same scores
     stream = Stream(
         [read_recording(path, order.columns) for path in order.paths],
         warmup=order.warmup,
@@ -86,6 +93,10 @@ def backtest(
     if order.report_out is not None:
         _write(order.report_out, report_html(run, found))
     return found
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _write(path: Path, text: str) -> None:

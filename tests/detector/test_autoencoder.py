@@ -6,19 +6,43 @@ import numpy as np
 import pytest
 import torch
 
-from stream_ad.detector.autoencoder import SLOPE, Autoencoder
+from stream_ad.detector.autoencoder import Autoencoder
 from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.rows import derived_size
+from stream_ad.detector.stack import SLOPE
 from stream_ad.detector.transplant import embed
 
-CPU = torch.device("cpu")
+
+class Compiled:
+    """The compiled stack, told in tensors and giving tensors, as the other one does; events and state stay arrays."""
+
+    def __init__(self, width: int, *, device: str, rate: float) -> None:
+        self.own = CompiledAutoencoder(width, rate=rate)
+
+    def __getattr__(self, name: str):
+        there = getattr(self.own, name)
+        if name in {"reconstruct", "state", "load", "append"}:
+            return there
+        return (lambda *told: in_tensors(there(*map(in_arrays, told)))) if callable(there) else in_tensors(there)
 
 
-KINDS = [Autoencoder, CompiledAutoencoder]
+def in_tensors(given):
+    if isinstance(given, tuple):
+        return tuple(map(in_tensors, given))
+    return torch.from_numpy(given) if isinstance(given, np.ndarray) else given
+
+
+def in_arrays(given):
+    if isinstance(given, tuple):
+        return tuple(map(in_arrays, given))
+    return np.ascontiguousarray(given.numpy()) if isinstance(given, torch.Tensor) else given
+
+
+KINDS = [Autoencoder, Compiled]
 
 
 def stack(models: int, width: int = 24, kind: type[Autoencoder] = Autoencoder) -> Autoencoder:
-    out = kind(width, device=CPU, rate=3e-3)
+    out = kind(width, device="cpu", rate=3e-3)
     out.append(np.arange(1, models + 1, dtype=np.uint64))
     return out
 
@@ -156,7 +180,7 @@ def test_a_step_does_not_depend_on_its_neighbours(features):
     weight, inputs = torch.rand(40, 32), torch.rand(40, 32, width)
 
     def learn(which: np.ndarray) -> torch.Tensor:
-        own = stack(40, width, CompiledAutoencoder)
+        own = stack(40, width, Compiled)
         for _ in range(3):
             own.plain_step(which, x[which], weight[which], inputs[which])
             own.descend(which, x[which], inputs[which] - 0.5)
@@ -169,7 +193,7 @@ def test_a_step_does_not_depend_on_its_neighbours(features):
 
 def test_initial_weights_follow_from_the_key_alone():
     """A sensor's first weights are the same whatever was added before it; two sensors differ."""
-    one, other = stack(3), Autoencoder(24, device=CPU, rate=3e-3)
+    one, other = stack(3), Autoencoder(24, device="cpu", rate=3e-3)
     other.append(np.array([3], np.uint64))
     assert torch.equal(one.flat[2], other.flat[0])
     assert not torch.equal(one.flat[0], one.flat[1])
@@ -195,7 +219,7 @@ def test_state_round_trip():
     """Saved and loaded, a stack is the same to the last bit."""
     own = stack(3)
     own.step(np.array([0, 2]), torch.ones(2, own.parameters))
-    other = Autoencoder(24, device=CPU, rate=3e-3)
+    other = Autoencoder(24, device="cpu", rate=3e-3)
     other.load("m.", own.state("m."))
     for name, array in other.state("").items():
         assert np.array_equal(array, own.state("")[name]), name
@@ -209,7 +233,7 @@ def test_a_state_of_another_shape_is_refused():
 
 def test_moments_that_fade_end_at_nought():
     """What has no gradient for thousands of steps leaves no numbers behind that a processor is slow to compute with."""
-    own = stack(1, 24, CompiledAutoencoder)
+    own = stack(1, 24, Compiled)
     x, weight, inputs = torch.rand(1, 32, 24), torch.ones(1, 32), torch.ones(1, 32, 24)
     own.plain_step(np.zeros(1, np.int64), x, weight, inputs)
     inputs[:, :, 16:] = 0  # these outputs move nothing any more

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WIDTH = 16
-CPU = torch.device("cpu")
 KEPT = ("flat", "first", "second", "steps")
 events = st.sampled_from(
     [
@@ -67,7 +66,7 @@ class Pair:
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
-        self.plain, self.recorded = (kind(WIDTH, device=CPU, rate=3e-3) for kind in (Autoencoder, CudaAutoencoder))
+        self.plain, self.recorded = (kind(WIDTH, device="cpu", rate=3e-3) for kind in (Autoencoder, CudaAutoencoder))
         self.keys = 0
         self.append()
         self.append()

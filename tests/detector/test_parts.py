@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from stream_ad.detector.batches import Sensors
 from stream_ad.detector.context import JUMP_RATE, LEVEL_RATE, Context
@@ -195,7 +194,7 @@ def test_replayed_events_are_those_pushed_wherever_the_stream_goes():
         scaler.update(ROW, events, np.ones((1, 64), np.bool_))
         replay.push(ROW, events, np.zeros((1, 64), np.int64), np.ones((1, 64), np.bool_), scaler)
     own = Sensors(one(Context), scaler, one(Scoring), one(Coupling))
-    drawn, pushed = own.replayed(replay, ROW, 256, torch.device("cpu")), own.batch(ROW, events, torch.device("cpu"))
+    drawn, pushed = own.replayed(replay, ROW, 256, "cpu"), own.batch(ROW, events, "cpu")
     assert {0.0, 1.0} == set(drawn.weights[0, :, 1].tolist())
     inputs, weights = (np.asarray(part[0])[:, None] for part in (drawn.inputs, drawn.weights))  # (256, 1, d)
     distance = np.abs(inputs - np.asarray(pushed.inputs[0])) + np.abs(weights - np.asarray(pushed.weights[0]))
