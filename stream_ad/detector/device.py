@@ -57,7 +57,7 @@ def to_numpy(numbers: Any) -> NDArray[Any]:
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether Python, a GPU or torch's allocator on the processor found too little memory.
 
-    The allocator has no error of its own for it. An error of torch means that torch is loaded, so it is not loaded here.
+    The allocator has no error of its own for it. An error of torch's means that torch is loaded: it need not be here.
     """
     torch = sys.modules.get("torch")
     scarce = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
