@@ -22,19 +22,19 @@ from made_up import KINDS, PLANTS, delay_of, recording
 from quality import TARGETS, path_of
 from streams import options_of
 
-from stream_ad.evaluation.backtest import run_backtest
-from stream_ad.evaluation.metrics import segments
-from stream_ad.evaluation.plant import FAULTS, FEATURES, Plant, PlantConfig
-from stream_ad.evaluation.recordings import read_recording
-from stream_ad.evaluation.schedule import Delay, Protocol
-from stream_ad.evaluation.stream import Stream
+from stream_ad.evaluation.backtest.label_schedule import Delay, Protocol
+from stream_ad.evaluation.backtest.metrics import segments
+from stream_ad.evaluation.backtest.runner import run_backtest
+from stream_ad.evaluation.backtest.stream import Stream
+from stream_ad.evaluation.recordings.csv_reader import read_recording
+from stream_ad.evaluation.simulation.plant import FAULTS, FEATURES, Plant, PlantConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from stream_ad.evaluation.backtest import Backtest
+    from stream_ad.evaluation.backtest.runner import Backtest
 
 RATES = (1e-2, 1e-3)
 BLOCK, DRAWS = 128, 2000

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from river import anomaly, compose, preprocessing
 
-from stream_ad.columns import Events, ValueBlock
+from stream_ad.records.columns import Events, ValueBlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

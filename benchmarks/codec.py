@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.codec import Codec
-from stream_ad.columns import Contribution, RawRecords, Scores
+from stream_ad.records.columns import Contribution, RawRecords, Scores
 from stream_ad.settings import EventSettings, FieldMapping, Settings
 
 if TYPE_CHECKING:

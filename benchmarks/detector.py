@@ -30,10 +30,10 @@ from rich.console import Console
 from rich.table import Table
 from river import __version__ as river_version
 
-from stream_ad.columns import Labels
 from stream_ad.detector.config import DetectorOptions
-from stream_ad.process import prepare_process
-from stream_ad.shard import Shard
+from stream_ad.records.columns import Labels
+from stream_ad.shard.shard import Shard
+from stream_ad.worker.process_setup import prepare_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable

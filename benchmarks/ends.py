@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from stream_ad.brokers import open_producer, open_reader
-from stream_ad.brokers.base import Side
+from stream_ad.brokers.worker_api import Side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_ad.columns import OutRecord
+    from stream_ad.records.columns import OutRecord
     from stream_ad.settings import Settings
 
 

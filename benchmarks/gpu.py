@@ -19,19 +19,19 @@ from detector import NO_LABELS
 from rich.console import Console
 from rich.table import Table
 
-from stream_ad.detector.autoencoder import Autoencoder
-from stream_ad.detector.compiled_autoencoder import CompiledAutoencoder
 from stream_ad.detector.config import DetectorConfig, DetectorOptions
-from stream_ad.detector.cuda_autoencoder import CudaAutoencoder
-from stream_ad.detector.device import to_device, to_numpy
-from stream_ad.detector.rows import derived_size
-from stream_ad.process import prepare_process
-from stream_ad.shard import Shard
+from stream_ad.detector.model.cuda_autoencoder import CudaAutoencoder
+from stream_ad.detector.model.device import to_device, to_numpy
+from stream_ad.detector.model.numba_autoencoder import CompiledAutoencoder
+from stream_ad.detector.model.torch_autoencoder import Autoencoder
+from stream_ad.detector.row_store import derived_size
+from stream_ad.shard.shard import Shard
+from stream_ad.worker.process_setup import prepare_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_ad.detector.stack import Stack
+    from stream_ad.detector.model.model_stack import Stack
 
 SCORED, LEARNED = 16, 32  # rows of a model per pass
 WEIGHTS, SCORES = 1e-4, 1e-2  # largest difference allowed: of a weight after 50 steps; of a score, as a share

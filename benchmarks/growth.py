@@ -25,16 +25,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kaf
 
 from benchmarks.page import machine, write
 from stream_ad.codec import Codec
-from stream_ad.codec.encode import encode_event, encode_label
-from stream_ad.columns import RawRecords
-from stream_ad.process import prepare_process
+from stream_ad.codec.encoders import encode_event, encode_label
+from stream_ad.records.columns import RawRecords
 from stream_ad.settings import Settings
-from stream_ad.shard import Shard
+from stream_ad.shard.shard import Shard
+from stream_ad.worker.process_setup import prepare_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_ad.columns import OutRecord
+    from stream_ad.records.columns import OutRecord
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "growth.svg"
 START_MS = 1_760_000_000_000

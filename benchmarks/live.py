@@ -35,15 +35,15 @@ from benchmarks.pipeline import FEATURES, RIVER, fill, measure, stream_ad
 from benchmarks.recovery import Run, tree_of
 from benchmarks.scaling import Case, scaling
 from stream_ad.brokers import open_admin
-from stream_ad.codec.encode import encode_event
-from stream_ad.codec.times import parse_rfc3339
+from stream_ad.codec.encoders import encode_event
+from stream_ad.codec.timestamps import parse_rfc3339
 from stream_ad.settings import Settings
 from tests.support.kafka_server import KafkaServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from stream_ad.columns import OutRecord
+    from stream_ad.records.columns import OutRecord
 
 VARIETY = 1_009  # different readings, in turns
 TICK_S = 0.005

@@ -14,9 +14,9 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as RdPartition
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 
-from stream_ad.brokers.kafka_client import BATCH_BYTES, LINGER_MS, client_options
-from stream_ad.brokers.kafka_reading import consumer_options
-from stream_ad.brokers.librdkafka_client import common_config
+from stream_ad.brokers.kafka.connection import BATCH_BYTES, LINGER_MS, client_options
+from stream_ad.brokers.kafka.librdkafka.config import common_config
+from stream_ad.brokers.kafka.partition_reader import consumer_options
 from stream_ad.settings import Settings
 
 STEP_RECORDS = 2_000

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_ad.evaluation.plant import FEATURES, Plant, PlantConfig
-from stream_ad.evaluation.recording_form import Recording
-from stream_ad.evaluation.stream import NORMAL
+from stream_ad.evaluation.backtest.stream import NORMAL
+from stream_ad.evaluation.recordings.recording import Recording
+from stream_ad.evaluation.simulation.plant import FEATURES, Plant, PlantConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable

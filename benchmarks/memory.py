@@ -26,10 +26,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from stream_ad.columns import Events, Labels, ValueBlock
 from stream_ad.detector.config import DetectorOptions
 from stream_ad.detector.detector import Detector
-from stream_ad.shard import Shard
+from stream_ad.records.columns import Events, Labels, ValueBlock
+from stream_ad.shard.shard import Shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

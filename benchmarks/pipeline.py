@@ -33,12 +33,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kaf
 from benchmarks.loops import STEP_RECORDS, Result, Timer, bare, bare_librdkafka, quix
 from benchmarks.page import machine, write
 from stream_ad.brokers import open_admin, open_broker, open_producer
-from stream_ad.brokers.base import Side
-from stream_ad.codec.encode import encode_event
-from stream_ad.process import prepare_process
+from stream_ad.brokers.worker_api import Side
+from stream_ad.codec.encoders import encode_event
 from stream_ad.settings import Settings
-from stream_ad.signals import StopFlag
-from stream_ad.worker import Worker
+from stream_ad.util.signals import StopFlag
+from stream_ad.worker.process_setup import prepare_process
+from stream_ad.worker.worker import Worker
 from tests.support.kafka_server import KafkaServer
 
 if TYPE_CHECKING:

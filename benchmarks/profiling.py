@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kaf
 
 from benchmarks.pipeline import START_NS, fill
 from stream_ad.brokers import open_producer
-from stream_ad.brokers.base import Side
-from stream_ad.codec.encode import encode_label
+from stream_ad.brokers.worker_api import Side
+from stream_ad.codec.encoders import encode_label
 from stream_ad.settings import Settings
 from tests.support.kafka_server import KafkaServer
 
@@ -56,7 +56,7 @@ def profile(tree: dict[str, Any], folder: Path, out: Path) -> Counter[str]:
     for number, (form, path) in enumerate((("flamegraph", out.with_suffix(".svg")), ("raw", out.with_suffix(".txt")))):
         config.write_text(yaml.safe_dump(tree | {"application_id": f"profile-{number}"}))
         code = (
-            "from stream_ad.cli import main; import sys; "
+            "from stream_ad.cli.app import main; import sys; "
             f"sys.argv = ['stream-ad', 'run', '--until-idle', '2', '--config', {str(config)!r}]; main()"
         )
         command = [spy, "record", "--rate", str(RATE), "--format", form, "--output", str(path), "--full-filenames"]

@@ -22,11 +22,11 @@ import torch
 
 from stream_ad import __version__
 from stream_ad.detector.config import DetectorOptions
-from stream_ad.evaluation.backtest import run_backtest
-from stream_ad.evaluation.recordings import read_recording
-from stream_ad.evaluation.results import results
-from stream_ad.evaluation.schedule import Delay, Protocol
-from stream_ad.evaluation.stream import Stream
+from stream_ad.evaluation.backtest.label_schedule import Delay, Protocol
+from stream_ad.evaluation.backtest.results import results
+from stream_ad.evaluation.backtest.runner import run_backtest
+from stream_ad.evaluation.backtest.stream import Stream
+from stream_ad.evaluation.recordings.csv_reader import read_recording
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -34,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kaf
 import itertools
 
 from stream_ad.brokers import open_admin, open_producer, open_reader
-from stream_ad.brokers.base import Side
-from stream_ad.codec.encode import encode_event
+from stream_ad.brokers.worker_api import Side
+from stream_ad.codec.encoders import encode_event
 from stream_ad.settings import Settings
 from tests.support.kafka_server import KafkaServer
 

@@ -43,7 +43,7 @@ class Loops(Listener):
 loops = Loops()
 register("numba:compile", loops)
 from stream_ad import worker
-from stream_ad.cli import app
+from stream_ad.cli.app import app
 
 def polls(self, **_):
     found = {"seconds": time.process_time(), "torch": "torch" in sys.modules, "loops": loops.took}

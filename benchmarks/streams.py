@@ -18,15 +18,15 @@ import torch
 from made_up import KINDS, PLANTS, delay_of, recording
 
 from stream_ad.detector.config import DetectorOptions
-from stream_ad.evaluation.backtest import run_backtest
-from stream_ad.evaluation.metrics import curve
-from stream_ad.evaluation.schedule import Delay, Protocol
-from stream_ad.evaluation.stream import NORMAL, Stream
+from stream_ad.evaluation.backtest.label_schedule import Delay, Protocol
+from stream_ad.evaluation.backtest.metrics import curve
+from stream_ad.evaluation.backtest.runner import run_backtest
+from stream_ad.evaluation.backtest.stream import NORMAL, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_ad.evaluation.recording_form import Recording
+    from stream_ad.evaluation.recordings.recording import Recording
 
 WRONG = 0.05
 HEADER = (

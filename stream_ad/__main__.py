@@ -1,5 +1,5 @@
 """``python -m stream_ad`` is ``stream-ad``."""
 
-from stream_ad.cli import main
+from stream_ad.cli.app import main
 
 main()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from river.base import AnomalyDetector
 
-from stream_ad.columns import Events, Labels, ValueBlock
 from stream_ad.detector.config import DetectorOptions
-from stream_ad.shard import Shard
+from stream_ad.records.columns import Events, Labels, ValueBlock
+from stream_ad.shard.shard import Shard
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping

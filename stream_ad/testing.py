@@ -26,19 +26,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.base import Side
-from stream_ad.brokers.memory import MemoryBroker
-from stream_ad.evaluation.plant import CLEANING, FEATURES, PlantConfig
-from stream_ad.evaluation.simulate import Simulation
-from stream_ad.evaluation.verdicts import VerdictConfig
+from stream_ad.brokers.memory.broker import MemoryBroker
+from stream_ad.brokers.worker_api import Side
+from stream_ad.evaluation.simulation.annotator import VerdictConfig
+from stream_ad.evaluation.simulation.plant import CLEANING, FEATURES, PlantConfig
+from stream_ad.evaluation.simulation.simulate import Simulation
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from stream_ad.brokers.tools import Producer
-    from stream_ad.columns import Events, Labels
-    from stream_ad.evaluation.simulate import Tick
+    from stream_ad.brokers.tools_api import Producer
+    from stream_ad.evaluation.simulation.simulate import Tick
+    from stream_ad.records.columns import Events, Labels
 
 __all__ = ["ManualClock", "MemoryBroker", "PlantStream", "plant_stream"]
 

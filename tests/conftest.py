@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """What all processes need is made once, before they start side by side: compiled loops and Kafka's jars."""
     if getattr(session.config.option, "numprocesses", None) and not hasattr(session.config, "workerinput"):
-        loops = subprocess.Popen([sys.executable, "-m", "tests.support.prepared"], cwd=ROOT)
+        loops = subprocess.Popen([sys.executable, "-m", "tests.support.warm_caches"], cwd=ROOT)
         with suppress(ToolMissingError):  # the tests that need them say so
             require_tools()
             jars()
@@ -41,7 +41,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.fixture
 def client(request: pytest.FixtureRequest) -> str:
-    """Broker.client of a test on Kafka; marks such as «over_both_clients» (tests/support/places.py) name several."""
+    """Broker.client of a test on Kafka; marks such as "over_both_clients" (tests/support) name several."""
     return str(getattr(request, "param", request.config.getoption("--kafka-client")))
 
 

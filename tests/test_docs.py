@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 from stream_ad import errors
 from stream_ad.brokers import open_reader
-from stream_ad.cli import app
-from stream_ad.cli_errors import EXIT_CODES
+from stream_ad.cli.app import app
+from stream_ad.cli.exit_codes import EXIT_CODES
 from stream_ad.codec import Codec
-from stream_ad.columns import RawRecords
+from stream_ad.records.columns import RawRecords
 from stream_ad.settings import Settings
-from stream_ad.settings_keys import all_keys
-from stream_ad.settings_load import load_settings
-from stream_ad.verdicts import LABEL_OUTCOMES
+from stream_ad.settings.keys import all_keys
+from stream_ad.settings.loader import load_settings
+from stream_ad.shard.label_store import LABEL_OUTCOMES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

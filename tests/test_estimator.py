@@ -11,8 +11,8 @@ import torch
 from river import checks, compose, preprocessing
 
 import stream_ad.estimator
-from stream_ad.detector.packed import SCORE_STEPS
-from stream_ad.detector.threshold import published
+from stream_ad.detector.scoring.score_quantization import SCORE_STEPS
+from stream_ad.detector.scoring.threshold import published
 from stream_ad.estimator import StreamADDetector
 
 

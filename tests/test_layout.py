@@ -47,7 +47,7 @@ def test_no_file_names_its_surroundings():
 
 
 @pytest.mark.parametrize(
-    "module", ["stream_ad", "stream_ad.cli", "stream_ad.settings", "stream_ad.detector", "stream_ad.brokers"]
+    "module", ["stream_ad", "stream_ad.cli.app", "stream_ad.settings", "stream_ad.detector", "stream_ad.brokers"]
 )
 def test_light_modules(module):
     """What `stream-ad --help` and a reader of the settings import brings none of the heavy libraries."""

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from stream_ad import testing
-from stream_ad.brokers.base import Commit, Positions, Side
-from stream_ad.columns import OutRecord
+from stream_ad.brokers.worker_api import Commit, Positions, Side
 from stream_ad.errors import BrokerError, FencedError, ShardBusyError
+from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
 from stream_ad.testing import ManualClock, MemoryBroker, plant_stream
 

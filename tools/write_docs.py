@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stream_ad import errors
-from stream_ad.cli_errors import EXIT_CODES
-from stream_ad.columns import ShardStatus
+from stream_ad.cli.exit_codes import EXIT_CODES
+from stream_ad.records.columns import ShardStatus
 from stream_ad.settings import Settings
-from stream_ad.settings_keys import all_keys, leaf_values
+from stream_ad.settings.keys import all_keys, leaf_values
 from stream_ad.telemetry.collectors import ShardView
 from stream_ad.telemetry.metrics import Metrics
 

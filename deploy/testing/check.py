@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stack import COMPOSE, ENV, IMAGE, PORTS, PROJECT, Stack, docker, get_json, instant, panel_expressions
 
 from stream_ad.brokers import open_reader
-from stream_ad.settings_load import load_settings
+from stream_ad.settings.loader import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

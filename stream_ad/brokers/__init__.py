@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_ad.brokers.base import Broker
-    from stream_ad.brokers.tools import Admin, Producer, Reader, Snapshots
+    from stream_ad.brokers.tools_api import Admin, Producer, Reader, Snapshots
+    from stream_ad.brokers.worker_api import Broker
     from stream_ad.settings import Settings
 
 __all__ = ["await_broker", "open_admin", "open_broker", "open_producer", "open_reader", "open_snapshots"]
@@ -33,7 +33,7 @@ def await_broker(settings: Settings, wait: Callable[[float], bool], tell: Callab
         BrokerError: It refuses.
     """
     if settings.broker.kind == "kafka":
-        from stream_ad.brokers.kafka_waiting import await_kafka
+        from stream_ad.brokers.kafka.retry import await_kafka
 
         return await_kafka(settings, wait, tell)
     return True
@@ -46,10 +46,10 @@ def open_broker(settings: Settings) -> Broker:
         BrokerError: It cannot be reached, or its topics do not fit.
     """
     if settings.broker.kind == "kafka":
-        from stream_ad.brokers.kafka import open_kafka
+        from stream_ad.brokers.kafka.broker import open_kafka
 
         return open_kafka(settings)
-    from stream_ad.brokers.sqlite import SqliteBroker
+    from stream_ad.brokers.sqlite.broker import SqliteBroker
 
     return SqliteBroker(settings)
 
@@ -57,10 +57,10 @@ def open_broker(settings: Settings) -> Broker:
 def open_producer(settings: Settings) -> Producer:
     """A producer of input records; errors as ``open_broker``."""
     if settings.broker.kind == "kafka":
-        from stream_ad.brokers.kafka_tools import KafkaProducer
+        from stream_ad.brokers.kafka.tools import KafkaProducer
 
         return KafkaProducer(settings)
-    from stream_ad.brokers.sqlite_tools import SqliteProducer
+    from stream_ad.brokers.sqlite.tools import SqliteProducer
 
     return SqliteProducer(settings)
 
@@ -68,10 +68,10 @@ def open_producer(settings: Settings) -> Producer:
 def open_reader(settings: Settings) -> Reader:
     """A reader of output topics; errors as ``open_broker``."""
     if settings.broker.kind == "kafka":
-        from stream_ad.brokers.kafka_tools import KafkaReader
+        from stream_ad.brokers.kafka.tools import KafkaReader
 
         return KafkaReader(settings)
-    from stream_ad.brokers.sqlite_tools import SqliteReader
+    from stream_ad.brokers.sqlite.tools import SqliteReader
 
     return SqliteReader(settings)
 
@@ -79,10 +79,10 @@ def open_reader(settings: Settings) -> Reader:
 def open_admin(settings: Settings) -> Admin:
     """Topics of the broker; reaches out on first use only."""
     if settings.broker.kind == "kafka":
-        from stream_ad.brokers.kafka_admin import KafkaAdmin
+        from stream_ad.brokers.kafka.admin import KafkaAdmin
 
         return KafkaAdmin(settings)
-    from stream_ad.brokers.sqlite_tools import SqliteAdmin
+    from stream_ad.brokers.sqlite.tools import SqliteAdmin
 
     return SqliteAdmin(settings)
 
@@ -90,9 +90,9 @@ def open_admin(settings: Settings) -> Admin:
 def open_snapshots(settings: Settings) -> Snapshots:
     """The snapshots kept of the application; errors as ``open_broker``."""
     if settings.broker.kind == "kafka":
-        from stream_ad.brokers.kafka_snapshots import KafkaSnapshots
+        from stream_ad.brokers.kafka.snapshots import KafkaSnapshots
 
         return KafkaSnapshots(settings)
-    from stream_ad.brokers.sqlite_snapshots import SqliteSnapshots
+    from stream_ad.brokers.sqlite.snapshots import SqliteSnapshots
 
     return SqliteSnapshots(settings)

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ad.codec.encode import encode_event, encode_incident, encode_label, encode_scores
-from stream_ad.codec.events import EventDecoder
-from stream_ad.codec.labels import LabelDecoder
+from stream_ad.codec.encoders import encode_event, encode_incident, encode_label, encode_scores
+from stream_ad.codec.event_decoder import EventDecoder
+from stream_ad.codec.label_decoder import LabelDecoder
 
 if TYPE_CHECKING:
-    from stream_ad.columns import Events, Labels, OutRecord, RawRecords, Scores
-    from stream_ad.schemas import Incident
+    from stream_ad.records.columns import Events, Labels, OutRecord, RawRecords, Scores
+    from stream_ad.records.schemas import Incident
     from stream_ad.settings import Settings
 
 __all__ = ["Codec"]

@@ -11,11 +11,11 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from stream_ad.process import prepare_process
 from stream_ad.settings import Settings
-from stream_ad.signals import StopFlag
-from stream_ad.telemetry.logs import configure_logging
-from stream_ad.worker import Worker
+from stream_ad.telemetry.logging import configure_logging
+from stream_ad.util.signals import StopFlag
+from stream_ad.worker.process_setup import prepare_process
+from stream_ad.worker.worker import Worker
 
 if TYPE_CHECKING:
     from stream_ad.telemetry.metrics import Metrics

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_ad.demo.scene import MACHINES, WITH
-from stream_ad.evaluation.plant import NORMAL
-from stream_ad.evaluation.verdicts import NAMES
+from stream_ad.evaluation.simulation.annotator import NAMES
+from stream_ad.evaluation.simulation.plant import NORMAL
 
 if TYPE_CHECKING:
-    from stream_ad.columns import Contribution
     from stream_ad.demo.tally import Tally
-    from stream_ad.evaluation.plant import Plant
-    from stream_ad.evaluation.verdicts import Verdicts
+    from stream_ad.evaluation.simulation.annotator import Verdicts
+    from stream_ad.evaluation.simulation.plant import Plant
+    from stream_ad.records.columns import Contribution
 
 _KEPT = 40
 _QUIET_STEPS = 20

@@ -15,19 +15,19 @@ from rich.console import Console
 from rich.live import Live
 
 from stream_ad.brokers import open_producer, open_reader
-from stream_ad.brokers.base import Side
-from stream_ad.columns import Contribution  # noqa: TC001 -- msgspec reads the annotation
+from stream_ad.brokers.worker_api import Side
 from stream_ad.demo import scene
 from stream_ad.demo.feed import Feed
 from stream_ad.demo.scene import MACHINES, SIDES, WITH
 from stream_ad.demo.tally import Figures, Tally
 from stream_ad.demo.view import Moment, progress_line, screen, summary
 from stream_ad.demo.workers import WorkerProcess
-from stream_ad.evaluation.simulate import Simulation
-from stream_ad.signals import stop_on_signals
+from stream_ad.evaluation.simulation.simulate import Simulation
+from stream_ad.records.columns import Contribution  # noqa: TC001 -- msgspec reads the annotation
+from stream_ad.util.signals import stop_on_signals
 
 if TYPE_CHECKING:
-    from stream_ad.evaluation.pacing import Stop
+    from stream_ad.evaluation.simulation.pacing import Stop
 
 _FRAME_S = 0.12
 _FIGURES_S = 1.0

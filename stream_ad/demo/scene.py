@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ad.evaluation.plant import PlantConfig
-from stream_ad.evaluation.verdicts import VerdictConfig
+from stream_ad.evaluation.simulation.annotator import VerdictConfig
+from stream_ad.evaluation.simulation.plant import PlantConfig
 from stream_ad.settings import Settings
 
 if TYPE_CHECKING:

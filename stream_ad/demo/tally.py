@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.demo.scene import MACHINES, RECOVERY_STEPS, SIDES
-from stream_ad.evaluation.metrics import curve
-from stream_ad.evaluation.plant import CLEANING, FAULTS
+from stream_ad.evaluation.backtest.metrics import curve
+from stream_ad.evaluation.simulation.plant import CLEANING, FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from stream_ad.evaluation.plant import Chunk, Episode
+    from stream_ad.evaluation.simulation.plant import Chunk, Episode
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stream_ad.demo.scene import INTERVAL_S, MACHINES, SIDES, WITH, WITHOUT
-from stream_ad.evaluation.plant import CLEANING, FAULTS, NORMAL
+from stream_ad.evaluation.simulation.plant import CLEANING, FAULTS, NORMAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

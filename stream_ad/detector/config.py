@@ -1,6 +1,6 @@
 """What can be set about the learning, as frozen value objects with defaults that need no tuning.
 
-They are part of the settings tree (stream_ad/settings.py) and carry no heavy imports.
+They are part of the settings tree (stream_ad/settings/model.py) and carry no heavy imports.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.learning import Learned, Learner
-from stream_ad.detector.rows import derived_index
-from stream_ad.detector.scoring import shares
-from stream_ad.detector.state import SensorState
-from stream_ad.detector.threshold import published
+from stream_ad.detector.learner import Learned, Learner
+from stream_ad.detector.row_store import derived_index
+from stream_ad.detector.scoring.anomaly_score import shares
+from stream_ad.detector.scoring.threshold import published
+from stream_ad.detector.sensor_state import SensorState
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,7 +14,7 @@ import numpy as np
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from stream_ad.brokers.base import Positions, Side
+from stream_ad.brokers.worker_api import Positions, Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from prometheus_client import Metric
 
-    from stream_ad.columns import ShardStatus
+    from stream_ad.records.columns import ShardStatus
 
 SHARD_STATES = ("waiting", "recovering", "live")
 

@@ -26,16 +26,16 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from stream_ad import __version__
-from stream_ad.brokers.base import Side
-from stream_ad.schemas import REASONS
+from stream_ad.brokers.worker_api import Side
+from stream_ad.records.schemas import REASONS
 from stream_ad.telemetry.collectors import BinnedHistogram, ShardCollector, ShardView
-from stream_ad.telemetry.top import Top
+from stream_ad.telemetry.top_sensors import Top
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from stream_ad.brokers.base import Commit
-    from stream_ad.columns import Events, OutRecord, StepResult
+    from stream_ad.brokers.worker_api import Commit
+    from stream_ad.records.columns import Events, OutRecord, StepResult
     from stream_ad.settings import Settings
 
 STAGES = ("poll", "decode", "step", "encode", "commit", "snapshot", "load", "idle")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.places import Place, kafka_place, memory_place, sqlite_place
+from tests.support.broker_fixtures import Place, kafka_place, memory_place, sqlite_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What every broker promises (stream_ad.brokers.base), tested on each of them."""
+"""What every broker promises (stream_ad.brokers.worker_api), tested on each of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stream_ad.brokers.base import Commit, Positions, Side, SnapshotPart
-from stream_ad.brokers.partitioning import partition_for
-from stream_ad.columns import OutRecord
+from stream_ad.brokers.partitioner import partition_for
+from stream_ad.brokers.worker_api import Commit, Positions, Side, SnapshotPart
 from stream_ad.errors import BrokerError, FencedError, LostRecordsError, ShardBusyError, StateError, TopicError
-from tests.support.places import PARTITIONS, KafkaPlace, Place, drain, own
+from stream_ad.records.columns import OutRecord
+from tests.support.broker_fixtures import PARTITIONS, KafkaPlace, Place, drain, own
 
 
 def key_of(shard: int) -> bytes:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_ad.codec import Codec
-from stream_ad.columns import RawRecords
-from stream_ad.schemas import REASONS
+from stream_ad.records.columns import RawRecords
+from stream_ad.records.schemas import REASONS
 from stream_ad.settings import EventSettings, FieldMapping, Settings
 from tests.support.mutations import mutated
-from tests.support.raw import NOW_MS, header, readings
+from tests.support.wire_records import NOW_MS, header, readings
 
 CODECS = {
     "default": Codec(Settings()),

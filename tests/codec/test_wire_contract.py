@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stream_ad.codec import Codec
-from stream_ad.schemas import AnomalyScore, Label, SensorEvent
+from stream_ad.records.schemas import AnomalyScore, Label, SensorEvent
 from stream_ad.settings import EventSettings, Settings
-from tests.support.raw import event, header, raw, readings
+from tests.support.wire_records import event, header, raw, readings
 
 CODEC = Codec(Settings(events=EventSettings(max_ahead_seconds=1e12)))
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -8,7 +8,7 @@ import yaml
 
 from stream_ad import __version__
 from stream_ad.settings import WorkerSettings
-from stream_ad.settings_load import load_settings
+from stream_ad.settings.loader import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = sorted((ROOT / "deploy" / "compose").glob("*.yml"))

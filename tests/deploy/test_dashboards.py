@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stream_ad.brokers.base import Side
-from stream_ad.evaluation.plant import PlantConfig
-from stream_ad.evaluation.simulate import Simulation
-from stream_ad.evaluation.verdicts import VerdictConfig
+from stream_ad.brokers.worker_api import Side
+from stream_ad.evaluation.simulation.annotator import VerdictConfig
+from stream_ad.evaluation.simulation.plant import PlantConfig
+from stream_ad.evaluation.simulation.simulate import Simulation
 from stream_ad.settings import Settings
 from stream_ad.testing import MemoryBroker
-from stream_ad.worker import Worker
+from stream_ad.worker.worker import Worker
 from tests.support.tools import prometheus_tool
 
 ROOT = Path(__file__).resolve().parents[2]

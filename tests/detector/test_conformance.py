@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_ad.codec import Codec
-from stream_ad.columns import Events, Labels, RawRecords, ValueBlock
 from stream_ad.detector.config import DetectorOptions
-from stream_ad.evaluation.schedule import Delay, Protocol, Schedule
-from stream_ad.evaluation.stream import Stream
+from stream_ad.evaluation.backtest.label_schedule import Delay, Protocol, Schedule
+from stream_ad.evaluation.backtest.stream import Stream
+from stream_ad.records.columns import Events, Labels, RawRecords, ValueBlock
 from stream_ad.settings import Settings
-from stream_ad.shard import Shard
+from stream_ad.shard.shard import Shard
 from tests.support.recordings import OPTIONS, drawn
 
 SHARED = OPTIONS.model_copy(update={"detector": OPTIONS.detector.model_copy(update={"models": "shared"})})

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream_ad.detector.batches import Sensors
-from stream_ad.detector.context import JUMP_RATE, LEVEL_RATE, Context
-from stream_ad.detector.coupling import Coupling
-from stream_ad.detector.packed import SCORE_STEPS, pack_score, unpack_scores
-from stream_ad.detector.pending import Pending
-from stream_ad.detector.replay import STEPS, Replay
-from stream_ad.detector.rows import derived_size
-from stream_ad.detector.scaler import CLIP_AFTER, REACH, SCALE_SD, Scaler
-from stream_ad.detector.scoring import FLOOR, SMOOTH_RATE, SMOOTH_SCALE, Scoring, shares
+from stream_ad.detector.features.linear_residuals import Coupling
+from stream_ad.detector.features.scaler import CLIP_AFTER, REACH, SCALE_SD, Scaler
+from stream_ad.detector.features.temporal import JUMP_RATE, LEVEL_RATE, Context
+from stream_ad.detector.feedback.event_buffer import Pending
+from stream_ad.detector.model.replay_buffer import STEPS, Replay
+from stream_ad.detector.model.training_batch import Sensors
+from stream_ad.detector.row_store import derived_size
+from stream_ad.detector.scoring.anomaly_score import FLOOR, SMOOTH_RATE, SMOOTH_SCALE, Scoring, shares
+from stream_ad.detector.scoring.score_quantization import SCORE_STEPS, pack_score, unpack_scores
 
 F, WIDTH = 2, derived_size(2)
 ROW = np.zeros(1, np.int64)

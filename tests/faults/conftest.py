@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.support.site import Site, only_anomalies
+from tests.support.soak_environment import Site, only_anomalies
 
 PARTITIONS = 3
 SIZE = {"machines": 8, "steps": 300}

@@ -28,9 +28,9 @@ from rich.table import Table
 
 from benchmarks.page import write
 from tests.support.fault_points import PRODUCERS
-from tests.support.harm import Harm
+from tests.support.fault_schedule import Harm
 from tests.support.kafka_server import KafkaServer
-from tests.support.site import Site, sorted_by_shard
+from tests.support.soak_environment import Site, sorted_by_shard
 
 if TYPE_CHECKING:
     from collections import Counter

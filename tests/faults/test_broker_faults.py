@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.support.fault_points import Fault
-from tests.support.site import LONGEST_WAIT_S
+from tests.support.soak_environment import LONGEST_WAIT_S
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import OffsetSpec
 
-from stream_ad.brokers.kafka_client import connect, once_settled
+from stream_ad.brokers.kafka.connection import connect, once_settled
 from stream_ad.settings import Settings
 from tests.faults.conftest import kafka_site
 from tests.support.fault_points import Fault

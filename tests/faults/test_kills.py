@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import time
 
+from tests.support.broker_fixtures import only_public
 from tests.support.fault_points import Fault
-from tests.support.places import only_public
 
 COMMITS = ["before produce", "after produce", "before commit", "after commit"]
 ALONE = {"instance_id": "the-only-one"}  # Kafka need not wait for the dead one's session to end

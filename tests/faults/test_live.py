@@ -7,10 +7,10 @@ import random
 import time
 from contextlib import closing
 
-from stream_ad import loaded_shard
 from stream_ad.brokers import open_producer
-from stream_ad.brokers.base import Side
-from stream_ad.codec.encode import encode_event, encode_label
+from stream_ad.brokers.worker_api import Side
+from stream_ad.codec.encoders import encode_event, encode_label
+from stream_ad.worker import shard_task as loaded_shard
 from tests.faults.conftest import PARTITIONS
 from tests.support.order_shard import OrderShard, expected_scores
 

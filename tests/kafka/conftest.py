@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.places import KafkaPlace, kafka_place
+from tests.support.broker_fixtures import KafkaPlace, kafka_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

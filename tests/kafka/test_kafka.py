@@ -17,22 +17,23 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import ConsumerGroupMetadata, MemberState
 from typer.testing import CliRunner
 
-from stream_ad.brokers import kafka as kafka_module
-from stream_ad.brokers import kafka_state, librdkafka_silence, open_broker
-from stream_ad.brokers.base import Commit, Positions, Side
-from stream_ad.brokers.kafka_client import client_options, translated
-from stream_ad.brokers.kafka_clients import client_of
-from stream_ad.brokers.kafka_fetch import has_fetched_ahead
-from stream_ad.brokers.kafka_reading import PartitionReader
-from stream_ad.brokers.librdkafka_group import pack
-from stream_ad.brokers.librdkafka_lookup import rd
-from stream_ad.brokers.partitioning import partition_for
-from stream_ad.cli import app
-from stream_ad.columns import OutRecord, RawRecords
+from stream_ad.brokers import open_broker
+from stream_ad.brokers.kafka import broker as kafka_module
+from stream_ad.brokers.kafka import state_topic as kafka_state
+from stream_ad.brokers.kafka.client_api import client_of
+from stream_ad.brokers.kafka.connection import client_options, translated
+from stream_ad.brokers.kafka.kafka_python.fetcher import has_fetched_ahead
+from stream_ad.brokers.kafka.librdkafka import stall_detector as librdkafka_silence
+from stream_ad.brokers.kafka.librdkafka.group_metadata import pack
+from stream_ad.brokers.kafka.librdkafka.metadata import rd
+from stream_ad.brokers.kafka.partition_reader import PartitionReader
+from stream_ad.brokers.partitioner import partition_for
+from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.cli.app import app
 from stream_ad.errors import BrokerError, FencedError, LostRecordsError, StateError, TopicError
+from stream_ad.records.columns import OutRecord, RawRecords
 from stream_ad.settings import Settings
-from tests.support.copier import Copier
-from tests.support.places import (
+from tests.support.broker_fixtures import (
     PARTITIONS,
     ROLES,
     drain,
@@ -43,15 +44,16 @@ from tests.support.places import (
     over_both_clients,
     own,
 )
+from tests.support.copier import Copier
 from tests.support.secure_kafka import secured
-from tests.support.stops import failing_once, raiser
+from tests.support.stop_flags import failing_once, raiser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_ad.brokers.base import Broker, Fetched
+    from stream_ad.brokers.worker_api import Broker, Fetched
+    from tests.support.broker_fixtures import KafkaPlace
     from tests.support.kafka_server import KafkaServer
-    from tests.support.places import KafkaPlace
 
 
 @pytest.fixture

@@ -16,17 +16,17 @@ from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata
 
 from stream_ad.brokers import open_broker, open_producer
-from stream_ad.brokers.base import Commit, Positions, Side
-from stream_ad.brokers.kafka_clients import client_of
-from stream_ad.brokers.librdkafka_client import Watch, common_config, translated_errors
-from stream_ad.brokers.librdkafka_fetch import in_columns
-from stream_ad.brokers.librdkafka_group import pack, unpack
-from stream_ad.brokers.librdkafka_producer import RdProducer
-from stream_ad.columns import OutRecord
+from stream_ad.brokers.kafka.client_api import client_of
+from stream_ad.brokers.kafka.librdkafka.config import Watch, common_config, translated_errors
+from stream_ad.brokers.kafka.librdkafka.group_metadata import pack, unpack
+from stream_ad.brokers.kafka.librdkafka.message_columns import in_columns
+from stream_ad.brokers.kafka.librdkafka.producer import RdProducer
+from stream_ad.brokers.worker_api import Commit, Positions, Side
 from stream_ad.errors import BrokerError, LostRecordsError, SettingsError
-from stream_ad.findings import Level
+from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
-from tests.support.places import PARTITIONS, KafkaPlace, drain, own
+from stream_ad.util.findings import Level
+from tests.support.broker_fixtures import PARTITIONS, KafkaPlace, drain, own
 from tests.support.secure_kafka import secured
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ def test_a_look_at_a_producer_begins_no_transaction() -> None:
 @pytest.mark.parametrize("opened", [open_broker, open_producer])
 def test_a_missing_package_is_named(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch, opened) -> None:
     """Without confluent-kafka the setting is refused with the command that installs it."""
-    for name in [name for name in sys.modules if name.startswith("stream_ad.brokers.librdkafka")]:
+    for name in [name for name in sys.modules if name.startswith("stream_ad.brokers.kafka.librdkafka")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("stream_ad.brokers.librdkafka", raising=False)
+    monkeypatch.delattr("stream_ad.brokers.kafka.librdkafka", raising=False)
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with pytest.raises(SettingsError, match="confluent-kafka") as missing:
         opened(place.settings)

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from stream_ad.brokers import open_admin, open_reader
-from stream_ad.evaluation.replay import replay
+from stream_ad.evaluation.simulation.replay import replay
 from stream_ad.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

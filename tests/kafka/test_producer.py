@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 from kafka import errors as kafka_errors
 
-from stream_ad.brokers.base import Side
-from stream_ad.brokers.kafka_batches import BatchProducer
-from stream_ad.brokers.kafka_reading import PartitionReader
-from stream_ad.columns import OutRecord
-from tests.support.places import only_kafka_python
+from stream_ad.brokers.kafka.kafka_python.producer import BatchProducer
+from stream_ad.brokers.kafka.partition_reader import PartitionReader
+from stream_ad.brokers.worker_api import Side
+from stream_ad.records.columns import OutRecord
+from tests.support.broker_fixtures import only_kafka_python
 
 if TYPE_CHECKING:
+    from tests.support.broker_fixtures import KafkaPlace
     from tests.support.kafka_server import KafkaServer
-    from tests.support.places import KafkaPlace
 
 LONG_AGO_MS = 1_500_000_000_000
 RECORDS = [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, LONG_AGO_MS + n) for n in range(300)]

@@ -12,21 +12,21 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import MemberState
 from structlog.testing import capture_logs
 
-from stream_ad.brokers import kafka_public_consumer
-from stream_ad.brokers.base import Commit, Positions, Side
-from stream_ad.brokers.kafka_reading import PartitionReader
-from stream_ad.columns import OutRecord
+from stream_ad.brokers.kafka.kafka_python_public import consumer as kafka_public_consumer
+from stream_ad.brokers.kafka.partition_reader import PartitionReader
+from stream_ad.brokers.worker_api import Commit, Positions, Side
 from stream_ad.errors import BrokerError
-from tests.support.places import PARTITIONS, drain, leave_group, own
-from tests.support.stops import raiser
+from stream_ad.records.columns import OutRecord
+from tests.support.broker_fixtures import PARTITIONS, drain, leave_group, own
+from tests.support.stop_flags import raiser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_ad.brokers.base import Broker
-    from stream_ad.brokers.kafka_public_producer import PublicProducer
+    from stream_ad.brokers.kafka.kafka_python_public.producer import PublicProducer
+    from stream_ad.brokers.worker_api import Broker
+    from tests.support.broker_fixtures import KafkaPlace
     from tests.support.kafka_server import KafkaServer
-    from tests.support.places import KafkaPlace
 
 LOST = kafka_errors.KafkaTimeoutError("no answer")
 

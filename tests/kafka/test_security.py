@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader
-from stream_ad.brokers.base import Commit, Positions, Side
-from stream_ad.columns import OutRecord
+from stream_ad.brokers.worker_api import Commit, Positions, Side
 from stream_ad.errors import BrokerError
+from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
-from tests.support.places import await_commits, drain, over_both_clients, own
+from tests.support.broker_fixtures import await_commits, drain, over_both_clients, own
 from tests.support.secure_kafka import PASSWORDS, SecureKafka
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,7 +177,7 @@ def test_no_command_shows_the_secret(settings, tmp_path):
 
 BROKEN = """
 import logging
-import stream_ad.worker as w
+import stream_ad.worker.worker as w
 
 def fail(self, until_idle_s):
     password = self._around.settings.broker.security.password.get_secret_value()
@@ -185,7 +185,7 @@ def fail(self, until_idle_s):
     raise RuntimeError(f"broken with {password} in {self._around.settings!r}")
 
 w._Loop.run = fail
-from stream_ad.cli import main
+from stream_ad.cli.app import main
 main()
 """
 

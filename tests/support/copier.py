@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.base import Commit, Positions, Side
-from stream_ad.columns import OutRecord
+from stream_ad.brokers.worker_api import Commit, Positions, Side
 from stream_ad.errors import BrokerError
+from stream_ad.records.columns import OutRecord
 
 if TYPE_CHECKING:
-    from stream_ad.brokers.base import Broker
+    from stream_ad.brokers.worker_api import Broker
 
 
 class Copier:

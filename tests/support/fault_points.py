@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.kafka_batches import BatchProducer
-from stream_ad.brokers.kafka_public_producer import PublicProducer
-from stream_ad.brokers.kafka_state import ShardState
-from stream_ad.brokers.librdkafka_producer import RdProducer
-from stream_ad.brokers.sqlite import SqliteBroker
-from stream_ad.brokers.sqlite_database import Database
-from stream_ad.brokers.sqlite_state import StateTables
-from stream_ad.loaded_shard import LoadedShard
-from stream_ad.shard import Shard
+from stream_ad.brokers.kafka.kafka_python.producer import BatchProducer
+from stream_ad.brokers.kafka.kafka_python_public.producer import PublicProducer
+from stream_ad.brokers.kafka.librdkafka.producer import RdProducer
+from stream_ad.brokers.kafka.state_topic import ShardState
+from stream_ad.brokers.sqlite.broker import SqliteBroker
+from stream_ad.brokers.sqlite.database import Database
+from stream_ad.brokers.sqlite.state_tables import StateTables
+from stream_ad.shard.shard import Shard
+from stream_ad.worker.shard_task import LoadedShard
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,7 +1,7 @@
 """Workers in processes of their own that can be killed, stopped, and given a fault to meet.
 
 They are forked from a server that has imported everything already and has the detector's loops in memory
-(``tests/support/prepared.py``), so that a hundred of them can die in the time that the start of one takes.
+(``tests/support/warm_caches.py``), so that a hundred of them can die in the time that the start of one takes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from stream_ad import loaded_shard
-from stream_ad.brokers import kafka_state, sqlite_state
+from stream_ad.brokers.kafka import state_topic as kafka_state
+from stream_ad.brokers.sqlite import state_tables as sqlite_state
 from stream_ad.settings import Settings
-from stream_ad.worker import Worker
+from stream_ad.worker import shard_task as loaded_shard
+from stream_ad.worker.worker import Worker
 from tests.support.fault_points import Fault, arm
 from tests.support.order_shard import OrderShard
 
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
-        "stream_ad.brokers.kafka",
-        "stream_ad.brokers.kafka_public",
-        "stream_ad.brokers.kafka_python",
-        "stream_ad.brokers.sqlite",
-        "tests.support.prepared",
+        "stream_ad.brokers.kafka.broker",
+        "stream_ad.brokers.kafka.kafka_python_public",
+        "stream_ad.brokers.kafka.kafka_python",
+        "stream_ad.brokers.sqlite.broker",
+        "tests.support.warm_caches",
     ]
 )
 PATIENCE_S = 90.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tests.support.raw import NOW, NOW_MS, event
+from tests.support.wire_records import NOW, NOW_MS, event
 
 if TYPE_CHECKING:
     import random

@@ -9,8 +9,8 @@ import json
 
 import numpy as np
 
-from stream_ad.columns import Scores, ShardStatus, StepResult
-from stream_ad.merge import merge_order
+from stream_ad.records.columns import Scores, ShardStatus, StepResult
+from stream_ad.shard.merge import merge_order
 
 
 def digest(score: float, side: str, offset: int) -> float:
@@ -30,7 +30,7 @@ def expected_scores(topic, shard, order):
 
 
 class OrderShard:
-    """Takes the place of ``stream_ad.shard.Shard``."""
+    """Takes the place of ``stream_ad.shard.shard.Shard``."""
 
     model_version = "order"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stream_ad.detector.config import DetectorOptions
-from stream_ad.evaluation.recording_form import Recording
+from stream_ad.evaluation.recordings.recording import Recording
 
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01
 SECOND_NS = 1_000_000_000

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.columns import Events, Labels, ValueBlock
 from stream_ad.detector.config import DetectorOptions
+from stream_ad.records.columns import Events, Labels, ValueBlock
 
 if TYPE_CHECKING:
-    from stream_ad.columns import StepResult
-    from stream_ad.shard import Shard
+    from stream_ad.records.columns import StepResult
+    from stream_ad.shard.shard import Shard
 
 SECOND = 1_000_000_000
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream_ad.brokers.base import Commit, Positions, Side
-from stream_ad.columns import Events, OutRecord, Scores, ShardStatus, StepResult
-from stream_ad.schemas import REASONS
+from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.records.columns import Events, OutRecord, Scores, ShardStatus, StepResult
+from stream_ad.records.schemas import REASONS
 from stream_ad.settings import Settings
-from stream_ad.shard import COUNTERS
-from stream_ad.shard import LABEL_OUTCOMES as SHARD_LABEL_OUTCOMES
+from stream_ad.shard.shard import COUNTERS
+from stream_ad.shard.shard import LABEL_OUTCOMES as SHARD_LABEL_OUTCOMES
 from stream_ad.telemetry.collectors import BinnedHistogram, ShardView
 from stream_ad.telemetry.metrics import (
     BOUNDS,

@@ -1,0 +1,116 @@
+"""Fetched records as plain tuples: the client's reader of one partition's fetch, a batch at a time.
+
+What is read and what is skipped is as in the client: checksums, records before the position, ends
+of transactions, records of aborted ones. Only the making of a named tuple of thirteen fields and the
+dozen calls per record are left out (see kafka_format).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import CorruptRecordError, KafkaError, UnsupportedForMessageFormatError
+from kafka.protocol.consumer import IsolationLevel
+
+from stream_ad.brokers.kafka.kafka_python.record_batch import FORMAT, Record, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kafka import KafkaConsumer, TopicPartition
+
+
+class FetchedPartition(Fetcher.PartitionRecords):  # type: ignore[misc]
+    """Hands out ``Record`` tuples in the place of the client's ConsumerRecord."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._batch: list[Record] = []
+        self._taken = 0
+        self._batch_end = 0  # where to fetch on after the batch
+        super().__init__(*arguments, **options)
+
+    def take(self, n: int | None = None) -> list[Record]:
+        """The next ``n`` records at most; fewer at the end of the fetch, or before one that cannot be read."""
+        records: list[Record] = []
+        try:
+            while self.record_iterator is not None and (n is None or len(records) < n):
+                if self._taken == len(self._batch):
+                    self._batch, self._taken = next(self.record_iterator, []), 0
+                    continue  # the iterator ends with drain(), which leaves none
+                stop = len(self._batch) if n is None else self._taken + n - len(records)
+                records += self._batch[self._taken : stop]
+                self._taken = min(stop, len(self._batch))
+                whole = self._taken == len(self._batch)
+                self.next_fetch_offset = self._batch_end if whole else records[-1][0] + 1
+        except KafkaError:
+            self.drain()  # the next fetch meets it again
+            if not records:
+                raise
+        return records
+
+    def _maybe_skip_record(self, batch: list[Record]) -> bool:  # noqa: ARG002 (the client's signature)
+        return False  # done per batch below
+
+    def _unpack_records(self, tp: TopicPartition, records: Any, *_: Any) -> Iterator[list[Record]]:
+        while (batch := records.next_batch()) is not None:
+            if self.check_crcs and not batch.validate_crc():
+                raise CorruptRecordError(f"Checksum of {tp.topic}[{tp.partition}] at offset {batch.base_offset}.")
+            if batch.magic != FORMAT:
+                raise UnsupportedForMessageFormatError(
+                    f"{tp.topic}[{tp.partition}] holds records of before Kafka 0.11."
+                )
+            self.leader_epoch = batch.leader_epoch
+            if self._is_hidden(batch):
+                self.next_fetch_offset = batch.next_offset
+                continue
+            self.bytes_read += batch.size_in_bytes
+            found = _records(batch)
+            if found and found[0][0] < self.fetch_offset:
+                found = [record for record in found if record[0] >= self.fetch_offset]
+            self._batch_end = batch.next_offset
+            if found:
+                yield found
+            else:  # compaction has left an empty batch
+                self.next_fetch_offset = batch.next_offset
+        self.drain()
+
+    def _is_hidden(self, batch: Any) -> bool:
+        """The end of a transaction, or a part of an aborted one."""
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
+            self._consume_aborted_transactions_up_to(batch.last_offset)
+            if self._contains_abort_marker(batch):
+                self.aborted_producer_ids.discard(batch.producer_id)
+            elif self._is_batch_aborted(batch):
+                return True
+        return bool(batch.is_control_batch)
+
+
+def _records(batch: Any) -> list[Record]:
+    batch._maybe_uncompress()  # noqa: SLF001
+    data = bytes(batch._buffer[batch._pos :])  # noqa: SLF001
+    append_time_ms = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
+    return decode(data, batch.records_count, batch.base_offset, batch.first_timestamp, append_time_ms)
+
+
+def fetch_plainly(consumer: KafkaConsumer) -> None:
+    """Let a consumer's polls give ``Record`` tuples."""
+    consumer._fetcher.PartitionRecords = FetchedPartition  # noqa: SLF001
+
+
+def take_up_parked(consumer: KafkaConsumer) -> None:
+    """Let the next poll go on with what was fetched of a partition before it was paused.
+
+    The client (3.0.12) puts such records aside, and takes them up again only when it holds no fetch at all. But a
+    fetch that is used up stays where it is, so that a partition that was paused in the middle and then resumed would
+    never be read again: it is not fetched either as long as records of it lie aside.
+    """
+    fetcher = consumer._fetcher  # noqa: SLF001
+    if not fetcher._next_partition_records:  # noqa: SLF001 -- used up
+        fetcher._next_partition_records = None  # noqa: SLF001
+
+
+def has_fetched_ahead(consumer: KafkaConsumer) -> bool:
+    """Whether the next poll gives records that are there already, and fetches the next ones ahead."""
+    fetcher = consumer._fetcher  # noqa: SLF001
+    return bool(fetcher._completed_fetches or fetcher._next_partition_records)  # noqa: SLF001

@@ -1,0 +1,188 @@
+"""Reading partitions of Kafka outside the consumer group, from the beginning to what is committed now."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+
+from stream_ad.brokers.kafka.connection import HEARTBEAT_S, REQUEST_MS, connect, once_settled
+from stream_ad.errors import BrokerError, TopicError
+from stream_ad.records.columns import RawRecords
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+    from stream_ad.settings import Settings
+
+FETCH_MAX_WAIT_MS = 25  # of a fetch that finds nothing: it keeps the next one, of the other side, waiting so long
+METADATA_MS = 60_000  # partitions that were added are noticed after so long
+_STALLED_S = 30.0
+_WAIT_MS = 10  # whoever reads to the end knows that there is more, or asks for nothing
+_LOOK_S = 0.02  # between looks for something new
+
+
+def consumer_options() -> dict[str, Any]:
+    """Options of every consumer of the program."""
+    return {
+        "isolation_level": "read_committed",
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",  # a position that is gone is an error, never a silent jump
+        "allow_auto_create_topics": False,
+        "fetch_max_wait_ms": FETCH_MAX_WAIT_MS,
+        "request_timeout_ms": REQUEST_MS,
+        "metadata_max_age_ms": METADATA_MS,
+        "metrics_enabled": False,
+    }
+
+
+def group_options(settings: Settings) -> dict[str, Any]:
+    """Options of a member of the application's group, beside."""
+    broker = settings.broker
+    return {
+        "group_id": settings.application_id,
+        "group_instance_id": broker.instance_id,
+        "session_timeout_ms": int(broker.session_timeout_seconds * 1000),
+        "heartbeat_interval_ms": int(min(HEARTBEAT_S, broker.session_timeout_seconds / 3) * 1000),
+        "max_poll_interval_ms": int(broker.max_poll_interval_seconds * 1000),
+        # gives the same partitions of both topics to the same worker
+        "partition_assignment_strategy": [RangePartitionAssignor],
+    }
+
+
+class CommittedConsumer(KafkaConsumer):  # type: ignore[misc]
+    """kafka-python's consumer, which says so where it cannot ask a partition's leader for offsets: the client itself
+    leaves such a partition out of what it has found, and then fails on that with a KeyError.
+    """
+
+    def beginning_offsets(
+        self, partitions: Collection[TopicPartition], timeout_ms: int | None = None
+    ) -> dict[TopicPartition, int]:
+        return _of_all(super().beginning_offsets, partitions, timeout_ms)
+
+    def end_offsets(
+        self, partitions: Collection[TopicPartition], timeout_ms: int | None = None
+    ) -> dict[TopicPartition, int]:
+        return _of_all(super().end_offsets, partitions, timeout_ms)
+
+
+def open_asker(settings: Settings) -> CommittedConsumer:
+    """As ``kafka_clients.GroupConsumer``: a client of its own."""
+    asker: CommittedConsumer = connect(CommittedConsumer, settings, **consumer_options())
+    return asker
+
+
+def _of_all(
+    ask: Callable[..., dict[TopicPartition, int]], partitions: Collection[TopicPartition], timeout_ms: int | None
+) -> dict[TopicPartition, int]:
+    try:
+        return ask(partitions, timeout_ms)
+    except KeyError as error:
+        missing = error.args[0]
+        raise kafka_errors.LeaderNotAvailableError(
+            f"partition {missing.partition} of {missing.topic} has no leader now, or is gone"
+        ) from error
+
+
+def raw_records(partition: TopicPartition, records: list[tuple[int, int, bytes | None, bytes | None]]) -> RawRecords:
+    """One partition's records, by offset, time, key and value, as columns."""
+    offsets, times, keys, values = zip(*records, strict=True)
+    return RawRecords(
+        partition.topic,
+        partition.partition,
+        np.array(offsets, dtype=np.int64),
+        np.array(times, dtype=np.int64),
+        keys,
+        values,
+    )
+
+
+class PartitionReader:
+    """Committed records of some partitions.
+
+    Args:
+        partitions: Of one topic; None for all it has.
+        start: Offset to begin with in each of them; None for the oldest one kept.
+    """
+
+    def __init__(
+        self, settings: Settings, topic: str, partitions: Iterable[int] | None = None, *, start: int | None = None
+    ) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._consumer: CommittedConsumer = connect(
+            CommittedConsumer,
+            settings,
+            **consumer_options() | {"fetch_max_wait_ms": _WAIT_MS, "max_partition_fetch_bytes": 8 * 1024 * 1024},
+        )
+        try:
+            numbers = self._all_partitions() if partitions is None else partitions
+            self._partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+            self._consumer.assign(self._partitions)
+            for partition, offset in once_settled(lambda: self._consumer.beginning_offsets(self._partitions)).items():
+                self._consumer.seek(partition, offset if start is None else start)
+        except BaseException:
+            self.close()
+            raise
+
+    def _all_partitions(self) -> set[int]:
+        for _ in range(3):  # an answer that was under way already may not know of the topic
+            if found := once_settled(lambda: self._consumer.partitions_for_topic(self._topic)):
+                return set(found)
+        raise TopicError(f"There is no topic {self._topic} on Kafka.", hint="Run `stream-ad topics apply`.")
+
+    def read(self, *, timeout_s: float = 0.0) -> Iterator[Any]:
+        """The client's records from where the last call ended to what is committed now.
+
+        Args:
+            timeout_s: How long to wait for the first one when there is none.
+
+        Raises:
+            BrokerError: Nothing came for half a minute although there is more.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            came = False
+            for record in self._read_to(once_settled(lambda: self._consumer.end_offsets(self._partitions))):
+                came = True
+                yield record
+            if came or time.monotonic() >= deadline:
+                return
+            time.sleep(_LOOK_S)
+
+    def read_settled(self) -> Iterator[Any]:
+        """The same up to everything that is written now, once it is committed or aborted.
+
+        Somebody else's open transaction hides what was committed after it began; this waits for its end.
+        """
+        yield from self._read_until(lambda: len(self._highwaters()) == len(self._partitions))
+        yield from self._read_to(self._highwaters())
+
+    def _highwaters(self) -> dict[TopicPartition, int]:
+        """The ends of partitions, open transactions included, where a fetch has told them."""
+        told = {partition: self._consumer.highwater(partition) for partition in self._partitions}
+        return {partition: end for partition, end in told.items() if end is not None}
+
+    def _read_to(self, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
+        return self._read_until(
+            lambda: all(self._consumer.position(partition) >= end for partition, end in ends.items())
+        )
+
+    def _read_until(self, enough: Callable[[], bool]) -> Iterator[Any]:
+        stalled = time.monotonic() + _STALLED_S
+        while not enough():
+            for records in self._consumer.poll(timeout_ms=_WAIT_MS, max_records=10_000).values():
+                yield from records
+                stalled = time.monotonic() + _STALLED_S
+            if time.monotonic() > stalled:
+                raise BrokerError(
+                    f"Topic {self._topic} could not be read to its end.",
+                    hint="Check that Kafka and its disks are well, and that no transaction on it stays open.",
+                )
+
+    def close(self) -> None:
+        self._consumer.close()

@@ -1,0 +1,103 @@
+"""The snapshots that Kafka keeps, for people.
+
+A change needs a group without members: then a producer under the shard's transactional id fences whoever
+might still write, and one transaction writes state and positions, like a worker's commit.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from kafka import KafkaAdminClient
+
+from stream_ad.brokers.kafka.connection import connect, errors, group_members
+from stream_ad.brokers.kafka.partition_reader import CommittedConsumer, consumer_options
+from stream_ad.brokers.kafka.shard_reader import group_positions, input_bounds, read_state
+from stream_ad.brokers.kafka.shard_writer import ShardWriter
+from stream_ad.brokers.kafka.topics import require_topics
+from stream_ad.brokers.snapshot_retention import damaged_data, no_such_snapshot, refuse_newest
+from stream_ad.brokers.worker_api import Commit
+from stream_ad.errors import ShardBusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ad.brokers.kafka.state_topic import ShardState
+    from stream_ad.brokers.worker_api import KeptSnapshot, Positions
+    from stream_ad.settings import Settings
+
+
+class KafkaSnapshots:
+    """See ``tools.Snapshots``."""
+
+    def __init__(self, settings: Settings) -> None:
+        require_topics(settings)
+        self._settings = settings
+        self._known: tuple[int, ShardState] | None = None  # of the shard that was asked for last
+        self._consumer: CommittedConsumer = connect(
+            CommittedConsumer, settings, group_id=settings.application_id, **consumer_options()
+        )
+
+    def kept(self, shard: int) -> list[KeptSnapshot]:
+        return self._state(shard).kept[::-1]
+
+    def read(self, shard: int, number: int) -> bytes:
+        state = self._state(shard)
+        if number not in {one.number for one in state.kept}:
+            raise no_such_snapshot(shard, number, state.kept)
+        if (data := state.data(number)) is None:
+            raise damaged_data(shard, number)
+        return data
+
+    def positions(self, shard: int) -> Positions | None:
+        with errors(self._settings, f"asking how far shard {shard} has come"):
+            return group_positions(self._settings, self._consumer, shard)
+
+    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+        with errors(self._settings, f"looking at the inputs of shard {shard}"):
+            return input_bounds(self._settings, self._consumer, shard)
+
+    def begin_line(self, shard: int, data: bytes, *, positions: Positions, origin: str) -> KeptSnapshot:
+        with self._writer(shard) as writer:
+            writer.commit_alone(Commit(shard, positions, snapshot=data, origin=origin))
+        return self.kept(shard)[0]
+
+    def delete(self, shard: int, number: int) -> None:
+        with self._writer(shard) as writer:
+            refuse_newest(shard, number, self.kept(shard))
+            writer.remove_snapshot(number)
+
+    def _state(self, shard: int) -> ShardState:
+        if self._known is None or self._known[0] != shard:
+            with errors(self._settings, f"reading the state of shard {shard}"):
+                self._known = shard, read_state(self._settings, shard, history=True)
+        return self._known[1]
+
+    @contextmanager
+    def _writer(self, shard: int) -> Iterator[ShardWriter]:
+        self._refuse_members()
+        with closing(ShardWriter(self._settings, shard)) as writer:
+            self._known = None  # what was read before the shard was taken over may be old
+            writer.state = self._state(shard)
+            try:
+                yield writer
+            finally:
+                self._known = None
+
+    def _refuse_members(self) -> None:
+        application = self._settings.application_id
+        with (
+            errors(self._settings, "looking at the group"),
+            closing(connect(KafkaAdminClient, self._settings)) as admin,
+        ):
+            members = group_members(admin, application)
+        if members:
+            where = ", ".join(sorted(set(members)))
+            raise ShardBusyError(
+                f"{len(members)} workers of {application} run, on {where}: no snapshot can be changed now.",
+                hint="Stop all of them first. One that was killed is forgotten after broker.session_timeout_seconds.",
+            )
+
+    def close(self) -> None:
+        self._consumer.close()

@@ -1,0 +1,187 @@
+"""The part of the broker in memory that workers see."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.brokers.commit_handle import Landed
+from stream_ad.brokers.memory.store import refuse_unwritable
+from stream_ad.brokers.snapshot_retention import must_rebuild, require_offset
+from stream_ad.brokers.worker_api import Fetched, Positions, Side, Stored
+from stream_ad.errors import BrokerError, FencedError, ShardBusyError
+from stream_ad.records.columns import RawRecords
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from stream_ad.brokers.memory.store import Store
+    from stream_ad.brokers.worker_api import Commit
+    from stream_ad.settings import Settings
+
+Input = tuple[int, Side]
+
+
+class MemoryWorker:
+    """See ``brokers.base.Broker``."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._application = settings.application_id
+        self._topics = settings.topics
+        self._epochs: dict[int, int] = {}
+        self._next: dict[Input, int] = {}
+        self._told_drained: set[Input] = set()
+        store.make_topics(settings)
+        shards = range(settings.topics.partitions)
+        with store.changed:
+            self._owned = {shard for shard in shards if (self._application, shard) not in store.owners}
+            if not self._owned:
+                raise ShardBusyError(
+                    f"All shards of {self._application} in this broker in memory are held by process {os.getpid()}.",
+                    hint="Close the worker before, or call MemoryBroker.abandon_workers() as if it were dead.",
+                )
+            store.owners |= {(self._application, shard): self for shard in self._owned}
+
+    @property
+    def part_bytes(self) -> int:
+        return self._store.part_bytes
+
+    def assigned(self) -> frozenset[int]:
+        return frozenset(self._owned)
+
+    def poll(
+        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, Side]] = ()
+    ) -> dict[int, dict[Side, Fetched]]:
+        with self._store.changed:
+            self._store.reach("poll")
+            fetched = self._read(max_records, hold)
+            if fetched and not self._news(fetched):
+                self._store.wait(timeout_s)
+                fetched = self._read(max_records, hold)
+            self._told_drained = _drained(fetched)
+            return fetched
+
+    def _news(self, fetched: dict[int, dict[Side, Fetched]]) -> bool:
+        """Whether the worker learns anything: a record, or that an input has come to its end."""
+        return bool(_drained(fetched) - self._told_drained) or any(
+            len(one.records) for sides in fetched.values() for one in sides.values()
+        )
+
+    def _read(self, max_records: int, hold: Collection[tuple[int, Side]]) -> dict[int, dict[Side, Fetched]]:
+        share = max(1, max_records // max(1, len(self._next)))
+        fetched: dict[int, dict[Side, Fetched]] = {}
+        for (shard, side), start in self._next.items():
+            topic = self._topic(side)
+            log = self._store.logs[topic, shard]
+            require_offset(shard, topic, start, (self._store.oldest[topic, shard], len(log)))
+            held = (shard, side) in hold
+            some = [] if held else log[start : start + share]
+            records = RawRecords(
+                topic,
+                shard,
+                np.arange(start, start + len(some), dtype=np.int64),
+                np.array([record.time_ms for record in some], dtype=np.int64),
+                [record.key for record in some],
+                [record.value for record in some],
+            )
+            fetched.setdefault(shard, {})[side] = Fetched(records, not held and start + len(some) == len(log))
+        for shard, sides in fetched.items():  # not before all could be read: else some would be lost with an error
+            for side, one in sides.items():
+                self._next[shard, side] += len(one.records)
+        return fetched
+
+    def load(self, shard: int, *, older_than: int | None = None) -> Stored:
+        with self._store.changed:
+            self._must_own(shard)
+            self._store.reach("load")
+            state = self._store.shards[self._application, shard]
+            state.epoch += 1
+            state.begun = None
+            self._epochs[shard] = state.epoch
+            oldest, _ = self.bounds(shard)
+            committed = state.positions or oldest
+            snapshot = state.newest_whole(older_than)
+            if snapshot is None and must_rebuild(shard, state.kept, oldest):
+                return Stored(committed, rebuild=True)
+            journal = (mark for mark in state.journal if snapshot is None or mark > snapshot.positions)
+            return Stored(committed, snapshot, tuple(journal))
+
+    def seek(self, shard: int, positions: Positions) -> None:
+        with self._store.changed:
+            self._must_own(shard)
+            oldest, ends = self.bounds(shard)
+            for side in Side:
+                offset, *bounds = (int(getattr(one, side.value)) for one in (positions, oldest, ends))
+                require_offset(shard, self._topic(side), offset, (bounds[0], bounds[1]))
+                self._next[shard, side] = offset
+                self._told_drained.discard((shard, side))
+
+    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+        return self._store.bounds(self._topics, shard)
+
+    def commit(self, commit: Commit) -> None:
+        store, shard = self._store, commit.shard
+        with store.changed:
+            if shard not in self._epochs:
+                raise BrokerError(f"Shard {shard} was not loaded.", hint="Load it before the first commit.")
+            state = store.shards[self._application, shard]
+            if state.epoch != self._epochs[shard]:
+                self._drop(shard)
+                raise FencedError(f"Shard {shard} of {self._application} belongs to another worker now.")
+            store.reach("commit_before")
+            outputs = {
+                self._topics.scores: commit.scores,
+                self._topics.incidents: commit.incidents,
+                self._topics.dead_letters: commit.dead_letters,
+            }
+            for records in outputs.values():
+                refuse_unwritable(records)
+            for topic, records in outputs.items():
+                store.append(topic, shard, records)
+            state.save(commit, self._settings)
+            store.reach("commit_after")
+
+    def begin(self, commit: Commit) -> Landed:
+        self.commit(commit)
+        return Landed()
+
+    def lag(self) -> dict[int, dict[Side, int]]:
+        with self._store.changed:
+            return {
+                shard: {
+                    side: len(self._store.logs[self._topic(side), shard]) - self._position(shard, side) for side in Side
+                }
+                for shard in self._owned
+            }
+
+    def close(self) -> None:
+        with self._store.changed:
+            for shard in tuple(self._owned):
+                self._drop(shard)
+
+    def _position(self, shard: int, side: Side) -> int:
+        committed = self._store.shards[self._application, shard].positions or Positions()
+        return self._next.get((shard, side), int(getattr(committed, side.value)))
+
+    def _topic(self, side: Side) -> str:
+        return self._topics.events if side is Side.EVENTS else self._topics.labels
+
+    def _must_own(self, shard: int) -> None:
+        if shard not in self._owned:
+            raise BrokerError(f"Shard {shard} is not owned by this worker.", hint="Owned ones: see assigned().")
+
+    def _drop(self, shard: int) -> None:
+        self._owned.discard(shard)
+        if self._store.owners.get((self._application, shard)) is self:
+            del self._store.owners[self._application, shard]
+        self._epochs.pop(shard, None)
+        for side in Side:
+            self._next.pop((shard, side), None)
+
+
+def _drained(fetched: dict[int, dict[Side, Fetched]]) -> set[Input]:
+    return {(shard, side) for shard, sides in fetched.items() for side, one in sides.items() if one.drained}

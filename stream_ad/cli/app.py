@@ -1,0 +1,197 @@
+"""The command line: one thin function per command; nothing heavy is imported before a command runs.
+
+Settings come first, so that a wrong one is told before the heavy parts have loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stream_ad import __version__
+from stream_ad.cli.backtest import backtest
+from stream_ad.cli.doctor import doctor
+from stream_ad.cli.exit_codes import EXIT_CODES, end
+from stream_ad.cli.options import AsJson, ConfigFile, Group, Overrides, print_json, print_table, read_settings
+from stream_ad.cli.snapshots import snapshots
+from stream_ad.cli.streams import demo, replay, simulate
+from stream_ad.errors import TopicError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from stream_ad.brokers.tools_api import TopicPlan
+
+EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
+
+app = typer.Typer(
+    cls=Group,
+    suggest_commands=False,  # Group does
+    add_completion=False,
+    rich_markup_mode=None,  # plain text, the same on a terminal and in a pipe
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EPILOG,
+)
+topics = typer.Typer(
+    cls=Group, suggest_commands=False, help="Show or create the topics that the settings name.", no_args_is_help=True
+)
+config = typer.Typer(cls=Group, suggest_commands=False, help="Show or check the settings.", no_args_is_help=True)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(prog_name="stream-ad")
+    except Exception as error:  # noqa: BLE001 -- the last place that can turn it into a sentence
+        raise end(error, sys.argv[1:]) from None
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected failure.")] = False,  # noqa: ARG001 -- read in cli_errors, which sees failures of the command line itself too
+) -> None:
+    """Streaming anomaly detection that learns from delayed verdicts."""
+    if version:
+        typer.echo(f"stream-ad {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def run(
+    config_file: ConfigFile = None,
+    overrides: Overrides = None,
+    until_idle: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0.0, help="End, with exit code 0, once nothing came for so long."),
+    ] = None,
+) -> None:
+    """Score readings and learn from verdicts, until SIGTERM or SIGINT."""
+    settings = read_settings(config_file, overrides)
+    from stream_ad.worker.worker import Worker
+
+    Worker(settings).run(until_idle_s=until_idle)
+
+
+app.command()(demo)
+app.command()(replay)
+app.command()(simulate)
+app.command()(backtest)
+app.command()(doctor)
+
+
+@app.command()
+def health(
+    config_file: ConfigFile = None,
+    overrides: Overrides = None,
+    *,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask whether it lives (/livez), not whether it is ready.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Longest wait for the answer.")] = 3.0,
+) -> None:
+    """Ask the worker of this machine whether it is well.
+
+    Ends with 0 when it is and with 1 when it is not, or when none answers.
+    """
+    settings = read_settings(config_file, overrides)
+    from stream_ad.cli.health import ask
+
+    typer.echo(ask(settings.http, "/livez" if live else "/readyz", timeout_s=timeout))
+
+
+@topics.command()
+def plan(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
+    """Show what `apply` would do; change nothing."""
+    _topics(config_file, overrides, "plan", as_json=as_json)
+
+
+@topics.command()
+def apply(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
+    """Create missing topics; never change existing ones."""
+    _topics(config_file, overrides, "apply", as_json=as_json)
+
+
+def _topics(config_file: Path | None, overrides: Sequence[str] | None, action: str, *, as_json: bool) -> None:
+    settings = read_settings(config_file, overrides)
+    from stream_ad.brokers import open_admin
+
+    with closing(open_admin(settings)) as admin:
+        plans: list[TopicPlan] = getattr(admin, action)()
+    if as_json:
+        print_json([asdict(topic) for topic in plans])
+    else:
+        rows = [(topic.role, topic.topic, str(topic.partitions), _state(topic, action)) for topic in plans]
+        print_table(("ROLE", "TOPIC", "PARTITIONS", "STATE"), rows)
+        for note in dict.fromkeys(topic.note for topic in plans if topic.note):
+            named = ", ".join(topic.topic for topic in plans if topic.note == note)
+            typer.echo(f"{named}: {note}.")
+    if unusable := [topic for topic in plans if topic.problem]:
+        raise TopicError(
+            f"Topic «{unusable[0].topic}» cannot be used: {unusable[0].problem}"
+            + (f" ({len(unusable) - 1} more, see above)." if unusable[1:] else "."),
+            hint="Name another topic, or change this one by hand; stream-ad never changes existing topics.",
+        )
+
+
+def _state(topic: TopicPlan, action: str) -> str:
+    if topic.problem:
+        return topic.problem
+    if topic.exists:
+        return "exists"
+    return "created" if action == "apply" else "missing, `topics apply` creates it"
+
+
+@config.command()
+def show(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
+    """Print the settings in force, secrets masked.
+
+    Behind every value that is no default stands where it was set.
+    """
+    from stream_ad.settings.loader import resolve
+    from stream_ad.settings.render import as_yaml
+
+    resolved = resolve(config_file, overrides or ())
+    if as_json:
+        print_json(resolved.settings.model_dump(mode="json"))
+    else:
+        typer.echo(as_yaml(resolved), nl=False)
+
+
+@config.command()
+def validate(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
+    """Check the settings and list all that is wrong.
+
+    Ends with 0 when they can be used and with 3 when not.
+    """
+    from stream_ad.settings.loader import examine, settings_error
+
+    _, problems = examine(config_file, overrides or ())
+    if as_json:
+        print_json({"valid": not problems, "problems": problems})
+    if problems:
+        raise settings_error(problems)
+    if not as_json:
+        typer.echo("The settings are valid.")
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the settings."""
+    from stream_ad.settings import Settings
+
+    print_json(Settings.model_json_schema())
+
+
+app.add_typer(topics, name="topics")
+app.add_typer(snapshots, name="snapshots")
+app.add_typer(config, name="config")

@@ -1,0 +1,219 @@
+"""Commands for the snapshots of a shard: list, show, restore, reset, delete."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stream_ad.cli.options import (
+    AsJson,
+    ConfigFile,
+    Group,
+    Overrides,
+    print_json,
+    print_table,
+    read_settings,
+    thousands,
+)
+from stream_ad.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from stream_ad.diagnostics.snapshot_inspect import View
+
+snapshots = typer.Typer(
+    cls=Group,
+    suggest_commands=False,
+    help="Look at the models that are kept, go back to an older one.",
+    no_args_is_help=True,
+)
+
+Shard = Annotated[int, typer.Argument(metavar="SHARD", min=0, help="Number of the partition.")]
+Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="Number of the snapshot, as `list` shows it.")]
+At = Annotated[
+    str,
+    typer.Option(
+        "--at",
+        metavar="committed|oldest|newest",
+        help="Where to go on: after what was published last; at the oldest records kept, which publishes scores again; "
+        "after the newest record, which leaves out what nobody has read.",
+    ),
+]
+
+
+@snapshots.command(name="list")
+def list_(
+    shard: Annotated[int | None, typer.Argument(metavar="[SHARD]", min=0, help="Only this one.")] = None,
+    config_file: ConfigFile = None,
+    overrides: Overrides = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is kept of each shard, the newest first."""
+    settings = read_settings(config_file, overrides)
+    from stream_ad.brokers import open_snapshots
+    from stream_ad.diagnostics.snapshot_inspect import views
+    from stream_ad.diagnostics.snapshot_restore import require_shard
+
+    if shard is not None:
+        require_shard(settings, shard)
+    with closing(open_snapshots(settings)) as kept:
+        chosen = range(settings.topics.partitions) if shard is None else [shard]
+        found = [view for number in chosen for view in views(kept, number, settings.detector_options)]
+    if as_json:
+        print_json([view.as_json() for view in found])
+    elif not found:
+        typer.echo(f"No snapshots of {settings.application_id} are kept.")
+    else:
+        header = ("SHARD", "NUMBER", "SAVED", "EVENTS", "LABELS", "SENSORS", "FALSE ALARMS", "MISSED", "SIZE", "")
+        print_table(header, [_row(view) for view in found])
+
+
+def _row(view: View) -> tuple[str, ...]:
+    known = () if not view.program else (str(view.sensors), _share(view.false_alarms), _missed(view))
+    return (
+        str(view.shard),
+        str(view.number),
+        (view.saved or "?").replace("T", " ").removesuffix("Z"),
+        thousands(view.events),
+        thousands(view.labels),
+        *(known or ("-", "-", "-")),
+        _size(view.size_bytes),
+        "; ".join(filter(None, ("next start" if view.in_use else "", view.origin, view.problem))),
+    )
+
+
+def _missed(view: View) -> str:
+    """The classes that the detector misses most."""
+    classes = {name: one.missed for name, one in view.classes.items() if name != "normal" and one.missed is not None}
+    worst = sorted(classes, key=lambda name: (-(classes[name] or 0), name))
+    shown = ", ".join(f"{name} {_share(classes[name])}" for name in worst[:1])
+    return f"{shown}, +{len(worst) - 1}" if worst[1:] else shown or "-"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+@snapshots.command()
+def show(
+    shard: Shard,
+    number: Number,
+    config_file: ConfigFile = None,
+    overrides: Overrides = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that one snapshot knows."""
+    settings = read_settings(config_file, overrides)
+    from stream_ad.brokers import open_snapshots
+    from stream_ad.diagnostics.snapshot_inspect import one_view
+    from stream_ad.diagnostics.snapshot_restore import require_shard
+
+    require_shard(settings, shard)
+    with closing(open_snapshots(settings)) as kept:
+        view = one_view(kept, shard, number, settings.detector_options)
+    if as_json:
+        print_json(view.as_json())
+    else:
+        _describe(view)
+    if view.problem:
+        raise StateError(
+            f"Snapshot {number} of shard {shard} cannot be used: {view.problem}.",
+            hint="`stream-ad snapshots list` shows the others.",
+        )
+
+
+def _describe(view: View) -> None:
+    rows = {
+        "shard": str(view.shard),
+        "number": f"{view.number}{' (the next start begins with it)' if view.in_use else ''}",
+        "saved": view.saved or "unknown",
+        "origin": view.origin or "follows from the one before",
+        "positions": f"events {thousands(view.events)}, labels {thousands(view.labels)}",
+        "size": _size(view.size_bytes),
+    }
+    if not view.problem:
+        rows |= {
+            "seen": f"{thousands(view.records)} records, up to {view.watermark or 'no event time yet'}",
+            "sensors": f"{view.sensors}, with {', '.join(map(str, sorted(set(view.features)))) or 'no'} features",
+            "open incidents": str(view.open_incidents),
+            "program": view.program,
+        }
+    for name, text in rows.items():
+        typer.echo(f"{name:<15} {text}")
+    if view.classes:
+        typer.echo()
+        print_table(
+            ("CLASS", "VERDICTS", "MISSED", "WEIGHT"),
+            [
+                (name, f"{one.labels:.1f}", _share(one.missed), f"{one.weight:.2f}")
+                for name, one in view.classes.items()
+            ],
+        )
+        typer.echo("Counts and shares fade with further verdicts; missed verdicts of «normal» are false alarms.")
+
+
+@snapshots.command()
+def restore(
+    shard: Shard, number: Number, config_file: ConfigFile = None, overrides: Overrides = None, *, at: At = "committed"
+) -> None:
+    """Let a shard go on with an older model.
+
+    What was published stays as it is, the snapshots kept now stay too. No worker may run on the shard.
+    """
+    _begin(config_file, overrides, shard, at, number)
+
+
+@snapshots.command()
+def reset(shard: Shard, config_file: ConfigFile = None, overrides: Overrides = None, *, at: At = "committed") -> None:
+    """Let a shard go on with a new model, which knows nothing.
+
+    What was published stays as it is, the snapshots kept now stay too. No worker may run on the shard.
+    """
+    _begin(config_file, overrides, shard, at, None)
+
+
+def _begin(config_file: Path | None, overrides: Sequence[str] | None, shard: int, at: str, number: int | None) -> None:
+    settings = read_settings(config_file, overrides)
+    from stream_ad.brokers import open_snapshots
+    from stream_ad.diagnostics import snapshot_restore as tools
+
+    if at not in list(tools.Place):
+        raise typer.BadParameter(f"«{at}» is none of {', '.join(tools.Place)}.", param_hint="--at")
+    tools.require_shard(settings, shard)
+    with closing(open_snapshots(settings)) as kept:
+        if number is None:
+            new = tools.reset(kept, settings, shard, tools.Place(at))
+        else:
+            new = tools.restore(kept, settings, shard, number, tools.Place(at))
+    model = "a new model" if number is None else f"the model of snapshot {number}"
+    typer.echo(
+        f"Shard {shard} goes on with {model} from events {new.positions.events}, labels {new.positions.labels} "
+        f"(snapshot {new.number})."
+    )
+
+
+@snapshots.command()
+def delete(shard: Shard, number: Number, config_file: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Delete a snapshot for good; never the newest, which the next start needs."""
+    settings = read_settings(config_file, overrides)
+    from stream_ad.brokers import open_snapshots
+    from stream_ad.diagnostics.snapshot_restore import require_shard
+
+    require_shard(settings, shard)
+    with closing(open_snapshots(settings)) as kept:
+        kept.delete(shard, number)
+    typer.echo(f"Snapshot {number} of shard {shard} is deleted.")

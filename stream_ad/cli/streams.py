@@ -1,0 +1,133 @@
+"""Commands that make a stream: replay, simulate, demo."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path  # noqa: TC003 -- typer reads the annotations
+from typing import Annotated
+
+import typer
+
+from stream_ad.cli.exit_codes import INTERRUPTED
+from stream_ad.cli.options import AsJson, ConfigFile, Overrides, print_json, progress, read_settings
+
+Speed = Annotated[
+    str, typer.Option(metavar="max|60x", help="Event time per second of yours: max, 60x, 1x (as it happened).")
+]
+
+
+class VerdictForm(StrEnum):
+    events = "events"
+    intervals = "intervals"
+
+
+def replay(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV (also .gz): timestamp, sensor_id, label, evaluate, features.")
+    ],
+    config_file: ConfigFile = None,
+    overrides: Overrides = None,
+    *,
+    label_delay: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Rows of its sensor after which a row's label follows.")
+    ] = 500,
+    speed: Speed = "max",
+    as_json: AsJson = False,
+) -> None:
+    """Write recorded readings and late labels into the topics.
+
+    A row's label follows once so many more rows of its sensor have been written.
+    """
+    factor = _factor(speed)
+    settings = read_settings(config_file, overrides)
+    from stream_ad.evaluation.simulation.replay import replay as run_replay
+    from stream_ad.util.signals import stop_on_signals
+
+    with (
+        stop_on_signals(settings.worker.drain_timeout_seconds) as stop,
+        progress(lambda done, rows: f"{done:,} of {rows:,} rows") as show,
+    ):
+        summary = run_replay(settings, file, label_delay=label_delay, speed=factor, progress=show, stop=stop)
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        typer.echo(f"{summary.events:,} events and {summary.labels:,} labels written in {summary.seconds:.1f} s.")
+    if stop.is_set():
+        raise typer.Exit(INTERRUPTED)
+
+
+def simulate(
+    config_file: ConfigFile = None,
+    overrides: Overrides = None,
+    *,
+    machines: Annotated[int, typer.Option(min=1, help="Machines of the plant.")] = 12,
+    interval: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.001, help="Event time between two readings of a machine.")
+    ] = 10.0,
+    verdicts: Annotated[VerdictForm, typer.Option(help="Verdicts on single events, or on whole episodes.")] = (
+        VerdictForm.events
+    ),
+    verdict_delay: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.0, help="Mean event time until a verdict comes.")
+    ] = 1800.0,
+    speed: Speed = "1x",
+    seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0.0, help="End after so long; else on SIGINT or SIGTERM.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal plants and faults.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a simulated plant and late verdicts into the topics.
+
+    Machines with load, temperature, vibration and more, with faults that come and go.
+    """
+    factor = _factor(speed)
+    settings = read_settings(config_file, overrides)
+    from stream_ad.evaluation.simulation.annotator import VerdictConfig
+    from stream_ad.evaluation.simulation.plant import PlantConfig
+    from stream_ad.evaluation.simulation.simulate import simulate as run_simulation
+    from stream_ad.util.signals import stop_on_signals
+
+    with (
+        stop_on_signals(settings.worker.drain_timeout_seconds) as stop,
+        progress(lambda events, labels: f"{events:,} events, {labels:,} labels") as show,
+    ):
+        summary = run_simulation(
+            settings,
+            PlantConfig(machines=machines, seed=seed, interval_s=interval),
+            VerdictConfig(form=verdicts.value, delay_s=verdict_delay, seed=seed),
+            speed=factor,
+            seconds=seconds,
+            progress=show,
+            stop=stop,
+        )
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        typer.echo(
+            f"{summary.events:,} events and {summary.labels:,} labels written in {summary.seconds:.1f} s,"
+            f" {summary.faults:,} faults among them."
+        )
+
+
+def demo(
+    seconds: Annotated[float, typer.Option(metavar="SECONDS", min=1.0, help="How long it runs.")] = 60.0,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal plants and faults.")] = 0,
+) -> None:
+    """Watch late verdicts improve the scores of a plant.
+
+    Two workers on an embedded broker of their own score the same machines; one is given verdicts, the other is not.
+    """
+    from stream_ad.demo import demo as run_demo
+
+    run_demo(seconds=seconds, seed=seed)
+
+
+def _factor(speed: str) -> float:
+    from stream_ad.evaluation.simulation.pacing import parse_speed
+
+    try:
+        return parse_speed(speed)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--speed") from error

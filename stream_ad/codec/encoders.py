@@ -1,0 +1,150 @@
+"""Columns -> records to be published, and readings or verdicts -> records for the input topics."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from stream_ad.codec.timestamps import format_rfc3339, format_time
+from stream_ad.records.columns import Contribution, OutRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_ad.records.columns import Events, Scores
+    from stream_ad.records.schemas import Incident
+
+_MS = 1_000_000  # nanoseconds
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PHASES = ("warm-up", "live")  # by whether the score is live
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Score(msgspec.Struct, gc=False):
+    """The layout of schemas.AnomalyScore."""
+
+    event_id: str
+    sensor_id: str
+    timestamp: str
+    score: float
+    is_anomaly: bool
+    phase: str
+    contributions: tuple[Contribution, ...]
+    model: str
+
+
+def encode_scores(events: Events, scores: Scores, model: str, *, only_anomalies: bool) -> list[OutRecord]:
+    """One score message per event (or per anomaly), in order, keyed by sensor, with the event's record time.
+
+    Raises:
+        ValueError: A score or a contribution is not finite: JSON has no such number.
+    """
+    anomalies = scores.score >= 1
+    if not np.isfinite(scores.score).all():
+        row = int(np.flatnonzero(~np.isfinite(scores.score))[0])
+        raise ValueError(f"event {events.event_ids[row]}: its score is {scores.score[row]}")
+    for row, some in scores.contributions.items():
+        _require_finite(events.event_ids[row], some)
+    chosen = np.flatnonzero(anomalies) if only_anomalies else np.arange(len(events))
+    rows = chosen.tolist()
+    sensor_ids = [events.sensor_ids[row] for row in rows]
+    # Column by column, without a step of a Python loop for each event, takes two thirds of the time.
+    messages = map(
+        _Score,
+        [events.event_ids[row] for row in rows],
+        sensor_ids,
+        format_rfc3339(events.times_ns[chosen]),
+        scores.score[chosen].tolist(),
+        anomalies[chosen].tolist(),
+        map(_PHASES.__getitem__, scores.live[chosen].tolist()),
+        map(scores.contributions.get, rows, repeat(())),
+        repeat(model),
+    )
+    times_ms = np.maximum(events.record_times_ms[chosen], 0)  # a record without a time says -1
+    columns = zip(map(str.encode, sensor_ids), map(_encode, messages), times_ms.tolist(), repeat(()), strict=False)
+    return list(map(OutRecord._make, columns))
+
+
+def _require_finite(event_id: str, contributions: tuple[Contribution, ...]) -> None:
+    for one in contributions:
+        if not all(map(math.isfinite, (one.value, one.expected, one.share))):
+            raise ValueError(f"event {event_id}: {one} is not finite")
+
+
+def encode_incident(incident: Incident) -> OutRecord:
+    """An incident keyed by its sensor; its record time is that of its latest anomaly."""
+    time_ms = (incident.end - _EPOCH) // timedelta(milliseconds=1)
+    return OutRecord(incident.sensor_id.encode(), incident.model_dump_json().encode(), time_ms)
+
+
+def encode_event(
+    sensor_id: str,
+    time_ns: int,
+    values: Mapping[str, float | None],
+    *,
+    event_id: str | None = None,
+    record_time_ms: int | None = None,
+) -> OutRecord:
+    """A reading in the default form, for the events topic.
+
+    Args:
+        sensor_id: Also the record key.
+        time_ns: The event's time, nanoseconds since the epoch.
+        values: Feature -> reading; None and NaN are missing readings.
+        event_id: None leaves it out; then the event is named by its topic, partition and offset.
+        record_time_ms: None: the event's time.
+
+    Raises:
+        ValueError: A reading is infinite: JSON has no such number.
+    """
+    readings: dict[str, float | None] = {}
+    for name, value in values.items():
+        if value is not None and math.isinf(value):
+            raise ValueError(f"sensor {sensor_id}, {name}: {value} cannot be written as JSON")
+        readings[name] = None if value is None or math.isnan(value) else float(value)
+    message: dict[str, object] = {"sensor_id": sensor_id, "timestamp": format_time(time_ns), "values": readings}
+    if event_id is not None:
+        message["event_id"] = event_id
+    return _record(sensor_id, message, time_ns // _MS if record_time_ms is None else record_time_ms)
+
+
+def encode_label(
+    sensor_id: str,
+    label: str | None,
+    *,
+    record_time_ms: int,
+    event_id: str | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+) -> OutRecord:
+    """A verdict in the default form, for the labels topic.
+
+    Args:
+        sensor_id: Also the record key.
+        label: ``normal``, the name of an anomaly class, or None to retract.
+        record_time_ms: When the verdict was given: it decides which events it comes after.
+        event_id: The event it is about, or else
+        start_ns: the interval's begin and
+        end_ns: its end, nanoseconds since the epoch.
+
+    Raises:
+        ValueError: Neither an event nor an interval was given, or both.
+    """
+    message: dict[str, object] = {"sensor_id": sensor_id, "label": label}
+    if event_id is not None and start_ns is None and end_ns is None:
+        message["event_id"] = event_id
+    elif event_id is None and start_ns is not None and end_ns is not None and start_ns <= end_ns:
+        message |= {"start": format_time(start_ns), "end": format_time(end_ns)}
+    else:
+        raise ValueError("a label names either event_id, or start_ns and a later end_ns")
+    return _record(sensor_id, message, record_time_ms)
+
+
+def _record(sensor_id: str, message: dict[str, object], time_ms: int) -> OutRecord:
+    return OutRecord(sensor_id.encode(), _encode(message), time_ms)

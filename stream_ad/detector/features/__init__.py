@@ -1,0 +1,1 @@
+"""What is derived from readings before the model sees them."""

@@ -1,0 +1,287 @@
+"""How each reading follows from the others, linearly: what breaks a coupling shows here first.
+
+The residual of a reading is its distance from what the other readings of the same event predict,
+by the inverse of their covariance (P. C. Mahalanobis, 1936; the residuals are the rows of the
+precision matrix). A leak, a slipped belt, a drifting sensor need not leave the range of any reading,
+and an autoencoder with few events behind it rebuilds them well enough; the residual of a pair that
+always moved together is large at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.detector.features.scaler import SCALE_SD
+from stream_ad.detector.row_store import Column, Rows
+from stream_ad.kernels.jit import Arrays, kernel, rise
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WINDOW = 5000  # events that the covariance and the usual residuals look back
+FIRST_EVENTS = 64  # before so many nothing is said
+SETTLED_EVENTS, SETTLED_PER_FEATURE = 1024, 32  # events, and per feature, from which on a part of them will do
+STRIDE = 4  # of the events then learned
+RIDGE = 0.05  # of a standardised reading's variance, that nothing can predict
+LEAST_VARIANCE = 0.1  # of a standardised reading: a constant one predicts nothing
+REACH = 6.0  # standard deviations to which a reading counts
+CAP_AFTER = 100  # residuals, after which one event adds at most 9 variances
+SQUARE_CAP = np.float32(100)
+SMOOTH_RATE = 0.15
+SMOOTH_SCALE = (2 - SMOOTH_RATE) / SMOOTH_RATE  # gives the smoothed residual of white noise variance 1
+SMOOTH_CAP = (100 / SMOOTH_SCALE) ** 0.5  # where its square counts in full: what is more would only last longer
+WEIGHT = 0.5  # of the residuals beside the reconstruction errors
+REFRESH_SHARE = 16  # weights are set anew when a sixteenth of what they rest on has been replaced
+ROUNDS = 2  # of filling in missing readings with their prediction
+
+
+class Coupling(Rows):
+    """Covariance, the weights of the prediction, the usual residuals and the smoothed ones, per sensor."""
+
+    count: NDArray[np.int64]  # (S,) events behind the covariance
+    fresh: NDArray[np.int64]  # (S,) of them, since the weights were set
+    covariance: NDArray[np.float64]  # (S, F, F) of the standardised readings of events taken as normal
+    weights: NDArray[np.float32]  # (S, F, F) residual k is the sum over j of reading j times weight (j, k)
+    judged: NDArray[np.int64]  # (S,) events behind the usual residuals
+    squares: NDArray[np.float64]  # (S, F) mean squared residual
+    sharpness: NDArray[np.float32]  # (S, F) what residuals are multiplied with: 1 / sqrt of the same with its floor
+    smooth: NDArray[np.float32]  # (S, F) EWMA of the normalised residual
+
+    def __init__(self, features: int) -> None:
+        number, square = Column((), np.int64), (features, features)
+        super().__init__(
+            features,
+            {
+                "count": number,
+                "fresh": number,
+                "covariance": Column(square, np.float64),
+                "weights": Column(square, np.float32),
+                "judged": number,
+                "squares": Column((features,), np.float64, 1.0, "features"),
+                "sharpness": Column((features,), np.float32, 1.0, "features"),
+                "smooth": Column((features,), np.float32, 0.0, "features"),
+            },
+        )
+
+    def copy_row(self, other: Rows, row: int, *, positions: NDArray[np.int64]) -> None:
+        """As of Rows; both axes of the square arrays are features."""
+        assert isinstance(other, Coupling)
+        square = {"covariance", "weights"}
+        for name, column in self.columns.items():
+            old, new = getattr(other, name)[row], getattr(self, name)[self.size - 1]
+            if name in square:
+                new[np.ix_(positions, positions)] = old
+            elif column.last:
+                new[positions] = old
+            else:
+                getattr(self, name)[self.size - 1] = old
+
+    def reset_feature(self, row: int, feature: int) -> None:
+        """As of Rows; both axes of the square arrays are features."""
+        super().reset_feature(row, feature)
+        for square in (self.covariance, self.weights):
+            square[row, feature], square[row, :, feature] = 0, 0
+
+    def look(
+        self, rows: NDArray[np.int64], scaled: NDArray[np.float32], observed: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the residuals of the next events add to Q and to M (see Scoring), (N, F) each; moves their averages on.
+
+        Args:
+            rows: (N,) sensors, in the order of arrival.
+            scaled: (N, d) as ``Scaler.scale`` gave it, the readings first.
+            observed: (N, d) false where missing.
+        """
+        now, lasting = (np.empty((len(rows), self.features), np.float32) for _ in range(2))
+        _look(rows, scaled, observed, (self.weights, self.sharpness, self.smooth), now, lasting)
+        return now, lasting
+
+    def update(
+        self,
+        rows: NDArray[np.int64],
+        scaled: NDArray[np.float32],
+        observed: NDArray[np.bool_],
+        used: NDArray[np.bool_],
+    ) -> None:
+        """Learn one batch of events taken as normal: first how large residuals are, then the covariance.
+
+        Args:
+            rows: (A,) different sensors.
+            scaled: (A, B, d) as the scaler gave it.
+            observed: (A, B, d) false where missing.
+            used: (A, B) the events that count.
+        """
+        figures = self.count, self.fresh, self.covariance, self.weights, self.judged, self.squares
+        flat = (-1, scaled.shape[2])
+        _update(rows, scaled.reshape(flat), observed.reshape(flat), used, figures)
+        resting = np.maximum(np.minimum(self.count[rows], WINDOW), REFRESH_SHARE * self.features / 2)
+        due = rows[(self.count[rows] >= FIRST_EVENTS) & (REFRESH_SHARE * self.fresh[rows] >= resting)]
+        if len(due):
+            _refresh(due, (self.count, self.fresh, self.covariance, self.weights, self.squares, self.sharpness))
+
+    def forget(self, rows: NDArray[np.int64], most: int) -> None:
+        """Let what comes weigh as if no more than ``most`` events had been seen."""
+        self.count[rows] = np.minimum(self.count[rows], most)
+        self.judged[rows] = np.minimum(self.judged[rows], most)
+
+
+@kernel
+def _refresh(rows: NDArray[np.int64], figures: Arrays) -> None:
+    """Set the weights from the covariance, shrunk towards its diagonal while there are few events."""
+    count, fresh, covariance, weights, squares, sharpness = figures
+    features = squares.shape[1]
+    ordered = np.empty(features)
+    for a in range(len(rows)):
+        s = rows[a]
+        fresh[s] = 0
+        shrink = features / (count[s] + features)
+        matrix = covariance[s] * (1 - shrink)
+        for k in range(features):
+            matrix[k, k] += shrink * max(covariance[s, k, k], LEAST_VARIANCE) + RIDGE
+        precision = np.linalg.inv(matrix)
+        for k in range(features):
+            ordered[k] = squares[s, k]
+        rise(ordered, features)
+        median = (ordered[(features - 1) // 2] + ordered[features // 2]) / 2
+        for k in range(features):
+            sharpness[s, k] = 1 / np.sqrt(squares[s, k] + 0.1 * median + 1e-6)
+            for j in range(features):
+                weights[s, j, k] = precision[j, k] / precision[k, k]
+
+
+@kernel
+def _residuals(
+    z: NDArray[np.float32],
+    there: NDArray[np.bool_],
+    n: int,
+    weights: NDArray[np.float32],
+    s: int,
+    out: NDArray[np.float32],
+) -> None:
+    """Residual of each reading of event ``n`` of sensor ``s``; a missing one is filled in with its prediction (in z)
+    and has none.
+    """
+    features = len(z)
+    missing = False
+    for k in range(features):
+        missing |= not there[n, k]
+    for _ in range(ROUNDS if missing else 0):
+        for k in range(features):
+            if not there[n, k]:
+                total = np.float32(0)
+                for j in range(features):
+                    if j != k:
+                        total += z[j] * weights[s, j, k]
+                z[k] = -total
+    nothing, k = np.float32(0), 0
+    while k < features:  # four sums in registers: in ``out`` each addition would wait for the one before to be stored
+        a = b = c = d = nothing
+        if k + 4 <= features:
+            for j in range(features):
+                reading = z[j]
+                a += reading * weights[s, j, k]
+                b += reading * weights[s, j, k + 1]
+                c += reading * weights[s, j, k + 2]
+                d += reading * weights[s, j, k + 3]
+            out[k], out[k + 1], out[k + 2], out[k + 3] = a, b, c, d
+            k += 4
+        else:
+            for j in range(features):
+                a += z[j] * weights[s, j, k]
+            out[k] = a
+            k += 1
+    for k in range(features):
+        if not there[n, k]:
+            out[k] = nothing
+
+
+@kernel
+def _standardise(scaled: NDArray[np.float32], there: NDArray[np.bool_], n: int, z: NDArray[np.float32]) -> None:
+    reach, half, sd = np.float32(REACH), np.float32(0.5), np.float32(SCALE_SD)
+    for k in range(len(z)):
+        z[k] = min(max((scaled[n, k] - half) * sd, -reach), reach) if there[n, k] else np.float32(0)
+
+
+@kernel
+def _look(
+    rows: NDArray[np.int64],
+    scaled: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+    figures: Arrays,
+    now: NDArray[np.float32],
+    lasting: NDArray[np.float32],
+) -> None:
+    weights, sharpness, smooth = figures
+    features = now.shape[1]
+    z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
+    rate, smooth_scale, most = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE), np.float32(SMOOTH_CAP)
+    for n in range(len(rows)):
+        s = rows[n]
+        _standardise(scaled, observed, n, z)
+        _residuals(z, observed, n, weights, s, residual)
+        number = 0
+        for k in range(features):
+            number += observed[n, k]
+        share = np.float32(WEIGHT / max(number, 1))
+        for k in range(features):
+            if observed[n, k]:
+                size = residual[k] * sharpness[s, k]
+                smooth[s, k] = min(max(smooth[s, k] + rate * (size - smooth[s, k]), -most), most)
+                now[n, k] = share * min(size * size, SQUARE_CAP)
+                lasting[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
+            else:
+                now[n, k] = lasting[n, k] = 0
+
+
+@kernel
+def _update(
+    rows: NDArray[np.int64],
+    scaled: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+    used: NDArray[np.bool_],
+    figures: Arrays,
+) -> None:
+    count, fresh, covariance, weights, judged, squares = figures
+    features = squares.shape[1]
+    z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
+    products = np.empty((features, features), np.float32)  # of one batch: few summands
+    total, seen = np.empty(features), np.empty(features)
+    for a in range(len(rows)):
+        s = rows[a]
+        products[:], total[:], seen[:] = 0, 0, 0
+        number, taken = 0, 0
+        stride = STRIDE if count[s] >= max(SETTLED_EVENTS, SETTLED_PER_FEATURE * features) else 1
+        for b in range(used.shape[1]):
+            if not used[a, b]:
+                continue
+            number += 1
+            if (number - 1) % stride:
+                continue
+            taken += 1
+            n = a * used.shape[1] + b
+            _standardise(scaled, observed, n, z)
+            _residuals(z, observed, n, weights, s, residual)
+            for k in range(features):
+                if observed[n, k]:
+                    square = np.float64(residual[k]) ** 2
+                    seen[k] += 1
+                    total[k] += min(square, 9 * squares[s, k]) if judged[s] >= CAP_AFTER else square
+            for j in range(features):
+                for k in range(features):
+                    products[j, k] += z[j] * z[k]
+        if not number:
+            continue
+        if count[s] >= FIRST_EVENTS:  # there are weights
+            judged[s] += number
+            rate = number / min(judged[s], WINDOW)
+            for k in range(features):
+                if seen[k]:
+                    squares[s, k] += rate * (total[k] / seen[k] - squares[s, k])
+        count[s] += number
+        fresh[s] += number
+        rate = number / min(count[s], WINDOW)
+        for j in range(features):
+            for k in range(features):
+                covariance[s, j, k] += rate * (products[j, k] / taken - covariance[s, j, k])

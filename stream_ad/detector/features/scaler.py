@@ -1,0 +1,146 @@
+"""Running scaling of each sensor's derived inputs, from events taken as normal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.detector.row_store import Column, Rows, derived_size
+from stream_ad.kernels.jit import Arrays, kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SCALE_SD = 8.0  # this many standard deviations span the unit interval: ±4 sd
+REACH = 1.5  # scaled values are kept to .5 ± this for the score: 12 sd
+WINDOW = 20_000
+CLIP_AFTER = 100  # events, after which no reading moves the figures by more than one that is 30 sd off would
+CLIP_SD = 30.0
+
+
+class Scaler(Rows):
+    """Mean and variance with forgetting; maps ±4 sd to [0, 1]. Missing stays missing."""
+
+    count: NDArray[np.float64]  # (S, d) events behind the figures
+    mean: NDArray[np.float64]  # (S, d)
+    var: NDArray[np.float64]  # (S, d)
+    middle: NDArray[np.float32]  # (S, d) the mean, as scaling takes it off
+    slope: NDArray[np.float32]  # (S, d) what is left is multiplied with; 0 before anything is known
+
+    def __init__(self, features: int) -> None:
+        column = Column((derived_size(features),), np.float64, 0.0, "derived")
+        single = Column((derived_size(features),), np.float32, 0.0, "derived")
+        super().__init__(features, {"count": column, "mean": column, "var": column, "middle": single, "slope": single})
+
+    def deviation(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(A, d) standard deviations, floored at what float32 can tell apart from the mean."""
+        return np.sqrt(self.var[rows] + (1e-6 * self.mean[rows]) ** 2 + 1e-18)
+
+    def scale(
+        self, rows: NDArray[np.int64], derived: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Scaled values, .5 at the mean, within [-1, 2]; .5 where missing and before anything is known.
+
+        Args:
+            rows: (A,) sensors.
+            derived: (A, k) or (A, B, k), the first k of the derived inputs, NaN where missing.
+
+        Returns:
+            The values; which of them were observed.
+        """
+        scaled, observed = np.empty(derived.shape, np.float32), np.empty(derived.shape, np.bool_)
+        shape = (len(rows), -1, derived.shape[-1])
+        _scale(
+            rows,
+            np.ascontiguousarray(derived).reshape(shape),
+            (self.middle, self.slope),
+            scaled.reshape(shape),
+            observed.reshape(shape),
+        )
+        return scaled, observed
+
+    def unscale(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The inverse of ``scale`` for (A, d)."""
+        return self.mean[rows] + (scaled.astype(np.float64) - 0.5) * SCALE_SD * self.deviation(rows)
+
+    def update(self, rows: NDArray[np.int64], derived: NDArray[np.float32], used: NDArray[np.bool_]) -> None:
+        """Learn one batch of events taken as normal.
+
+        Args:
+            rows: (A,) different sensors.
+            derived: (A, B, d), NaN where missing.
+            used: (A, B) the events that count.
+        """
+        _update(rows, derived, used, (self.count, self.mean, self.var, self.middle, self.slope))
+
+    def follow(self, row: int, feature: int) -> None:
+        """Let a reading be scaled by its mean, which was moved."""
+        self.middle[row, feature] = self.mean[row, feature]
+        self.slope[row, feature] = 1 / (SCALE_SD * self.deviation(np.array([row]))[0, feature])
+
+    def forget(self, rows: NDArray[np.int64], most: float) -> None:
+        """Let what comes weigh as if no more than ``most`` events had been seen."""
+        self.count[rows] = np.minimum(self.count[rows], most)
+
+
+@kernel
+def _deviation(mean: float, var: float) -> float:
+    """The standard deviation, floored at what float32 can tell apart from the mean."""
+    return np.sqrt(var + (1e-6 * mean) ** 2 + 1e-18)
+
+
+@kernel
+def _scale(
+    rows: NDArray[np.int64],
+    derived: NDArray[np.float32],
+    figures: Arrays,
+    scaled: NDArray[np.float32],
+    observed: NDArray[np.bool_],
+) -> None:
+    middles, slopes = figures
+    width = derived.shape[2]
+    low, half, high = np.float32(0.5 - REACH), np.float32(0.5), np.float32(0.5 + REACH)
+    for a in range(len(rows)):
+        middle, slope = middles[rows[a]], slopes[rows[a]]
+        for b in range(derived.shape[1]):
+            for k in range(width):
+                x = derived[a, b, k]
+                there = not np.isnan(x)
+                observed[a, b, k] = there
+                scaled[a, b, k] = min(max((x - middle[k]) * slope[k] + half, low), high) if there else half
+
+
+@kernel
+def _update(rows: NDArray[np.int64], derived: NDArray[np.float32], used: NDArray[np.bool_], figures: Arrays) -> None:
+    count, mean, var, middle, slope = figures
+    steps, width = derived.shape[1:]
+    number, offset, square, reach = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    for a in range(len(rows)):
+        s = rows[a]
+        number[:], offset[:], square[:] = 0, 0, 0
+        for k in range(width):
+            reach[k] = CLIP_SD * _deviation(mean[s, k], var[s, k]) if count[s, k] >= CLIP_AFTER else np.inf
+        for b in range(steps):
+            if used[a, b]:
+                for k in range(width):
+                    x = np.float64(derived[a, b, k]) - mean[s, k]
+                    if not np.isnan(x):
+                        number[k] += 1
+                        offset[k] += min(max(x, -reach[k]), reach[k])
+        for k in range(width):
+            offset[k] /= max(number[k], 1)
+        for b in range(steps):
+            if used[a, b]:
+                for k in range(width):
+                    x = np.float64(derived[a, b, k]) - mean[s, k]
+                    if not np.isnan(x):
+                        square[k] += (min(max(x, -reach[k]), reach[k]) - offset[k]) ** 2
+        for k in range(width):
+            if number[k] > 0:
+                count[s, k] += number[k]
+                rate = min(max(number[k] / count[s, k], number[k] / WINDOW), 1.0)
+                mean[s, k] += rate * offset[k]
+                var[s, k] = (1 - rate) * (var[s, k] + rate * offset[k] ** 2) + rate * (square[k] / number[k])
+                middle[s, k] = mean[s, k]
+                slope[s, k] = 1 / (SCALE_SD * _deviation(mean[s, k], var[s, k]))

@@ -1,0 +1,300 @@
+"""Events that wait for their label, and those just learned, so that a late verdict still finds them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.detector.features.temporal import MEMORIES
+from stream_ad.detector.row_store import Column, Rows
+from stream_ad.detector.scoring.score_quantization import pack_score, unpack_scores
+from stream_ad.kernels.jit import Arrays, count_up, kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+UNLABELLED = -1
+NORMAL = 0  # classes of anomalies follow from 1
+
+WAITING, LEARNED_NORMAL, LEARNED_ANOMALY, DROPPED = 0, 1, 2, 3
+FROM_NOTHING, FROM_INTERVAL, FROM_EVENT = 0, 1, 2
+
+
+class Pending(Rows):
+    """The last C events of each sensor, a ring: event number n stands at n modulo C.
+
+    A label meets the last R events that stood before it. Labels are joined once the B events up to a learn point
+    are in the ring, so it holds C = R + B: whatever came after the label in those B has not pushed out what the
+    label can mean, and the same labels meet the same events however a stream is cut.
+
+    Events whose new label is to be learned are marked in the ring and taken the oldest first. Two batches a learn
+    point are taken for one that comes, so every marked event is taken before it leaves the ring.
+
+    Of what was derived from a sensor's past only the readings are kept, and for every block of B
+    events the memory that their first one met: the rest follows from them (``Context.derive_again``).
+    Their rings are longer by a block, so that the last event of the oldest block still has its first.
+    """
+
+    count: NDArray[np.int64]  # (S,) events of the sensor so far
+    ids: NDArray[np.uint64]  # (S, C) hash of the event id
+    times: NDArray[np.int64]  # (S, C) event time, ns
+    order: NDArray[np.int64]  # (S, O) number among the shard's records, of the last O events
+    log_score: NDArray[np.uint16]  # (S, C) score when it was made, before the threshold; packed
+    flagged: NDArray[np.bool_]  # (S, C) published as an anomaly
+    verdict: NDArray[np.int16]  # (S, C) class, -1 none
+    source: NDArray[np.int8]  # (S, C) what the verdict came from
+    learned: NDArray[np.int8]  # (S, C) what has become of the event
+    queued: NDArray[np.bool_]  # (S, C) whether a new label of the event is to be learned
+    queued_from: NDArray[np.int64]  # (S,) no event before this number is queued
+    expired: NDArray[np.int64]  # (S,) events before this number have been looked at past their horizon
+    readings: NDArray[np.float32]  # (S, C + B, F) as the context takes them
+    memory: NDArray[np.float32]  # (S, C / B + 1, 6, F) what the first event of each block met, see Context
+    newest_time: NDArray[np.int64]  # (S,) the sensor's watermark, ns
+    last_place: NDArray[np.int64]  # (S,) number of the newest event with a verdict, -1 none
+    last_verdict: NDArray[np.int16]  # (S,) that verdict
+
+    def __init__(
+        self, features: int, *, reach: int, horizon_events: int, block: int, every_order: bool = False
+    ) -> None:
+        """Args beside those of Rows:
+
+        reach: R, how many of the events before it a label can mean; a multiple of the block.
+        horizon_events: Later events that an event without a verdict waits for.
+        block: B, events up to a learn point. Labels are joined there: of events before it, it is
+            enough to know that they came earlier.
+        every_order: Whether ``order`` is wanted of all kept events.
+        """
+        capacity = reach + block
+        c, scalar = (capacity,), ()
+        orders = (capacity if every_order else block,)
+        super().__init__(
+            features,
+            {
+                "count": Column(scalar, np.int64),
+                "ids": Column(c, np.uint64),
+                "times": Column(c, np.int64),
+                "order": Column(orders, np.int64),
+                "log_score": Column(c, np.uint16),
+                "flagged": Column(c, np.bool_),
+                "verdict": Column(c, np.int16, UNLABELLED),
+                "source": Column(c, np.int8),
+                "learned": Column(c, np.int8, DROPPED),
+                "queued": Column(c, np.bool_),
+                "queued_from": Column(scalar, np.int64),
+                "expired": Column(scalar, np.int64),
+                "readings": Column((capacity + block, features), np.float32, np.nan, "features"),
+                "memory": Column((capacity // block + 1, MEMORIES, features), np.float32, np.nan, "features"),
+                "newest_time": Column(scalar, np.int64),
+                "last_place": Column(scalar, np.int64, -1),
+                "last_verdict": Column(scalar, np.int16, UNLABELLED),
+            },
+        )
+        self.reach, self.capacity, self.orders, self.kept_readings = reach, capacity, orders[0], capacity + block
+        self.horizon_events = horizon_events
+
+    def push(
+        self,
+        rows: NDArray[np.int64],
+        places: NDArray[np.int64],
+        *,
+        ids: NDArray[np.uint64],
+        times: NDArray[np.int64],
+        order: NDArray[np.int64],
+        log_score: NDArray[np.float64],
+        flagged: NDArray[np.bool_],
+        derived: NDArray[np.float32],
+    ) -> int:
+        """Keep new events, all arrays (N, …); returns how many that nobody has learned had to make room."""
+        per_event = self.ids, self.times, self.order, self.log_score, self.flagged, self.readings
+        fresh = self.verdict, self.source, self.learned, self.queued
+        new = ids, times, order, log_score, flagged, derived
+        return _push(rows, places, per_event, fresh, new, (self.count, self.newest_time))
+
+    def scores(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(A, B) log scores of events (A, B) of some rows (A,), as they were made."""
+        return unpack_scores(self.log_score[rows[:, None], places % self.capacity]).astype(np.float64)
+
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(N,) the number that each of the next events will have among its sensor's."""
+        out = np.empty_like(rows)
+        count_up(rows, self.count.copy(), out)
+        return out
+
+    def find(
+        self, rows: NDArray[np.int64], ids: NDArray[np.uint64], before: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Find the events that labels name.
+
+        Args:
+            rows: (K,) sensors.
+            ids: (K,) hashes of the event ids.
+            before: (K,) number of each label among the shard's records.
+
+        Returns:
+            (K,) number of the newest of the last R events before the label with this id, -1 for none;
+            (K,) events of the sensor before the label.
+        """
+        event_numbers, counts = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        _find(rows, ids, before, (self.count, self.ids, self.order), self.reach, event_numbers, counts)
+        return event_numbers, counts
+
+    def count_before(self, row: int, record: int) -> int:
+        """Events of the sensor that came before a record, which is no older than the last learn point."""
+        count = int(self.count[row])
+        newest = np.arange(max(0, count - self.orders), count)
+        return count - int((self.order[row, newest % self.orders] >= record).sum())
+
+    def covered(self, row: int, start: int, end: int, before: int) -> NDArray[np.int64]:
+        """Numbers of the last R events before a record with start <= time <= end, rising."""
+        count = self.count_before(row, before)
+        places = np.arange(max(0, count - self.reach), count)
+        times = self.times[row, places % self.capacity]
+        return places[(times >= start) & (times <= end)]
+
+    def judge(self, row: int, place: int, verdict: int, source: int) -> None:
+        """Set an event's verdict (-1 takes it away)."""
+        slot = place % self.capacity
+        self.verdict[row, slot] = verdict
+        self.source[row, slot] = source if verdict != UNLABELLED else FROM_NOTHING
+        if verdict != UNLABELLED:
+            self.queued[row, slot] = True
+            self.queued_from[row] = min(self.queued_from[row], place)
+        if verdict != UNLABELLED and place >= self.last_place[row]:
+            self.last_place[row], self.last_verdict[row] = place, verdict
+        elif verdict == UNLABELLED and place == self.last_place[row]:
+            self.last_verdict[row] = UNLABELLED
+
+    def latest(self, rows: NDArray[np.int64], batch: int) -> NDArray[np.int64]:
+        """(A, B) numbers of each sensor's last events, oldest first; negative where there is none."""
+        return self.count[rows][:, None] - batch + np.arange(batch)
+
+    def take(
+        self, rows: NDArray[np.int64], batch: int, horizon_ns: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Take events that can be learned now: those with a label that was not learned yet, then those past the
+        horizon, each in the order of their arrival.
+
+        Args:
+            rows: (A,) different sensors.
+            batch: At most so many per sensor.
+            horizon_ns: Event time to wait, None for ever.
+
+        Returns:
+            (A, B) event numbers; (A, B) which of them are real; (A,) sensors that have a batch more.
+        """
+        out, valid = np.zeros((len(rows), batch), np.int64), np.zeros((len(rows), batch), np.bool_)
+        more = np.empty(len(rows), np.bool_)
+        events = self.times, self.verdict, self.learned, self.queued
+        sensors = self.count, self.expired, self.newest_time, self.queued_from
+        wait = self.horizon_events, -1 if horizon_ns is None else horizon_ns
+        _take(rows, events, sensors, wait, out, valid, more)
+        return out, valid, more
+
+    def waiting(self) -> int:
+        """Events of all sensors that nobody has learned yet."""
+        return int((self.learned[: self.size] == WAITING).sum())
+
+
+@kernel
+def _push(
+    rows: NDArray[np.int64],
+    places: NDArray[np.int64],
+    per_event: Arrays,
+    fresh: Arrays,
+    new: Arrays,
+    sensors: Arrays,
+) -> int:
+    ids, times, order, log_score, flagged, readings = per_event
+    verdict, source, learned, queued = fresh
+    new_ids, new_times, new_order, new_log_score, new_flagged, new_derived = new
+    count, newest_time = sensors
+    lost = 0
+    for n in range(len(rows)):
+        s, slot = rows[n], places[n] % ids.shape[1]
+        lost += learned[s, slot] == WAITING
+        ids[s, slot], times[s, slot] = new_ids[n], new_times[n]
+        order[s, places[n] % order.shape[1]] = new_order[n]
+        log_score[s, slot], flagged[s, slot] = pack_score(new_log_score[n]), new_flagged[n]
+        verdict[s, slot], source[s, slot] = UNLABELLED, FROM_NOTHING
+        learned[s, slot], queued[s, slot] = WAITING, False
+        reading = places[n] % readings.shape[1]
+        for f in range(readings.shape[2]):
+            readings[s, reading, f] = new_derived[n, f]
+        newest_time[s] = max(newest_time[s], new_times[n])
+        count[s] = places[n] + 1
+    return lost
+
+
+@kernel
+def _find(
+    rows: NDArray[np.int64],
+    wanted: NDArray[np.uint64],
+    before: NDArray[np.int64],
+    events: Arrays,
+    reach: int,
+    event_numbers: NDArray[np.int64],
+    counts: NDArray[np.int64],
+) -> None:
+    count, ids, order = events
+    capacity, orders = ids.shape[1], order.shape[1]
+    for k in range(len(rows)):
+        s = rows[k]
+        stop, oldest = count[s], max(np.int64(0), count[s] - orders)
+        while stop > oldest and order[s, (stop - 1) % orders] >= before[k]:
+            stop -= 1
+        event_numbers[k], counts[k] = -1, stop
+        place, first = stop - 1, max(np.int64(0), stop - reach)
+        while event_numbers[k] < 0 and place >= first:
+            if ids[s, place % capacity] == wanted[k]:
+                event_numbers[k] = place
+            place -= 1
+
+
+@kernel
+def _take(
+    rows: NDArray[np.int64],
+    events: Arrays,
+    sensors: Arrays,
+    wait: tuple[int, int],
+    out: NDArray[np.int64],
+    valid: NDArray[np.bool_],
+    more: NDArray[np.bool_],
+) -> None:
+    times, verdict, learned, queued = events
+    count, expired, newest_time, queued_from = sensors
+    horizon_events, horizon_ns = wait
+    batch, capacity = out.shape[1], times.shape[1]
+    for a in range(len(rows)):
+        s, taken = rows[a], 0
+        oldest = max(np.int64(0), count[s] - capacity)
+        place = max(queued_from[s], oldest)
+        while place < count[s] and taken < batch:
+            slot = place % capacity
+            if queued[s, slot]:
+                queued[s, slot] = False
+                wanted = LEARNED_NORMAL if verdict[s, slot] == NORMAL else LEARNED_ANOMALY
+                if verdict[s, slot] != UNLABELLED and learned[s, slot] != wanted:
+                    out[a, taken], valid[a, taken] = place, True
+                    taken += 1
+            place += 1
+        queued_from[s] = place
+        left = 0  # further events with a label to learn: whether there is a batch of them is all that counts
+        while place < count[s] and left < batch:
+            left += queued[s, place % capacity]
+            place += 1
+        expired[s] = max(expired[s], oldest)
+        for _ in range(batch):
+            place = expired[s]
+            slot = place % capacity
+            past = count[s] - place > horizon_events
+            past = past or (horizon_ns >= 0 and times[s, slot] < newest_time[s] - horizon_ns)
+            if place >= count[s] or not past:
+                break
+            if learned[s, slot] == WAITING and verdict[s, slot] == UNLABELLED:
+                if taken == batch:
+                    break
+                out[a, taken], valid[a, taken] = place, True
+                taken += 1
+            expired[s] += 1
+        more[a] = max(left, count[s] - horizon_events - expired[s]) >= batch

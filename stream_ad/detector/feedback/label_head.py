@@ -1,0 +1,281 @@
+"""What verdicts add to the score where a stream has no memory.
+
+A small logistic regression per sensor tells its labelled anomalies from its labelled normals by
+their standardised readings z, |z| and random waves of z (A. Rahimi, B. Recht, "Random features for
+large-scale kernel machines", NIPS 2007; triangular waves, which round alike everywhere). Its
+clipped log odds are added to the log score, the more the more anomalies it has seen. A quarter of the log score is
+known to the regression: what the score says of an event already it need not say again.
+
+Only where the gate of the temporal context is closed: there events are independent, and what
+anomalies looked like says what they will look like. On a stream with memory the anomalies of one
+episode are nearly one event, and to learn them by heart costs more than it gives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.detector.features.scaler import SCALE_SD
+from stream_ad.detector.feedback.label_trust import believed
+from stream_ad.detector.row_store import Column, Rows, SparseRows, push_ring
+from stream_ad.kernels.counter_rng import uniform
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stream_ad.detector.features.scaler import Scaler
+
+MOST_OPENNESS = 0.1  # of the context; the head fades out towards it
+RING = 512  # labelled events of each kind that the head is fitted on
+FIRST_ANOMALIES = 3
+HALF_TRUST = 5.0  # anomalies at which the head has half its say
+REFIT_GROWTH = 0.15  # share of new labels that is worth a new fit
+WIDE = 128  # features, above which fits are rarer in proportion: their price grows with the square
+WAVES = 64
+WAVELENGTH = 3.14  # of a wave, in units of z / 2 along a direction all features share
+RIDGE = 3.0  # of the weights at first
+RIDGES = (1.0, 100.0)  # as the evidence has it
+BIAS_RIDGE = 1e-2
+LEAST, MOST = -2.0, 8.0  # of the log odds added
+KNOWN = 0.25  # share of the log score that the regression takes for log odds
+
+
+class Judged(Rows):
+    """Rings of labelled events."""
+
+    normal: NDArray[np.float32]  # (K, 512, F) readings labelled normal
+    anomaly: NDArray[np.float32]  # (K, 512, F) readings labelled anomalous, of whatever class
+    normal_score: NDArray[np.float32]  # (K, 512) their log scores when they were made, without the head
+    anomaly_score: NDArray[np.float32]  # (K, 512)
+    added: NDArray[np.float16]  # (K, C) what the head added to the last C scores of the sensor; event n at n modulo C
+
+    def __init__(self, features: int, capacity: int) -> None:
+        ring = Column((RING, features), np.float32, np.nan, "features")
+        columns = {
+            "normal": ring,
+            "anomaly": ring,
+            "normal_score": Column((RING,), np.float32),
+            "anomaly_score": Column((RING,), np.float32),
+            "added": Column((capacity,), np.float16),
+        }
+        super().__init__(features, columns)
+
+
+class Head(SparseRows):
+    """The fitted weights, per sensor, and rings for those whose verdicts came while their gate was closed."""
+
+    rings: Judged
+    normals: NDArray[np.int64]  # (S,) put in so far
+    anomalies: NDArray[np.int64]  # (S,)
+    fitted: NDArray[np.int64]  # (S,) labels at the last fit, 0 before the first
+    linear: NDArray[np.float64]  # (S, F) weights of z
+    size_of: NDArray[np.float64]  # (S, F) weights of |z|
+    wave: NDArray[np.float64]  # (S, 64) weights of the waves
+    ridge: NDArray[np.float64]  # (S, 3) penalty of each kind of weights
+    bias: NDArray[np.float64]  # (S,)
+    trust: NDArray[np.float64]  # (S,) 0 to 1, by the number of anomalies
+
+    def __init__(self, features: int, *, capacity: int) -> None:
+        """Args beside those of Rows:
+
+        capacity: Last events of a sensor that may get a verdict.
+        """
+        weight = Column((features,), np.float64, 0.0, "features")
+        number, scalar = Column((), np.int64), Column((), np.float64)
+        super().__init__(
+            features,
+            {
+                "normals": number,
+                "anomalies": number,
+                "fitted": number,
+                "linear": weight,
+                "size_of": weight,
+                "wave": Column((WAVES,), np.float64),
+                "ridge": Column((3,), np.float64, RIDGE),
+                "bias": scalar,
+                "trust": scalar,
+            },
+            Judged(features, capacity),
+        )
+        # Directions from a table of random numbers by feature and wave: normal, by Box and Muller.
+        key = np.zeros(1, np.uint64)
+        draws = uniform(key, 0, 2 * WAVES * features + WAVES)[0].astype(np.float64)
+        radius, angle = 1 - draws[: WAVES * features], draws[WAVES * features : 2 * WAVES * features]
+        normal = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+        scale = 1 / (WAVELENGTH * np.sqrt(features))
+        self._directions = (normal.reshape(features, WAVES) * scale).astype(np.float32)
+        self._phases = draws[2 * WAVES * features :].astype(np.float32)
+
+    def copy_row(self, other: Rows, row: int, *, positions: NDArray[np.int64]) -> None:
+        """As of Rows; the waves of a wider set are others, so that the next label brings a new fit."""
+        super().copy_row(other, row, positions=positions)
+        self.fitted[self.size - 1] = 0
+        self.trust[self.size - 1] = 0.0
+
+    def reset_feature(self, row: int, feature: int) -> None:
+        """As of Rows; the waves ran over the feature too, so that the next label brings a new fit."""
+        super().reset_feature(row, feature)
+        self.fitted[row] = 0
+        self.trust[row] = 0.0
+
+    def say(self, rows: NDArray[np.int64], openness: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(A,) what a sensor's log odds are multiplied with; 0 where its head is silent."""
+        return self.trust[rows] * np.maximum(0.0, 1 - openness / MOST_OPENNESS)
+
+    @property
+    def held_bytes(self) -> int:
+        return super().held_bytes + self._directions.nbytes + self._phases.nbytes
+
+    def note(self, rows: NDArray[np.int64], places: NDArray[np.int64], added: NDArray[np.float64]) -> None:
+        """Keep what was added to the scores of events.
+
+        Args:
+            rows: (N,) sensors, in the order of arrival.
+            places: (N,) numbers of the events among their sensor's.
+            added: (N,) 0 where the head was silent.
+        """
+        judged = np.flatnonzero(self.has(rows))
+        ring = self.rings.added
+        ring[self.place[rows[judged]], places[judged] % ring.shape[1]] = added[judged]
+
+    def added(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(A, B) what was added to the scores of kept events (A, B) of some sensors (A,)."""
+        out = np.zeros(places.shape)
+        judged = np.flatnonzero(self.has(rows))
+        ring = self.rings.added
+        out[judged] = ring[self.place[rows[judged], None], places[judged] % ring.shape[1]]
+        return out
+
+    def log_odds(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(N,) clipped log odds of an anomaly.
+
+        Args:
+            rows: (N,) sensors.
+            scaled: (N, F) readings as the scaler gave them.
+        """
+        return self._odds(rows, _presentable(scaled))
+
+    def _odds(self, rows: NDArray[np.int64], z: NDArray[np.float32]) -> NDArray[np.float64]:
+        odds = self.bias[rows] + (z * self.linear[rows] + np.abs(z) * self.size_of[rows]).sum(axis=-1)
+        odds += (self._waves(z) * self.wave[rows]).sum(axis=-1)
+        return np.clip(odds, LEAST, MOST)
+
+    def _waves(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(…, 64) triangular waves of (…, F); feature after feature, so that a row's result is its own."""
+        turns = np.broadcast_to(self._phases, (*z.shape[:-1], WAVES)).copy()
+        for feature in range(self.features):
+            turns += z[..., feature, None] * self._directions[feature]
+        return 1 - 4 * np.abs(turns - np.rint(turns))
+
+    def blame(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(K, F) by how much each reading of K events raised the log odds, compared with its mean.
+
+        Args:
+            rows: (K,) sensors.
+            scaled: (K, F).
+        """
+        z = _presentable(scaled)
+        odds = self._odds(rows, z)
+        out = np.zeros(z.shape)
+        for feature in range(self.features):
+            usual = z.copy()
+            usual[:, feature] = 0.0
+            out[:, feature] = np.maximum(odds - self._odds(rows, usual), 0.0)
+        return out
+
+    def learn(
+        self,
+        rows: NDArray[np.int64],
+        readings: NDArray[np.float32],
+        scores: NDArray[np.float64],
+        normal: NDArray[np.bool_],
+        anomalous: NDArray[np.bool_],
+        scaler: Scaler,
+    ) -> dict[int, NDArray[np.float64]]:
+        """Keep labelled events; fit anew the heads that have enough new ones.
+
+        Args:
+            rows: (A,) different sensors.
+            readings: (A, B, F) as the scaler takes them.
+            scores: (A, B) log scores as they were made, less what the head added.
+            normal: (A, B) labelled normal.
+            anomalous: (A, B) labelled anomalous.
+            scaler: Standardises with what is known now.
+
+        Returns:
+            By sensor whose head is new: (n,) what the kept normals would score now, had the head not seen them.
+        """
+        self.give(rows[(normal | anomalous).any(axis=1)])
+        if not self.rings.size:
+            return {}
+        push_ring(self.rings.normal_score, self.normals.copy(), rows, scores, normal, self.place[rows])
+        push_ring(self.rings.anomaly_score, self.anomalies.copy(), rows, scores, anomalous, self.place[rows])
+        push_ring(self.rings.normal, self.normals, rows, readings, normal, self.place[rows])
+        push_ring(self.rings.anomaly, self.anomalies, rows, readings, anomalous, self.place[rows])
+        kept = np.minimum(self.normals[rows], RING) + np.minimum(self.anomalies[rows], RING)
+        new = self.normals[rows] + self.anomalies[rows] - self.fitted[rows]
+        growth = REFIT_GROWTH * max(1, self.features / WIDE)
+        due = (self.anomalies[rows] >= FIRST_ANOMALIES) & (new >= np.maximum(1, growth * kept))
+        due &= self.normals[rows] >= FIRST_ANOMALIES
+        return {row: self._fit(row, scaler) for row in rows[due].tolist()}
+
+    def _fit(self, row: int, scaler: Scaler) -> NDArray[np.float64]:
+        """Ridge logistic regression from the last weights, and again with less weight on doubtful verdicts."""
+        from stream_ad.detector.feedback.ridge_logistic import (  # noqa: PLC0415 -- brings torch along (see device)
+            curvature,
+            evidence,
+            fit_ridge,
+            left_out,
+        )
+
+        one = np.array([row])
+        anomalies, normals = min(int(self.anomalies[row]), RING), min(int(self.normals[row]), RING)
+        ring = self.place[row]
+        rings = self.rings
+        readings = np.concatenate([rings.anomaly[ring, :anomalies], rings.normal[ring, :normals]])
+        scores = np.concatenate([rings.anomaly_score[ring, :anomalies], rings.normal_score[ring, :normals]])
+        known = KNOWN * scores.astype(np.float64)
+        z = _presentable(scaler.scale(one, readings[None])[0][0])
+        x = np.hstack([z, np.abs(z), self._waves(z), np.ones((len(z), 1), np.float32)]).astype(np.float64)
+        y = np.arange(len(z)) < anomalies
+        f = self.features
+        penalty = np.append(np.repeat(self.ridge[row], (f, f, WAVES)), BIAS_RIDGE)
+        beta = np.concatenate([self.linear[row], self.size_of[row], self.wave[row], [self.bias[row]]])
+        weight = balanced(np.ones(len(y)), y)
+        beta = fit_ridge(x, y, weight, known, penalty, beta)
+        odds = left_out(x, y, weight, known, beta, curvature(x, weight, known, penalty, beta))
+        belief = np.ones(len(y))
+        belief[:anomalies] = believed(odds[:anomalies], odds[anomalies:])
+        weight = balanced(belief, y)
+        beta = fit_ridge(x, y, weight, known, penalty, beta)
+        root = curvature(x, weight, known, penalty, beta)
+        kinds = slice(f), slice(f, 2 * f), slice(2 * f, -1)
+        self.ridge[row] = np.clip(evidence(penalty, beta, root, kinds, RIDGE), *RIDGES)
+        # Straight lines may be steeper than was thought, not less so: of a wide table, few labels show little else.
+        self.ridge[row, 0] = min(self.ridge[row, 0], RIDGE)
+        self.linear[row], self.size_of[row] = beta[:f], beta[f : 2 * f]
+        self.wave[row], self.bias[row] = beta[2 * f : -1], beta[-1]
+        self.fitted[row] = self.normals[row] + self.anomalies[row]
+        self.trust[row] = anomalies / (anomalies + HALF_TRUST)
+        rest = slice(anomalies, None)
+        odds = left_out(x[rest], y[rest], weight[rest], known[rest], beta, root) - known[rest]
+        return scores[rest] + self.trust[row] * np.clip(odds, LEAST, MOST)
+
+
+def balanced(belief: NDArray[np.float64], y: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(n,) weights of labelled events: half of all for each class; all of it grows with the rarer one's events.
+
+    Args:
+        belief: (n,) 0 to 1, how far each verdict counts.
+        y: (n,) which are labelled anomalies.
+    """
+    anomalies, normals = belief[y].sum(), belief[~y].sum()
+    total = min(anomalies + normals, 4 * anomalies)
+    return np.where(y, 0.5 * total / anomalies, 0.5 * total / normals) * belief
+
+
+def _presentable(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the head is shown: half the standard deviations, within ±4; 0 where missing, as the scaler has it."""
+    return np.clip((scaled - np.float32(0.5)) * np.float32(SCALE_SD / 2), -4.0, 4.0)

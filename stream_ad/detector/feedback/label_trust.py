@@ -1,0 +1,152 @@
+"""Which verdicts to doubt: people click on the wrong row, and a wrong verdict learned costs more than one not learned.
+
+On a stream with memory, events stand in episodes and so do verdicts. A verdict that most verdicts around
+it contradict is doubted, but only where the score contradicts it, too: a quick anomaly that the score saw, or a
+calm event inside a labelled fault, keeps its verdict.
+
+On a table there are no neighbours. There a labelled anomaly is believed as far as it stands out among the events
+labelled normal, by the log odds that a verdict head fitted without it would give.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.detector.feedback.event_buffer import NORMAL
+from stream_ad.kernels.jit import Arrays, kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stream_ad.detector.feedback.event_buffer import Pending
+
+EPISODE = 256  # events
+EPISODE_WORTH = 64.0  # labelled anomalies that those of one episode count for, at the most
+NEIGHBOURS = 8  # events to each side
+LEAST = 2  # verdicts among them, without which nothing is doubted
+MOST_AROUND_NORMAL = 0.6  # share of anomalies around an event labelled normal, above which it is doubted
+LEAST_AROUND_ANOMALY = 0.25  # share of anomalies around a labelled anomaly, below which it is doubted
+
+MIDDLE = 0.5  # p-value, above which labelled anomalies are taken for normals
+FULL_DOUBT = 20.0  # labelled anomalies at which half of the doubt counts: of few, chance says as much
+LEAST_BELIEF = 0.02
+
+
+def doubtful(
+    pending: Pending, rows: NDArray[np.int64], places: NDArray[np.int64], high: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """(A, B) verdicts that both their neighbours and the score contradict.
+
+    Args:
+        pending: Holds the verdicts.
+        rows: (A,) different sensors, whose events have memory.
+        places: (A, B) numbers of events.
+        high: (A, B) which of them scored above nearly all events labelled normal.
+    """
+    out = np.zeros(places.shape, np.bool_)
+    _doubt(rows, places, high, (pending.count, pending.verdict), out)
+    return out
+
+
+def novelty(pending: Pending, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(A, B) how much a labelled anomaly of a stream with memory still tells, 0 to 1: an episode is nearly one event.
+
+    All labelled anomalies among the last 256 events up to this one count as 64 at the most. To push the model away
+    from a fault for as long as it lasts costs more on the normal events after it than it gives.
+
+    Args:
+        pending: Holds the verdicts.
+        rows: (A,) different sensors.
+        places: (A, B) numbers of events.
+    """
+    out = np.empty(places.shape)
+    _tell(rows, places, (pending.count, pending.verdict), out)
+    return out
+
+
+@kernel
+def _tell(rows: NDArray[np.int64], places: NDArray[np.int64], figures: Arrays, out: NDArray[np.float64]) -> None:
+    count, verdicts = figures
+    capacity = verdicts.shape[1]
+    for a in range(len(rows)):
+        s = rows[a]
+        first = max(0, count[s] - capacity)
+        for b in range(places.shape[1]):
+            anomalies = 0
+            for other in range(max(first, places[a, b] - EPISODE + 1), places[a, b] + 1):
+                anomalies += verdicts[s, other % capacity] > NORMAL
+            out[a, b] = min(1.0, EPISODE_WORTH / max(anomalies, 1))
+
+
+@kernel
+def _doubt(
+    rows: NDArray[np.int64],
+    places: NDArray[np.int64],
+    high: NDArray[np.bool_],
+    figures: Arrays,
+    out: NDArray[np.bool_],
+) -> None:
+    count, verdicts = figures
+    capacity = verdicts.shape[1]
+    for a in range(len(rows)):
+        s = rows[a]
+        first, stop = max(0, count[s] - capacity), count[s]
+        for b in range(places.shape[1]):
+            place = places[a, b]
+            verdict = verdicts[s, place % capacity]
+            if verdict < NORMAL or (verdict > NORMAL) == high[a, b]:
+                continue
+            anomalies, known = 0, 0
+            for other in range(max(first, place - NEIGHBOURS), min(stop, place + NEIGHBOURS + 1)):
+                said = verdicts[s, other % capacity]
+                if other != place and said >= NORMAL:
+                    known += 1
+                    anomalies += said > NORMAL
+            share = (anomalies + 0.5) / (known + 1)
+            if known >= LEAST:
+                out[a, b] = share > MOST_AROUND_NORMAL if verdict == NORMAL else share < LEAST_AROUND_ANOMALY
+
+
+def believed(anomalies: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(A,) how far each labelled anomaly is one: 1 less its local false discovery rate (B. Efron et al., JASA 2001).
+
+    The p-value of an anomaly is its rank among the normals. Wrong ones have any p-value, and true ones small ones: how
+    many are wrong shows in the upper half (J. D. Storey, J. R. Stat. Soc. B 2002), and the chance of it at a p-value is
+    their share by the density of all there, which falls (U. Grenander, Skand. Aktuarietidskr. 1956).
+
+    Args:
+        anomalies: (A,) log odds of labelled anomalies, each from a fit that did not see it.
+        normals: (N,) those of labelled normals.
+    """
+    count = len(anomalies)
+    above = len(normals) - np.searchsorted(np.sort(normals), anomalies, side="left")
+    p = (above + 1) / (len(normals) + 1)
+    wrong = min(1.0, float((p > MIDDLE).sum()) / (count * (1 - MIDDLE)))
+    order = np.argsort(p, kind="stable")
+    density = _falling(np.diff(p[order], prepend=0.0, append=1.0))[:count]
+    doubt = np.empty(count)
+    doubt[order] = np.minimum(1.0, wrong / density)
+    return np.maximum(1 - doubt * count / (count + FULL_DOUBT), LEAST_BELIEF)
+
+
+@kernel
+def _falling(widths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(K,) the falling density that is likeliest where each of K intervals holds the same share of the events."""
+    share = 1 / len(widths)
+    mass, width, held = np.empty(len(widths)), np.empty(len(widths)), np.empty(len(widths), np.int64)
+    blocks = 0
+    for one in widths:  # neighbours that rise are pooled (pool adjacent violators)
+        mass[blocks], width[blocks], held[blocks] = share, max(one, 1e-9), 1
+        blocks += 1
+        while blocks > 1 and mass[blocks - 2] * width[blocks - 1] <= mass[blocks - 1] * width[blocks - 2]:
+            blocks -= 1
+            mass[blocks - 1] += mass[blocks]
+            width[blocks - 1] += width[blocks]
+            held[blocks - 1] += held[blocks]
+    out, at = np.empty(len(widths)), 0
+    for block in range(blocks):
+        out[at : at + held[block]] = mass[block] / width[block]
+        at += held[block]
+    return out

@@ -1,0 +1,252 @@
+"""The learning policy: what is learned when, and as what.
+
+Learning every event at once is wrong: a fault that lasts an hour becomes the new normal. What has
+matured is split into normal, anomalous and dropped, then scaler, error variances, threshold and
+model learn. Everything that learning changes, changes here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.detector.features.glitches import screen
+from stream_ad.detector.feedback.event_buffer import DROPPED, LEARNED_ANOMALY, LEARNED_NORMAL, NORMAL, UNLABELLED
+from stream_ad.detector.feedback.label_head import MOST_OPENNESS
+from stream_ad.detector.feedback.label_trust import doubtful, novelty
+from stream_ad.detector.model.training_batch import Matured, Sensors
+from stream_ad.detector.row_store import take_ring
+from stream_ad.detector.scoring.threshold import LABELLED_ENOUGH
+from stream_ad.kernels.jit import Arrays, kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stream_ad.detector.sensor_state import SensorState
+
+OUTAGE_WEIGHT = 32.0  # events that all before an outage count as
+CATCH_UP_BATCHES = 2  # learn batches a sensor may take at one learn point: a backlog of verdicts drains
+WARMUP_WEIGHT = 256.0  # events that a longer warm-up counts as, once verdicts speak
+
+
+@dataclass(slots=True)
+class Learned:
+    """What one call of ``learn`` did."""
+
+    normal: int = 0
+    anomaly: int = 0
+    dropped: int = 0
+    drift: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+class Learner:
+    """Learns on the state of a detector."""
+
+    def __init__(self, state: SensorState) -> None:
+        self.state = state
+
+    def learn(self, rows: NDArray[np.int64], class_weights: NDArray[np.float64]) -> Learned:
+        """Learn what has matured.
+
+        Args:
+            rows: (A,) sensors at their learn point.
+            class_weights: (K + 1,) weight in the loss of normal and of each anomaly class.
+        """
+        done = Learned()
+        age = self._age(rows)
+        warm = age <= self.state.options.learning.warmup_events
+        screened = screen(self.state, rows, age, warm)
+        self._watch(rows, done)
+        if screened:
+            screened.put_back(self.state, rows[~warm])
+        if self.state.options.learning.enabled:
+            if warm.any():
+                assert screened is not None
+                self._warm_up(rows[warm], screened.spoiled[warm], class_weights, done)
+            mature = rows[~warm]
+            for _ in range(CATCH_UP_BATCHES):
+                if len(mature):
+                    mature = self._learn_matured(mature, class_weights, done)
+        if screened:
+            screened.put_back(self.state, rows)
+        self.state.seen[rows] = self.state.pending.count[rows]
+        return done
+
+    def begin_anew(self, rows: NDArray[np.int64]) -> None:
+        """What follows an outage is learned at once, weighs much, and is judged by a level of its own."""
+        self.state.threshold.begin_anew(rows, self.state.context.openness(rows))
+        for part in (self.state.scaler, self.state.scoring):
+            part.forget(rows, OUTAGE_WEIGHT)
+        self.state.coupling.forget(rows, int(WARMUP_WEIGHT))
+
+    def _age(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(A,) events of a sensor so far, or since its last outage."""
+        return self.state.pending.count[rows] - self.state.outage.began[rows]
+
+    def _watch(self, rows: NDArray[np.int64], done: Learned) -> None:
+        """Gate and drift look at everything that arrived, a full batch of a sensor at a time."""
+        rows = rows[self.state.pending.count[rows] - self.state.gate_seen[rows] >= self.state.batch]
+        if not len(rows):
+            return
+        self.state.gate_seen[rows] = self.state.pending.count[rows]
+        places = self.state.pending.latest(rows, self.state.batch)
+        pending = self.state.pending
+        self.state.context.update_gate(rows, places % pending.kept_readings, pending.readings)
+        self.state.shown.look(rows, pending)
+        if self.state.options.drift.enabled:
+            rank = self.state.threshold.rank(rows, pending.scores(rows, places))
+            done.drift += self.state.drift.update(rows, rank)
+
+    def _warm_up(
+        self, rows: NDArray[np.int64], spoiled: NDArray[np.bool_], class_weights: NDArray[np.float64], done: Learned
+    ) -> None:
+        """Take the newest events for normal at once; they are learned again when they have matured.
+
+        The scores of spoiled ones (A, B), of a glitch and what followed it, say nothing of normal events.
+        """
+        places = self.state.pending.latest(rows, self.state.batch)
+        at = rows[:, None], places % self.state.pending.capacity
+        first = np.maximum(self.state.seen[rows], self.state.outage.began[rows])
+        normal = (places >= first[:, None]) & (self.state.pending.verdict[at] <= NORMAL)
+        age, most = self._age(rows), self.state.options.learning.warmup_events
+        settled = age > most // 2
+        scores = self.state.pending.scores(rows, places)
+        calibrating = normal & settled[:, None] & ~spoiled
+        self.state.threshold.update(rows, scores, np.zeros_like(normal), calibrating, self.state.context.openness(rows))
+        self._learn_batch(rows, places, normal, np.zeros_like(normal), normal, class_weights, done)
+        ended = rows[(age <= most) & (age > most - self.state.batch)]
+        self.state.scaler.forget(ended, WARMUP_WEIGHT)
+        self.state.scoring.forget(ended, WARMUP_WEIGHT)
+
+    def _learn_matured(
+        self, rows: NDArray[np.int64], class_weights: NDArray[np.float64], done: Learned
+    ) -> NDArray[np.int64]:
+        """Learn one batch of what is ready; returns the sensors that have a whole batch more."""
+        places, valid, has_more = self.state.pending.take(rows, self.state.batch, self.state.horizon_ns)
+        more, some = rows[has_more], valid.any(axis=1)
+        rows, places, valid = rows[some], places[some], valid[some]
+        if not len(rows):
+            return more
+        pending, threshold = self.state.pending, self.state.threshold
+        scores, openness = pending.scores(rows, places), self.state.context.openness(rows)
+        closed, doubted = openness < MOST_OPENNESS, np.zeros_like(valid)
+        if not closed.all():
+            series = np.flatnonzero(~closed)
+            high = scores[series] > threshold.gate_level[rows[series], None]
+            doubted[series] = doubtful(pending, rows[series], places[series], high)
+        split = np.zeros((5, *valid.shape), np.bool_)
+        labelled, anomalous, calibrating, normal, statistics = split
+        sensors = threshold.gate_level, pending.last_verdict, threshold.labelled_count
+        rings = pending.verdict, pending.learned
+        normals, anomalies, dropped = _split(rows, places, valid, scores, doubted, sensors, rings, split)
+        done.normal += normals
+        done.anomaly += anomalies
+        done.dropped += dropped
+        threshold.update(rows, scores, labelled, calibrating, openness)
+        told = np.flatnonzero(closed & (self.state.head.has(rows) | split[:2].any(axis=(0, 2))))
+        if len(told):
+            readings = take_ring(pending.readings, rows[told], places[told] % pending.kept_readings)
+            bare = scores[told] - self.state.head.added(rows[told], places[told])
+            renewed = self.state.head.learn(
+                rows[told], readings, bare, labelled[told], anomalous[told], self.state.scaler
+            )
+            for row, made_again in renewed.items():
+                threshold.expect(row, made_again)
+        if not closed.all():
+            threshold.expected[rows[~closed]] = -np.inf
+        self._learn_batch(rows, places, normal, anomalous, statistics, class_weights, done)
+        return more
+
+    def _learn_batch(
+        self,
+        rows: NDArray[np.int64],
+        places: NDArray[np.int64],
+        normal: NDArray[np.bool_],
+        anomalous: NDArray[np.bool_],
+        statistics: NDArray[np.bool_],
+        class_weights: NDArray[np.float64],
+        done: Learned,
+    ) -> None:
+        """Scaler, error variances and model learn (A, B) events; ``statistics`` says which move the first two."""
+        pending = self.state.pending
+        derived = self.state.context.derive_again(rows, places, pending.readings, pending.memory)
+        self.state.scaler.update(rows, derived, statistics)
+        self.state.stillness.update(rows, derived, self.state.scaler.mean, statistics)
+        weights = np.full(normal.shape, class_weights[NORMAL])
+        if anomalous.any():
+            verdict = pending.verdict[rows[:, None], places % pending.capacity]
+            weights[anomalous] = class_weights[verdict[anomalous]]
+            openness = self.state.context.openness(rows)[:, None]
+            weights *= np.where(anomalous, 1 - openness * (1 - novelty(pending, rows, places)), 1)
+        done.losses += self.state.network.learn(
+            rows,
+            Matured(
+                np.repeat(rows, normal.shape[1]).reshape(normal.shape),
+                derived,
+                normal,
+                anomalous,
+                weights,
+            ),
+            statistics,
+            pending.order[rows[:, None], places % pending.orders] if self.state.shared else np.empty(0, np.int64),
+            Sensors(self.state.context, self.state.scaler, self.state.scoring, self.state.coupling),
+        )
+
+
+@kernel
+def _split(
+    rows: NDArray[np.int64],
+    places: NDArray[np.int64],
+    valid: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    doubted: NDArray[np.bool_],
+    sensors: Arrays,
+    rings: Arrays,
+    out: NDArray[np.bool_],
+) -> tuple[int, int, int]:
+    """Split what has matured (A, B) by what is learned of it, and note that; returns how many of each kind.
+
+    An event without a verdict is taken for normal where the sensor is calm (its newest verdict is no anomaly) and
+    the score low.
+
+    Args:
+        rows: (A,) different sensors.
+        places: (A, B) numbers of events.
+        valid: (A, B) which of them are real.
+        scores: (A, B) theirs.
+        doubted: (A, B) verdicts that are not believed.
+        sensors: (S,) each: the score up to which one is low, the newest verdict, labelled normals so far.
+        rings: (S, C) each: verdicts, and what has become of the events.
+        out: (5, A, B) false; filled with: labelled normals, labelled anomalies, events without a verdict that
+            calibrate the threshold, what is learned as normal, and what moves scaler and error variances.
+    """
+    gate_level, last_verdict, labelled_count = sensors
+    verdicts, learned = rings
+    capacity = verdicts.shape[1]
+    normals, anomalies, dropped = 0, 0, 0
+    for a in range(len(rows)):
+        s = rows[a]
+        calm, few_labels = last_verdict[s] <= NORMAL, labelled_count[s] < LABELLED_ENOUGH
+        for b in range(places.shape[1]):
+            if not valid[a, b]:
+                continue
+            at = places[a, b] % capacity
+            out[0, a, b] = verdicts[s, at] == NORMAL and not doubted[a, b]
+            out[1, a, b] = verdicts[s, at] > NORMAL and not doubted[a, b]
+            out[2, a, b] = verdicts[s, at] == UNLABELLED and calm
+            accepted = out[2, a, b] and scores[a, b] <= gate_level[s]
+            out[3, a, b] = out[0, a, b] or accepted
+            out[4, a, b] = out[0, a, b] or (accepted and few_labels)
+            if out[3, a, b]:
+                learned[s, at] = LEARNED_NORMAL
+                normals += 1
+            elif out[1, a, b]:
+                learned[s, at] = LEARNED_ANOMALY
+                anomalies += 1
+            else:
+                learned[s, at] = DROPPED
+                dropped += 1
+    return normals, anomalies, dropped

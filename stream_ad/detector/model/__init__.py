@@ -1,0 +1,1 @@
+"""The autoencoder: its loss, its replay buffer, and its implementations for CPU and GPU."""

@@ -1,0 +1,106 @@
+"""One step down the guided loss, by torch's autograd: the one thing on the processor that needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from stream_ad.detector.model import losses
+from stream_ad.detector.model.device import settle, to_device, to_numpy
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from stream_ad.detector.config import LossConfig
+    from stream_ad.detector.model.device import Device
+    from stream_ad.detector.model.model_stack import Numbers, Stack
+    from stream_ad.detector.model.training_batch import Batch, Inputs
+
+settle()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Guided:
+    """Labelled anomalies that a step pushes the models away from."""
+
+    batch: Batch
+    weight: NDArray[np.float64]  # (A, B)
+    lam: NDArray[np.float64]  # (A,) lambda of each model
+    variance: Numbers  # (A, 1 or B, d) usual squared errors
+
+
+def descend(
+    stack: Stack,
+    models: NDArray[np.int64],
+    base: Inputs,
+    weight: NDArray[np.float64],
+    loss_of: LossConfig,
+    device: Device,
+    *,
+    wrong: Guided | None,
+    variance: Numbers | None,
+) -> NDArray[np.float64]:
+    """One step of some models; returns (A,) losses.
+
+    Args:
+        stack: Of all models.
+        models: (A,) different ones.
+        base: (A, B) normal events.
+        weight: (A, B) theirs.
+        loss_of: What the loss is made of.
+        device: Where the stack computes.
+        wrong: Labelled anomalies, if any.
+        variance: Usual squared errors of the normal events, if the loss counts their scores.
+    """
+
+    def tensor(array: Numbers) -> Tensor:
+        return torch.as_tensor(to_device(array, device) if isinstance(array, np.ndarray) else array)
+
+    normal_weight, inputs, mask = tensor(weight), tensor(base.inputs), tensor(base.weights)
+    normals = inputs.shape[1]
+    event_weight = normal_weight
+    if wrong is not None:
+        wrong_weight = tensor(wrong.weight)
+        wrong_mask = tensor(wrong.batch.weights)
+        inputs = torch.cat([inputs, tensor(wrong.batch.inputs)], dim=1)  # (A, 2B, d)
+        mask = torch.cat([mask, wrong_mask], dim=1)
+        event_weight = torch.cat([normal_weight, wrong_weight], dim=1)
+
+    def native(numbers: Tensor) -> Any:
+        return to_numpy(numbers.contiguous()) if device == "cpu" else numbers
+
+    rebuilt = tensor(stack.rebuild(models, native(inputs))).requires_grad_()
+    squares = (inputs - rebuilt) ** 2
+    own_squares = squares[:, :normals]
+    normal_loss = losses.per_event(losses.amplify(own_squares) if loss_of.amplify else own_squares, mask[:, :normals])
+    if wrong is None:
+        loss = losses.guided_loss(normal_loss, normal_loss, torch.zeros_like(normal_weight), normal_weight, 1.0)
+    else:
+        anomalous = torch.cat([torch.zeros_like(normal_weight), torch.ones_like(wrong_weight)], dim=1)
+        away = _apart(wrong, rebuilt[:, normals:], tensor(wrong.batch.scaled), tensor(wrong.variance), loss_of)
+        apart = losses.per_event(away, wrong_mask)
+        padding = torch.zeros_like(apart)
+        lam = tensor(wrong.lam)[:, None]
+        loss = losses.guided_loss(
+            torch.cat([normal_loss, padding], 1), torch.cat([padding, apart], 1), anomalous, event_weight, lam
+        ) * losses.guided_scale(anomalous, event_weight, lam)
+    if variance is not None:
+        scores = losses.per_event(own_squares / tensor(variance), mask[:, :normals])
+        loss = loss + loss_of.score_penalty * losses.score_penalty(scores, (normal_weight > 0).float())
+    (slope,) = torch.autograd.grad(loss.sum(), rebuilt)
+    stack.descend(models, native(inputs), native(slope))
+    return np.asarray(to_numpy(loss), np.float64)
+
+
+def _apart(wrong: Guided, rebuilt: Tensor, scaled: Tensor, variance: Tensor, loss_of: LossConfig) -> Tensor:
+    """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
+    if loss_of.guide == "away":
+        target, inputs = losses.guide_away(scaled, rebuilt, variance)
+        return (target - rebuilt) ** 2 * inputs
+    return (losses.guide(torch.as_tensor(wrong.batch.inputs), loss_of.guide) - rebuilt) ** 2

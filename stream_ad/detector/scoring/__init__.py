@@ -1,0 +1,1 @@
+"""From reconstruction errors to scores and the threshold."""

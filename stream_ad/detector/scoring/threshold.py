@@ -1,0 +1,288 @@
+"""The error level that gives the wanted false-alarm rate, and the level below which unlabelled events are learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.detector.row_store import Column, Rows
+from stream_ad.detector.scoring.score_quantization import LOWEST_SCORE, NO_SCORE, SCORE_STEPS, pack_score, unpack_scores
+from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, level, tail_start
+from stream_ad.kernels.jit import Arrays, kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LABELLED_ENOUGH = 100
+GATE_LABELLED = 300
+GATE_QUANTILE = 0.9
+UNLABELLED_GATE_RATE = 0.02
+UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores up to 4 x threshold still calibrate it
+LADDER = 16
+TOGETHER = 64  # levels set anew at once: all scores that they rest on are sorted, and stay in the cache meanwhile
+REFRESH_SHARE = 8  # levels are set anew when an eighth of what they rest on has been replaced
+FIRST_EVENTS = 32  # calibration scores, below which the static level stands alone
+STATIC_PEAKS = 64.0  # independent peaks above the 90 % point so far, from which on the static level says no more
+RECENT = 1024  # labelled normals whose own level counts where it is higher: after a change, and as the head learns
+STATIC_TARGET = 1e-3
+STATIC_SIZE = 20.0  # times its usual size: an error that one event in a thousand reaches, before anything is known
+MIDDLE = 3.0  # log score that is published as .5 below the threshold and as 2 above it
+
+
+def static_level(openness: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
+    """The level for sensors of which little is known: Q, and on a stream with memory M too, 20 times what is usual.
+
+    The scores of the first events lie close together, the more so where each event resembles the one before:
+    a quantile of them promises nothing.
+
+    Args:
+        openness: (A,) of the temporal context: 0 for tables, 1 where M counts in full.
+        rate: Tolerated false-alarm rate; the level is lower where more are tolerated.
+    """
+    return (1 + openness) * np.log(STATIC_SIZE) * np.log(rate) / np.log(STATIC_TARGET)
+
+
+def published(log_score: NDArray[np.float64], log_level: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores as users see them: 1 or above at the threshold and above it, between 0 and 1 below.
+
+    On each side of 1 the scale is fixed for ever, u / (1 + u) and 1 + u with u = exp(log score - 3): the
+    threshold decides what is an anomaly, and does not change which of two events is the more unusual one.
+    Dividing by the threshold would: it is a tail quantile of few scores, and its own movement disturbs
+    the order of all others.
+
+    Args:
+        log_score: (N,).
+        log_level: (N,) the threshold in force, +inf where there is none.
+    """
+    u = np.exp(log_score - MIDDLE)
+    return np.where(log_score >= log_level, 1 + u, u / (1 + u))
+
+
+class Threshold(Rows):
+    """Calibration per sensor, from scores stored when they were made.
+
+    Labelled normals alone once there are enough of them; before, also unlabelled events that were
+    not far above the threshold (those just above belong to the tail that is to be measured: to
+    leave them out would lower the threshold for ever). Levels are set anew when much of what they rest on
+    is new, and at once when people say of an alarm that it was none.
+    """
+
+    scores: NDArray[np.uint16]  # (S, W) ring of packed log scores, of unlabelled events until there are enough labelled
+    first: NDArray[np.uint16]  # (S, 100) of labelled normals until then
+    labelled_count: NDArray[np.int64]  # (S,)
+    unlabelled_count: NDArray[np.int64]  # (S,)
+    fresh: NDArray[np.int64]  # (S,) calibration scores since the levels were set
+    log_level: NDArray[np.float64]  # (S,) the threshold in force, +inf before there is one
+    gate_level: NDArray[np.float64]  # (S,) unlabelled events at or below are learned
+    ladder: NDArray[np.float64]  # (S, 16) evenly spaced quantiles of the calibration scores
+    own: NDArray[np.float64]  # (S,) level by the scores as they were made
+    expected: NDArray[np.float64]  # (S,) level by the scores that normals would have now; -inf where unknown
+
+    def __init__(self, features: int, *, window: int, rate: float) -> None:
+        first = min(LABELLED_ENOUGH, window)
+        zero, infinite = Column((), np.int64), Column((), np.float64, np.inf)
+        columns = {
+            "scores": Column((window,), np.uint16, NO_SCORE),
+            "first": Column((first,), np.uint16, NO_SCORE),
+            "labelled_count": zero,
+            "unlabelled_count": zero,
+            "fresh": zero,
+            "log_level": infinite,
+            "gate_level": infinite,
+            "ladder": Column((LADDER,), np.float64, np.inf),
+            "own": infinite,
+            "expected": Column((), np.float64, -np.inf),
+        }
+        super().__init__(features, columns)
+        self.window, self.rate = window, rate
+
+    def update(
+        self,
+        rows: NDArray[np.int64],
+        scores: NDArray[np.float64],
+        labelled: NDArray[np.bool_],
+        unlabelled: NDArray[np.bool_],
+        openness: NDArray[np.float64],
+    ) -> None:
+        """Take one batch of matured events in and set the levels anew.
+
+        Args:
+            rows: (A,) different sensors.
+            scores: (A, B) log scores as they were made.
+            labelled: (A, B) events labelled normal.
+            unlabelled: (A, B) events without a verdict that may calibrate.
+            openness: (A,) of the temporal context, for the static level.
+        """
+        due = np.empty(len(rows), np.bool_)
+        rings = self.scores, self.first, self.labelled_count, self.unlabelled_count
+        _push(rows, scores, labelled, unlabelled, (self.log_level, self.fresh), rings, due)
+        static = static_level(openness[due], self.rate)
+        for first in range(0, len(static), TOGETHER):
+            some = slice(first, first + TOGETHER)
+            self._refresh(rows[due][some], static[some])
+
+    def expect(self, row: int, scores: NDArray[np.float64]) -> None:
+        """Let the level of a sensor be no lower than one by scores that are expected of normals from now on.
+
+        Args:
+            row: The sensor.
+            scores: (n,) log scores of labelled normals.
+        """
+        if len(scores) >= LABELLED_ENOUGH:
+            self.expected[row] = level(np.sort(scores)[None], np.array([len(scores)]), self.rate)[0]
+            self.log_level[row] = max(self.own[row], self.expected[row])
+
+    def begin_anew(self, rows: NDArray[np.int64], openness: NDArray[np.float64]) -> None:
+        """Forget the scores of some sensors; the static level stands in, or the present one where that is higher."""
+        known = np.where(np.isfinite(self.log_level[rows]), self.log_level[rows], -np.inf)
+        self.own[rows] = self.log_level[rows] = np.maximum(known, static_level(openness, self.rate))
+        self.scores[rows], self.first[rows] = NO_SCORE, NO_SCORE
+        self.labelled_count[rows] = self.unlabelled_count[rows] = self.fresh[rows] = 0
+        self.expected[rows] = -np.inf
+
+    def _refresh(self, rows: NDArray[np.int64], static: NDArray[np.float64]) -> None:
+        """Set the levels of some sensors from their rings, or where these hold little, from the static level."""
+        self.fresh[rows] = 0
+        number = self.labelled_count[rows]
+        enough = number >= LABELLED_ENOUGH
+        most = min(max(int(number.max()), 1), self.window)
+        if not enough.all():
+            most = max(most, min(int(self.unlabelled_count[rows].max()), self.window))
+        codes = self.scores[rows, :most]
+        if not enough.all():
+            own = np.where(enough[:, None], np.uint16(NO_SCORE), self.first[rows])
+            codes = np.concatenate([codes, own], axis=1)
+        codes.sort(axis=1)
+        count = (codes < NO_SCORE).sum(axis=1)
+        pool = unpack_scores(codes)
+        independence = self._independence(rows, tail_start(pool, count, self.rate)[1], self.window)
+        log_level = level(pool, count, self.rate, independence)
+        many = np.flatnonzero((number >= RECENT) & (self.window >= RECENT))
+        if len(many):
+            latest, used = self._latest(rows[many], RECENT)
+            recent = self._independence(rows[many], tail_start(latest, used, self.rate)[1], RECENT)
+            log_level[many] = np.maximum(log_level[many], level(latest, used, self.rate, recent))
+        log_level = np.where(count >= FIRST_EVENTS, log_level, static)
+        peaks = independence * TAIL_SHARES[1] * (number + self.unlabelled_count[rows])
+        doubt = np.maximum(0, 1 - peaks / STATIC_PEAKS)
+        log_level += doubt * np.maximum(static - log_level, 0)
+        self.own[rows], self.log_level[rows] = log_level, np.maximum(log_level, self.expected[rows])
+        rungs = ((np.arange(LADDER) + 0.5) / LADDER * count[:, None]).astype(np.int64)
+        self.ladder[rows] = np.take_along_axis(pool, rungs, axis=1)
+        self.gate_level[rows] = level(pool, count, UNLABELLED_GATE_RATE)
+        if enough.any():
+            judged = rows[enough]
+            self.gate_level[judged] = level(*self._latest(judged, GATE_LABELLED), 1 - GATE_QUANTILE)
+
+    def _latest(self, rows: NDArray[np.int64], most: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The last scores of labelled normals, ascending, and their number; as ``level`` takes them.
+
+        Nonsense where there are not enough of them yet.
+        """
+        number = self.labelled_count[rows]
+        places = (number[:, None] - 1 - np.arange(min(most, self.window))) % self.window
+        last, used = self.scores[rows[:, None], places], np.minimum(number, places.shape[1])
+        last = np.sort(np.where(np.arange(last.shape[1]) < used[:, None], last, np.uint16(NO_SCORE)), axis=1)
+        return unpack_scores(last), used
+
+    def _independence(self, rows: NDArray[np.int64], base: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+        """(A,) independent peaks per excess of ``base`` among the last ``most`` scores, 0 to 1."""
+        out = np.empty(len(rows))
+        rings = self.scores, self.first, self.labelled_count, self.unlabelled_count
+        _independence(rows, base, rings, most, out)
+        return out
+
+    def rank(self, rows: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(A,) mean rank, 0 to 1, of (A, B) scores among the calibration scores; NaN without any."""
+        out = np.full(len(rows), np.nan)
+        _rank(rows, scores, self.ladder, out)
+        return out
+
+
+@kernel
+def _push(
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    labelled: NDArray[np.bool_],
+    unlabelled: NDArray[np.bool_],
+    sensors: Arrays,
+    rings: Arrays,
+    due: NDArray[np.bool_],
+) -> None:
+    """Put scores into the rings, and say whose level is to be set anew: much is new, or a normal event rang it."""
+    log_level, fresh = sensors
+    ring, first, labelled_count, unlabelled_count = rings
+    window = ring.shape[1]
+    for a in range(len(rows)):
+        s = rows[a]
+        rang = False
+        for b in range(scores.shape[1]):
+            if labelled[a, b]:
+                rang |= scores[a, b] >= log_level[s]
+                if labelled_count[s] < LABELLED_ENOUGH:
+                    first[s, labelled_count[s] % first.shape[1]] = pack_score(scores[a, b])
+                else:
+                    ring[s, labelled_count[s] % window] = pack_score(scores[a, b])
+                labelled_count[s] += 1
+                fresh[s] += 1
+                if labelled_count[s] == LABELLED_ENOUGH:  # from here on the ring is theirs
+                    for slot in range(window):
+                        ring[s, slot] = first[s, slot] if slot < first.shape[1] else np.uint16(NO_SCORE)
+        for b in range(scores.shape[1]):
+            if unlabelled[a, b] and scores[a, b] <= log_level[s] + UNLABELLED_BAND:
+                if labelled_count[s] < LABELLED_ENOUGH:
+                    ring[s, unlabelled_count[s] % window] = pack_score(scores[a, b])
+                unlabelled_count[s] += 1
+                fresh[s] += 1
+        resting = min(labelled_count[s] + unlabelled_count[s], window)
+        due[a] = rang or fresh[s] * REFRESH_SHARE >= resting
+
+
+@kernel
+def _rank(
+    rows: NDArray[np.int64], scores: NDArray[np.float64], ladder: NDArray[np.float64], out: NDArray[np.float64]
+) -> None:
+    for a in range(len(rows)):
+        rungs = ladder[rows[a]]
+        if np.isfinite(rungs[0]):
+            above = 0
+            for b in range(scores.shape[1]):
+                for k in range(len(rungs)):
+                    above += scores[a, b] > rungs[k]
+            out[a] = above / (scores.shape[1] * len(rungs))
+
+
+@kernel
+def _independence(
+    rows: NDArray[np.int64], base: NDArray[np.float64], rings: Arrays, most: int, out: NDArray[np.float64]
+) -> None:
+    """The extremal index by the times between excesses (C. A. T. Ferro, J. Segers, J. R. Stat. Soc. B, 2003)."""
+    scores, first, labelled_count, unlabelled_count = rings
+    window = scores.shape[1]
+    for a in range(len(rows)):
+        s = rows[a]
+        enough = labelled_count[s] >= LABELLED_ENOUGH
+        least = (base[a] - LOWEST_SCORE) * SCORE_STEPS  # as a code
+        pairs, once, twice = 0, 0.0, 0.0
+        for which in range(1 if enough else 2):  # labelled ones, and until there are enough of them the others
+            count = unlabelled_count[s] if which else labelled_count[s]
+            ring = scores if enough or which else first
+            last, begin = -1, max(np.int64(0), count - min(window, most))
+            at = begin % ring.shape[1]
+            for i in range(begin, count):
+                code = ring[s, at]
+                at = at + 1 if at + 1 < ring.shape[1] else 0  # a remainder for each would take most of the time
+                if code > least:
+                    if last >= 0:
+                        between = i - last - 1.0
+                        pairs += 1
+                        once += between
+                        twice += between * (between - 1)
+                    last = i
+        if pairs == 0:
+            out[a] = 1.0
+        elif twice > 0:
+            out[a] = min(1.0, 2 * once * once / (pairs * twice))
+        else:  # hardly anything between them: one run
+            out[a] = min(1.0, max(once / pairs, 1 / (pairs + 1)))

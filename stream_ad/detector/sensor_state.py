@@ -1,0 +1,201 @@
+"""The state of all sensors that have the same features, part by part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stream_ad.detector.features.last_shown import Shown
+from stream_ad.detector.features.linear_residuals import Coupling
+from stream_ad.detector.features.outage import Outage
+from stream_ad.detector.features.scaler import Scaler
+from stream_ad.detector.features.stuck_sensor import Stillness
+from stream_ad.detector.features.temporal import Context
+from stream_ad.detector.feedback.event_buffer import Pending
+from stream_ad.detector.feedback.label_head import Head
+from stream_ad.detector.model.online_autoencoder import Network
+from stream_ad.detector.row_store import Column, NonsenseError, loaded
+from stream_ad.detector.scoring.anomaly_score import Scoring
+from stream_ad.detector.scoring.drift import Drift
+from stream_ad.detector.scoring.threshold import Threshold
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stream_ad.detector.config import DetectorOptions
+    from stream_ad.detector.model.device import Device
+    from stream_ad.detector.row_store import Rows
+
+_COUNT = Column((), np.int64)
+
+
+MANY_ROWS = 16  # kept free for less than so many sensors memory is not worth giving back
+
+
+class SensorState:
+    """All that a detector keeps. Sensors are rows; ``append`` and ``remove`` add and drop them."""
+
+    def __init__(self, features: int, options: DetectorOptions, device: Device) -> None:
+        learning = options.learning
+        self.features, self.options = features, options
+        self.batch = learning.batch_events
+        self.shared = options.detector.models == "shared"
+        self.horizon_ns = None if learning.label_horizon_seconds is None else int(learning.label_horizon_seconds * 1e9)
+        self.context = Context(features)
+        self.scaler = Scaler(features)
+        self.scoring = Scoring(features)
+        self.coupling = Coupling(features)
+        self.stillness = Stillness(features)
+        self.threshold = Threshold(
+            features, window=options.threshold.window_events, rate=options.threshold.false_alarm_rate
+        )
+        self.pending = Pending(
+            features,
+            reach=learning.label_reach_events,
+            horizon_events=learning.label_horizon_events,
+            block=self.batch,
+            every_order=self.shared,
+        )
+        self.outage = Outage(features, intervals=learning.outage_intervals)
+        self.drift = Drift(features, threshold=options.drift.threshold)
+        self.shown = Shown(features)
+        self.head = Head(features, capacity=self.pending.capacity)
+        self.network = Network(features, options, device)
+        self.arrived = 0  # events so far, of all sensors
+        self.gate_seen = np.empty(0, np.int64)
+        self.seen = np.empty(0, np.int64)  # (S,) events of the sensor at its last learn point
+
+    def parts(self) -> dict[str, Rows]:
+        """State that has a row per sensor."""
+        return {
+            "context.": self.context,
+            "scaler.": self.scaler,
+            "scoring.": self.scoring,
+            "coupling.": self.coupling,
+            "stillness.": self.stillness,
+            "threshold.": self.threshold,
+            "pending.": self.pending,
+            "outage.": self.outage,
+            "drift.": self.drift,
+            "shown.": self.shown,
+            "head.": self.head,
+        }
+
+    @property
+    def size(self) -> int:
+        return self.pending.size
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts().values()) + self.network.nbytes
+
+    @property
+    def held_bytes(self) -> int:
+        """With what is kept free for sensors to come."""
+        return sum(part.held_bytes for part in self.parts().values()) + self.network.held_bytes
+
+    def append(self, keys: NDArray[np.uint64]) -> None:
+        """Add a sensor for each key (A,), at least one; it decides the initial weights."""
+        for part in self.parts().values():
+            part.append(len(keys))
+        fresh = np.zeros(len(keys), np.int64)
+        self.gate_seen, self.seen = np.append(self.gate_seen, fresh), np.append(self.seen, fresh)
+        if not self.shared:
+            self.network.append(keys)
+        elif self.network.size == 0:
+            self.network.append(keys[:1])
+
+    def adopt(self, other: SensorState, row: int, *, key: int, positions: NDArray[np.int64]) -> int:
+        """Add a sensor that comes from a narrower detector, with all it knows. Returns its row here.
+
+        Args:
+            positions: (F_other,) where the other's features stand among this one's.
+        """
+        fresh_model = not self.shared or self.network.size == 0
+        new = self._adopt_row(other, row, key, positions)
+        if fresh_model:
+            self.network.embed(other.network, 0 if self.shared else row, positions=positions)
+        return new
+
+    def take_over(self, other: SensorState, row: int, *, key: int) -> int:
+        """Add a sensor that comes from a detector of as many features, as it is. Returns its row here."""
+        fresh_model = not self.shared or self.network.size == 0
+        new = self._adopt_row(other, row, key, np.arange(self.features))
+        if fresh_model:
+            self.network.copy(other.network, 0 if self.shared else row)
+        return new
+
+    def _adopt_row(self, other: SensorState, row: int, key: int, positions: NDArray[np.int64]) -> int:
+        self.append(np.array([key], np.uint64))
+        new = self.size - 1
+        for name, part in self.parts().items():
+            part.copy_row(other.parts()[name], row, positions=positions)
+        self.gate_seen[new], self.seen[new] = other.gate_seen[row], other.seen[row]
+        return new
+
+    def reset_features(self, row: int, features: list[int]) -> None:
+        """Let a sensor forget some features, which others take the place of; what it knows of the rest stays.
+
+        A model that several sensors share forgets nothing: it is not this sensor's alone.
+        """
+        for feature in features:
+            for part in self.parts().values():
+                part.reset_feature(row, feature)
+            if not self.shared:
+                self.network.reset_feature(row, feature)
+            elif self.size == 1:
+                self.network.reset_feature(0, feature)
+        self.context.open_share[row] = self.context.gate[row].mean()
+
+    def remove(self, row: int) -> None:
+        """Drop a sensor; the last one takes its row."""
+        last = self.size - 1
+        for part in self.parts().values():
+            part.remove(row)
+        for array in (self.gate_seen, self.seen):
+            array[row] = array[last]
+        self.gate_seen, self.seen = self.gate_seen[:last], self.seen[:last]
+        self.network.remove_sensor(row, last)
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Drop all sensors but these, in this order, and give back the memory of the others.
+
+        Sensors that share a model stay where they are: it knows their events by their rows.
+        """
+        for part in self.parts().values():
+            part.keep(rows)
+        self.gate_seen, self.seen = self.gate_seen[rows], self.seen[rows]
+        if not self.shared:
+            self.network.keep(rows)
+
+    def release(self) -> None:
+        """Give memory back where three in four sensors have left: as many are not soon to come."""
+        if MANY_ROWS < len(self.pending.count) >= 4 * self.size:
+            self.keep(np.arange(self.size))
+
+    def state(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Everything learned and kept, by name."""
+        arrays = {prefix + "gate_seen": self.gate_seen, prefix + "seen": self.seen}
+        for name, part in self.parts().items():
+            arrays.update(part.state(prefix + name))
+        arrays.update(self.network.state(prefix))
+        return arrays
+
+    def load(self, prefix: str, arrays: dict[str, NDArray[Any]], *, arrived: int) -> None:
+        """Take over what ``state`` gave; NonsenseError when it does not fit these options."""
+        parts = self.parts()
+        older = prefix + "shown.last" not in arrays  # a snapshot from before it was kept
+        if older:
+            del parts["shown."]
+        for name, part in parts.items():
+            part.load(prefix + name, arrays)
+        if older:
+            self.shown.begin(self.pending)
+        self.network.load(prefix, arrays)
+        self.gate_seen, self.seen = (loaded(arrays, prefix + name, _COUNT) for name in ("gate_seen", "seen"))
+        self.arrived = arrived
+        sizes = {part.size for part in self.parts().values()} | {len(self.gate_seen), len(self.seen)}
+        models = self.network.size
+        if len(sizes) != 1 or models != (min(1, self.size) if self.shared else self.size):
+            raise NonsenseError(f"{prefix}*: rows {sorted(sizes)}, models {models}")

@@ -1,0 +1,1 @@
+"""Looking at what a worker needs and keeps, without changing it."""

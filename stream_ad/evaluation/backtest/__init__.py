@@ -1,0 +1,1 @@
+"""The detector over a recording, with labels as late as in life."""

@@ -1,0 +1,172 @@
+"""What to try next, told from the figures of a backtest. Every piece of advice names the figures it follows from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stream_ad.evaluation.backtest.baselines import TITLES
+from stream_ad.evaluation.backtest.formatting import percent
+from stream_ad.evaluation.backtest.metrics import at_threshold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ad.evaluation.backtest.results import Figures
+
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+FEW_FAULTS = 10
+AREAS = {"roc_auc": "ROC AUC", "average_precision": "average precision"}
+CLEAR = 0.02  # differences of an area below this are noise
+WIDE_OF_PROMISE = 3.0
+
+
+def advice(figures: Figures, found: dict[str, Any]) -> list[dict[str, str]]:
+    """Pieces of advice, the most useful first: a title, a text, perhaps options of the command.
+
+    Args:
+        figures: Of the backtest.
+        found: What ``results`` made of it.
+    """
+    if not figures.anomalous.any() or figures.anomalous.all():
+        return [
+            _piece(
+                "Judge rows of both kinds",
+                f"{found['evaluated']:,} rows were judged and {found['anomalies']:,} of them are anomalies."
+                " Without both kinds nothing can be said about quality. Label some rows normal and some not, or judge"
+                " more rows.",
+            )
+        ]
+    return [
+        piece
+        for say in (_few_faults, _against, _promise, _threshold, _horizon, _verdicts, _weak_sensors, _short_streams)
+        for piece in say(figures, found)
+    ]
+
+
+def _piece(title: str, text: str, options: str = "") -> dict[str, str]:
+    return {"title": title, "text": text, "options": options}
+
+
+def _few_faults(_figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
+    if (faults := found["segments"]["total"]) < FEW_FAULTS:
+        yield _piece(
+            "Take these figures with care",
+            f"There are only {faults} faults among the judged rows: one more or less moves every figure. Add"
+            " recordings.",
+        )
+
+
+def _against(_figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
+    for name, other in found["against"].items():
+        ahead = [key for key in AREAS if (other[key] or 0) > (found[key] or 0) + CLEAR]
+        if ahead:
+            figures = " and ".join(f"{AREAS[key]} {other[key]:.3f} against {found[key]:.3f}" for key in ahead)
+            yield _piece(
+                f"{TITLES[name]} is ahead here",
+                f"By {figures}. Please report it with the shape of your data: it is a finding.",
+            )
+
+
+def _threshold(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Faults rank high but go unnoticed: another tolerated rate would have found them."""
+    now = found["at_threshold"]
+    score = figures.run.detector.score[figures.rows]
+    normal = np.sort(score[~figures.anomalous])
+    best: tuple[float, float, dict[str, float]] | None = None
+    for rate in RATES:
+        level = float(np.quantile(normal, 1 - rate))
+        then = at_threshold(score > level, figures.anomalous)
+        if then["f1"] > (now["f1"] or 0.0) + 0.1 and (best is None or then["f1"] > best[2]["f1"]):
+            best = rate, level, then
+    if best is None:
+        return
+    rate, level, then = best
+    higher = level < 1
+    options = figures.run.options.threshold
+    overshoot = min(max((now["false_alarm_rate"] or options.false_alarm_rate) / options.false_alarm_rate, 0.25), 10.0)
+    yield _piece(
+        "Notice more, for more false alarms" if higher else "Fewer false alarms, for a few faults less",
+        f"At the threshold, recall is {percent(now['recall'])} and precision {percent(now['precision'])}. Had"
+        f" {percent(rate)} of the normal rows been allowed to alarm, it would have been {percent(then['recall'])} and"
+        f" {percent(then['precision'])}.",
+        f"--set threshold.false_alarm_rate={rate / overshoot:.1g}",
+    )
+
+
+def _promise(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
+    wanted = figures.run.options.threshold.false_alarm_rate
+    measured = found["at_threshold"]["false_alarm_rate"]
+    expected = wanted * int((~figures.anomalous).sum())
+    if measured and measured > WIDE_OF_PROMISE * wanted and expected >= 1:
+        yield _piece(
+            "More false alarms than tolerated",
+            f"{percent(measured)} of the normal rows were flagged, {percent(wanted)} were to be. Look at the list of"
+            " false alarms: if they are real, label them; if they come with a change of operation, more verdicts"
+            " «normal» there let the threshold follow.",
+        )
+
+
+def _horizon(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
+    outcomes = found["verdicts"]["outcomes"]
+    lost = outcomes.get("early", 0) + outcomes.get("late", 0)
+    if lost > 0.1 * max(found["verdicts"]["given"], 1):
+        delay = figures.run.protocol.delay
+        longer = max(figures.run.options.learning.label_horizon_events, delay.events) * 2
+        yield _piece(
+            "Verdicts come after events were let go",
+            f"{lost:,} of {found['verdicts']['given']:,} verdicts came when their event had been learned without"
+            " them or had left memory. Let events wait longer.",
+            f"--set learning.label_horizon_events={longer}",
+        )
+
+
+def _verdicts(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
+    without = found["without_labels"]
+    if without is None or without["average_precision"] is None:
+        return
+    gain = found["average_precision"] - without["average_precision"]
+    given = found["verdicts"]["given"]
+    protocol = figures.run.protocol
+    every = protocol.coverage == 1 and not protocol.intervals
+    if given and gain > CLEAR:
+        yield _piece(
+            "Verdicts pay",
+            f"{given:,} verdicts raise average precision from {without['average_precision']:.3f} to"
+            f" {found['average_precision']:.3f}." + (" See how few would do." if every else ""),
+            "--label-coverage 0.1" if every else "",
+        )
+    elif given and gain < -CLEAR:
+        yield _piece(
+            "Verdicts do not help here",
+            f"Average precision is {found['average_precision']:.3f} with and {without['average_precision']:.3f} without"
+            " them. Are rows of real faults labelled normal? Compare the list of false alarms with what happened then.",
+        )
+    elif not given:
+        yield _piece("No verdict arrived in time", "All would have come after the last row.", "--label-delay 100")
+
+
+def _weak_sensors(_figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
+    ranked = {name: one["roc_auc"] for name, one in found["sensors"].items() if one["roc_auc"] is not None}
+    weak = sorted((name for name in ranked if ranked[name] < 0.65), key=ranked.__getitem__)
+    if weak and len(ranked) > 1:
+        named = ", ".join(f"{name} ({ranked[name]:.2f})" for name in weak[:5])
+        yield _piece(
+            "Some sensors are hardly better than chance",
+            f"{len(weak)} of {len(ranked)}: {named}. Do their readings show the faults at all? Look at one of their"
+            " faults with the readings beside it; a feature that is missing cannot be learned.",
+        )
+
+
+def _short_streams(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
+    each = found["rows"] / max(len(found["sensors"]), 1)
+    options = figures.run.options
+    few = 4 * options.learning.warmup_events
+    if options.detector.models == "per-sensor" and len(found["sensors"]) > 1 and each < few:
+        yield _piece(
+            "Sensors are short: let them share a model",
+            f"A sensor has {each:,.0f} rows on average; with so few, one model for all that have the same features may"
+            " learn faster.",
+            "--shared",
+        )

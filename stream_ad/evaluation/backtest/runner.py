@@ -1,0 +1,148 @@
+"""A recorded stream through the very code that runs in production, with verdicts that arrive late.
+
+Prequential: every row is scored before anything is learned from it, and learned from only once its
+verdict is due. ``Shard.step`` sees the rows in their order, verdicts in between.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_ad.evaluation.backtest.baselines import make_baselines
+from stream_ad.evaluation.backtest.label_schedule import Protocol, Schedule
+from stream_ad.records.columns import Labels
+from stream_ad.shard.shard import Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from stream_ad.detector.config import DetectorOptions
+    from stream_ad.evaluation.backtest.stream import Stream
+    from stream_ad.evaluation.simulation.pacing import Stop
+    from stream_ad.records.columns import Contribution
+
+CHUNK_ROWS = 1000
+"""Rows of one step; the results do not depend on it."""
+
+
+@dataclass(slots=True, eq=False)
+class Replayed:
+    """What one shard said about N rows; those from ``done`` of the backtest on are untouched."""
+
+    score: NDArray[np.float64]  # (N,)
+    live: NDArray[np.bool_]  # (N,)
+    incidents: list[int] = field(default_factory=list)
+    """Rows that opened one."""
+    contributions: dict[int, tuple[Contribution, ...]] = field(default_factory=dict)
+    """By row, of anomalies."""
+    counts: dict[str, int] = field(default_factory=dict)
+    label_outcomes: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Backtest:
+    """A backtest, complete or as far as it came."""
+
+    stream: Stream
+    protocol: Protocol
+    options: DetectorOptions
+    schedule: Schedule
+    detector: Replayed
+    unlabelled: Replayed | None
+    """The same without a verdict."""
+    baselines: dict[str, NDArray[np.float64]]
+    """By name, (N,) scores."""
+    baseline_seconds: dict[str, float]
+    done: int = 0
+    """Rows that all of them have seen."""
+
+    @property
+    def complete(self) -> bool:
+        return self.done == len(self.stream)
+
+
+def run_backtest(
+    stream: Stream,
+    options: DetectorOptions,
+    protocol: Protocol,
+    *,
+    against: Sequence[str] = (),
+    without_labels: bool = True,
+    quiet_events: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+    stop: Stop | None = None,
+) -> Backtest:
+    """Run the detector, the same without verdicts, and baselines side by side over a stream.
+
+    Args:
+        stream: The rows.
+        options: Of the detector.
+        protocol: Who is told what, and when.
+        against: Baselines by name.
+        without_labels: Whether to run the detector a second time without a verdict.
+        quiet_events: That close an incident.
+        progress: Called with the rows done and the rows there are.
+        stop: Ends the backtest early, with everything so far.
+    """
+    total = len(stream)
+    shared = options.detector.models == "shared"
+    group = np.zeros(total, np.int64) if shared else stream.sensor
+    run = Backtest(
+        stream=stream,
+        protocol=protocol,
+        options=options,
+        schedule=Schedule(stream, protocol),
+        detector=_blank(total),
+        unlabelled=_blank(total) if without_labels else None,
+        baselines={name: np.zeros(total) for name in against},
+        baseline_seconds=dict.fromkeys(against, 0.0),
+    )
+    shard = Shard(options, quiet_events=quiet_events)
+    deaf = Shard(options, quiet_events=quiet_events)
+    silence = _no_labels()
+    others = make_baselines(list(against), stream, group, protocol.seed)
+    while run.done < total and not (stop is not None and stop.is_set()):
+        start, end = run.done, min(run.done + CHUNK_ROWS, total)
+        _step(shard, run.detector, stream, start, end, run.schedule.labels(start, end))
+        if run.unlabelled is not None:
+            _step(deaf, run.unlabelled, stream, start, end, silence)
+        values = stream.values(start, end) if others else None
+        for name, baseline in others.items():
+            assert values is not None
+            began = time.perf_counter()
+            run.baselines[name][start:end] = baseline.score(group[start:end], values)
+            run.baseline_seconds[name] += time.perf_counter() - began
+        run.done = end
+        if progress is not None:
+            progress(end, total)
+    return run
+
+
+def _step(shard: Shard, out: Replayed, stream: Stream, start: int, end: int, labels: Labels) -> None:
+    events = stream.events(start, end)
+    began = time.perf_counter()
+    result = shard.step(events, labels)
+    out.seconds += time.perf_counter() - began
+    out.score[start:end], out.live[start:end] = result.scores.score, result.scores.live
+    out.contributions.update({start + row: named for row, named in result.scores.contributions.items()})
+    for total, some in ((out.counts, result.counts), (out.label_outcomes, result.label_outcomes)):
+        for name, count in some.items():
+            total[name] = total.get(name, 0) + count
+    opened = {one.peak_event_id for one in result.incidents if one.state == "open"}
+    out.incidents += [start + row for row, event_id in enumerate(events.event_ids) if opened and event_id in opened]
+
+
+def _blank(rows: int) -> Replayed:
+    return Replayed(np.zeros(rows), np.zeros(rows, np.bool_))
+
+
+def _no_labels() -> Labels:
+    none = np.empty(0, np.int64)
+    return Labels(none, none, [], [], [], none, none)

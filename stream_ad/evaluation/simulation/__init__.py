@@ -1,0 +1,1 @@
+"""A simulated plant, its annotator, and the replay of recordings into topics."""

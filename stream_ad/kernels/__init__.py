@@ -1,0 +1,1 @@
+"""Compiled numerical building blocks that know nothing of the rest."""

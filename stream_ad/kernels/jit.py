@@ -1,0 +1,155 @@
+"""Loops over events and features, compiled: state of many sensors is walked event by event.
+
+A kernel works on plain arrays and is called by the class that owns them. Events are taken one
+after the other, each on its own sensor's row, so that a result cannot depend on which events
+stand beside it or on where a stream was cut. Floating point is strict (no reordering, no fused
+operations): the same bits on every processor. Inner loops index whole arrays: a view of a row is
+counted as a reference, which costs as much as ten readings.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils as untyped
+from numba.core.errors import NumbaTypeError
+from numba.extending import intrinsic
+
+from stream_ad.kernels.cache import KernelCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+cgutils: Any = untyped
+Arrays = tuple[Any, ...]
+"""Arrays of one owner, handed over together in the order of its annotations."""
+
+ZERO, ONE = cast(int, np.int64(0)), cast(int, np.int64(1))
+"""Numbers of the type of all others: one that is written out has a type of its own, for which what it is handed to
+is compiled once more.
+"""
+
+UNKEPT: list[str] = []
+"""Kernels that each process compiles anew, since there is no folder to keep them in."""
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
+
+
+def kernel(function: Function) -> Function:
+    """Compile a function at its first call; kept on disk where the folder can be written."""
+    njit: Any = numba.njit  # its overloads do not know these keywords
+    compiled = njit(function, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+    try:
+        compiled._cache = KernelCache(function)  # noqa: SLF001 -- what cache=True does, with a cache of its own
+    except RuntimeError:  # no folder to keep it in: a read-only installation
+        UNKEPT.append(function.__name__)
+    return cast(Function, compiled)
+
+
+@intrinsic
+def stand_alone(_context: Any) -> Any:
+    """Keep the kernel that calls this from being copied into those that call it, each copy to be compiled anew."""
+
+    def emit(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@kernel
+def count_up(rows: NDArray[np.int64], count: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+    """The how-manieth of its row each event is: ``count`` before it, which moves on."""
+    for n in range(len(rows)):
+        out[n] = count[rows[n]]
+        count[rows[n]] += 1
+
+
+@intrinsic
+def _strands(_context: Any, values: Any, _n: Any) -> Any:
+    """``total``, its four strands in one vector."""
+    if values.layout != "C" or values.dtype != types.float32:
+        raise NumbaTypeError(f"rows of float32 in one piece are summed, not {values}")
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector, whole = ir.VectorType(ir.FloatType(), 4), ir.IntType(64)
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        width = cgutils.unpack_tuple(builder, array.shape)[1]
+        row = builder.gep(array.data, [builder.mul(arguments[1], width)])
+
+        def four(k: Any) -> Any:
+            return builder.load(builder.bitcast(builder.gep(row, [k]), vector.as_pointer()), align=4)
+
+        so_far = cgutils.alloca_once_value(builder, four(whole(0)))
+        with cgutils.for_range_slice(builder, whole(4), width, whole(4), inc=True) as (k, _):
+            builder.store(builder.fadd(builder.load(so_far), four(k)), so_far)
+        a, b, c, d = (builder.extract_element(builder.load(so_far), whole(strand)) for strand in range(4))
+        return builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+
+    return types.float32(values, types.int64), emit
+
+
+@kernel
+def total(values: NDArray[np.float32], n: int) -> Any:
+    """The sum of row ``n``, whose length is a multiple of 8, in four strands: one would wait for each addition."""
+    strands: Any = _strands  # called without its context
+    return strands(values, n)
+
+
+@kernel
+def together(rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """(N,) the events in the order of their rows, those of a row in the order of arrival; rows are below ``size``."""
+    begin = np.zeros(size + 1, np.int64)
+    for n in range(len(rows)):
+        begin[rows[n] + 1] += 1
+    for row in range(size):
+        begin[row + 1] += begin[row]
+    order = np.empty_like(rows)
+    for n in range(len(rows)):
+        order[begin[rows[n]]] = n
+        begin[rows[n]] += 1
+    return order
+
+
+@kernel
+def rise(values: NDArray[np.float64], count: int) -> None:
+    """Sort the first values, none of them NaN, in place (D. L. Shell, CACM 1959; gaps of M. Ciura, FCT 2001).
+
+    NumPy's sort takes a second to compile, and its median another.
+    """
+    for gap in (701, 301, 132, 57, 23, 10, 4, 1):
+        for n in range(gap, count):
+            value, at = values[n], n
+            while at >= gap and values[at - gap] > value:
+                values[at] = values[at - gap]
+                at -= gap
+            values[at] = value
+
+
+@kernel
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)) as (1 + tanh(x / 2)) / 2, by a rational function good to float32's rounding.
+
+    The coefficients of tanh are those of Eigen's vectorised one.
+    """
+    half = np.float32(0.5)
+    x = min(max(half * x, np.float32(-7.9)), np.float32(7.9))
+    square = x * x
+    top = np.float32(-2.76076847742355e-16)
+    top = top * square + np.float32(2.00018790482477e-13)
+    top = top * square + np.float32(-8.60467152213735e-11)
+    top = top * square + np.float32(5.12229709037114e-08)
+    top = top * square + np.float32(1.48572235717979e-05)
+    top = top * square + np.float32(6.37261928875436e-04)
+    top = top * square + np.float32(4.89352455891786e-03)
+    bottom = np.float32(1.19825839466702e-06)
+    bottom = bottom * square + np.float32(1.18534705686654e-04)
+    bottom = bottom * square + np.float32(2.26843463243900e-03)
+    bottom = bottom * square + np.float32(4.89352518554385e-03)
+    return half + half * (x * top / bottom)

@@ -1,0 +1,1 @@
+"""The data contract: columns in memory, schemas on the wire."""

@@ -1,0 +1,165 @@
+"""Records as columns: what brokers hand in, what the codec makes of it, what a shard gives back.
+
+Plain frozen dataclasses of NumPy arrays and lists, so that every other module can import them
+without importing one another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stream_ad.records.schemas import Incident
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawRecords:
+    """Records of one topic partition, in offset order, untouched.
+
+    Offsets rise but need not be dense (Kafka's transaction markers take some).
+    """
+
+    topic: str
+    partition: int
+    offsets: NDArray[np.int64]  # (N,)
+    times_ms: NDArray[np.int64]  # (N,) record time, milliseconds since the epoch
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def slice(self, start: int, stop: int) -> RawRecords:
+        """The records at indices ``start`` (included) to ``stop`` (not included)."""
+        return RawRecords(
+            self.topic,
+            self.partition,
+            self.offsets[start:stop],
+            self.times_ms[start:stop],
+            self.keys[start:stop],
+            self.values[start:stop],
+        )
+
+    def take(self, rows: NDArray[np.int64]) -> RawRecords:
+        """The records at some indices, which rise."""
+        keys, values = ([of[row] for row in rows.tolist()] for of in (self.keys, self.values))
+        return RawRecords(self.topic, self.partition, self.offsets[rows], self.times_ms[rows], keys, values)
+
+    @classmethod
+    def empty(cls, topic: str, partition: int) -> RawRecords:
+        none = np.empty(0, dtype=np.int64)
+        return cls(topic, partition, none, none, [], [])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ValueBlock:
+    """Readings of the events that carry exactly the same features."""
+
+    features: tuple[str, ...]  # sorted by name
+    rows: NDArray[np.int64]  # (K,) index into the Events that hold this block, rising
+    values: NDArray[np.float64]  # (K, F), NaN where a reading is missing (null)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Events:
+    """Valid sensor events of one shard, in offset order."""
+
+    offsets: NDArray[np.int64]  # (N,)
+    record_times_ms: NDArray[
+        np.int64
+    ]  # (N,) never falling: the newest record time so far; decides the merge with labels
+    times_ns: NDArray[np.int64]  # (N,) the event's own time, nanoseconds since the epoch
+    sensor_ids: list[str]
+    event_ids: list[str]
+    blocks: tuple[ValueBlock, ...]
+
+    def __len__(self) -> int:
+        return len(self.sensor_ids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """Valid verdicts of one shard, in offset order.
+
+    A verdict's target is an event (``event_ids[i]`` is set) or an interval of its sensor
+    (``event_ids[i]`` is None, ``starts_ns[i] <= event time <= ends_ns[i]``).
+    """
+
+    offsets: NDArray[np.int64]  # (K,)
+    record_times_ms: NDArray[np.int64]  # (K,) never falling, as for events
+    sensor_ids: list[str]
+    names: list[str | None]  # "normal", the name of an anomaly class, None retracts
+    event_ids: list[str | None]
+    starts_ns: NDArray[np.int64]  # (K,) meaningful for intervals only
+    ends_ns: NDArray[np.int64]  # (K,)
+
+    def __len__(self) -> int:
+        return len(self.sensor_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """How much one feature had to do with an anomaly."""
+
+    feature: str
+    value: float
+    expected: float  # what the model would have read, in the feature's own unit
+    share: float  # of the error, 0 to 1; the shares of all features of an event sum to 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """One score per event, aligned with the Events it was made from."""
+
+    score: NDArray[np.float64]  # (N,) 1 or above is an anomaly
+    live: NDArray[np.bool_]  # (N,) False where the sensor was still warming up
+    contributions: dict[int, tuple[Contribution, ...]] = field(default_factory=dict)
+    """By row; anomalies only, the largest share first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepResult:
+    """All that one step of a shard produced; nothing here feeds back into the shard."""
+
+    scores: Scores
+    incidents: list[Incident]
+    counts: dict[str, int]
+    """What happened, by name: see ``stream_ad.shard.shard.COUNTERS``."""
+    label_outcomes: dict[str, int]
+    """Labels by outcome: see ``stream_ad.shard.shard.LABEL_OUTCOMES``."""
+    label_delays_s: NDArray[np.float64]
+    """(L,) event time to the label's record time, for labels that met their event."""
+    losses: NDArray[np.float64]
+    """(B,) mean loss of each learn batch taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """Gauges of a shard, read between steps."""
+
+    sensors: int
+    warming_sensors: int
+    alarmed_sensors: int  # sensors with an open incident
+    pending_events: int
+    watermark_ns: int  # 0 before the first event
+    model_version: str
+    class_importance: dict[str, float]
+    miss_rate: dict[str, float]  # by class, decayed; that of "normal" is the false-alarm rate as published
+    threshold_median: float  # the median over sensors of the raw error that scores 1
+    state_bytes: int
+
+
+class OutRecord(NamedTuple):
+    """A record to be published (a tuple, because one is made per score: half the cost of a frozen dataclass)."""
+
+    key: bytes | None
+    value: bytes | None
+    time_ms: int
+    headers: tuple[tuple[str, bytes], ...] = ()

@@ -1,0 +1,1 @@
+"""The deterministic core: records in, results out; no clock, no I/O."""

@@ -1,0 +1,124 @@
+"""Detectors by feature set, and who has which row of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stream_ad.detector.detector import Detector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from stream_ad.detector.config import DetectorOptions
+    from stream_ad.detector.model.device import Device
+
+NOWHERE = -1
+MOST_FITS_BYTES = 4 << 20
+FIT_BYTES = 200  # of what Python keeps of a feature set that came, beside its names and places
+
+
+class FeatureSets:
+    """Sensors by number; those with the same features share a detector. A detector goes with its last sensor."""
+
+    def __init__(self, options: DetectorOptions, device: Device) -> None:
+        self.options, self.device = options, device
+        self.group = np.empty(0, np.int64)  # (S,) which detector, -1 at rest
+        self.row = np.empty(0, np.int64)  # (S,) which row of it, -1 at rest
+        self.features: list[tuple[str, ...]] = []  # by detector
+        self.detectors: list[Detector] = []
+        self.owners: list[list[int]] = []  # by detector, the sensor number in each row
+        self._by_features: dict[tuple[str, ...], int] = {}
+        self._fits: list[dict[tuple[str, ...], NDArray[np.int64]]] = []  # by detector
+        self._fits_bytes = 0
+
+    def fit(self, group: int, features: tuple[str, ...]) -> NDArray[np.int64]:
+        """(F,) where these features stand among a detector's; -1 for one that is new to it."""
+        fit = self._fits[group].get(features)
+        if fit is None:
+            if self._fits_bytes > MOST_FITS_BYTES:  # callers choose the feature names; this is only a cache
+                self._forget_fits(range(len(self._fits)))
+            fit = self._fits[group][features] = self.positions(group, features)
+            self._fits_bytes += _fit_bytes(fit)
+        return fit
+
+    def positions(self, group: int, features: Iterable[str]) -> NDArray[np.int64]:
+        """As ``fit``, for feature sets that will hardly come again."""
+        place = {name: number for number, name in enumerate(self.features[group])}
+        return np.array([place.get(name, NOWHERE) for name in features], np.int64)
+
+    def _forget_fits(self, groups: Iterable[int]) -> None:
+        for group in groups:
+            self._fits_bytes -= sum(map(_fit_bytes, self._fits[group].values()))
+            self._fits[group].clear()
+
+    def _detector_for(self, features: tuple[str, ...]) -> int:
+        group = self._by_features.get(features)
+        if group is None:
+            group = self._add_detector(features)
+        return group
+
+    def _add_detector(self, features: tuple[str, ...]) -> int:
+        self.features.append(features)
+        self.detectors.append(Detector(len(features), self.options, self.device))
+        self.owners.append([])
+        self._fits.append({})
+        self._by_features[features] = len(self.features) - 1
+        return len(self.features) - 1
+
+    def _drop_if_empty(self, group: int) -> None:
+        """Let a detector go that has no sensor any more; the last one takes its number. Nobody is to be built."""
+        if self.owners[group]:
+            return
+        self._forget_fits([group])
+        del self._by_features[self.features[group]]
+        last = len(self.detectors) - 1
+        tables: tuple[list[Any], ...] = self.features, self.detectors, self.owners, self._fits
+        if group != last:
+            for table in tables:
+                table[group] = table[last]
+            self.group[self.owners[group]] = group
+            self._by_features[self.features[group]] = group
+        for table in tables:
+            table.pop()
+
+    def _enter(self, number: int, group: int, row: int) -> None:
+        assert row == len(self.owners[group])
+        self.owners[group].append(number)
+        self.group[number], self.row[number] = group, row
+
+    def _leave(self, number: int) -> int:
+        """Take a sensor's row away; returns the detector that it was in."""
+        group, row = int(self.group[number]), int(self.row[number])
+        self.detectors[group].remove(row)
+        moved = self.owners[group].pop()
+        if moved != number:
+            self.owners[group][row] = moved
+            self.row[moved] = row
+        self.detectors[group].release()
+        return group
+
+    def _leave_together(self, group: int, numbers: list[int]) -> None:
+        """Take the rows of several sensors away."""
+        gone = set(numbers)
+        rest = [number for number in self.owners[group] if number not in gone]
+        if len(rest) <= len(gone):
+            self.detectors[group].keep(self.row[rest])
+            self.owners[group] = rest
+            self.row[rest] = np.arange(len(rest))
+        else:
+            for number in numbers:
+                self._leave(number)
+        self.group[numbers] = self.row[numbers] = NOWHERE
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory taken: of all detectors with what they keep free, and of the cache."""
+        return sum(detector.held_bytes for detector in self.detectors) + self._fits_bytes
+
+
+def _fit_bytes(fit: NDArray[np.int64]) -> int:
+    return 2 * fit.nbytes + FIT_BYTES

@@ -1,0 +1,282 @@
+"""A shard's state as bytes: safetensors for the arrays, a JSON header for the rest; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import numpy as np
+from crc32c import crc32c
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from stream_ad import __version__
+from stream_ad.detector.row_store import NonsenseError
+from stream_ad.errors import DamagedStateError, StateError, UnfitStateError
+from stream_ad.shard.label_store import NORMAL_NAME
+from stream_ad.shard.snapshot_upgrade import UPGRADABLE, upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from stream_ad.detector.config import DetectorOptions
+
+FORMAT = 8
+UNCHECKED = 6  # this format has no checksum yet
+KEY = "stream_ad"
+OTHERS = "`stream-ad snapshots list` shows the others; `stream-ad snapshots reset` begins with a new model."
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Hash = Annotated[int, msgspec.Meta(ge=0)]  # below 2**64, a bound that msgspec cannot state
+
+
+class RestingHeader(msgspec.Struct, frozen=True, omit_defaults=True):
+    """See ``Resting.state``."""
+
+    numbers: list[Count] = []
+    features: list[list[str]] = []
+    features_of: list[Count] = []
+    events: list[Count] = []
+    columns: list[str] = []
+
+
+class SensorsHeader(msgspec.Struct, frozen=True):
+    """See ``Sensors.state``."""
+
+    ids: list[str]
+    features: list[list[str]]
+    owners: list[list[Count]]
+    arrived: list[Count]
+    evicted: Count
+    resting: RestingHeader = RestingHeader()
+
+
+class VerdictsHeader(msgspec.Struct, frozen=True):
+    """See ``Verdicts.state``."""
+
+    classes: list[str]
+    labels: list[float]
+    misses: list[float]
+    average: list[float]
+    weights: list[float]
+    early: dict[str, list[tuple[Hash, Count, Count, Count]]]
+    intervals: dict[str, list[tuple[Whole, Whole, Count, Count]]]
+    fresh_intervals: list[str]
+    judged: list[tuple[Count, Count, Count, bool]]
+
+
+class IncidentHeader(msgspec.Struct, frozen=True):
+    """See ``Incidents.state``."""
+
+    first_event: str
+    start_ns: Whole
+    end_ns: Whole
+    events: Count
+    peak: float
+    peak_event: str
+    features: list[str]
+    quiet: Count
+
+
+class Header(msgspec.Struct, frozen=True):
+    """The plain part of a snapshot, in the present format."""
+
+    records: Count
+    watermark_ns: Whole
+    sensors: SensorsHeader
+    verdicts: VerdictsHeader
+    incidents: dict[str, IncidentHeader]
+
+
+class EarlierVerdictsHeader(VerdictsHeader, frozen=True):
+    """Of formats 6 and 7."""
+
+    early: dict[str, list[tuple[Hash, Count, Count]]]  # type: ignore[assignment]
+
+
+class EarlierHeader(Header, frozen=True):
+    """Of formats 6 and 7."""
+
+    verdicts: EarlierVerdictsHeader
+
+
+class _Outer(msgspec.Struct, frozen=True):
+    meta: dict[str, str] = msgspec.field(name="__metadata__")
+
+
+def fingerprint(options: DetectorOptions, version: int = FORMAT) -> str:
+    """Of the settings that decide the shape of the state: a snapshot of this format fits where these are the same."""
+    learning = options.learning
+    shape = {
+        "format": version,
+        "models": options.detector.models,
+        "seed": options.detector.seed,
+        "batch_events": learning.batch_events,
+        "label_horizon_events": learning.label_horizon_events,
+        "warmup_events": learning.warmup_events,
+        "replay_events": learning.replay_events,
+        "window_events": options.threshold.window_events,
+    }
+    return f"{version}-{hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:10]}"
+
+
+def dump(options: DetectorOptions, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
+    """Bytes that ``parse`` reads; the same state gives the same bytes."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    text = json.dumps(header, sort_keys=True)
+    meta = {
+        "format": str(FORMAT),
+        "program": __version__,
+        "fingerprint": fingerprint(options),
+        "checksum": str(_checksum(text, arrays)),
+        "header": text,
+    }
+    return _joined(arrays, {KEY: json.dumps(meta)})
+
+
+def _joined(arrays: Mapping[str, NDArray[Any]], meta: dict[str, str]) -> bytes:
+    """What safetensors' ``save`` would give, every array copied once: it takes ten times as long over it."""
+    outer: dict[str, Any] = {"__metadata__": meta}
+    in_order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that each is aligned
+    at = 0
+    for name in in_order:
+        array = arrays[name]
+        kind = "BOOL" if array.dtype.kind == "b" else f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        outer[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (at, at + array.nbytes)}
+        at += array.nbytes
+    text = json.dumps(outer, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *(arrays[name].data for name in in_order)])
+
+
+def _checksum(header: str, arrays: dict[str, NDArray[Any]]) -> int:
+    """Finds what happened to a snapshot on its way to a broker and from there, which has a digest of its own.
+
+    A digest here would hold scores up for longer than all else about a snapshot.
+    """
+    value: int = crc32c(header.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        value = crc32c(f"{name} {array.dtype} {array.shape}".encode(), value)
+        value = crc32c(array.data if array.size else b"", value)
+    return value
+
+
+def parse(data: bytes, options: DetectorOptions) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Header and arrays of a snapshot.
+
+    Raises:
+        StateError: It is of a format that this program does not know.
+        UnfitStateError: It was made with settings that give models of another shape.
+        DamagedStateError: Anything else is wrong with it.
+    """
+    meta = metadata(data)
+    version = require_format(meta)
+    if meta.get("fingerprint") != fingerprint(options, version):
+        raise UnfitStateError(
+            "The snapshot was made with other settings for the shape of the state (detector.models, detector.seed, "
+            "learning.batch_events, label_horizon_events, warmup_events, replay_events or threshold.window_events).",
+            hint="With the settings of before, `stream-ad snapshots restore` goes on with it.",
+        )
+    with damaged_by(SafetensorError, ValueError, KeyError, OverflowError):  # a type or size that there is not
+        arrays = load(data)
+    with damaged_by(NonsenseError):
+        text = header_text(meta)
+        if version != UNCHECKED and str(_checksum(text, arrays)) != meta.get("checksum"):
+            raise NonsenseError("its checksum does not match its content")
+        _require_models(arrays)
+        header = read_header(meta)
+        if version in UPGRADABLE:
+            upgrade(header, arrays, options.learning)
+        return header, arrays
+
+
+@contextmanager
+def damaged_by(*kinds: type[Exception]) -> Iterator[None]:
+    """Let errors of these kinds, which say that a snapshot is wrong, be raised as DamagedStateError.
+
+    Too little memory or a defect of the program says nothing about the snapshot: whoever took that for damage would
+    give a good model up.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise DamagedStateError(
+            f"The snapshot cannot be used: {error or type(error).__name__}.", hint=OTHERS
+        ) from error
+
+
+def require_format(meta: Mapping[str, str]) -> int:
+    """The format; what another version wrote in a form of its own is refused: it must never be misread."""
+    for version in (FORMAT, *UPGRADABLE):
+        if meta.get("format") == str(version):
+            return version
+    raise StateError(
+        f"The snapshot has format {meta.get('format')!r}; this program reads format {FORMAT}.",
+        hint=f"Run the version of the program that wrote it, {meta.get('program', 'unknown')}, or begin with a new "
+        "model: `stream-ad snapshots reset`.",
+    )
+
+
+def header_text(meta: Mapping[str, str]) -> str:
+    """What ``read_header`` reads, of what ``metadata`` gave; NonsenseError where there is none."""
+    if (text := meta.get("header")) is None:
+        raise NonsenseError("there is no header")
+    return text
+
+
+def read_header(meta: Mapping[str, str]) -> dict[str, Any]:
+    """The plain part of the state from what ``metadata`` gave, checked; NonsenseError where it is not of its format."""
+    form = Header if meta["format"] == str(FORMAT) else EarlierHeader
+    try:
+        header = msgspec.convert(json.loads(header_text(meta)), form)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise NonsenseError(f"header: {error}") from error
+    verdicts, sensors = header.verdicts, header.sensors
+    classes = len(verdicts.classes)
+    tables = (verdicts.labels, verdicts.misses, verdicts.average, verdicts.weights)
+    early = [one for known in verdicts.early.values() for one in known]
+    meant = [one[1] for one in early]
+    meant += [interval[2] for known in verdicts.intervals.values() for interval in known]
+    meant += [judged[2] for judged in verdicts.judged]
+    if any(len(table) != classes or not np.isfinite(table).all() for table in tables):
+        raise NonsenseError("header: the tables of the classes do not fit")
+    if verdicts.classes[:1] != [NORMAL_NAME] or max(meant, default=0) >= classes:
+        raise NonsenseError("header: a verdict of a class that is not there")
+    if max((one[0] for one in early), default=0) >= 2**64:
+        raise NonsenseError("header: a verdict on an event that cannot be")
+    if sum(map(len, sensors.owners)) + len(sensors.resting.numbers) != len(sensors.ids):
+        raise NonsenseError("header: sensors and their places do not fit")
+    result: dict[str, Any] = msgspec.to_builtins(header)
+    return result
+
+
+def _require_models(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Weights that are no numbers, or models that are there in part, would fail later, or score nonsense for ever."""
+    lengths: dict[str, int] = {}
+    for name, array in arrays.items():
+        group, model, _ = name.partition(".model.")
+        if not model:
+            continue
+        if not np.isfinite(array).all() or (array.dtype.kind == "i" and (array < 0).any()):
+            raise NonsenseError(f"{name} holds values that cannot be")
+        if array.ndim == 0 or lengths.setdefault(group, len(array)) != len(array):
+            raise NonsenseError(f"{group}.model.*: arrays of different lengths")
+
+
+def metadata(data: bytes) -> dict[str, str]:
+    """The header's own fields, read without touching the arrays; DamagedStateError when there is no such header."""
+    try:
+        size = int.from_bytes(data[:8], "little")
+        if not 0 < size <= len(data) - 8:
+            raise ValueError("it is cut off")
+        meta = msgspec.json.decode(msgspec.json.decode(data[8 : 8 + size], type=_Outer).meta[KEY], type=dict[str, str])
+    except (ValueError, KeyError, msgspec.MsgspecError, RecursionError) as error:
+        raise DamagedStateError(f"The snapshot cannot be read: {error}.", hint=OTHERS) from error
+    return meta

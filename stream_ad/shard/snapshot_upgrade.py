@@ -1,0 +1,99 @@
+"""Snapshots of earlier formats, brought to the present one.
+
+Format 8 keeps a learn batch more of each sensor's events and marks the events with a new label in their ring; formats
+6 and 7 had a queue of its own for them, which could hold more than it had room for. Format 8 also keeps how many
+events a sensor had when a label came whose event was not there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stream_ad.detector.feedback.event_buffer import DROPPED, UNLABELLED
+from stream_ad.detector.row_store import NonsenseError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stream_ad.detector.config import LearningConfig
+
+UPGRADABLE = (6, 7)
+_EVENT_FILLS = {"ids": 0, "times": 0, "log_score": 0, "flagged": False, "verdict": UNLABELLED, "source": 0}
+_EVENT_FILLS |= {"learned": DROPPED, "queued": False}
+
+
+def upgrade(header: dict[str, Any], arrays: dict[str, NDArray[Any]], learning: LearningConfig) -> None:
+    """Turn header and arrays of format 6 or 7 into those of the present format, in place.
+
+    Raises:
+        NonsenseError: They are not what that format holds.
+    """
+    sensor_ids = header["sensors"]["ids"]
+    events: dict[str, int] = {}
+    for number, owners in enumerate(header["sensors"]["owners"]):
+        count = _array(arrays, f"g{number}.pending.count", 1)
+        if len(count) != len(owners) or max(owners, default=0) >= len(sensor_ids):
+            raise NonsenseError(f"detector {number} has {len(count)} rows for {len(owners)} sensors")
+        events.update((sensor_ids[owner], int(count[row])) for row, owner in enumerate(owners))
+        _upgrade_rings(f"g{number}.", arrays, learning)
+    early = header["verdicts"]["early"]
+    for sensor_id, labels in early.items():
+        early[sensor_id] = [(*label, events.get(sensor_id, 0)) for label in labels]
+
+
+def _upgrade_rings(prefix: str, arrays: dict[str, NDArray[Any]], learning: LearningConfig) -> None:
+    block, pending = learning.batch_events, prefix + "pending."
+    count, capacity = arrays[pending + "count"], learning.label_reach_events + learning.batch_events
+    if (count < 0).any():
+        raise NonsenseError(f"{pending}count is negative")
+    fills: dict[str, Any] = {pending + name: fill for name, fill in _EVENT_FILLS.items()}
+    for name, fill in fills.items():
+        arrays[name] = _longer(_array(arrays, name, 2), count, capacity, fill)
+    order = _array(arrays, pending + "order", 2)
+    if order.shape[1] > block:
+        arrays[pending + "order"] = _longer(order, count, capacity, 0)
+    arrays[pending + "readings"] = _longer(_array(arrays, pending + "readings", 3), count, capacity + block, np.nan)
+    blocks = -(-count // block)
+    arrays[pending + "memory"] = _longer(_array(arrays, pending + "memory", 4), blocks, capacity // block + 1, np.nan)
+    place, added = _array(arrays, prefix + "head.place", 1), _array(arrays, prefix + "head.rings.added", 2)
+    owners = np.flatnonzero(place >= 0)
+    if len(place) != len(count) or not np.array_equal(np.sort(place[owners]), np.arange(len(added))):
+        raise NonsenseError(f"{prefix}head: {len(owners)} sensors for {len(added)} rings")
+    ring_count = np.zeros(len(owners), np.int64)
+    ring_count[place[owners]] = count[owners]
+    arrays[prefix + "head.rings.added"] = _longer(added, ring_count, capacity, 0)
+    for name in ("queue", "queue_head", "queue_tail"):
+        arrays.pop(pending + name, None)
+    arrays[pending + "queued_from"] = _first_queued(arrays[pending + "queued"], count)
+
+
+def _array(arrays: dict[str, NDArray[Any]], name: str, axes: int) -> NDArray[Any]:
+    array = arrays.get(name)
+    if array is None or array.ndim != axes:
+        raise NonsenseError(f"{name}: expected {axes} axes, found {'nothing' if array is None else array.shape}")
+    return array
+
+
+def _longer(ring: NDArray[Any], count: NDArray[np.int64], length: int, fill: Any) -> NDArray[Any]:
+    """Rings (S, W, ...) as longer ones (S, length, ...): entry n moves from n modulo W to n modulo length."""
+    width = ring.shape[1]
+    if not 0 < width <= length or len(ring) != len(count):
+        raise NonsenseError(f"rings of shape {ring.shape} for {len(count)} sensors of {length} entries")
+    longer = np.full((len(ring), length, *ring.shape[2:]), fill, ring.dtype)
+    for row, last in enumerate(count.tolist()):
+        entries = np.arange(max(0, last - width), last)
+        longer[row, entries % length] = ring[row, entries % width]
+    return longer
+
+
+def _first_queued(queued: NDArray[np.bool_], count: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(S,) number of the first marked event of each ring (S, C), that of the next event where none is."""
+    first = count.copy()
+    for row, last in enumerate(count.tolist()):
+        entries = np.arange(max(0, last - queued.shape[1]), last)
+        marked = entries[queued[row, entries % queued.shape[1]]]
+        if len(marked):
+            first[row] = marked[0]
+    return first

@@ -1,0 +1,232 @@
+"""Events that wait: which of them can be learned, and when."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_ad.detector.feedback.event_buffer import (
+    DROPPED,
+    FROM_EVENT,
+    LEARNED_ANOMALY,
+    LEARNED_NORMAL,
+    NORMAL,
+    UNLABELLED,
+    WAITING,
+    Pending,
+)
+
+BATCH, HORIZON, REACH = 8, 16, 48
+CAPACITY = REACH + BATCH
+ROW = np.array([0])
+
+
+def pending(sensors: int = 1) -> Pending:
+    out = Pending(1, reach=REACH, horizon_events=HORIZON, block=BATCH)
+    out.append(sensors)
+    return out
+
+
+def push(store: Pending, number: int, row: int = 0, *, step_ns: int = 1) -> int:
+    """Add events with ids = numbers and times = numbers * step; returns how many were lost."""
+    places = store.count[row] + np.arange(number)
+    return store.push(
+        np.full(number, row),
+        places,
+        ids=places.astype(np.uint64) + np.uint64(1),
+        times=places * step_ns,
+        order=places,
+        log_score=places.astype(np.float64),
+        flagged=places % 2 == 0,
+        derived=np.zeros((number, 8), np.float32),
+    )
+
+
+def find(store: Pending, rows: list[int], ids: list[int], before: list[int]) -> list[int]:
+    """Numbers of the events that labels name."""
+    return store.find(np.array(rows), np.array(ids, np.uint64), np.array(before))[0].tolist()
+
+
+def take(store: Pending, horizon_ns: int | None = None) -> list[int]:
+    places, valid, _ = store.take(ROW, BATCH, horizon_ns)
+    return places[valid].tolist()
+
+
+def mark(store: Pending, places: list[int], state: int) -> None:
+    store.learned[0, np.array(places, np.int64) % CAPACITY] = state
+
+
+def test_an_event_waits_for_its_horizon():
+    """Without a verdict an event is taken once `horizon` later events of its sensor are there, oldest first."""
+    store = pending()
+    push(store, HORIZON)
+    assert take(store) == []
+    push(store, 3)
+    assert take(store) == [0, 1, 2]
+    assert take(store) == []
+
+
+def test_a_verdict_ends_the_wait():
+    """Labelled events are taken at once, the oldest first, before those whose horizon passed."""
+    store = pending()
+    push(store, HORIZON + 2)
+    store.judge(0, 9, NORMAL, FROM_EVENT)
+    store.judge(0, 5, 3, FROM_EVENT)
+    assert take(store) == [5, 9, 0, 1]
+
+
+def test_time_ends_the_wait_too():
+    """With a horizon in seconds an event is taken when its sensor's clock has moved on by so much."""
+    store = pending()
+    push(store, 4, step_ns=100)
+    assert take(store, horizon_ns=150) == [0, 1]
+
+
+def test_no_more_than_a_batch_is_taken_and_none_is_forgotten():
+    """A backlog leaves in batches, every event once."""
+    store = pending()
+    push(store, 40)
+    taken = []
+    while now := take(store):
+        assert len(now) <= BATCH
+        mark(store, now, LEARNED_NORMAL)
+        taken += now
+    assert taken == list(range(40 - HORIZON))
+
+
+def test_more_says_that_another_batch_is_ready():
+    """The third result is true exactly while a whole further batch waits."""
+    store = pending()
+    push(store, HORIZON + 2 * BATCH)
+    assert store.take(ROW, BATCH, None)[2].tolist() == [True]
+    assert store.take(ROW, BATCH, None)[2].tolist() == [False]
+
+
+def test_a_correction_is_learned_anew():
+    """An event learned as normal is taken again when the verdict becomes an anomaly, and not when it stays."""
+    store = pending()
+    push(store, 3)
+    for verdict, state, again in ((NORMAL, LEARNED_NORMAL, []), (2, LEARNED_ANOMALY, [1])):
+        store.judge(0, 1, verdict, FROM_EVENT)
+        assert take(store) == [1]
+        mark(store, [1], state)
+        store.judge(0, 1, verdict, FROM_EVENT)
+        assert take(store) == [], again
+
+
+def test_a_late_verdict_revives_a_dropped_event():
+    """An event that was dropped at its horizon is taken when a verdict comes after all."""
+    store = pending()
+    push(store, HORIZON + 1)
+    mark(store, take(store), DROPPED)
+    store.judge(0, 0, NORMAL, FROM_EVENT)
+    assert take(store) == [0]
+
+
+def test_a_retracted_verdict_lets_the_event_wait_again():
+    """Retraction before learning puts the event back among the unlabelled ones until its horizon."""
+    store = pending()
+    push(store, 4)
+    store.judge(0, 2, 1, FROM_EVENT)
+    store.judge(0, 2, UNLABELLED, FROM_EVENT)
+    assert take(store) == []
+    push(store, HORIZON)
+    assert take(store) == [0, 1, 2, 3]
+
+
+def test_the_ring_counts_what_it_loses():
+    """Events that nobody learned before the ring came round are counted, and are not taken as others."""
+    store = pending()
+    assert push(store, CAPACITY) == 0
+    assert push(store, 5) == 5
+    assert find(store, [0], [1], [999]) == [-1]
+
+
+def test_find_gives_the_newest_of_equal_ids():
+    """Of two events with one id the later is meant, but none after the label; an unknown id is -1."""
+    store = pending(2)
+    push(store, 5)
+    store.ids[0, 3] = store.ids[0, 1]
+    assert find(store, [0, 0, 1, 0], [2, 99, 2, 2], [9, 9, 9, 3]) == [3, -1, -1, 1]
+
+
+def test_a_label_reaches_back_from_where_it_stands():
+    """Of events that came after the label none counts: neither as found nor as one that pushed another out."""
+    store = pending()
+    push(store, CAPACITY + 20)
+    for after in range(BATCH):
+        stands = CAPACITY + 20 - after
+        oldest = stands - REACH
+        assert find(store, [0, 0, 0], [oldest, oldest + 1, stands + 1], [stands] * 3) == [-1, oldest, -1]
+        assert store.covered(0, 0, 10**9, stands).tolist() == list(range(oldest, stands))
+        assert store.count_before(0, stands) == stands
+
+
+def test_a_bulk_upload_is_learned_whole():
+    """Labels on everything in memory, newest first, and on every later event are all learned before they leave it."""
+    store = pending()
+    push(store, REACH)
+    mark(store, list(range(REACH)), DROPPED)
+    for place in reversed(range(REACH)):
+        store.judge(0, place, NORMAL, FROM_EVENT)
+    learned: list[int] = []
+    for _ in range(3 * REACH // BATCH):
+        places = range(int(store.count[0]), int(store.count[0]) + BATCH)
+        push(store, BATCH)
+        for place in places:
+            store.judge(0, place, NORMAL, FROM_EVENT)
+        for _ in range(2):  # as many batches as a learn point takes of a backlog
+            taken = take(store)
+            mark(store, taken, LEARNED_NORMAL)
+            learned += taken
+    assert learned == list(range(4 * REACH))
+
+
+def test_covered_gives_an_interval_with_both_ends():
+    """Events at the very start and end of an interval belong to it."""
+    store = pending()
+    push(store, CAPACITY + 10, step_ns=10)
+    assert store.covered(0, 200, 230, 999).tolist() == [20, 21, 22, 23]
+
+
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("push"), st.integers(1, BATCH)),
+        st.tuples(st.just("judge"), st.integers(0, 60), st.sampled_from([UNLABELLED, NORMAL, 1, 2])),
+    ),
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(actions)
+def test_every_event_is_learned_as_its_last_verdict_says(steps):
+    """Whatever order events and verdicts come in, nothing is taken twice for one reason, nothing judged or
+    expired is forgotten, and nothing still waiting is taken.
+    """
+    store, pushed = pending(), 0
+    state: dict[int, int] = {}
+    verdicts: dict[int, int] = {}
+    for step in steps:
+        if step[0] == "push":
+            push(store, step[1])
+            pushed += step[1]
+        elif pushed - REACH <= step[1] < pushed:
+            store.judge(0, step[1], step[2], FROM_EVENT)
+            verdicts[step[1]] = step[2]
+        while now := take(store):
+            for place in now:
+                verdict = verdicts.get(place, UNLABELLED)
+                wanted = {UNLABELLED: DROPPED, NORMAL: LEARNED_NORMAL}.get(verdict, LEARNED_ANOMALY)
+                assert state.get(place) != wanted
+                assert verdict != UNLABELLED or pushed - place > HORIZON
+                state[place] = wanted
+                mark(store, [place], wanted)
+    for place in range(max(0, pushed - CAPACITY), pushed):
+        verdict = verdicts.get(place, UNLABELLED)
+        if verdict != UNLABELLED:
+            assert state[place] == (LEARNED_NORMAL if verdict == NORMAL else LEARNED_ANOMALY)
+        elif pushed - place > HORIZON:
+            assert place in state
+        assert (store.learned[0, place % CAPACITY] == WAITING) == (place not in state)

@@ -1,0 +1,273 @@
+"""The threshold: the false-alarm rate that was asked for is the one that is measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, level
+from stream_ad.detector.scoring.threshold import (
+    FIRST_EVENTS,
+    LABELLED_ENOUGH,
+    RECENT,
+    STATIC_PEAKS,
+    Threshold,
+    published,
+    static_level,
+)
+
+SCORES = {
+    "log chi-square, 8 features": lambda rng, size: np.log(rng.chisquare(8, size) / 8 + 0.01),
+    "log chi-square, 2 features": lambda rng, size: np.log(rng.chisquare(2, size) / 2 + 0.01),
+    "normal": lambda rng, size: rng.normal(size=size),
+    "exponential": lambda rng, size: rng.exponential(size=size),
+    "log of squared Student": lambda rng, size: np.log(rng.standard_t(3, size) ** 2 + 0.01),
+}
+
+
+def threshold(sensors=1, *, window=8192, rate=1e-2):
+    one = Threshold(3, window=window, rate=rate)
+    one.append(sensors)
+    return one
+
+
+def feed(one, scores, *, labelled=True, row=0):
+    """Batches of 32 scores, all labelled normal or none."""
+    for start in range(0, len(scores), 32):
+        batch = scores[None, start : start + 32]
+        yes, no = np.ones(batch.shape, np.bool_), np.zeros(batch.shape, np.bool_)
+        one.update(np.array([row]), batch, yes if labelled else no, no if labelled else yes, np.zeros(1))
+
+
+@pytest.mark.parametrize("shape", SCORES)
+@pytest.mark.parametrize(("number", "rate"), [(400, 1e-2), (1024, 1e-3), (8192, 1e-3)])
+def test_level_keeps_the_rate_within_a_factor_of_two(shape, number, rate):
+    """Whatever the scores look like, the mean share of new normal scores above the level is the one asked for."""
+    rng = np.random.default_rng(1)
+    sets = np.sort(SCORES[shape](rng, (100, number)), axis=1)
+    levels = level(sets, np.full(100, number), rate)
+    fresh = np.sort(SCORES[shape](rng, 1_000_000))
+    measured = np.mean(1 - np.searchsorted(fresh, levels) / len(fresh))
+    assert rate / 2 <= measured <= rate * 2
+
+
+@pytest.mark.parametrize("shape", SCORES)
+def test_level_agrees_with_maximum_likelihood_on_many_scores(shape):
+    """With many excesses the level is that of scipy's generalised Pareto fit, to a fifth of the tail's scale."""
+    scores = np.sort(SCORES[shape](np.random.default_rng(2), 20_000))
+    found = level(scores[None], np.array([len(scores)]), 1e-3)[0]
+    base = scores[int(np.ceil(0.98 * len(scores))) - 1]
+    excess = scores[scores > base] - base
+    fitted = stats.genpareto(*stats.genpareto.fit(excess, floc=0))
+    assert found == pytest.approx(base + fitted.ppf(1 - 1e-3 * len(scores) / len(excess)), abs=0.2 * excess.mean())
+
+
+def test_level_of_a_row_is_its_own():
+    """How far other rows are filled does not move a row's level by a single bit."""
+    rng = np.random.default_rng(3)
+    short = np.sort(rng.normal(size=300))
+    alone = level(short[None], np.array([300]), 1e-3)
+    beside = np.full((2, 5000), np.inf)
+    beside[0, :300], beside[1] = short, np.sort(rng.normal(size=5000))
+    assert level(beside, np.array([300, 5000]), 1e-3)[0] == alone[0]
+
+
+def test_level_rises_as_the_rate_falls():
+    """Fewer tolerated false alarms never lower the level."""
+    scores = np.sort(np.random.default_rng(4).normal(size=(1, 2000)), axis=1)
+    levels = [level(scores, np.array([2000]), rate)[0] for rate in (0.3, 0.1, 0.05, 1e-2, 1e-3, 1e-4)]
+    assert levels == sorted(levels)
+
+
+@pytest.mark.parametrize("rate", [0.2, 1e-2])
+def test_nothing_known_is_no_alarm(rate):
+    """Without scores the level is infinite, and constant scores give a finite one just above them."""
+    assert level(np.full((1, 4), np.inf), np.array([0]), rate)[0] == np.inf
+    constant = level(np.full((1, 64), 2.0), np.array([64]), rate)[0]
+    assert 2.0 <= constant < 2.1
+
+
+def test_static_level_stands_in_until_there_are_scores_and_fades_with_them():
+    """First the static level alone; then a lower one is believed the more the more independent peaks it rests on."""
+    rng, one = np.random.default_rng(5), threshold(rate=1e-3)
+    scores = rng.normal(-4, 0.3, 3072)
+    static = static_level(np.zeros(1), 1e-3)[0]
+    feed(one, scores[: FIRST_EVENTS - 8])
+    assert one.log_level[0] == static
+    levels = []
+    for start in range(0, len(scores), 128):
+        feed(one, scores[start : start + 128])
+        levels.append(float(one.log_level[0]))
+    assert (np.diff(levels[:4]) < 0).all()
+    half = int(STATIC_PEAKS / TAIL_SHARES[1] / 2)
+    even = threshold(rate=1e-3)
+    feed(even, scores[:half])
+    assert even.log_level[0] == pytest.approx((static - 3) / 2, abs=1)  # half way, at so many peaks
+    assert levels[-1] < static - 0.8 * (static + 3)
+
+
+def test_a_run_of_high_scores_is_one_peak():
+    """Scores that come in runs leave more of the static level in force than as many that come one by one."""
+    rng = np.random.default_rng(11)
+    scores = rng.normal(-4, 0.3, 640)
+    mixed, runs = threshold(rate=1e-3), threshold(rate=1e-3)
+    feed(mixed, scores)
+    feed(runs, np.concatenate([np.sort(part) for part in np.split(scores, 2)]))
+    assert runs.log_level[0] > mixed.log_level[0] + 1
+
+
+def test_level_does_not_run_away_from_what_was_seen():
+    """A burst of high scores raises the level to what it reached, where that alone keeps the rate, and no farther."""
+    scores = np.random.default_rng(12).normal(size=2500)
+    scores[1000:1060] = np.linspace(7, 7.5, 60)
+    found = level(np.sort(scores)[None], np.array([2500]), 1e-3)[0]
+    assert 7 < found <= 7.5
+
+
+def test_a_verdict_that_an_alarm_was_none_counts_at_once():
+    """One batch of alarms judged normal raises the level, long before an eighth of what is kept is new."""
+    rng, one = np.random.default_rng(13), threshold(rate=1e-3)
+    feed(one, rng.normal(size=8192))
+    before = one.log_level[0]
+    feed(one, before + 1 + rng.random(32))
+    assert one.log_level[0] > before + 1
+
+
+def test_static_level_is_higher_where_less_is_tolerated_and_where_time_counts():
+    """20 times the usual error at one in a thousand; twice that on the log scale with memory."""
+    np.testing.assert_allclose(static_level(np.array([0.0, 1.0]), 1e-3), np.log(20) * np.array([1, 2]))
+    assert static_level(np.zeros(1), 1e-2) < static_level(np.zeros(1), 1e-3)
+
+
+def test_level_rises_at_once_when_recent_normals_score_higher():
+    """After a change the last normals decide, long before they are many among all that are kept."""
+    rng, one = np.random.default_rng(10), threshold(rate=1e-2)
+    feed(one, rng.normal(size=7168))
+    feed(one, 3 + rng.normal(size=RECENT))
+    assert np.mean(3 + rng.normal(size=100_000) >= one.log_level[0]) == pytest.approx(0.01, abs=0.01)
+
+
+def test_level_is_no_lower_than_what_is_expected_of_normals():
+    """What normals would score with a new head raises the level at once, until newer ones say less; few do not."""
+    rng = np.random.default_rng(1)
+    one = threshold(2)
+    for row in (0, 1):
+        feed(one, rng.normal(size=2000), row=row)
+    before = one.log_level.copy()
+    one.expect(0, rng.normal(size=LABELLED_ENOUGH - 1) + 9)
+    assert one.log_level[0] == before[0]
+    one.expect(0, rng.normal(size=512) + 2)
+    assert one.log_level[0] == pytest.approx(before[0] + 2, abs=0.6)
+    feed(one, rng.normal(size=1000))
+    assert one.log_level[0] == one.expected[0]
+    one.expect(0, rng.normal(size=512) - 2)
+    assert one.log_level[0] == pytest.approx(before[0], abs=0.3)
+    assert one.log_level[1] == before[1]
+    one.expect(0, rng.normal(size=512) + 2)
+    one.begin_anew(np.array([0]), np.zeros(1))
+    assert one.expected[0] == -np.inf
+
+
+def test_labelled_normals_alone_calibrate_once_there_are_enough():
+    """Unlabelled events stop counting when there are enough verdicts, so that hidden anomalies cannot raise it."""
+    rng = np.random.default_rng(6)
+    clean, mixed = threshold(), threshold()
+    normal = rng.normal(size=LABELLED_ENOUGH + 60)
+    feed(mixed, rng.normal(3, 1, 640), labelled=False)
+    feed(mixed, normal)
+    feed(clean, normal)
+    feed(mixed, normal[:32])
+    feed(clean, normal[:32])
+    assert mixed.log_level[0] == clean.log_level[0]
+
+
+def test_the_threshold_follows_a_change_of_the_scores():
+    """After as many scores as the window holds, only the new ones count."""
+    rng = np.random.default_rng(7)
+    one = threshold(window=256)
+    feed(one, rng.normal(size=512))
+    before = one.log_level[0]
+    feed(one, 5 + rng.normal(size=512))
+    assert one.log_level[0] == pytest.approx(before + 5, abs=1)
+
+
+def test_gate_is_the_ninetieth_percentile_of_the_last_labelled_normals():
+    """Unlabelled events are learned only if they look like nine in ten of the normals."""
+    one, scores = threshold(), np.random.default_rng(8).normal(size=2048)
+    feed(one, scores)
+    assert np.mean(scores[-300:] <= one.gate_level[0]) == pytest.approx(0.9, abs=0.05)
+
+
+def test_rank_is_uniform_on_the_calibration_scores():
+    """Scores like those calibrated on have mean rank one half; without any there is no rank."""
+    one, rng = threshold(sensors=2), np.random.default_rng(9)
+    feed(one, rng.normal(size=2048))
+    rank = one.rank(np.array([0, 1]), rng.normal(size=(2, 1024)))
+    assert rank[0] == pytest.approx(0.5, abs=0.05)
+    assert np.isnan(rank[1])
+
+
+def test_published_scores_reach_one_at_the_threshold_and_keep_their_order():
+    """1 or above exactly where the log score reaches the level, and on each side the order does not depend on it."""
+    scores = np.sort(np.random.default_rng(5).normal(3, 4, 500))
+    for log_level in (-2.0, 3.0, 8.0, np.inf):
+        out = published(scores, np.full(500, log_level))
+        np.testing.assert_array_equal(out >= 1, scores >= log_level)
+        assert (np.diff(out) > 0).all()
+    moving = published(scores, np.random.default_rng(6).normal(3, 1, 500))
+    for side in (moving < 1, moving >= 1):
+        assert (np.diff(moving[side]) > 0).all()
+    assert published(np.array([18.0]), np.array([np.inf]))[0] < 1  # the largest score there can be
+
+
+def alarms(scores, *, delay, rate):
+    """Share of a stream's events at or above the level, every one labelled normal so many events later."""
+    one, count, seen = threshold(rate=rate), 0, 0
+    for start in range(0, len(scores), 32):
+        if start >= FIRST_EVENTS + delay:
+            count += int((scores[start : start + 32] >= one.log_level[0]).sum())
+            seen += len(scores[start : start + 32])
+        if start >= delay:
+            feed(one, scores[start - delay : start - delay + 32])
+    return count / seen
+
+
+def with_memory(rng, size):
+    """Log scores of errors that are smoothed as those of the detector are."""
+    noise, state, out = rng.normal(size=(size, 8)), np.zeros(8), np.empty(size)
+    for row in range(size):
+        state += 0.15 * (noise[row] - state)
+        out[row] = np.log(np.mean(noise[row] ** 2) + 0.01) + np.log(np.mean(state**2) * 12.3 + 0.01)
+    return out
+
+
+STREAMS = {
+    **SCORES,
+    "with memory": with_memory,
+    "with bursts": lambda rng, size: rng.normal(size=size) + 4 * (np.arange(size) % 2000 < 12),
+}
+
+
+@pytest.mark.parametrize("shape", STREAMS)
+@pytest.mark.parametrize("rate", [1e-2, 1e-3])
+def test_the_measured_rate_is_the_one_asked_for_within_a_factor_of_two(shape, rate):
+    """On streams without drift, with verdicts that come 512 events late, over ten streams of 12,000 events each."""
+    measured = np.mean(
+        [alarms(STREAMS[shape](np.random.default_rng([14, seed]), 12_000), delay=512, rate=rate) for seed in range(10)]
+    )
+    assert rate / 2 <= measured <= rate * 2
+
+
+@pytest.mark.parametrize("rate", [1e-2, 1e-3])
+def test_the_measured_rate_is_within_a_factor_of_four_on_a_drift(rate):
+    """Scores that rise by three standard deviations over 12,000 events, with verdicts 512 events late."""
+    measured = np.mean(
+        [
+            alarms(
+                np.random.default_rng([15, seed]).normal(size=12_000) + np.linspace(0, 3, 12_000), delay=512, rate=rate
+            )
+            for seed in range(10)
+        ]
+    )
+    assert rate / 4 <= measured <= rate * 4

@@ -1,0 +1,217 @@
+"""The page of a backtest: complete in itself, safe with any name, and true to the figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from stream_ad.evaluation.backtest.advice import advice
+from stream_ad.evaluation.backtest.label_schedule import Delay, Protocol
+from stream_ad.evaluation.backtest.results import Figures, results
+from stream_ad.evaluation.backtest.runner import run_backtest
+from stream_ad.evaluation.backtest.stream import Stream
+from stream_ad.evaluation.report import report_data as module
+from stream_ad.evaluation.report.report import report_html
+from stream_ad.evaluation.report.report_data import report_data
+from stream_ad.settings import Settings
+from tests.support.browser import opened
+from tests.support.recordings import OPTIONS, drawn
+
+HOSTILE = '</script><img src="http://example.org/x" onerror=alert(1)>%DATA%'
+SETTINGS = Settings().model_dump(mode="json", include={"detector", "learning", "threshold"})
+
+
+class Page(HTMLParser):
+    """Every attribute of the page, and the text of its scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.attributes, self.parts, self._open = [], {}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        self._open.append((tag, dict(attrs).get("id", "")))
+
+    def handle_data(self, data):
+        if self._open and self._open[-1][0] in ("script", "style"):
+            self.parts[self._open[-1]] = self.parts.get(self._open[-1], "") + data
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A backtest over sensors with faults, one of them with a name that means harm."""
+    made = drawn()
+    named = dataclasses.replace(made, sensor_ids=[HOSTILE if name == "s1" else name for name in made.sensor_ids])
+    stream = Stream([named], warmup=None, default_warmup=64)
+    return run_backtest(stream, OPTIONS, Protocol(delay=Delay(20)), against=["zscore"])
+
+
+@pytest.fixture(scope="module")
+def found(run):
+    return results(run, settings=SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def html(run, found):
+    return report_html(run, found)
+
+
+def test_the_page_asks_nobody_for_anything(html):
+    """No element loads anything, no style or script names an address, and the page forbids itself all requests."""
+    page = Page(html)
+    assert not [one for one in page.attributes if one[1] in ("src", "href", "srcset", "action", "data")]
+    code = "".join(text for (tag, part), text in page.parts.items() if part != "data")
+    assert set(re.findall(r"https?://[^\"'\s]+", code)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
+    assert "url(" not in code.replace("url(#inside)", "")
+    assert not re.search(r"@import|fetch\(|XMLHttpRequest|import\(", code)
+    assert "default-src 'none'" in html
+
+
+def test_the_figures_are_in_it(html, run, found):
+    """The data in the page is what the figures say, and a name cannot break out of it."""
+    page = Page(html)
+    data = json.loads(page.parts["script", "data"])
+    assert data["figures"] == found
+    assert HOSTILE in data["figures"]["sensors"]
+    assert {one["id"] for one in data["shown"]} == set(run.stream.sensors)
+    assert [tag for tag, _ in page.parts].count("script") == 2
+
+
+def test_a_browser_opens_it_without_complaint(html, found, tmp_path):
+    """In a real browser, the page draws every chart and table and complains about nothing."""
+    path = tmp_path / "report.html"
+    path.write_text(html, encoding="utf-8")
+    document, complaints = opened(path)
+    assert complaints == ""
+    for place in ("time", "pr", "roc", "progress", "compare", "sensors", "advice", "settings", "worst"):
+        assert not re.search(rf'id="{place}"[^>]*></', document), place
+    assert f"{found['roc_auc']:.3f}" in document
+    assert "<img" not in re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
+
+
+def test_scores_are_thinned_but_peaks_stay(run, found, monkeypatch):
+    """A long stream keeps, of each bucket of rows, the highest score at its own time."""
+    monkeypatch.setattr(module, "POINTS", 40)
+    monkeypatch.setattr(module, "LEAST_SENSOR_POINTS", 20)
+    one = next(one for one in report_data(run, found)["shown"] if one["id"] == "s0")
+    rows = np.flatnonzero(run.stream.sensor == 0)
+    assert len(one["score"]) <= 20
+    assert len({len(one[key]) for key in ("score", "t", "row", "told", "unlabelled")}) == 1
+    assert max(one["score"]) == pytest.approx(run.detector.score[rows].max(), rel=1e-3)
+    peak = int(rows[run.detector.score[rows].argmax()])
+    at = one["score"].index(max(one["score"]))
+    assert one["row"][at] == run.stream.row_in[peak]
+    assert one["t0"] + sum(one["t"][: at + 1]) == run.stream.times_ns[peak] // 10**6
+
+
+def test_verdicts_are_those_that_came(run, found):
+    """Shaded as told are the rows whose verdict had arrived by the end."""
+    one = next(one for one in report_data(run, found)["shown"] if one["id"] == "s0")
+    rows = np.flatnonzero(run.stream.sensor == 0)
+    expected = ["0"] * len(rows)
+    for place in np.flatnonzero(np.isin(rows, run.schedule.rows)).tolist():
+        expected[place] = "2" if run.stream.anomalous[rows[place]] else "1"
+    assert one["told"] == "".join(expected)
+    assert expected[-20:] == ["0"] * 20
+
+
+def test_false_alarms_can_be_looked_up(run, found):
+    """Every stretch of flagged normal rows is listed once, with the id of its first row and its length."""
+    listed = report_data(run, found)["false_alarms"]
+    wrong = (run.detector.score >= 1) & run.stream.judged & ~run.stream.anomalous
+    assert listed["rows"] == wrong.sum() == sum(one["rows"] for one in listed["listed"])
+    for one in listed["listed"]:
+        row = int(one["event"].rpartition("-")[2]) - 1
+        assert wrong[row]
+        assert run.stream.sensors[run.stream.sensor[row]] == one["sensor"]
+
+
+def test_unnoticed_faults_are_listed(run, found):
+    """Noticed and listed faults are all faults there are."""
+    unnoticed = report_data(run, found)["unnoticed"]
+    assert unnoticed["total"] == found["segments"]["total"] - found["segments"]["detected"]
+    assert all(one["score"] < 1 for one in unnoticed["listed"])
+
+
+def test_the_last_point_of_progress_is_the_result(run, found):
+    """Quality as verdicts arrive ends at the figures of the whole."""
+    progress = report_data(run, found)["progress"]
+    expected = [found["roc_auc"], found["average_precision"]]
+    assert progress["detector"][-1] == pytest.approx(expected, abs=1e-4)
+    assert progress["verdicts"] == sorted(progress["verdicts"])
+    assert progress["verdicts"][-1] == found["verdicts"]["given"]
+
+
+def test_an_empty_backtest_has_a_page(run):
+    """Interrupted before the first row, there still is a page that says so."""
+    run = dataclasses.replace(run, done=0)
+    assert report_html(run, results(run, settings=SETTINGS))
+
+
+# ---------------------------------------------------------------- what to try next
+
+
+def titles(run, found, **changes):
+    return [one["title"] for one in advice(Figures(run), {**found, **changes})]
+
+
+def test_advice_without_two_classes(run, found):
+    """Where only one class was judged, that is all there is to say."""
+    nothing = dataclasses.replace(run, done=0)
+    assert titles(nothing, found) == ["Judge rows of both kinds"]
+
+
+def test_advice_when_a_baseline_wins(run, found):
+    """A baseline that is clearly ahead is named; one that is a little ahead is not."""
+
+    def against(by):
+        return {"zscore": {"roc_auc": found["roc_auc"] + by, "average_precision": 0.0}}
+
+    assert "Running z-score is ahead here" in titles(run, found, against=against(0.05))
+    assert "Running z-score is ahead here" not in titles(run, found, against=against(0.005))
+
+
+def test_advice_on_the_threshold(run, found):
+    """Where faults rank above normal rows but stay below 1, a higher tolerated rate is advised, with its setting."""
+    quiet = dataclasses.replace(run.detector, score=np.where(run.stream.anomalous, 0.5, 0.01))
+    silent = dataclasses.replace(run, detector=quiet)
+    now = {"precision": None, "recall": 0.0, "f1": 0.0, "false_alarm_rate": 0.0, "alarms_per_day": 0.0}
+    pieces = advice(Figures(silent), {**found, "at_threshold": now})
+    one = next(one for one in pieces if one["title"] == "Notice more, for more false alarms")
+    assert one["options"].startswith("--set threshold.false_alarm_rate=")
+    assert "100 %" in one["text"]
+
+
+def test_advice_on_verdicts(run, found):
+    """Whether verdicts pay, do harm or never came is said by the two runs."""
+
+    def without(by):
+        return {**found["without_labels"], "average_precision": found["average_precision"] - by}
+
+    assert "Verdicts pay" in titles(run, found, without_labels=without(0.2))
+    assert "Verdicts do not help here" in titles(run, found, without_labels=without(-0.2))
+    none = {"given": 0, "outcomes": {}}
+    assert "No verdict arrived in time" in titles(run, found, without_labels=without(0.0), verdicts=none)
+    late = {"given": 100, "outcomes": {"late": 60}}
+    assert "Verdicts come after events were let go" in titles(run, found, verdicts=late)
+
+
+def test_advice_on_broken_promises_and_short_streams(run, found):
+    """Too many false alarms, sensors near chance, few faults and short sensors are pointed out."""
+    many = {**found["at_threshold"], "false_alarm_rate": 0.2}
+    assert "More false alarms than tolerated" in titles(
+        dataclasses.replace(run, options=OPTIONS.model_copy(
+            update={"threshold": OPTIONS.threshold.model_copy(update={"false_alarm_rate": 0.01})})),
+        found, at_threshold=many,
+    )  # fmt: skip
+    weak = {name: {**one, "roc_auc": 0.5} for name, one in found["sensors"].items()}
+    assert "Some sensors are hardly better than chance" in titles(run, found, sensors=weak)
+    few = {"detected": 1, "total": 2, "delay_events_median": 0.0}
+    assert "Take these figures with care" in titles(run, found, segments=few)
+    assert "Sensors are short: let them share a model" in titles(run, found)

@@ -1,0 +1,333 @@
+"""Transactions that Kafka has ended without telling all of their partitions are ended there by who comes next.
+
+Kafka does so where a partition has no leader at that moment. Here the coordinator never hears that some partitions
+belong to the transaction, which leaves them in the same state.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOffsetCommitHandler
+
+from stream_ad.brokers.kafka import hanging_transactions as kafka_settle
+from stream_ad.brokers.kafka.hanging_transactions import MARK_HEADER, Note, note_of
+from stream_ad.brokers.kafka.kafka_python.producer import BatchProducer
+from stream_ad.brokers.kafka.partition_reader import PartitionReader
+from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.errors import BrokerError
+from stream_ad.records.columns import OutRecord
+from tests.support.broker_fixtures import over_both_clients
+from tests.support.stop_flags import raiser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ad.brokers.worker_api import Broker
+    from tests.support.broker_fixtures import KafkaPlace
+    from tests.support.kafka_server import KafkaServer
+
+LOST = kafka_errors.KafkaTimeoutError("no answer")
+
+
+@pytest.fixture
+def client() -> str:
+    """The client whose insides keep the secret."""
+    return "kafka-python"
+
+
+@pytest.fixture(autouse=True)
+def gullible(kafka: KafkaServer) -> Iterator[None]:
+    """Brokers take transactional records without asking the coordinator whether there is such a transaction."""
+    with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)) as admin:
+
+        def verify(word: str) -> None:
+            name = "transaction.partition.verification.enable"
+            admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", configs={name: word})])
+
+        verify("false")
+        yield
+        verify("true")
+
+
+def keep_secret(producer: BatchProducer, *partitions: tuple[str, int]) -> None:
+    """From now on the coordinator does not hear that these belong to the producer's transactions."""
+    manager = producer._transaction_manager
+    tell = manager.maybe_add_partition_to_transaction
+
+    def told(partition: Any) -> None:
+        if partition in partitions:
+            manager._partitions_in_transaction.add(partition)
+        else:
+            tell(partition)
+
+    manager.maybe_add_partition_to_transaction = told
+
+
+def scored(number: int, *, marks: bool = False) -> Commit:
+    """A commit of one score, up to an event; with marks the state topic has a part in it, too."""
+    some = (Positions(number - 1, 0),) if marks else ()
+    return Commit(0, Positions(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], marks=some)
+
+
+def values(place: KafkaPlace, topic: str) -> list[bytes]:
+    """What readers of committed records see, once Kafka has told how the last transactions ended."""
+    with closing(PartitionReader(place.settings, topic)) as reader:
+        return [record.value for record in reader.read_settled()]
+
+
+def scores(place: KafkaPlace) -> list[int]:
+    return [int(value) for value in values(place, place.settings.topics.scores)]
+
+
+def load(broker: Broker) -> Positions:
+    """Take the shard over, from oneself if need be; how far it has come."""
+    stored = broker.load(0)
+    broker.seek(0, stored.positions)
+    return stored.positions
+
+
+@pytest.fixture
+def worker(place: KafkaPlace) -> Broker:
+    """It has committed a score in the usual way."""
+    producer = place.producer()
+    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(40)])
+    producer.flush()
+    worker = place.worker()
+    worker.commit(scored(1, marks=True))
+    assert scores(place) == [1]  # waits for the end of the transaction, which secret records would not
+    return worker
+
+
+def test_what_was_aborted_does_not_come_up_with_the_next_commit(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
+    """Scores of a commit that failed, still open in their partition, are aborted; sent again, they are there once."""
+    producer = worker._writers[0]._producer
+    keep_secret(producer, (place.settings.topics.scores, 0))
+    monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
+    with pytest.raises(BrokerError):
+        worker.commit(scored(2))
+    assert load(worker) == Positions(1, 0)
+    worker.commit(scored(2))
+    worker.commit(scored(3))
+    assert scores(place) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("successor", ["itself", "kafka-python", "librdkafka"])
+def test_what_was_committed_is_not_lost(place: KafkaPlace, worker: Broker, successor) -> None:
+    """Scores of a commit whose offsets are committed, still open in their partition, are committed there, too."""
+    keep_secret(worker._writers[0]._producer, (place.settings.topics.scores, 0))
+    worker.commit(scored(2, marks=True))
+    assert place.reader().read(place.settings.topics.scores) == [(b"a", b"1")]
+    if successor != "itself":
+        worker.close()
+        worker = place.worker(place.altered(broker={"client": successor}))
+    assert load(worker) == Positions(2, 0)
+    assert scores(place) == [1, 2]
+    worker.commit(scored(3))
+    assert scores(place) == [1, 2, 3]
+
+
+def test_each_partition_gets_its_own_end(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
+    """What was committed in one partition and what was aborted in another are told apart by the last commit's note."""
+    topics, producer = place.settings.topics, worker._writers[0]._producer
+    keep_secret(producer, (topics.incidents, 0), (topics.dead_letters, 0))
+    record = [OutRecord(b"a", b"committed", 1)]
+    worker.commit(Commit(0, Positions(2, 0), scores=record, incidents=record))
+    monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
+    with pytest.raises(BrokerError):
+        worker.commit(Commit(0, Positions(3, 0), dead_letters=[OutRecord(b"a", b"aborted", 1)]))
+    assert load(worker) == Positions(2, 0)
+    worker.commit(Commit(0, Positions(3, 0), incidents=record, dead_letters=record))
+    assert values(place, topics.incidents) == [b"committed"] * 2
+    assert values(place, topics.dead_letters) == [b"committed"]
+
+
+def keep_offsets_secret(producer: BatchProducer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the coordinator does not hear that the group's offsets belong to the producer's transactions."""
+    manager = producer._transaction_manager
+
+    def send_secretly(timeout_s, offsets, group):
+        manager._pending_txn_offset_commits.update(offsets)
+        result = TransactionalRequestResult()
+        handler = TxnOffsetCommitHandler(manager, group, manager._pending_txn_offset_commits, result)
+        manager._enqueue_request(handler)
+        producer._within(timeout_s, result)
+
+    monkeypatch.setattr(producer, "send_offsets", send_secretly)
+
+
+def test_offsets_that_wait_for_their_end_keep_nobody_from_starting(worker: Broker, monkeypatch) -> None:
+    """Offsets of a transaction of which nothing else is committed count as never sent, and hold up no load."""
+    producer = worker._writers[0]._producer
+    keep_offsets_secret(producer, monkeypatch)
+    monkeypatch.setattr(producer, "end_transaction", raiser(LOST))
+    with pytest.raises(BrokerError):
+        worker.commit(scored(2))
+    assert load(worker) == Positions(1, 0)
+    worker.commit(scored(2))
+    assert load(worker) == Positions(2, 0)
+
+
+@pytest.mark.parametrize("heard", ["scores", "incidents", "dead_letters", "state"])
+@pytest.mark.parametrize("successor", ["itself", "librdkafka"])
+def test_one_output_tells_of_a_commit_whose_offsets_wait(
+    place: KafkaPlace, worker: Broker, monkeypatch, heard, successor
+) -> None:
+    """Offsets that wait for their end, with outputs that readers see in one topic at least, are committed with them,
+    and so is what is open of it elsewhere: done again, the step would be there twice.
+    """
+    topics, producer = place.settings.topics, worker._writers[0]._producer
+    keep_offsets_secret(producer, monkeypatch)
+    others = {"scores", "incidents", "dead_letters", "state"} - {heard}
+    keep_secret(producer, *((getattr(topics, name), 0) for name in others))
+    record = [OutRecord(b"a", b"2", 1)]
+    step = {"scores": record, "incidents": record, "dead_letters": record, "marks": (Positions(1, 0), Positions(2, 0))}
+    worker.commit(Commit(0, Positions(2, 0), **step))
+    if successor != "itself":
+        worker.close()
+        worker = place.worker(place.altered(broker={"client": successor}))
+    assert load(worker) == Positions(2, 0)
+    assert worker.load(0).journal[-1] == Positions(2, 0)
+    assert scores(place) == [1, 2]
+    assert values(place, topics.incidents) == values(place, topics.dead_letters) == [b"2"]
+    worker.commit(scored(3))
+    assert load(worker) == Positions(3, 0)
+    assert scores(place) == [1, 2, 3]
+
+
+def break_link(producer: BatchProducer, _monkeypatch: pytest.MonkeyPatch | None = None) -> None:
+    """The connection to the coordinator ends, and is made again when it is needed."""
+    producer._link().close()
+    while producer._link() is not None:
+        time.sleep(0.01)
+
+
+def lose_coordinator(producer: BatchProducer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coordinator cannot be reached the next time that it is needed."""
+    client = producer._sender._client
+    ready, tries = client.await_ready, []
+
+    def await_ready(*arguments, **more):
+        tries.append(arguments)
+        return len(tries) > 1 and ready(*arguments, **more)
+
+    monkeypatch.setattr(client, "await_ready", await_ready)
+
+
+@pytest.mark.parametrize("break_off", [break_link, lose_coordinator])
+def test_a_commit_that_fails_takes_none_before_it_along(
+    place: KafkaPlace, worker: Broker, monkeypatch, break_off
+) -> None:
+    """A coordinator that dies after a commit may leave its scores open. The next commit, which fails, does not write
+    behind them: Kafka would abort both.
+    """
+    producer = worker._writers[0]._producer
+    tell = producer._transaction_manager.maybe_add_partition_to_transaction
+    keep_secret(producer, (place.settings.topics.scores, 0))
+    worker.commit(scored(2))
+    producer._transaction_manager.maybe_add_partition_to_transaction = tell
+    break_off(producer, monkeypatch)
+    monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
+    with pytest.raises(BrokerError):
+        worker.commit(scored(3))
+    assert load(worker) == Positions(2, 0)
+    worker.commit(scored(3))
+    assert scores(place) == [1, 2, 3]
+
+
+def test_an_end_told_once_more_changes_nothing(place: KafkaPlace, worker: Broker) -> None:
+    """Where only the connection broke, commits go on; so do recordings."""
+    break_link(worker._writers[0]._producer)
+    worker.commit(scored(2))
+    break_link(worker._writers[0]._producer)
+    worker.commit(scored(3))
+    assert load(worker) == Positions(3, 0)
+    assert scores(place) == [1, 2, 3]
+    producer = place.producer()
+    for number in range(2):
+        producer.send(Side.LABELS, [OutRecord(b"pump", b"%d" % number, 1)])
+        producer.flush()
+        break_link(producer._producer)
+    assert values(place, place.settings.topics.labels) == [b"0", b"1"]
+
+
+def write_beside(place: KafkaPlace) -> None:
+    """Records of another application, and of no worker at all, among the scores; retention has been there, too."""
+    producer = KafkaProducer(bootstrap_servers=place.settings.broker.bootstrap_servers)
+    for value in (b'["other",7,0]', b"[]", b"\xff"):
+        sent = producer.send(place.settings.topics.scores, b"5", partition=0, headers=[(MARK_HEADER, value)]).get(10)
+    producer.close()
+    with closing(KafkaAdminClient(bootstrap_servers=place.settings.broker.bootstrap_servers)) as admin:
+        admin.delete_records({TopicPartition(sent.topic, 0): sent.offset - 1})
+
+
+def test_what_others_write_tells_nothing_of_a_commit(place: KafkaPlace, worker: Broker) -> None:
+    """Somebody else's records in the topics of scores move nobody's positions."""
+    write_beside(place)
+    assert load(worker) == Positions(1, 0)
+
+
+def test_outputs_are_read_once_for_what_they_tell(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
+    """What was looked through before a commit is not looked through again after it."""
+    write_beside(place)
+    assert load(worker) == Positions(1, 0)
+    worker.commit(scored(2))
+    monkeypatch.setattr(kafka_settle, "PartitionReader", raiser(AssertionError("it was looked through already")))
+    assert load(worker) == Positions(2, 0)
+
+
+def lose_one_answer(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The first commit of a producer is done, but it does not hear so; returns a list of all tries."""
+    end, tries = BatchProducer.end_transaction, []
+
+    def lost(self, timeout_s):
+        tries.append(timeout_s)
+        end(self, timeout_s)
+        if len(tries) == 1:
+            raise LOST
+
+    monkeypatch.setattr(BatchProducer, "end_transaction", lost)
+    return tries
+
+
+@pytest.mark.parametrize(("secret", "tries"), [((0, 1), 2), ((1,), 1)], ids=["none has ended", "one has ended"])
+def test_recordings_are_written_once(place: KafkaPlace, monkeypatch, secret, tries) -> None:
+    """Written and left open everywhere, they are aborted and written again; committed in one partition, the others
+    follow it.
+    """
+    producer, records = place.producer(), [OutRecord(b"pump-%d" % n, b"%d" % n, 1) for n in range(40)]
+    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % n, b"0", 1) for n in range(40)])
+    producer.flush()
+    assert len(values(place, place.settings.topics.events)) == 40  # as above
+    keep_secret(producer._producer, *((place.settings.topics.events, partition) for partition in secret))
+    done = lose_one_answer(monkeypatch)
+    producer.send(Side.EVENTS, records)
+    producer.flush()
+    assert len(done) == tries
+    numbers = [int(value) for value in values(place, place.settings.topics.events)]
+    assert sorted(number for number in numbers if number) == list(range(1, 40))
+
+
+def test_a_note_is_read_as_written_or_not_at_all() -> None:
+    """What stands in an offset's metadata may be anybody's."""
+    assert note_of('[7,{"anomaly-scores":3}]') == Note(7, {"anomaly-scores": 3})
+    for text in (None, "", "7", "[-1]", "[1,{}", '[1,{"a":"b"}]', "\x00"):
+        assert note_of(text) == Note()
+
+
+@over_both_clients
+def test_the_next_owner_reads_the_note_of_the_last_commit(place: KafkaPlace, worker: Broker) -> None:
+    """Whichever client wrote it: without it nobody knows how an open transaction ended."""
+    worker.commit(scored(2, marks=True))
+    first = worker._writers[0]._note
+    worker.close()
+    successor = place.worker()
+    assert first.lasts.keys() == {place.settings.topics.scores, place.settings.topics.state}
+    ends = {topic: last + 1 for topic, last in first.lasts.items()}  # the end of the transaction stands there
+    assert successor._writers[0]._note == Note(first.state_start, ends)

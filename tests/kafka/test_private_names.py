@@ -1,0 +1,145 @@
+"""What of kafka-python is private, and what becomes of a worker whose kafka-python is another one."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import kafka
+import pytest
+from kafka.consumer.fetcher import Fetcher
+from structlog.testing import capture_logs
+
+import stream_ad
+from stream_ad.brokers.kafka.client_api import client_of
+from stream_ad.brokers.kafka.kafka_python import private_names as kafka_insides
+from stream_ad.brokers.kafka.kafka_python.private_names import INSIDES, TESTED, fast, unknown
+from stream_ad.brokers.kafka.kafka_python_public.consumer import PublicConsumer
+from stream_ad.brokers.kafka.kafka_python_public.producer import PublicProducer
+from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.records.columns import OutRecord
+from stream_ad.settings import Settings
+from stream_ad.util.findings import Level
+from tests.support.broker_fixtures import drain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.broker_fixtures import KafkaPlace
+
+BELOW = {"kafka_attempts", "kafka_batches", "kafka_consumer", "kafka_fetch"}
+"""Modules that are imported only where the client's insides are known."""
+PRIVATE_MODULES = {"kafka.net.compat", "kafka.producer", "kafka.record", "kafka.consumer"}
+FOLDER = Path(stream_ad.__file__).parent / "brokers"
+
+
+@pytest.fixture(autouse=True)
+def unasked() -> Iterator[None]:
+    """The client is looked into once for a process; here once for a test."""
+    kafka_insides._known.cache_clear()
+    yield
+    kafka_insides._known.cache_clear()
+
+
+def private_names(module: Path) -> set[str]:
+    """Names with one underscore that are used in a module, and not defined there."""
+    nodes = list(ast.walk(ast.parse(module.read_text())))
+    used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    defined |= {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"
+    }
+    defined |= {
+        node.target.id for node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    documented = {"_replace"}  # of named tuples
+    return {name for name in used - defined - documented if name.startswith("_") and not name.startswith("__")}
+
+
+def imported(module: Path) -> set[str]:
+    """Modules that a module imports from."""
+    nodes = ast.walk(ast.parse(module.read_text()))
+    return {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def of_kafka_python() -> list[Path]:
+    return [path for path in sorted(FOLDER.glob("kafka*.py")) if path.stem not in BELOW]
+
+
+def test_the_list_names_what_is_used() -> None:
+    """Every private name of the client that the fast path uses is in the list, and nothing else is."""
+    used = {name for stem in BELOW for name in private_names(FOLDER / f"{stem}.py")}
+    overridden = {"_maybe_skip_record", "_unpack_records"}
+    assert used | overridden == {name for inside in INSIDES for name in inside.names}
+
+
+@pytest.mark.parametrize("module", of_kafka_python(), ids=lambda path: path.stem)
+def test_the_public_path_uses_nothing_private(module: Path) -> None:
+    """No other module reaches into the client, nor imports from where its insides are."""
+    assert private_names(module) == set()
+    private = {name for name in imported(module) if any(name.startswith(inside) for inside in PRIVATE_MODULES)}
+    assert not private
+
+
+def test_the_client_at_hand_is_known() -> None:
+    """With the version that the tests run with, all that is listed is there: the fast path is taken."""
+    assert kafka.__version__ in TESTED
+    assert unknown() == ""
+    assert client_of(Settings()).__name__ == "stream_ad.brokers.kafka.kafka_python"
+
+
+@pytest.fixture(params=["another version", "a missing name", "another function"])
+def other(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A client that is not known; what is said of it."""
+    if request.param == "another version":
+        monkeypatch.setattr(kafka, "__version__", "3.0.99")
+        return "kafka-python 3.0.99 is not one of 3.0.12"
+    if request.param == "a missing name":
+        monkeypatch.delattr(Fetcher.PartitionRecords, "_is_batch_aborted")
+        return "has no kafka.consumer.fetcher.Fetcher.PartitionRecords._is_batch_aborted"
+    monkeypatch.setattr(Fetcher, "fetch_records", lambda _self, partitions: partitions)
+    return "kafka.consumer.fetcher.Fetcher.fetch_records takes something else"
+
+
+def test_another_client_is_used_as_it_is_documented(other: str) -> None:
+    """One that was not tested, or looks different inside, is left alone there; that is said once, with the reason."""
+    with capture_logs() as lines:
+        for _ in range(3):
+            assert client_of(Settings()).__name__ == "stream_ad.brokers.kafka.kafka_python_public"
+    (line,) = lines
+    assert "over the client's public interface, which is slower" in line["event"]
+    assert other in line["reason"]
+
+
+def test_who_asks_for_it_gets_the_public_interface() -> None:
+    """The setting kafka-python-public chooses it for a version that is known, too; there is nothing to be said then."""
+    with capture_logs() as lines:
+        assert not fast(Settings(broker={"client": "kafka-python-public"}))
+    assert not lines
+
+
+def test_a_worker_over_another_version_keeps_its_promises(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has to be set: a step is committed whole, and the next worker, of either kind, goes on behind it."""
+    producer = place.producer()
+    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(40)])
+    producer.flush()
+    with monkeypatch.context() as other:
+        other.setattr(kafka, "__version__", "3.0.99")
+        kafka_insides._known.cache_clear()
+        worker = place.worker()
+        assert isinstance(worker._consumer, PublicConsumer)
+        assert isinstance(worker._writers[0]._producer, PublicProducer)
+        drain(worker)
+        scores = [OutRecord(b"a", b"1", 1)]
+        worker.commit(Commit(0, Positions(1, 0), scores=scores, marks=(Positions(),), snapshot=b"state"))
+        assert [value for _, value in place.reader().read(place.settings.topics.scores)] == [b"1"]
+        found = [one for one in place.admin().examine() if one.check == "versions" and one.level is Level.WARNING]
+        assert "3.0.99" in found[0].what
+        worker.close()
+    kafka_insides._known.cache_clear()
+    stored = place.worker().load(0)
+    assert stored.snapshot is not None
+    assert (stored.positions, stored.snapshot.data) == (Positions(1, 0), b"state")

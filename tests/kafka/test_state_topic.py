@@ -1,0 +1,123 @@
+"""What a shard leaves in the state topic, without a Kafka: a log of records that is read again after every crash."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_ad.brokers.kafka import state_topic as kafka_state
+from stream_ad.brokers.kafka.state_topic import ShardState
+from stream_ad.brokers.worker_api import Commit, Positions, SnapshotPart
+from stream_ad.settings import Settings
+from tests.support.detector_fixtures import part_after, steps
+
+SETTINGS = Settings.model_validate({"worker": {"snapshot_history": 1, "snapshot_history_interval_seconds": 0.0}})
+CHUNK = 10
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_state, "CHUNK_BYTES", CHUNK)
+    monkeypatch.setattr(kafka_state, "PART_CHUNKS", 3)
+
+
+class Log:
+    """The state topic's partition of one shard, and where a load may begin as the last commit has noted."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[bytes | None, bytes | None]] = []
+        self.start = 0
+        self.positions = Positions()
+        self.state = self.read(0)
+
+    def read(self, start: int, *, history: bool = False) -> ShardState:
+        found = ((key, value, start + n) for n, (key, value) in enumerate(self.records[start:]))
+        return ShardState(SETTINGS, 0, found, start=start, history=history)
+
+    def commit(self, commit: Commit, *, dies: bool = False) -> None:
+        ahead, records = self.state.records(commit)
+        for part in ahead:
+            self.records += [(key, value) for key, value, *_ in part]
+        if dies:  # what went ahead stays, the commit does not come about
+            self.restart()
+            return
+        self.records += [(key, value) for key, value, *_ in records]
+        if records:
+            self.state.written_to(len(self.records) - 1)
+        self.start, self.positions = self.state.start, commit.positions
+
+    def restart(self) -> None:
+        self.state = self.read(self.start)
+
+    def compact(self) -> None:
+        """As the cleaner may, of all but the end: a key's last record stays, and offsets do."""
+        last = {key: n for n, (key, _) in enumerate(self.records)}
+        self.records = [
+            one if key is None or last[key] == n else (None, None)
+            for n, one in enumerate(self.records)
+            for key in one[:1]
+        ]
+
+
+ACTIONS = st.sampled_from([*["part"] * 8, "plain", "plain", "whole", "give up", "die", "restart", "compact"])
+STORY = st.lists(st.tuples(st.tuples(st.integers(1, 3), st.integers(0, 2)), ACTIONS), max_size=30)
+
+
+@settings(max_examples=400, deadline=None)
+@given(STORY, st.integers(0, 12))
+def test_a_load_from_where_the_note_says_finds_all_that_it_needs(story, size):
+    """Whatever was committed, whole snapshots or parts over several commits, with crashes in between: a load that
+    begins where the last commit has noted gives the newest snapshot that is whole, its data and every mark since.
+    """
+    log, whole, journal = Log(), [], []
+    part: SnapshotPart | None = None  # the last one of a snapshot that is under way
+    for number, ((after, marks), (_, action)) in enumerate(zip(steps([one for one, _ in story]), story, strict=True)):
+        data = (b"%d " % number) * size
+        if action == "compact":
+            log.compact()
+        elif action in {"restart", "die"}:
+            if action == "die":
+                log.commit(Commit(0, after, marks=marks, snapshot=data), dies=True)
+            log.restart()
+            part = None
+        commit = Commit(0, after, marks=marks)
+        if action == "whole":
+            commit, part = replace(commit, snapshot=data), None
+        elif action in {"part", "give up"}:
+            part = part_after(part if action == "part" else None, after, data, CHUNK)
+            commit = replace(commit, part=part)
+        if commit.saved is not None:
+            whole.append((commit.saved, part.data if part else data))
+            part = None
+        journal += [mark for mark in marks if mark not in journal]
+        log.commit(commit)
+        check(log, whole, journal)
+
+
+def check(log: Log, whole: list[tuple[Positions, bytes]], journal: list[Positions]) -> None:
+    """What the writer knows, what a load from the noted place finds, and what is there at all are the same."""
+    floor = whole[-2][0] if len(whole) > 1 else None
+    for state in (log.state, log.read(log.start), log.read(0)):
+        assert [one.positions for one in state.kept[-2:]] == [positions for positions, _ in whole[-2:]]
+        found = [one for one in state.journal(None) if floor is None or one > floor]
+        assert found == [one for one in journal if floor is None or one > floor]
+    loaded = log.read(log.start).newest_whole(log.positions)
+    assert (loaded and (loaded.positions, loaded.data)) == (whole[-1] if whole else None)
+    assert log.read(log.start).kept == log.read(0, history=True).kept
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_chunks_of_one_that_was_given_up_are_removed(dies):
+    """A snapshot begun in parts and given up for a smaller one, or by a writer that is gone, leaves nothing behind."""
+    log, large = Log(), bytes(range(95))
+    log.commit(Commit(0, Positions(1, 0), marks=(Positions(),), part=SnapshotPart(Positions(1, 0), large, 0, 40)))
+    log.commit(Commit(0, Positions(2, 0), part=SnapshotPart(Positions(1, 0), large, 40, 80)))
+    if dies:
+        log.restart()
+    log.commit(Commit(0, Positions(3, 0), snapshot=b"small"))
+    log.compact()
+    alive = [key for key, value in log.records if value is not None and key and b"snapshot" in key]
+    assert [key.split(b"/", 1)[1] for key in alive] == [b"snapshot/1/0", b"snapshot/1/manifest"]

@@ -1,0 +1,79 @@
+"""Compiled kernels that are kept: never older than what went into them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stream_ad.kernels import cache as kernel_cache
+from stream_ad.kernels import jit as compiled
+from stream_ad.kernels import matmul as products
+from stream_ad.kernels.cache import imported, stamp
+
+OUTER = """
+from stream_ad.kernels.jit import kernel
+from stream_ad.detector.constants import STEP
+from stream_ad.detector.inner import inner
+
+
+@kernel
+def outer(x):
+    return inner(x) + STEP
+"""
+INNER = """
+from stream_ad.kernels.jit import kernel
+
+
+@kernel
+def inner(x):
+    return {factor} * x
+"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A package of this name with two kernels, one of which calls the other and names a constant."""
+    folder = tmp_path / "stream_ad" / "detector"
+    folder.mkdir(parents=True)
+    for name in ("__init__.py", "detector/__init__.py"):
+        (tmp_path / "stream_ad" / name).touch()
+    for module in (compiled, kernel_cache):
+        shutil.copy(module.__file__, folder)
+    (folder / "outer.py").write_text(OUTER)
+    (folder / "inner.py").write_text(INNER.format(factor=10))
+    (folder / "constants.py").write_text("STEP = 1\n")
+    return tmp_path
+
+
+def call_outer(package):
+    """What ``outer(1)`` gives in a process of its own, and how often its code was found in the cache."""
+    command = "from stream_ad.detector.outer import outer as f; print(f(1), sum(f.stats.cache_hits.values()))"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=package, env=environment, capture_output=True, text=True, check=True
+    )
+    return tuple(int(one) for one in done.stdout.split())
+
+
+def test_a_kept_kernel_is_used_until_something_in_it_changes(package):
+    """Kept code is found again; a change of a kernel it calls, or of a constant it names, is never missed."""
+    folder = package / "stream_ad" / "detector"
+    assert call_outer(package) == (11, 0)
+    assert call_outer(package) == (11, 1)
+    (folder / "inner.py").write_text(INNER.format(factor=20))
+    assert call_outer(package) == (21, 0)
+    (folder / "constants.py").write_text("STEP = 2\n")
+    assert call_outer(package) == (22, 0)
+    assert call_outer(package) == (22, 1)
+
+
+def test_a_stamp_covers_what_a_module_imports():
+    """Both modules imported by name and names imported from modules are found, and modules differ in their stamps."""
+    text = b"from stream_ad.detector import losses\nfrom stream_ad.shard.event_hash import hash_ids\nimport numpy\n"
+    assert {path.name for path in imported(text)} == {"losses.py", "hashing.py"}
+    assert stamp(Path(products.__file__)) != stamp(Path(compiled.__file__))

@@ -1,0 +1,156 @@
+"""``scores.publish=anomalies``: what is published, what is counted, and that a recovery shows nothing of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from stream_ad.codec.encoders import encode_scores
+from stream_ad.records.columns import Events, Scores
+from stream_ad.settings import Settings
+from stream_ad.testing import ManualClock, MemoryBroker, plant_stream
+from stream_ad.worker.worker import Worker
+from tests.support.soak_environment import Site, only_anomalies
+from tests.support.stop_flags import Killed, Never
+
+MACHINES, STEPS = 4, 500
+OUTPUTS = ("scores", "incidents", "dead_letters")
+COUNTERS = re.compile(
+    r"^(stream_ad_(?:events|anomalies|scores|learned|incidents|records|score)_\S+) (\S+)$", re.MULTILINE
+)
+
+
+class Plant:
+    """The same readings and verdicts on a broker in memory, with scores published as told."""
+
+    def __init__(self, publish):
+        worker = {"step_records": 40, "poll_records": 60, "snapshot_interval_seconds": 1e6}
+        self.settings = Settings.model_validate(
+            {
+                "scores": {"publish": publish},
+                "topics": {"partitions": 2},
+                "http": {"enabled": False},
+                "worker": worker,
+            }
+        )
+        self.clock = ManualClock()
+        self.memory = MemoryBroker(clock=self.clock)
+        plant_stream(machines=MACHINES, steps=STEPS).send(self.memory.producer(self.settings))
+
+    def run(self):
+        worker = Worker(self.settings, self.memory.worker(self.settings), clock=self.clock, stop=Never(self.clock))
+        worker.run(3.0)
+        return worker
+
+    def outputs(self):
+        records = {role: self.memory.records(getattr(self.settings.topics, role)) for role in OUTPUTS}
+        return {role: [(record.key, record.value) for record in some] for role, some in records.items()}
+
+    def states(self):
+        with closing(self.memory.worker(self.settings)) as worker:
+            return [(stored.positions, stored.snapshot.data) for stored in map(worker.load, range(2))]
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """What a worker makes of the records that publishes every score, and that worker."""
+    plant = Plant("all")
+    worker = plant.run()
+    return plant, worker
+
+
+def counted(worker):
+    """What was counted of events, scores and learning."""
+    found = dict(COUNTERS.findall(worker.metrics.exposition()[0].decode()))
+    assert float(found['stream_ad_scores_total{phase="live"}']) > 0
+    return found
+
+
+def test_only_anomalies_are_published_and_everything_is_counted(everything):
+    """Exactly the scores of 1 and above of `all` are published, in its order; incidents, models and the counters of
+    events, scores and learning are the same.
+    """
+    reference, counting = everything
+    plant = Plant("anomalies")
+    worker = plant.run()
+    assert 0 < len(plant.outputs()["scores"]) < len(reference.outputs()["scores"]) == MACHINES * STEPS
+    assert plant.outputs() == only_anomalies(reference.outputs())
+    assert plant.states() == reference.states()
+    assert counted(worker) == counted(counting)
+
+
+@pytest.mark.parametrize("point", ["commit_before", "commit_after", "load"])
+def test_a_killed_worker_that_publishes_anomalies_shows_nothing_of_it(everything, point):
+    """Killed before or after its commits, most of which publish nothing, or while it loads: nothing twice, nothing
+    missing, the same models.
+    """
+    plant = Plant("anomalies")
+    for at in (1, 2) if point == "load" else (1, 2, 5, 9, 14):
+        plant.memory.fail(point, at=at, error=Killed())
+        with pytest.raises(Killed):
+            plant.run()
+    plant.run()
+    assert plant.outputs() == only_anomalies(everything[0].outputs())
+    assert plant.states() == everything[0].states()
+
+
+def test_the_setting_may_change_between_two_runs(everything):
+    """A worker that publishes all goes on where one that published anomalies was killed: each event is published as the
+    worker that committed it was told.
+    """
+    plant = Plant("anomalies")
+    plant.memory.fail("commit_after", at=12, error=Killed())
+    with pytest.raises(Killed):
+        plant.run()
+    before = len(plant.outputs()["scores"])
+    plant.settings = Plant("all").settings
+    plant.run()
+    got, reference = plant.outputs()["scores"], everything[0].outputs()["scores"]
+    assert before < len(got) < len(reference)
+    assert len(set(got)) == len(got)
+    assert set(only_anomalies({"scores": reference})["scores"]) <= set(got) <= set(reference)
+
+
+def test_the_embedded_broker_publishes_the_same_anomalies(everything, tmp_path):
+    """The same records through SQLite give the same published anomalies and incidents."""
+    site = Site(
+        tmp_path, {"path": str(tmp_path / "stream.db")}, machines=MACHINES, steps=STEPS,
+        more={"scores": {"publish": "anomalies"}},
+    )  # fmt: skip
+    site.run()
+    expected = only_anomalies(everything[0].outputs())
+    assert {role: sorted(some) for role, some in site.outputs().items()} == {
+        role: sorted(some) for role, some in expected.items()
+    }
+
+
+class Watched(list):
+    """A list that remembers which of its items were asked for."""
+
+    def __init__(self, items):
+        super().__init__(items)
+        self.asked = set()
+
+    def __getitem__(self, row):
+        self.asked.add(row)
+        return super().__getitem__(row)
+
+    def __iter__(self):
+        raise AssertionError("every item is looked at")
+
+
+def test_an_event_that_is_not_published_is_not_looked_at():
+    """Of a step's columns only the rows that are published are touched."""
+    count, chosen = 5_000, [7, 4_000]
+    numbers = np.arange(count)
+    score = np.full(count, 0.5)
+    score[chosen] = 2.0
+    sensors, ids = Watched(["s"] * count), Watched([f"e{number}" for number in range(count)])
+    events = Events(numbers, numbers, numbers, sensors, ids, ())
+    records = encode_scores(events, Scores(score, np.ones(count, np.bool_)), "v1", only_anomalies=True)
+    assert [json.loads(record.value)["event_id"] for record in records] == ["e7", "e4000"]
+    assert sensors.asked == ids.asked == set(chosen)
