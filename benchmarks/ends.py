@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from stream_ad.brokers import open_producer, open_reader
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ class EmbeddedIn:
 
     def send(self, records: Sequence[OutRecord]) -> int:
         if records:
-            self._producer.send(Side.EVENTS, records)
+            self._producer.send(InputTopic.EVENTS, records)
         return len(records)
 
 

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kaf
 from benchmarks.loops import STEP_RECORDS, Result, Timer, bare, bare_librdkafka, quix
 from benchmarks.page import machine, write
 from stream_ad.brokers import open_admin, open_broker, open_producer
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.codec.encoders import encode_event
 from stream_ad.settings import Settings
 from stream_ad.util.signals import StopFlag
@@ -117,7 +117,7 @@ def fill(tree: dict[str, Any], events: int, sensors: int) -> float:
             values = np.round(level[sensor] + random.normal(size=len(FEATURES)), 4).tolist()
             time_ns = START_NS + number * 1_000_000
             records.append(encode_event(f"sensor-{sensor:04}", time_ns, dict(zip(FEATURES, values, strict=True))))
-        producer.send(Side.EVENTS, records)
+        producer.send(InputTopic.EVENTS, records)
         size += sum(len(record.value or b"") for record in records)
     producer.flush()
     producer.close()

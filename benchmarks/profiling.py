@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kaf
 
 from benchmarks.pipeline import START_NS, fill
 from stream_ad.brokers import open_producer
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.codec.encoders import encode_label
 from stream_ad.settings import Settings
 from tests.support.kafka_server import KafkaServer
@@ -40,8 +40,8 @@ STAGES = (
     ("network", r"kafka/(net|protocol)/"),  # the client's own thread, for both of them
     ("commit", r"end_transaction|send_offsets|Broker\.commit |ShardWriter"),
     ("snapshot", r"Shard\.snapshot |shard_state"),
-    ("decode", r"LoadedShard\._decode "),
-    ("encode", r"LoadedShard\._encode "),
+    ("decode", r"ShardTask\._decode "),
+    ("encode", r"ShardTask\._encode "),
     ("learn", r"detector/(learning|network|replay|head|losses|trust|batches|drift)"),
     ("scale", r"detector/(scaler|context)"),
     ("score", r"detector/(scoring|coupling|stillness|threshold|autoencoder|compiled_autoencoder)"),
@@ -93,7 +93,7 @@ def label(tree: dict[str, Any], events: int, sensors: int) -> None:
                 name = "leak" if (first // 200 + sensor) % 5 == 0 else "normal"
                 end_ns = start_ns + 20 * sensors * 1_000_000
                 said = {"start_ns": start_ns, "end_ns": end_ns, "record_time_ms": end_ns // 1_000_000 + 60_000}
-                producer.send(Side.LABELS, [encode_label(f"sensor-{sensor:04}", name, **said)])
+                producer.send(InputTopic.LABELS, [encode_label(f"sensor-{sensor:04}", name, **said)])
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the real Kaf
 import itertools
 
 from stream_ad.brokers import open_admin, open_producer, open_reader
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.codec.encoders import encode_event
 from stream_ad.settings import Settings
 from tests.support.kafka_server import KafkaServer
@@ -77,7 +77,7 @@ class Feed(threading.Thread):
     def run(self) -> None:
         with closing(open_producer(self._settings)) as producer:
             while not self.stopped.wait(max(0.0, 1 - time.time() % 1)):
-                producer.send(Side.EVENTS, self.round(time.time_ns()))
+                producer.send(InputTopic.EVENTS, self.round(time.time_ns()))
                 producer.flush()
 
 
@@ -133,7 +133,7 @@ def recovery(
     feed, warm = Feed(settings, options.sensors), options.warm
     with closing(open_producer(settings)) as producer:
         for number in range(warm):
-            producer.send(Side.EVENTS, feed.round(time.time_ns() - (warm - number) * 1_000_000_000))
+            producer.send(InputTopic.EVENTS, feed.round(time.time_ns() - (warm - number) * 1_000_000_000))
     feed.start()
     first = Run(tree, folder)
     age_s = wait_for_age(first, options.since)
@@ -190,7 +190,7 @@ def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: i
         admin.apply()
     with closing(open_producer(settings)) as producer:
         for number in range(events // sensors):
-            producer.send(Side.EVENTS, feed.round(1_760_000_000_000_000_000 + number * 1_000_000_000))
+            producer.send(InputTopic.EVENTS, feed.round(1_760_000_000_000_000_000 + number * 1_000_000_000))
     speeds: dict[bool, list[float]] = {True: [], False: []}
     for turn in range(rounds):
         for with_snapshots in (True, False) if turn % 2 == 0 else (False, True):

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_ad.brokers.memory.broker import MemoryBroker
-from stream_ad.brokers.worker_api import Side
-from stream_ad.evaluation.simulation.annotator import VerdictConfig
+from stream_ad.brokers.worker_api import InputTopic
+from stream_ad.evaluation.simulation.annotator import AnnotatorConfig
 from stream_ad.evaluation.simulation.plant import CLEANING, FEATURES, PlantConfig
 from stream_ad.evaluation.simulation.simulate import Simulation
 
@@ -85,8 +85,8 @@ class PlantStream:
 
     def send(self, producer: Producer) -> None:
         """Write all of it into the topics; a worker that starts then finds one order of records."""
-        producer.send(Side.EVENTS, self.tick.event_records())
-        producer.send(Side.LABELS, self.tick.label_records())
+        producer.send(InputTopic.EVENTS, self.tick.event_records())
+        producer.send(InputTopic.LABELS, self.tick.label_records())
         producer.flush()
 
 
@@ -96,7 +96,7 @@ def plant_stream(
     steps: int = 1000,
     seed: int = 0,
     plant: PlantConfig | None = None,
-    verdicts: VerdictConfig | None = None,
+    verdicts: AnnotatorConfig | None = None,
 ) -> PlantStream:
     """A seeded stream of ``machines * steps`` events; the same arguments give the same stream.
 
@@ -110,7 +110,7 @@ def plant_stream(
     config = plant or PlantConfig(
         machines=machines, seed=seed, interval_s=60.0, healthy_s=3600.0, fault_every_s=2 * 3600.0
     )
-    simulation = Simulation(config, verdicts or VerdictConfig(), name="plant")
+    simulation = Simulation(config, verdicts or AnnotatorConfig(), name="plant")
     tick = simulation.step(steps)
     kinds = [None if one.kind == CLEANING else one.kind for one in simulation.plant.episodes]
     return PlantStream(

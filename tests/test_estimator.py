@@ -37,7 +37,7 @@ def fed(rows=200, *, seed=0, model=None, verdict=None):
 
 
 class Stream:
-    """Rows like those of river's own dataset for these checks, which it would fetch from the network."""
+    """SensorTable like those of river's own dataset for these checks, which it would fetch from the network."""
 
     def __init__(self, rows):
         rng = np.random.default_rng(5)

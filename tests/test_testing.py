@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stream_ad import testing
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError, FencedError, ShardBusyError
 from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
@@ -79,8 +79,8 @@ def test_waiting_takes_no_time():
     worker.poll(timeout_s=2.5, max_records=10)  # brings the news that nothing is there, and so does not wait
     worker.poll(timeout_s=2.5, max_records=10)
     assert clock() == 2.5
-    memory.producer(SETTINGS).send(Side.EVENTS, [record("one")])
-    assert len(worker.poll(timeout_s=2.5, max_records=10)[0][Side.EVENTS].records) == 1
+    memory.producer(SETTINGS).send(InputTopic.EVENTS, [record("one")])
+    assert len(worker.poll(timeout_s=2.5, max_records=10)[0][InputTopic.EVENTS].records) == 1
     assert clock() == 2.5
 
 
@@ -90,9 +90,9 @@ def test_waiting_ends_when_something_comes():
     worker = memory.worker(SETTINGS)
     worker.seek(0, worker.load(0).positions)
     worker.poll(timeout_s=0, max_records=10)
-    producing = threading.Timer(0.05, memory.producer(SETTINGS).send, (Side.EVENTS, [record("one")]))
+    producing = threading.Timer(0.05, memory.producer(SETTINGS).send, (InputTopic.EVENTS, [record("one")]))
     producing.start()
-    assert len(worker.poll(timeout_s=60.0, max_records=10)[0][Side.EVENTS].records) == 1
+    assert len(worker.poll(timeout_s=60.0, max_records=10)[0][InputTopic.EVENTS].records) == 1
     producing.join()
 
 
@@ -103,9 +103,9 @@ def test_failure_before_a_commit():
     worker.load(0)
     memory.fail("commit_before")
     with pytest.raises(BrokerError, match="commit_before"):
-        worker.commit(Commit(0, Positions(1, 0), scores=[record("s")]))
+        worker.commit(Commit(0, InputOffsets(1, 0), scores=[record("s")]))
     assert memory.records(SCORES) == []
-    worker.commit(Commit(0, Positions(1, 0), scores=[record("s")]))
+    worker.commit(Commit(0, InputOffsets(1, 0), scores=[record("s")]))
     assert memory.records(SCORES) == [record("s")]
 
 
@@ -115,11 +115,11 @@ def test_failure_after_a_commit():
     worker = memory.worker(SETTINGS)
     worker.load(0)
     memory.fail("commit_after", at=2, error=TimeoutError("lost"))
-    worker.commit(Commit(0, Positions(1, 0)))
+    worker.commit(Commit(0, InputOffsets(1, 0)))
     with pytest.raises(TimeoutError, match="lost"):
-        worker.commit(Commit(0, Positions(2, 0), scores=[record("s")]))
+        worker.commit(Commit(0, InputOffsets(2, 0), scores=[record("s")]))
     assert memory.records(SCORES) == [record("s")]
-    assert worker.load(0).positions == Positions(2, 0)
+    assert worker.load(0).positions == InputOffsets(2, 0)
 
 
 def test_a_later_worker_takes_over():
@@ -133,10 +133,10 @@ def test_a_later_worker_takes_over():
     second = memory.worker(SETTINGS)
     second.load(0)
     with pytest.raises(FencedError):
-        first.commit(Commit(0, Positions(1, 0), scores=[record("s")]))
+        first.commit(Commit(0, InputOffsets(1, 0), scores=[record("s")]))
     assert first.assigned() == frozenset()
     assert memory.records(SCORES) == []
-    second.commit(Commit(0, Positions(1, 0)))
+    second.commit(Commit(0, InputOffsets(1, 0)))
 
 
 def test_damaged_snapshot():
@@ -144,11 +144,11 @@ def test_damaged_snapshot():
     memory = MemoryBroker()
     worker = memory.worker(SETTINGS)
     worker.load(0)
-    worker.commit(Commit(0, Positions(1, 1), marks=(Positions(0, 0), Positions(1, 1)), snapshot=b"old"))
-    worker.commit(Commit(0, Positions(2, 2), marks=(Positions(2, 2),), snapshot=b"new"))
+    worker.commit(Commit(0, InputOffsets(1, 1), marks=(InputOffsets(0, 0), InputOffsets(1, 1)), snapshot=b"old"))
+    worker.commit(Commit(0, InputOffsets(2, 2), marks=(InputOffsets(2, 2),), snapshot=b"new"))
     assert worker.load(0).journal == ()
     memory.damage_snapshot(SETTINGS.application_id, 0)
     stored = worker.load(0)
     assert stored.snapshot is not None
-    assert (stored.snapshot.data, stored.snapshot.positions) == (b"old", Positions(1, 1))
-    assert stored.journal == (Positions(2, 2),)
+    assert (stored.snapshot.data, stored.snapshot.positions) == (b"old", InputOffsets(1, 1))
+    assert stored.journal == (InputOffsets(2, 2),)

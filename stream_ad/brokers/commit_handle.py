@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
-class Flight(Protocol):
+class CommitHandle(Protocol):
     """A commit on its way. The shard's next one begins, and the broker is polled or closed, only after ``land``."""
 
     def land(self) -> float:
@@ -23,7 +23,7 @@ class Flight(Protocol):
         """
 
 
-class Landed:
+class CompletedCommit:
     """A commit that was written at once."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Landed:
         return self._at
 
 
-class ThreadFlight:
+class AsyncCommit:
     """A commit in a thread of its own.
 
     Args:

@@ -14,14 +14,16 @@ from stream_ad.errors import DamagedStateError, LostRecordsError, StateError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_ad.brokers.worker_api import Positions
+    from stream_ad.brokers.worker_api import InputOffsets
     from stream_ad.settings import Settings
 
 KEPT_FOR_REPLAY = 2
 """A damaged snapshot falls back to the one before."""
 
 
-def for_replay(kept: Sequence[KeptSnapshot], committed: Positions, older_than: int | None = None) -> list[KeptSnapshot]:
+def for_replay(
+    kept: Sequence[KeptSnapshot], committed: InputOffsets, older_than: int | None = None
+) -> list[KeptSnapshot]:
     """Those that a shard may be replayed from, the newest first.
 
     Args:
@@ -57,7 +59,7 @@ def superseded(kept: Sequence[KeptSnapshot], settings: Settings) -> list[KeptSna
     return [one for one in kept if one.number not in needed]
 
 
-def journal_floor(kept: Sequence[KeptSnapshot]) -> Positions | None:
+def journal_floor(kept: Sequence[KeptSnapshot]) -> InputOffsets | None:
     """Marks at or before it are not needed any more; None while all are, so that a first snapshot may be lost too.
 
     Args:
@@ -70,7 +72,7 @@ def journal_floor(kept: Sequence[KeptSnapshot]) -> Positions | None:
     return newest.positions if newest.line or newest.number > 1 else None
 
 
-def must_rebuild(shard: int, kept: Sequence[KeptSnapshot], oldest: Positions) -> bool:
+def must_rebuild(shard: int, kept: Sequence[KeptSnapshot], oldest: InputOffsets) -> bool:
     """How a shard goes on of which no snapshot can be used.
 
     Args:
@@ -155,7 +157,7 @@ def next_number(kept: Sequence[KeptSnapshot]) -> int:
 
 
 def following(
-    kept: Sequence[KeptSnapshot], *, positions: Positions, origin: str, saved_ms: int, size_bytes: int
+    kept: Sequence[KeptSnapshot], *, positions: InputOffsets, origin: str, saved_ms: int, size_bytes: int
 ) -> KeptSnapshot:
     """The next snapshot of a shard, as it is kept."""
     number = next_number(kept)

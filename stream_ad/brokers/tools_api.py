@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from stream_ad.brokers.worker_api import KeptSnapshot, Positions, Side
+    from stream_ad.brokers.worker_api import InputOffsets, InputTopic, KeptSnapshot
     from stream_ad.records.columns import OutRecord
     from stream_ad.util.findings import Finding
 
@@ -29,7 +29,7 @@ class TopicPlan:
 class Producer(Protocol):
     """Writes input records: for ``replay``, ``simulate``, ``demo`` and tests; any number may run beside workers."""
 
-    def send(self, side: Side, records: Sequence[OutRecord]) -> None:
+    def send(self, side: InputTopic, records: Sequence[OutRecord]) -> None:
         """Append records, in order; a record's key chooses its shard (``partition_for``).
 
         They may wait in memory until ``flush`` or ``close``.
@@ -73,13 +73,13 @@ class Snapshots(Protocol):
     def read(self, shard: int, number: int) -> bytes:
         """The data of one; StateError when it is not there, or not whole."""
 
-    def positions(self, shard: int) -> Positions | None:
+    def positions(self, shard: int) -> InputOffsets | None:
         """As last committed; None before the first commit."""
 
-    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+    def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
         """The oldest offsets kept, and the next ones to be written."""
 
-    def begin_line(self, shard: int, data: bytes, *, positions: Positions, origin: str) -> KeptSnapshot:
+    def begin_line(self, shard: int, data: bytes, *, positions: InputOffsets, origin: str) -> KeptSnapshot:
         """Save data as the newest snapshot; the next worker goes on with it from these positions."""
 
     def delete(self, shard: int, number: int) -> None:

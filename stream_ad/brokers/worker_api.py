@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from stream_ad.brokers.commit_handle import Flight
+    from stream_ad.brokers.commit_handle import CommitHandle
     from stream_ad.records.columns import OutRecord, RawRecords
 
 
@@ -26,7 +26,7 @@ PART_BYTES = 512 * 1024
 """Of a snapshot along with a commit: some milliseconds of a small disk, and of a Kafka."""
 
 
-class Side(Enum):
+class InputTopic(Enum):
     """The two inputs of a shard."""
 
     EVENTS = "events"
@@ -34,7 +34,7 @@ class Side(Enum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Positions:
+class InputOffsets:
     """The next offset to read of each input of a shard."""
 
     events: int = 0
@@ -54,17 +54,17 @@ class Fetched:
 class Snapshot:
     """A shard's whole state and the positions it has seen."""
 
-    positions: Positions
+    positions: InputOffsets
     data: bytes
     number: int = 0
     """Rises with every snapshot of the shard, from 1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SnapshotPart:
+class SnapshotChunk:
     """A piece of a snapshot that goes along with a commit: a large one would hold the scores of a single commit up."""
 
-    positions: Positions
+    positions: InputOffsets
     """Those of the commit that left this state behind, with which the first piece went."""
     data: bytes
     """The whole snapshot."""
@@ -82,7 +82,7 @@ class KeptSnapshot:
     """What a broker knows of a snapshot that it keeps, without its data."""
 
     number: int
-    positions: Positions
+    positions: InputOffsets
     line: int = 0
     """Number of the snapshot that began its line (see ``Commit.origin``); 0 for the shard's first line."""
     origin: str = ""
@@ -93,21 +93,21 @@ class KeptSnapshot:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
+class ShardCheckpoint:
     """What the broker holds of a shard."""
 
-    positions: Positions
+    positions: InputOffsets
     """As last committed: everything before them has been published. Before the first commit: the
     oldest offsets that the broker keeps."""
     snapshot: Snapshot | None = None
     """The newest one of the current line whose data arrived whole."""
-    journal: tuple[Positions, ...] = ()
+    journal: tuple[InputOffsets, ...] = ()
     """Where a replay from the snapshot must cut: all ``Commit.marks`` since it, in the order they were
     committed, without those at or before the snapshot's positions. Rising; may end before ``positions``. As
     long as there is no snapshot, the first one is where the shard began.
     """
     rebuild: bool = False
-    """No snapshot can be used and the journal does not reach back, but both topics do: from ``Positions(0, 0)`` on
+    """No snapshot can be used and the journal does not reach back, but both topics do: from ``InputOffsets(0, 0)`` on
     everything can be gone through again, merged by record time alone.
     """
 
@@ -117,11 +117,11 @@ class Commit:
     """Everything that one step of a shard leaves behind; written whole or not at all."""
 
     shard: int
-    positions: Positions
+    positions: InputOffsets
     scores: Sequence[OutRecord] = ()
     incidents: Sequence[OutRecord] = ()
     dead_letters: Sequence[OutRecord] = ()
-    marks: tuple[Positions, ...] = ()
+    marks: tuple[InputOffsets, ...] = ()
     """What the journal must keep of this step, in order; it has one mark at most before and one after the step.
 
     Within a step events and labels are merged by record time; between steps the earlier step comes
@@ -129,7 +129,7 @@ class Commit:
     positions before it (left out where this worker's last mark says the same; another worker's may
     be repeated) and the positions after it. A step that read events only needs no mark: however a run of events is cut,
     it is the same run. Hence between two neighbouring cuts of a replay (snapshot, journal,
-    ``Stored.positions``) stand either events alone, or exactly one step. The very first step of a
+    ``ShardCheckpoint.positions``) stand either events alone, or exactly one step. The very first step of a
     shard marks the positions before it in any case: there a replay without a snapshot begins.
     """
     snapshot: bytes | None = None
@@ -138,21 +138,21 @@ class Commit:
     """Says why the snapshot does not follow from the one before and the records between, "" where it does. It
     begins a new line: what was kept before it stays for people to go back to, and is never replayed from.
     """
-    part: SnapshotPart | None = None
+    part: SnapshotChunk | None = None
     """The next piece of a snapshot that goes along with several commits of a shard, one after the other. With the last
     one it is a snapshot like any other, at the positions of the first; until then, and where a whole one comes in
     between, it is nothing.
     """
 
     @property
-    def piece(self) -> SnapshotPart | None:
+    def piece(self) -> SnapshotChunk | None:
         """What of a snapshot goes along: its part, or all of it as one."""
         if self.snapshot is not None:
-            return SnapshotPart(self.positions, self.snapshot, 0, len(self.snapshot))
+            return SnapshotChunk(self.positions, self.snapshot, 0, len(self.snapshot))
         return self.part
 
     @property
-    def saved(self) -> Positions | None:
+    def saved(self) -> InputOffsets | None:
         """Those of the snapshot that is whole with this commit; None where there is none."""
         piece = self.piece
         return piece.positions if piece is not None and piece.last else None
@@ -171,8 +171,8 @@ class Broker(Protocol):
         """Shards that this worker owns since the last poll. Their inputs arrive only after ``seek``."""
 
     def poll(
-        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, Side]] = ()
-    ) -> dict[int, dict[Side, Fetched]]:
+        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, InputTopic]] = ()
+    ) -> dict[int, dict[InputTopic, Fetched]]:
         """Next records of the owned shards, at most about ``max_records`` in all.
 
         Args:
@@ -189,7 +189,7 @@ class Broker(Protocol):
             LostRecordsError: The next records of a shard are gone; it must be loaded anew.
         """
 
-    def load(self, shard: int, *, older_than: int | None = None) -> Stored:
+    def load(self, shard: int, *, older_than: int | None = None) -> ShardCheckpoint:
         """What was committed for the shard; takes it over, so that an earlier owner's commits fail from here on.
 
         Args:
@@ -200,14 +200,14 @@ class Broker(Protocol):
             StateError: There were snapshots, none can be used, and the topics do not reach back to their beginning.
         """
 
-    def seek(self, shard: int, positions: Positions) -> None:
+    def seek(self, shard: int, positions: InputOffsets) -> None:
         """Read on from here.
 
         Raises:
             LostRecordsError: Records from here on are gone: retention has deleted them, or a topic was made anew.
         """
 
-    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+    def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
         """The oldest offsets kept of an owned shard's inputs, and the next ones to be written."""
 
     def commit(self, commit: Commit) -> None:
@@ -219,13 +219,13 @@ class Broker(Protocol):
                 state in memory, ``load`` again and go on from what that says.
         """
 
-    def begin(self, commit: Commit) -> Flight:
-        """Begin a ``commit``, whose errors may come from here or from ``Flight.land``.
+    def begin(self, commit: Commit) -> CommitHandle:
+        """Begin a ``commit``, whose errors may come from here or from ``CommitHandle.land``.
 
         The shard's next step may be computed meanwhile: where the commit fails, all of it is dropped.
         """
 
-    def lag(self) -> dict[int, dict[Side, int]]:
+    def lag(self) -> dict[int, dict[InputTopic, int]]:
         """Offsets that wait to be read, by owned shard and side: records, and on Kafka the marks of transactions."""
 
     def close(self) -> None:

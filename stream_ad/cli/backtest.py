@@ -84,7 +84,7 @@ def backtest(
     from stream_ad.util.signals import stop_on_signals
 
     protocol = Protocol(delay=delay, coverage=label_coverage, intervals=intervals, seed=settings.detector.seed)
-    order = command.Order(
+    order = command.BacktestRequest(
         paths=files,
         protocol=protocol,
         columns=mapped,

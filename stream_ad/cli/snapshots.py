@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from stream_ad.diagnostics.snapshot_inspect import View
+    from stream_ad.diagnostics.snapshot_inspect import SnapshotView
 
 snapshots = typer.Typer(
     cls=Group,
@@ -73,7 +73,7 @@ def list_(
         print_table(header, [_row(view) for view in found])
 
 
-def _row(view: View) -> tuple[str, ...]:
+def _row(view: SnapshotView) -> tuple[str, ...]:
     known = () if not view.program else (str(view.sensors), _share(view.false_alarms), _missed(view))
     return (
         str(view.shard),
@@ -87,7 +87,7 @@ def _row(view: View) -> tuple[str, ...]:
     )
 
 
-def _missed(view: View) -> str:
+def _missed(view: SnapshotView) -> str:
     """The classes that the detector misses most."""
     classes = {name: one.missed for name, one in view.classes.items() if name != "normal" and one.missed is not None}
     worst = sorted(classes, key=lambda name: (-(classes[name] or 0), name))
@@ -136,7 +136,7 @@ def show(
         )
 
 
-def _describe(view: View) -> None:
+def _describe(view: SnapshotView) -> None:
     rows = {
         "shard": str(view.shard),
         "number": f"{view.number}{' (the next start begins with it)' if view.in_use else ''}",
@@ -191,14 +191,14 @@ def _begin(config_file: Path | None, overrides: Sequence[str] | None, shard: int
     from stream_ad.brokers import open_snapshots
     from stream_ad.diagnostics import snapshot_restore as tools
 
-    if at not in list(tools.Place):
-        raise typer.BadParameter(f"«{at}» is none of {', '.join(tools.Place)}.", param_hint="--at")
+    if at not in list(tools.ResumeAt):
+        raise typer.BadParameter(f"«{at}» is none of {', '.join(tools.ResumeAt)}.", param_hint="--at")
     tools.require_shard(settings, shard)
     with closing(open_snapshots(settings)) as kept:
         if number is None:
-            new = tools.reset(kept, settings, shard, tools.Place(at))
+            new = tools.reset(kept, settings, shard, tools.ResumeAt(at))
         else:
-            new = tools.restore(kept, settings, shard, number, tools.Place(at))
+            new = tools.restore(kept, settings, shard, number, tools.ResumeAt(at))
     model = "a new model" if number is None else f"the model of snapshot {number}"
     typer.echo(
         f"Shard {shard} goes on with {model} from events {new.positions.events}, labels {new.positions.labels} "

@@ -17,7 +17,7 @@ Speed = Annotated[
 ]
 
 
-class VerdictForm(StrEnum):
+class LabelForm(StrEnum):
     events = "events"
     intervals = "intervals"
 
@@ -65,8 +65,8 @@ def simulate(
     interval: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.001, help="Event time between two readings of a machine.")
     ] = 10.0,
-    verdicts: Annotated[VerdictForm, typer.Option(help="Verdicts on single events, or on whole episodes.")] = (
-        VerdictForm.events
+    verdicts: Annotated[LabelForm, typer.Option(help="Verdicts on single events, or on whole episodes.")] = (
+        LabelForm.events
     ),
     verdict_delay: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.0, help="Mean event time until a verdict comes.")
@@ -84,7 +84,7 @@ def simulate(
     """
     factor = _factor(speed)
     settings = read_settings(config_file, overrides)
-    from stream_ad.evaluation.simulation.annotator import VerdictConfig
+    from stream_ad.evaluation.simulation.annotator import AnnotatorConfig
     from stream_ad.evaluation.simulation.plant import PlantConfig
     from stream_ad.evaluation.simulation.simulate import simulate as run_simulation
     from stream_ad.util.signals import stop_on_signals
@@ -96,7 +96,7 @@ def simulate(
         summary = run_simulation(
             settings,
             PlantConfig(machines=machines, seed=seed, interval_s=interval),
-            VerdictConfig(form=verdicts.value, delay_s=verdict_delay, seed=seed),
+            AnnotatorConfig(form=verdicts.value, delay_s=verdict_delay, seed=seed),
             speed=factor,
             seconds=seconds,
             progress=show,

@@ -18,7 +18,7 @@ from stream_ad.codec.dead_letters import (
     too_deep,
     unreadable,
 )
-from stream_ad.codec.feature_layouts import Form, Layouts
+from stream_ad.codec.feature_layouts import FeatureLayouts, Form
 from stream_ad.codec.field_mapping import RECORD, Extractor, Message, message_type
 from stream_ad.codec.timestamps import MALFORMED, OUT_OF_RANGE, format_time, parse_epoch, parse_rfc3339
 from stream_ad.records.columns import Events
@@ -53,7 +53,7 @@ class EventDecoder:
         self._events = settings.events
         self._ahead_ms = int(min(settings.events.max_ahead_seconds * 1000, _LAST_MS))
         self._extractor = Extractor(settings.events)
-        self._layouts = Layouts(settings.detector.max_features)
+        self._layouts = FeatureLayouts(settings.detector.max_features)
         self._read_any = msgspec.json.Decoder().decode
         self._read_fast = self._reader(message_type(settings.events))
         self._forms: dict[tuple[str, ...], tuple[Form, Any] | None] = {}  # with their readers, by the order of keys

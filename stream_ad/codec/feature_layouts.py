@@ -54,7 +54,7 @@ Kind = Form | tuple[str, ...]
 """Structs of a form, or dicts by the order of their keys."""
 
 
-class Layouts:
+class FeatureLayouts:
     """Groups readings by their features.
 
     Args:

@@ -19,7 +19,7 @@ _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
 _EventId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_EVENT_ID)]
 
 
-class _Verdict(msgspec.Struct, gc=False):
+class _LabelMessage(msgspec.Struct, gc=False):
     sensor_id: _Name
     label: _Name | None
     event_id: _EventId | None = None
@@ -36,13 +36,13 @@ class LabelDecoder:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._read = msgspec.json.Decoder(_Verdict).decode
+        self._read = msgspec.json.Decoder(_LabelMessage).decode
         self._read_any = msgspec.json.Decoder().decode
 
     def decode(self, raw: RawRecords) -> tuple[Labels, list[OutRecord]]:
         """The valid labels, and the dead letters of all other records."""
         rejected: dict[int, Why] = {}
-        found: dict[int, _Verdict] = {}
+        found: dict[int, _LabelMessage] = {}
         for row, value in enumerate(raw.values):
             try:
                 found[row] = self._one(value)
@@ -68,7 +68,7 @@ class LabelDecoder:
         )
         return labels, dead_letters(raw, rejected)
 
-    def _one(self, value: bytes | None) -> _Verdict:
+    def _one(self, value: bytes | None) -> _LabelMessage:
         value = check_bytes(value, self._max_bytes)
         try:
             verdict = self._read(value)

@@ -12,7 +12,7 @@ from stream_ad.evaluation.simulation.plant import NORMAL
 
 if TYPE_CHECKING:
     from stream_ad.demo.tally import Tally
-    from stream_ad.evaluation.simulation.annotator import Verdicts
+    from stream_ad.evaluation.simulation.annotator import SimulatedLabels
     from stream_ad.evaluation.simulation.plant import Plant
     from stream_ad.records.columns import Contribution
 
@@ -52,7 +52,7 @@ class Feed:
             why = f": {blamed.feature} {blamed.value:.3g}, not {blamed.expected:.3g}" if blamed else ""
             self.lines.append(Line(row, machine, "red", f"▲ alarm {score:.1f}{why}"))
 
-    def said(self, verdicts: Verdicts, now: int) -> None:
+    def said(self, verdicts: SimulatedLabels, now: int) -> None:
         """Verdicts were given when row ``now`` was written."""
         for machine, name, row in zip(
             *(c.tolist() for c in (verdicts.machine, verdicts.name, verdicts.row)), strict=True

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from stream_ad.brokers import open_producer, open_reader
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.demo import scene
 from stream_ad.demo.feed import Feed
 from stream_ad.demo.scene import MACHINES, SIDES, WITH
@@ -133,9 +133,9 @@ class _Demo:
         self.tally.tell(tick.chunk)
         records = tick.event_records()
         for producer in self.producers:
-            producer.send(Side.EVENTS, records)
+            producer.send(InputTopic.EVENTS, records)
         if len(tick.verdicts):
-            self.producers[WITH].send(Side.LABELS, tick.label_records())
+            self.producers[WITH].send(InputTopic.LABELS, tick.label_records())
             self.feed.said(tick.verdicts, self.tally.rows - 1)
 
     def _take(self, side: int, values: list[bytes]) -> None:

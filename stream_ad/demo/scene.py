@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ad.evaluation.simulation.annotator import VerdictConfig
+from stream_ad.evaluation.simulation.annotator import AnnotatorConfig
 from stream_ad.evaluation.simulation.plant import PlantConfig
 from stream_ad.settings import Settings
 
@@ -36,9 +36,9 @@ def plant(seed: int) -> PlantConfig:
     )
 
 
-def verdicts(seed: int) -> VerdictConfig:
+def verdicts(seed: int) -> AnnotatorConfig:
     """An hour late, on most of what is unusual and on half of the rest."""
-    return VerdictConfig(delay_s=3600.0, coverage=0.9, normal_coverage=0.5, seed=seed)
+    return AnnotatorConfig(delay_s=3600.0, coverage=0.9, normal_coverage=0.5, seed=seed)
 
 
 def settings(folder: Path, side: int) -> Settings:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Arrived:
+class ScoredEvents:
     """What scoring gave for N events."""
 
     score: NDArray[np.float64]  # (N,) published: 1 or above is an anomaly
@@ -48,7 +48,7 @@ class Detector(SensorState):
         times: NDArray[np.int64],
         ids: NDArray[np.uint64],
         order: NDArray[np.int64],
-    ) -> Arrived:
+    ) -> ScoredEvents:
         """Score the next events and keep them.
 
         The caller sees to it that no learn point lies between them (``until_learning``).
@@ -83,7 +83,7 @@ class Detector(SensorState):
         self.arrived += len(rows)
         blamed_rows = np.flatnonzero(flagged)
         explained = self._explain(rows[blamed_rows], *(part[blamed_rows] for part in (derived, rebuilt, *parts)))
-        return Arrived(score, live, places, blamed_rows, *explained, lost)
+        return ScoredEvents(score, live, places, blamed_rows, *explained, lost)
 
     def peek(self, row: int, values: NDArray[np.float64]) -> float:
         """The score that a sensor's next event would have; nothing moves.

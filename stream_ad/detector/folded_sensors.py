@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stream_ad.detector.row_store import Rows
+    from stream_ad.detector.row_store import SensorTable
     from stream_ad.detector.sensor_state import SensorState
 
 TOGETHER = 32  # sensors whose rings are compared at a time: a copy of them is taken
@@ -76,7 +76,7 @@ def unfold(
     return first
 
 
-def _parts(state: SensorState) -> Iterator[tuple[str, Rows]]:
+def _parts(state: SensorState) -> Iterator[tuple[str, SensorTable]]:
     yield from state.parts().items()
     yield "replay.", state.network.replay
 

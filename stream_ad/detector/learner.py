@@ -16,7 +16,7 @@ from stream_ad.detector.features.glitches import screen
 from stream_ad.detector.feedback.event_buffer import DROPPED, LEARNED_ANOMALY, LEARNED_NORMAL, NORMAL, UNLABELLED
 from stream_ad.detector.feedback.label_head import MOST_OPENNESS
 from stream_ad.detector.feedback.label_trust import doubtful, novelty
-from stream_ad.detector.model.training_batch import Matured, Sensors
+from stream_ad.detector.model.training_batch import Matured, SensorStatistics
 from stream_ad.detector.row_store import take_ring
 from stream_ad.detector.scoring.threshold import LABELLED_ENOUGH
 from stream_ad.kernels.jit import Arrays, kernel
@@ -192,7 +192,7 @@ class Learner:
             ),
             statistics,
             pending.order[rows[:, None], places % pending.orders] if self.state.shared else np.empty(0, np.int64),
-            Sensors(self.state.context, self.state.scaler, self.state.scoring, self.state.coupling),
+            SensorStatistics(self.state.context, self.state.scaler, self.state.scoring, self.state.coupling),
         )
 
 

@@ -37,8 +37,8 @@ def derived_index(features: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One array of a Rows: the shape of a row, its type, what a new row holds."""
+class ColumnSpec:
+    """One array of a SensorTable: the shape of a row, its type, what a new row holds."""
 
     shape: tuple[int, ...]
     dtype: Any
@@ -47,7 +47,7 @@ class Column:
     """What the last axis counts; it grows when a sensor shows a new feature."""
 
 
-def loaded(arrays: Mapping[str, NDArray[Any]], name: str, column: Column) -> NDArray[Any]:
+def loaded(arrays: Mapping[str, NDArray[Any]], name: str, column: ColumnSpec) -> NDArray[Any]:
     """A copy of an array that was saved, with its rows; NonsenseError when it is not there, or has another form."""
     array, kind = arrays.get(name), np.dtype(column.dtype)
     if array is None or array.ndim == 0 or array.shape[1:] != column.shape or array.dtype != kind:
@@ -56,7 +56,7 @@ def loaded(arrays: Mapping[str, NDArray[Any]], name: str, column: Column) -> NDA
     return array.copy()
 
 
-class Rows:
+class SensorTable:
     """Base of all per-sensor state: grows, moves, widens and saves its arrays by name.
 
     A subclass declares its arrays as annotations and names their columns; they become attributes
@@ -65,7 +65,7 @@ class Rows:
     rows to come is not touched, and takes none.
     """
 
-    def __init__(self, features: int, columns: dict[str, Column]) -> None:
+    def __init__(self, features: int, columns: dict[str, ColumnSpec]) -> None:
         self.features = features
         self.columns = columns
         self.size = 0
@@ -93,7 +93,7 @@ class Rows:
             array[row] = array[last]
         self.size = last
 
-    def copy_row(self, other: Rows, row: int, *, positions: NDArray[np.int64]) -> None:
+    def copy_row(self, other: SensorTable, row: int, *, positions: NDArray[np.int64]) -> None:
         """Fill the last row from a row of a narrower (or equal) twin.
 
         Args:
@@ -159,13 +159,13 @@ class Rows:
         return sum(getattr(self, name).nbytes for name in self.columns)
 
 
-class SparseRows(Rows):
-    """Rows some of which have more: ``rings`` has a row for those alone that were given one, in that order."""
+class SparseSensorTable(SensorTable):
+    """SensorTable some of which have more: ``rings`` has a row for those alone that were given one, in that order."""
 
     place: NDArray[np.int64]  # (S,) row of ``rings``, -1 none
 
-    def __init__(self, features: int, columns: dict[str, Column], rings: Rows) -> None:
-        super().__init__(features, {**columns, "place": Column((), np.int64, NO_PLACE)})
+    def __init__(self, features: int, columns: dict[str, ColumnSpec], rings: SensorTable) -> None:
+        super().__init__(features, {**columns, "place": ColumnSpec((), np.int64, NO_PLACE)})
         self.rings = rings
 
     def has(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -180,16 +180,16 @@ class SparseRows(Rows):
         self.rings.append(len(new))
 
     def remove(self, row: int) -> None:
-        """As of Rows."""
+        """As of SensorTable."""
         freed = self.place[row]
         if freed != NO_PLACE:
             self.place[self.place == self.rings.size - 1] = freed
             self.rings.remove(int(freed))
         super().remove(row)
 
-    def copy_row(self, other: Rows, row: int, *, positions: NDArray[np.int64]) -> None:
-        """As of Rows."""
-        assert isinstance(other, SparseRows)
+    def copy_row(self, other: SensorTable, row: int, *, positions: NDArray[np.int64]) -> None:
+        """As of SensorTable."""
+        assert isinstance(other, SparseSensorTable)
         super().copy_row(other, row, positions=positions)
         self.place[self.size - 1] = NO_PLACE
         if other.place[row] != NO_PLACE:
@@ -197,17 +197,17 @@ class SparseRows(Rows):
             self.rings.copy_row(other.rings, int(other.place[row]), positions=positions)
 
     def reset_feature(self, row: int, feature: int) -> None:
-        """As of Rows."""
+        """As of SensorTable."""
         super().reset_feature(row, feature)
         if self.place[row] != NO_PLACE:
             self.rings.reset_feature(int(self.place[row]), feature)
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """As of Rows."""
+        """As of SensorTable."""
         return {**super().state(prefix), **self.rings.state(f"{prefix}rings.")}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
-        """As of Rows."""
+        """As of SensorTable."""
         super().load(prefix, arrays)
         self.rings.load(f"{prefix}rings.", arrays)
         places = np.sort(self.place[self.place != NO_PLACE])

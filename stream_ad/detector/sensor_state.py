@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.detector.features.last_shown import Shown
-from stream_ad.detector.features.linear_residuals import Coupling
+from stream_ad.detector.features.linear_residuals import LinearResiduals
 from stream_ad.detector.features.outage import Outage
 from stream_ad.detector.features.scaler import Scaler
-from stream_ad.detector.features.stuck_sensor import Stillness
-from stream_ad.detector.features.temporal import Context
-from stream_ad.detector.feedback.event_buffer import Pending
-from stream_ad.detector.feedback.label_head import Head
-from stream_ad.detector.model.online_autoencoder import Network
-from stream_ad.detector.row_store import Column, NonsenseError, loaded
+from stream_ad.detector.features.stuck_sensor import StuckSensor
+from stream_ad.detector.features.temporal import TemporalFeatures
+from stream_ad.detector.feedback.event_buffer import EventBuffer
+from stream_ad.detector.feedback.label_head import LabelHead
+from stream_ad.detector.model.online_autoencoder import OnlineAutoencoder
+from stream_ad.detector.row_store import ColumnSpec, NonsenseError, loaded
 from stream_ad.detector.scoring.anomaly_score import Scoring
 from stream_ad.detector.scoring.drift import Drift
 from stream_ad.detector.scoring.threshold import Threshold
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.config import DetectorOptions
     from stream_ad.detector.model.device import Device
-    from stream_ad.detector.row_store import Rows
+    from stream_ad.detector.row_store import SensorTable
 
-_COUNT = Column((), np.int64)
+_COUNT = ColumnSpec((), np.int64)
 
 
 MANY_ROWS = 16  # kept free for less than so many sensors memory is not worth giving back
@@ -42,15 +42,15 @@ class SensorState:
         self.batch = learning.batch_events
         self.shared = options.detector.models == "shared"
         self.horizon_ns = None if learning.label_horizon_seconds is None else int(learning.label_horizon_seconds * 1e9)
-        self.context = Context(features)
+        self.context = TemporalFeatures(features)
         self.scaler = Scaler(features)
         self.scoring = Scoring(features)
-        self.coupling = Coupling(features)
-        self.stillness = Stillness(features)
+        self.coupling = LinearResiduals(features)
+        self.stillness = StuckSensor(features)
         self.threshold = Threshold(
             features, window=options.threshold.window_events, rate=options.threshold.false_alarm_rate
         )
-        self.pending = Pending(
+        self.pending = EventBuffer(
             features,
             reach=learning.label_reach_events,
             horizon_events=learning.label_horizon_events,
@@ -60,13 +60,13 @@ class SensorState:
         self.outage = Outage(features, intervals=learning.outage_intervals)
         self.drift = Drift(features, threshold=options.drift.threshold)
         self.shown = Shown(features)
-        self.head = Head(features, capacity=self.pending.capacity)
-        self.network = Network(features, options, device)
+        self.head = LabelHead(features, capacity=self.pending.capacity)
+        self.network = OnlineAutoencoder(features, options, device)
         self.arrived = 0  # events so far, of all sensors
         self.gate_seen = np.empty(0, np.int64)
         self.seen = np.empty(0, np.int64)  # (S,) events of the sensor at its last learn point
 
-    def parts(self) -> dict[str, Rows]:
+    def parts(self) -> dict[str, SensorTable]:
         """State that has a row per sensor."""
         return {
             "context.": self.context,

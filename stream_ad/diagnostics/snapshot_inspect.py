@@ -33,7 +33,7 @@ class ClassKnown:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SnapshotView:
     """One snapshot."""
 
     shard: int
@@ -72,12 +72,12 @@ class View:
         return None if normal is None else normal.missed
 
 
-def views(snapshots: Snapshots, shard: int, options: DetectorOptions) -> list[View]:
+def views(snapshots: Snapshots, shard: int, options: DetectorOptions) -> list[SnapshotView]:
     """All snapshots of a shard, the newest first."""
     return [view(snapshots, shard, one, options, newest=place == 0) for place, one in enumerate(snapshots.kept(shard))]
 
 
-def one_view(snapshots: Snapshots, shard: int, number: int, options: DetectorOptions) -> View:
+def one_view(snapshots: Snapshots, shard: int, number: int, options: DetectorOptions) -> SnapshotView:
     """One snapshot; StateError where there is none of this number."""
     kept = snapshots.kept(shard)
     for one in kept:
@@ -86,7 +86,9 @@ def one_view(snapshots: Snapshots, shard: int, number: int, options: DetectorOpt
     raise no_such_snapshot(shard, number, kept)
 
 
-def view(snapshots: Snapshots, shard: int, kept: KeptSnapshot, options: DetectorOptions, *, newest: bool) -> View:
+def view(
+    snapshots: Snapshots, shard: int, kept: KeptSnapshot, options: DetectorOptions, *, newest: bool
+) -> SnapshotView:
     """One of them; what is wrong with it stands in it."""
     told: dict[str, Any] = {
         "shard": shard,
@@ -103,12 +105,14 @@ def view(snapshots: Snapshots, shard: int, kept: KeptSnapshot, options: Detector
         version = require_format(meta)
         header = read_header(meta)
     except StateError as error:
-        return View(**told, problem=error.what.removesuffix("."), foreign=not isinstance(error, DamagedStateError))
+        return SnapshotView(
+            **told, problem=error.what.removesuffix("."), foreign=not isinstance(error, DamagedStateError)
+        )
     except NonsenseError as error:
-        return View(**told, problem=f"its header cannot be read: {error}")
+        return SnapshotView(**told, problem=f"its header cannot be read: {error}")
     fits = meta.get("fingerprint") == fingerprint(options, version)
     verdicts, sensors = header["verdicts"], header["sensors"]
-    return View(
+    return SnapshotView(
         **told,
         problem="" if fits else "does not fit the settings",
         records=header["records"],

@@ -12,11 +12,11 @@ from stream_ad.shard.snapshot_format import metadata, read_header
 
 if TYPE_CHECKING:
     from stream_ad.brokers.tools_api import Snapshots
-    from stream_ad.brokers.worker_api import KeptSnapshot, Positions
+    from stream_ad.brokers.worker_api import InputOffsets, KeptSnapshot
     from stream_ad.settings import Settings
 
 
-class Place(StrEnum):
+class ResumeAt(StrEnum):
     """Where a shard goes on."""
 
     committed = "committed"
@@ -36,7 +36,7 @@ def require_shard(settings: Settings, shard: int) -> None:
         )
 
 
-def restore(snapshots: Snapshots, settings: Settings, shard: int, number: int, place: Place) -> KeptSnapshot:
+def restore(snapshots: Snapshots, settings: Settings, shard: int, number: int, place: ResumeAt) -> KeptSnapshot:
     """Go on with the model of an older snapshot; nothing that was published changes.
 
     Raises:
@@ -48,7 +48,7 @@ def restore(snapshots: Snapshots, settings: Settings, shard: int, number: int, p
     return _begin(snapshots, shard, old, place, f"restored from {number}")
 
 
-def reset(snapshots: Snapshots, settings: Settings, shard: int, place: Place) -> KeptSnapshot:
+def reset(snapshots: Snapshots, settings: Settings, shard: int, place: ResumeAt) -> KeptSnapshot:
     """Go on with a new model; nothing that was published changes, and older snapshots stay.
 
     Raises:
@@ -59,16 +59,16 @@ def reset(snapshots: Snapshots, settings: Settings, shard: int, place: Place) ->
     return _begin(snapshots, shard, new, place, "reset")
 
 
-def _begin(snapshots: Snapshots, shard: int, model: Shard, place: Place, origin: str) -> KeptSnapshot:
+def _begin(snapshots: Snapshots, shard: int, model: Shard, place: ResumeAt, origin: str) -> KeptSnapshot:
     positions = _positions(snapshots, shard, place)
     _take_over_incidents(snapshots, shard, model)
     return snapshots.begin_line(shard, model.snapshot(), positions=positions, origin=origin)
 
 
-def _positions(snapshots: Snapshots, shard: int, place: Place) -> Positions:
+def _positions(snapshots: Snapshots, shard: int, place: ResumeAt) -> InputOffsets:
     oldest, ends = snapshots.bounds(shard)
-    if place is not Place.committed:
-        return oldest if place is Place.oldest else ends
+    if place is not ResumeAt.committed:
+        return oldest if place is ResumeAt.oldest else ends
     committed = snapshots.positions(shard)
     if committed is None:
         raise StateError(

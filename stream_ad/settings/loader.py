@@ -16,7 +16,7 @@ from pydantic_settings import InitSettingsSource
 from stream_ad.errors import SettingsError
 from stream_ad.settings import Settings
 from stream_ad.settings.keys import MASK, all_keys
-from stream_ad.settings.sources import Layer, Sourced, environment_layers, overrides_layer, unknown
+from stream_ad.settings.sources import SettingsSource, Sourced, environment_layers, overrides_layer, unknown
 from stream_ad.settings.yaml_source import yaml_layer
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def examine(
 ) -> tuple[Resolved | None, list[str]]:
     """As ``resolve``, but gives back what is wrong instead of raising it."""
     variables, files = environment_layers(environ)
-    layers = [overrides_layer(overrides), variables, yaml_layer(config) if config else Layer(), files]
+    layers = [overrides_layer(overrides), variables, yaml_layer(config) if config else SettingsSource(), files]
     problems = [problem for layer in layers for problem in layer.problems]
     try:
         settings = _validated(layers)
@@ -88,7 +88,7 @@ def examine(
     return Resolved(settings, {name: place for name in leaves if (place := _where(name, layers))}), []
 
 
-def _validated(layers: Iterable[Layer]) -> Settings:
+def _validated(layers: Iterable[SettingsSource]) -> Settings:
     class Merged(Sourced):
         @classmethod
         def settings_customise_sources(
@@ -100,18 +100,18 @@ def _validated(layers: Iterable[Layer]) -> Settings:
     return Settings.model_validate({name: getattr(merged, name) for name in merged.model_fields_set})
 
 
-def _where(key: str, layers: Iterable[Layer]) -> str:
+def _where(key: str, layers: Iterable[SettingsSource]) -> str:
     """The place that decided a key's value, or "" where that is the default."""
     return next(filter(None, (layer.where(key) for layer in layers)), "")
 
 
-def _places(key: str, layers: Sequence[Layer]) -> str:
+def _places(key: str, layers: Sequence[SettingsSource]) -> str:
     """Of a setting its place; of a section the places of what is set in it."""
     inside = (_where(name, layers) for name in all_keys() if name.startswith(f"{key}."))
     return ", ".join(dict.fromkeys(place for place in inside if place)) or _where(key, layers)
 
 
-def _explain(errors: Iterable[ErrorDetails], layers: Sequence[Layer]) -> list[str]:
+def _explain(errors: Iterable[ErrorDetails], layers: Sequence[SettingsSource]) -> list[str]:
     """One line per key: place, key, value, what was expected. Members of a union complain together."""
     expected: dict[str, list[str]] = {}
     values: dict[str, Any] = {}

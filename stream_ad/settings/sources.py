@@ -32,7 +32,7 @@ _SERVICE_LINK = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(
 
 
 @dataclass(slots=True)
-class Layer:
+class SettingsSource:
     """What one source says."""
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def _is_section(decoded: Any) -> bool:
     )
 
 
-class _Texts:
+class _FlatValues:
     """Collects texts by key; ``--set``, environment and secret files are all read this way."""
 
     def __init__(self) -> None:
@@ -111,8 +111,8 @@ class _Texts:
         except UnicodeDecodeError:
             self.problems.append(f"{place}: {path} is not UTF-8 text")
 
-    def layer(self) -> Layer:
-        return Layer(_Strings(self._texts)(), self._places, self.problems)
+    def layer(self) -> SettingsSource:
+        return SettingsSource(_Strings(self._texts)(), self._places, self.problems)
 
 
 def unknown(name: str, spelled: Callable[[Key], str]) -> str:
@@ -121,9 +121,9 @@ def unknown(name: str, spelled: Callable[[Key], str]) -> str:
     return f"there is no such setting{f'; did you mean {spelled(meant)}?' if meant else ''}"
 
 
-def overrides_layer(overrides: Iterable[str]) -> Layer:
+def overrides_layer(overrides: Iterable[str]) -> SettingsSource:
     """``--set key=value``; the last one of a key counts."""
-    texts = _Texts()
+    texts = _FlatValues()
     for override in overrides:
         name, equals, text = override.partition("=")
         name = name.strip()
@@ -137,13 +137,13 @@ def overrides_layer(overrides: Iterable[str]) -> Layer:
     return texts.layer()
 
 
-def environment_layers(environ: Mapping[str, str]) -> tuple[Layer, Layer]:
+def environment_layers(environ: Mapping[str, str]) -> tuple[SettingsSource, SettingsSource]:
     """``STREAM_AD_*`` variables, and the secret files that variables or a directory name.
 
     An empty variable counts as not set: that is how Compose passes on what nobody gave.
     """
     keys = {key.variable: key for key in all_keys().values()}
-    texts, files = _Texts(), _Texts()
+    texts, files = _FlatValues(), _FlatValues()
     _read_directory(files, keys, environ.get(SECRETS_DIR_VARIABLE))
     for name, text in sorted(environ.items()):
         variable = name.upper()
@@ -163,7 +163,7 @@ def environment_layers(environ: Mapping[str, str]) -> tuple[Layer, Layer]:
     return texts.layer(), files.layer()
 
 
-def _read_directory(files: _Texts, keys: Mapping[str, Key], named: str | None) -> None:
+def _read_directory(files: _FlatValues, keys: Mapping[str, Key], named: str | None) -> None:
     """Files such as ``stream_ad_broker__security__password``; others in the directory are somebody else's."""
     folder = Path(named or DEFAULT_SECRETS_DIR)
     if not folder.is_dir():

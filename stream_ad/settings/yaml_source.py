@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from stream_ad.settings.sources import Layer
+from stream_ad.settings.sources import SettingsSource
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def yaml_layer(path: Path) -> Layer:
+def yaml_layer(path: Path) -> SettingsSource:
     """One YAML document whose top is a mapping; an empty file sets nothing."""
-    layer = Layer(places={"": str(path)})
+    layer = SettingsSource(places={"": str(path)})
     try:
         loader = yaml.SafeLoader(path.read_bytes())
         node = loader.get_single_node()
@@ -37,7 +37,7 @@ def _place(path: Path, mark: yaml.Mark) -> str:
     return f"{path}:{mark.line + 1}:{mark.column + 1}"
 
 
-def _remember(layer: Layer, path: Path, node: yaml.MappingNode, prefix: str) -> None:
+def _remember(layer: SettingsSource, path: Path, node: yaml.MappingNode, prefix: str) -> None:
     """Note where each key stands; of two equal keys YAML would let the last one win in silence."""
     for key_node, value_node in node.value:
         key = f"{prefix}{key_node.value}"

@@ -80,7 +80,7 @@ class Incidents:
         return [_wire(sensor, self.open.pop(sensor), closed=True) for sensor in gone]
 
     def _concerned(self, scores: Scores, numbers: NDArray[np.int64], known_as: Mapping[str, int]) -> NDArray[np.int64]:
-        """Rows that can open, extend or close an incident: all others are skipped at array speed."""
+        """SensorTable that can open, extend or close an incident: all others are skipped at array speed."""
         alarmed = np.zeros(len(known_as), np.bool_)
         alarmed[numbers[(scores.score >= 1) & scores.live]] = True
         alarmed[[known_as[sensor] for sensor in self.open if sensor in known_as]] = True

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_ad.detector.feedback.class_importance import Importance
-from stream_ad.detector.feedback.event_buffer import FROM_EVENT, FROM_INTERVAL, NORMAL, UNLABELLED, WAITING, Pending
+from stream_ad.detector.feedback.class_importance import ClassImportance
+from stream_ad.detector.feedback.event_buffer import FROM_EVENT, FROM_INTERVAL, NORMAL, UNLABELLED, WAITING, EventBuffer
 from stream_ad.shard.early_labels import EarlyLabel, EarlyLabels
 
 if TYPE_CHECKING:
@@ -48,18 +48,18 @@ class Interval:
 class Target:
     """A known sensor, as the join sees it."""
 
-    pending: Pending
+    pending: EventBuffer
     row: int
 
 
-class Verdicts:
+class LabelStore:
     """Joins labels with events; all state that labels have beside the events themselves."""
 
     def __init__(self, learning: LearningConfig) -> None:
         rule = learning.importance
         self.learning = learning
         self.classes: dict[str, int] = {NORMAL_NAME: NORMAL}
-        self.importance = Importance(rule=rule.rule, decay=rule.decay, floor=rule.floor, rate=rule.rate)
+        self.importance = ClassImportance(rule=rule.rule, decay=rule.decay, floor=rule.floor, rate=rule.rate)
         self.weights = self.importance.weights()  # in force until ``settle``
         self.early = EarlyLabels()
         self.intervals: dict[str, list[Interval]] = {}

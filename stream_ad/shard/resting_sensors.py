@@ -15,7 +15,7 @@ import numpy as np
 
 from stream_ad.detector import folded_sensors as folded
 from stream_ad.detector.detector import Detector
-from stream_ad.detector.row_store import Column, NonsenseError, loaded
+from stream_ad.detector.row_store import ColumnSpec, NonsenseError, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,8 +141,8 @@ class Resting:
             return
         sets = _feature_sets(header)
         columns = len(self._layout(len(sets[0])))
-        lengths = loaded(arrays, "resting.lengths", Column((columns,), np.uint32))
-        data, at = loaded(arrays, "resting.data", Column((), np.uint8)).tobytes(), 0
+        lengths = loaded(arrays, "resting.lengths", ColumnSpec((columns,), np.uint32))
+        data, at = loaded(arrays, "resting.data", ColumnSpec((), np.uint8)).tobytes(), 0
         if len(lengths) != len(header["numbers"]):
             raise NonsenseError("the sensors at rest do not fit their lengths")
         widths = {

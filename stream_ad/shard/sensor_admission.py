@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stream_ad.records.columns import Events
-    from stream_ad.shard.sensor_registry import Sensors
+    from stream_ad.shard.sensor_registry import SensorRegistry
 
 
-class Admission:
+class SensorAdmission:
     """The events of one step before their sensors.
 
     Args:
@@ -25,7 +25,7 @@ class Admission:
         counts: Of the step; what had to make room or was refused is added.
     """
 
-    def __init__(self, sensors: Sensors, events: Events, counts: Counter[str]) -> None:
+    def __init__(self, sensors: SensorRegistry, events: Events, counts: Counter[str]) -> None:
         self._sensors, self._events, self._counts = sensors, events, counts
         self.block = np.zeros(len(events), np.int64)  # (N,) which block an event's values stand in
         for number, block in enumerate(events.blocks):

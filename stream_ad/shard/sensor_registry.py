@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.detector import folded_sensors as folded
-from stream_ad.detector.row_store import Column, NonsenseError, loaded
+from stream_ad.detector.row_store import ColumnSpec, NonsenseError, loaded
 from stream_ad.kernels.counter_rng import key_of
 from stream_ad.shard.feature_sets import NOWHERE, FeatureSets
 from stream_ad.shard.resting_sensors import NEVER, Resting, rests_at
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NAME_BYTES = 200  # of what Python keeps of a sensor's id
 
 
-class Sensors(FeatureSets):
+class SensorRegistry(FeatureSets):
     """Who is known, and what becomes of them.
 
     A sensor that shows a feature it never had moves, with all it has learned, to the detector of
@@ -260,7 +260,7 @@ class Sensors(FeatureSets):
         self.ids = [str(sensor_id) for sensor_id in header["ids"]]
         self.numbers = {sensor_id: number for number, sensor_id in enumerate(self.ids)}
         self.evicted = int(header["evicted"])
-        self.last_seen = loaded(arrays, "sensors.last_seen", Column((), np.int64))
+        self.last_seen = loaded(arrays, "sensors.last_seen", ColumnSpec((), np.int64))
         self.group = np.full(len(self.ids), NOWHERE)
         self.row = np.full(len(self.ids), NOWHERE)
         tables = zip(header["features"], header["owners"], header["arrived"], strict=True)

@@ -15,11 +15,11 @@ from stream_ad.detector.row_store import NonsenseError
 from stream_ad.records.columns import Scores, ShardStatus, StepResult
 from stream_ad.shard.devices import choose_device
 from stream_ad.shard.incidents import Incidents
-from stream_ad.shard.label_store import LABEL_OUTCOMES, Target, Verdicts
+from stream_ad.shard.label_store import LABEL_OUTCOMES, LabelStore, Target
 from stream_ad.shard.merge import merge_order
-from stream_ad.shard.sensor_registry import Sensors
+from stream_ad.shard.sensor_registry import SensorRegistry
 from stream_ad.shard.snapshot_format import damaged_by, dump, fingerprint, parse
-from stream_ad.shard.step import COUNTERS, Run
+from stream_ad.shard.step import COUNTERS, ShardStep
 
 if TYPE_CHECKING:
     from stream_ad.detector.config import DetectorOptions
@@ -47,8 +47,8 @@ class Shard:
 
     def __init__(self, options: DetectorOptions, *, quiet_events: int = 16) -> None:
         self.options = options
-        self.sensors = Sensors(options, choose_device(options.detector.device))
-        self.verdicts = Verdicts(options.learning)
+        self.sensors = SensorRegistry(options, choose_device(options.detector.device))
+        self.verdicts = LabelStore(options.learning)
         self.incidents = Incidents(quiet_events)
         self.records = 0  # events and labels so far
         self.watermark_ns = 0
@@ -62,7 +62,7 @@ class Shard:
             events: The next events of the shard.
             labels: The next labels; merged with the events by record time, labels first when equal.
         """
-        run = Run(self.sensors, self.verdicts, events, labels)
+        run = ShardStep(self.sensors, self.verdicts, events, labels)
         before = merge_order(events.record_times_ms, labels.record_times_ms)  # (N,)
         after = np.searchsorted(before, np.arange(len(labels)), side="right")  # (K,) events before each label
         label_records = np.arange(len(labels)) + after + self.records

@@ -47,7 +47,7 @@ class RestingHeader(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SensorsHeader(msgspec.Struct, frozen=True):
-    """See ``Sensors.state``."""
+    """See ``SensorRegistry.state``."""
 
     ids: list[str]
     features: list[list[str]]
@@ -57,8 +57,8 @@ class SensorsHeader(msgspec.Struct, frozen=True):
     resting: RestingHeader = RestingHeader()
 
 
-class VerdictsHeader(msgspec.Struct, frozen=True):
-    """See ``Verdicts.state``."""
+class LabelStoreHeader(msgspec.Struct, frozen=True):
+    """See ``LabelStore.state``."""
 
     classes: list[str]
     labels: list[float]
@@ -90,11 +90,11 @@ class Header(msgspec.Struct, frozen=True):
     records: Count
     watermark_ns: Whole
     sensors: SensorsHeader
-    verdicts: VerdictsHeader
+    verdicts: LabelStoreHeader
     incidents: dict[str, IncidentHeader]
 
 
-class EarlierVerdictsHeader(VerdictsHeader, frozen=True):
+class EarlierLabelStoreHeader(LabelStoreHeader, frozen=True):
     """Of formats 6 and 7."""
 
     early: dict[str, list[tuple[Hash, Count, Count]]]  # type: ignore[assignment]
@@ -103,7 +103,7 @@ class EarlierVerdictsHeader(VerdictsHeader, frozen=True):
 class EarlierHeader(Header, frozen=True):
     """Of formats 6 and 7."""
 
-    verdicts: EarlierVerdictsHeader
+    verdicts: EarlierLabelStoreHeader
 
 
 class _Outer(msgspec.Struct, frozen=True):

@@ -9,18 +9,18 @@ import numpy as np
 
 from stream_ad.records.columns import Contribution
 from stream_ad.shard.event_hash import hash_ids
-from stream_ad.shard.label_store import Target, Verdicts
+from stream_ad.shard.label_store import LabelStore, Target
 from stream_ad.shard.merge import count_rounds
-from stream_ad.shard.sensor_admission import Admission
+from stream_ad.shard.sensor_admission import SensorAdmission
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from stream_ad.detector.detector import Arrived, Detector
+    from stream_ad.detector.detector import Detector, ScoredEvents
     from stream_ad.records.columns import Events, Labels
-    from stream_ad.shard.sensor_registry import Sensors
+    from stream_ad.shard.sensor_registry import SensorRegistry
 
 NOBODY = -1
 COUNTERS = (
@@ -46,10 +46,10 @@ def _where(mask: NDArray[np.bool_]) -> NDArray[np.int64] | slice:
     return slice(None) if mask.all() else np.flatnonzero(mask)
 
 
-class Run:
+class ShardStep:
     """Scores, counts and contributions gather here while a step goes through its records."""
 
-    def __init__(self, sensors: Sensors, verdicts: Verdicts, events: Events, labels: Labels) -> None:
+    def __init__(self, sensors: SensorRegistry, verdicts: LabelStore, events: Events, labels: Labels) -> None:
         self.sensors, self.verdicts, self.events, self.labels = sensors, verdicts, events, labels
         self.hashes = hash_ids(events.event_ids)
         self.block_row = np.zeros(len(events), np.int64)  # (N,) in which row of its block an event's values stand
@@ -66,7 +66,7 @@ class Run:
         self.label_hashes = hash_ids([event_id or "" for event_id in labels.event_ids])
         verdicts.outcomes.clear()
         self.verdicts.counts = self.counts
-        self.admission = Admission(sensors, events, self.counts)
+        self.admission = SensorAdmission(sensors, events, self.counts)
 
     def numbers(self) -> tuple[NDArray[np.int64], Mapping[str, int]]:
         """(N,) number of each event's sensor, and that of each sensor: for this step alone."""
@@ -212,7 +212,9 @@ class Run:
             self._explain(group, events, values, arrived)
         return arrived.places
 
-    def _explain(self, group: int, events: NDArray[np.int64], values: NDArray[np.float64], arrived: Arrived) -> None:
+    def _explain(
+        self, group: int, events: NDArray[np.int64], values: NDArray[np.float64], arrived: ScoredEvents
+    ) -> None:
         """Name the features behind the anomalies."""
         names = self.sensors.features[group]
         actual = np.take_along_axis(values[arrived.blamed_rows], arrived.blamed, axis=1)

@@ -14,7 +14,7 @@ import numpy as np
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from stream_ad.brokers.worker_api import Positions, Side
+from stream_ad.brokers.worker_api import InputOffsets, InputTopic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -63,8 +63,8 @@ class ShardView:
     """What the metrics show of one owned shard."""
 
     state: str = "waiting"  # of SHARD_STATES
-    positions: Positions = Positions()  # noqa: RUF009 -- frozen
-    lag: Mapping[Side, int] = field(default_factory=dict)
+    positions: InputOffsets = InputOffsets()  # noqa: RUF009 -- frozen
+    lag: Mapping[InputTopic, int] = field(default_factory=dict)
     status: ShardStatus | None = None
     inbox_records: int = 0
     journal_marks: int = 0
@@ -101,7 +101,7 @@ class ShardCollector(Collector):
         )
 
     def _inputs(self, views: Mapping[int, ShardView]) -> Iterator[Metric]:
-        sides = list(itertools.product(views.items(), Side))
+        sides = list(itertools.product(views.items(), InputTopic))
         yield _gauge(
             "lag_records",
             "Records that wait to be read.",

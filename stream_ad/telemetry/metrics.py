@@ -1,7 +1,7 @@
 """Everything that the program measures of itself, in a registry of its own.
 
 Names begin with ``stream_ad_``, units are base units, every label set exists from the start, and
-``sensor_id`` is never a label (see ``Top``). What happened in a step is counted once its commit is
+``sensor_id`` is never a label (see ``TopSensors``). What happened in a step is counted once its commit is
 through, so that a step that had to be taken twice counts once; a replay counts as such only.
 """
 
@@ -26,10 +26,10 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from stream_ad import __version__
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.records.schemas import REASONS
 from stream_ad.telemetry.collectors import BinnedHistogram, ShardCollector, ShardView
-from stream_ad.telemetry.top_sensors import Top
+from stream_ad.telemetry.top_sensors import TopSensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,7 +90,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._clock = clock
-        self.top = Top(clock)
+        self.top = TopSensors(clock)
         self.shards = ShardCollector(clock)
         self.registry.register(self.shards)
         self._input_counters()
@@ -175,7 +175,7 @@ class Metrics:
         *,
         events: Events,
         labels: int,
-        rejected: Mapping[Side, Sequence[OutRecord]],
+        rejected: Mapping[InputTopic, Sequence[OutRecord]],
         result: StepResult,
         ago_s: float = 0.0,
     ) -> None:
@@ -189,7 +189,7 @@ class Metrics:
             result: What the shard made of it.
             ago_s: How long the commit has been through.
         """
-        for side, accepted in ((Side.EVENTS, len(events)), (Side.LABELS, labels)):
+        for side, accepted in ((InputTopic.EVENTS, len(events)), (InputTopic.LABELS, labels)):
             self._records[side.value, "accepted"].inc(accepted)
             self._records[side.value, "rejected"].inc(len(rejected[side]))
             for record in rejected[side]:
@@ -227,14 +227,14 @@ class Metrics:
 
     def replayed(self, *, events: int, labels: int) -> None:
         """Count records that a recovery went through again."""
-        self._replayed[Side.EVENTS.value,].inc(events)
-        self._replayed[Side.LABELS.value,].inc(labels)
+        self._replayed[InputTopic.EVENTS.value,].inc(events)
+        self._replayed[InputTopic.LABELS.value,].inc(labels)
 
     def restored(self, source: str) -> None:
         """A shard was loaded; ``source`` is one of RESTORE_SOURCES."""
         self._restores[source,].inc()
 
-    def lost_records(self, side: Side, number: int) -> None:
+    def lost_records(self, side: InputTopic, number: int) -> None:
         """Records are gone that nobody has read."""
         self._lost[side.value,].inc(number)
 
@@ -293,5 +293,5 @@ class Metrics:
         return Histogram(f"stream_ad_{name}", text, buckets=SECONDS, registry=self.registry)
 
 
-_SIDES = tuple(side.value for side in Side)
+_SIDES = tuple(side.value for side in InputTopic)
 _OUTCOMES = ("accepted", "rejected")

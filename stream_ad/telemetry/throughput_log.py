@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("stream_ad.worker.worker")
 
 
-class WorkLine:
+class ThroughputLog:
     """Adds up what was done, and logs it at most once a second; nothing done, nothing logged.
 
     Args:

@@ -33,7 +33,7 @@ class _Alarms:
         return self.weight * math.pow(0.5, (clock - self.updated) / HALF_LIFE_S)
 
 
-class Top:
+class TopSensors:
     """The sensors with most anomalies, each anomaly counting half as much every five minutes.
 
     Holds at most ``KEPT_SENSORS`` sensors; beyond it, the half that alarmed least is forgotten.

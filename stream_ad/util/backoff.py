@@ -15,7 +15,7 @@ FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
 
 
-class Patience:
+class RetryPolicy:
     """Growing waits between attempts, and an end to them.
 
     Args:

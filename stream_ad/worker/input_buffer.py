@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.brokers.worker_api import Positions, Side
+from stream_ad.brokers.worker_api import InputOffsets, InputTopic
 from stream_ad.records.columns import RawRecords
 from stream_ad.shard.merge import merge_order
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stream_ad.settings import TopicSettings
 
 
-class _Lane:
+class _PartitionQueue:
     """The records of one side, in offset order; those before ``_start`` have been taken."""
 
     def __init__(self, topic: str, partition: int, position: int) -> None:
@@ -78,7 +78,7 @@ class _Lane:
         return self._records.slice(self._start, len(self._records))
 
 
-class Inbox:
+class InputBuffer:
     """What a shard has fetched and not yet processed.
 
     Args:
@@ -88,20 +88,20 @@ class Inbox:
         start: The next offsets to be taken, as given to ``Broker.seek``.
     """
 
-    def __init__(self, shard: int, topics: TopicSettings, *, limit: int, start: Positions = Positions()) -> None:  # noqa: B008 - frozen
+    def __init__(self, shard: int, topics: TopicSettings, *, limit: int, start: InputOffsets = InputOffsets()) -> None:  # noqa: B008 - frozen
         self.positions = start
         """The next offset after all that was taken."""
         self._limit = limit
-        self._awaited: Positions | None = None  # a replayed step needs these, full or not
+        self._awaited: InputOffsets | None = None  # a replayed step needs these, full or not
         self._lanes = {
-            Side.EVENTS: _Lane(topics.events, shard, start.events),
-            Side.LABELS: _Lane(topics.labels, shard, start.labels),
+            InputTopic.EVENTS: _PartitionQueue(topics.events, shard, start.events),
+            InputTopic.LABELS: _PartitionQueue(topics.labels, shard, start.labels),
         }
 
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
 
-    def put(self, fetched: dict[Side, Fetched]) -> None:
+    def put(self, fetched: dict[InputTopic, Fetched]) -> None:
         """Append what a poll brought.
 
         Raises:
@@ -110,7 +110,7 @@ class Inbox:
         for side, found in fetched.items():
             self._lanes[side].put(found)
 
-    def held(self) -> set[Side]:
+    def held(self) -> set[InputTopic]:
         """Sides that are full: do not fetch them now, what they wait for is on the other side."""
         return {
             side
@@ -118,66 +118,71 @@ class Inbox:
             if len(lane) >= self._limit and not (self._awaited and self._missing(side, self._awaited))
         }
 
-    def take(self, max_records: int, upto: Positions | None = None) -> tuple[RawRecords, RawRecords]:
+    def take(self, max_records: int, upto: InputOffsets | None = None) -> tuple[RawRecords, RawRecords]:
         """The next records, events and labels: the longest prefix that the merge rule allows.
 
         Args:
             max_records: The most records taken, of both sides together.
             upto: As if there were nothing from these positions on.
         """
-        events, labels = self._lanes[Side.EVENTS], self._lanes[Side.LABELS]
-        limits = {side: self._limit_of(side, max_records, upto) for side in Side}
-        event_times, label_times = events.times_ms(limits[Side.EVENTS]), labels.times_ms(limits[Side.LABELS])
+        events, labels = self._lanes[InputTopic.EVENTS], self._lanes[InputTopic.LABELS]
+        limits = {side: self._limit_of(side, max_records, upto) for side in InputTopic}
+        event_times, label_times = (
+            events.times_ms(limits[InputTopic.EVENTS]),
+            labels.times_ms(limits[InputTopic.LABELS]),
+        )
         ahead = merge_order(event_times, label_times)
         places = np.arange(len(ahead)) + ahead  # (N,) of events, in the merged order
         total = min(max_records, len(event_times) + len(label_times))
         # A side that is not drained may have an older record still to come: go no further than its last one.
-        if not self._ends(Side.EVENTS, upto) and len(event_times) == len(events):
+        if not self._ends(InputTopic.EVENTS, upto) and len(event_times) == len(events):
             total = min(total, int(places[-1]) + 1 if len(places) else 0)
-        if not self._ends(Side.LABELS, upto) and len(label_times) == len(labels):
+        if not self._ends(InputTopic.LABELS, upto) and len(label_times) == len(labels):
             events_ahead = int(np.searchsorted(ahead, len(label_times)))  # of the last label
             total = min(total, len(label_times) + events_ahead if len(label_times) else 0)
         count = int(np.searchsorted(places, total))
         return self._taken(count, total - count)
 
-    def _limit_of(self, side: Side, max_records: int, upto: Positions | None) -> int:
+    def _limit_of(self, side: InputTopic, max_records: int, upto: InputOffsets | None) -> int:
         """Records of a side to look at."""
         if upto is None:
             return max_records
         return min(max_records, self._lanes[side].before(int(getattr(upto, side.value))))
 
-    def _ends(self, side: Side, upto: Positions | None) -> bool:
+    def _ends(self, side: InputTopic, upto: InputOffsets | None) -> bool:
         """Whether nothing of a side is still to come."""
         return self._lanes[side].drained if upto is None else not self._missing(side, upto)
 
-    def arrived(self, at: Positions) -> bool:
+    def arrived(self, at: InputOffsets) -> bool:
         """Whether all before these positions has been fetched and taken; then that is where it stands."""
-        if any(self._missing(side, at) or self._limit_of(side, 1, at) for side in Side):
+        if any(self._missing(side, at) or self._limit_of(side, 1, at) for side in InputTopic):
             return False
         self.positions = at
         return True
 
-    def take_upto(self, upto: Positions) -> tuple[RawRecords, RawRecords] | None:
+    def take_upto(self, upto: InputOffsets) -> tuple[RawRecords, RawRecords] | None:
         """All records before these positions, whatever their record times: a step that was taken before.
 
         Returns:
             Events and labels; None, and nothing taken, until all of them have been fetched.
         """
         self._awaited = upto
-        if any(self._missing(side, upto) for side in Side):
+        if any(self._missing(side, upto) for side in InputTopic):
             return None
         self._awaited = None
-        taken = self._taken(self._lanes[Side.EVENTS].before(upto.events), self._lanes[Side.LABELS].before(upto.labels))
+        taken = self._taken(
+            self._lanes[InputTopic.EVENTS].before(upto.events), self._lanes[InputTopic.LABELS].before(upto.labels)
+        )
         self.positions = upto
         return taken
 
-    def _missing(self, side: Side, upto: Positions) -> bool:
-        return not self._lanes[side].reaches(upto.events if side is Side.EVENTS else upto.labels)
+    def _missing(self, side: InputTopic, upto: InputOffsets) -> bool:
+        return not self._lanes[side].reaches(upto.events if side is InputTopic.EVENTS else upto.labels)
 
     def _taken(self, events: int, labels: int) -> tuple[RawRecords, RawRecords]:
-        taken = self._lanes[Side.EVENTS].take(events), self._lanes[Side.LABELS].take(labels)
+        taken = self._lanes[InputTopic.EVENTS].take(events), self._lanes[InputTopic.LABELS].take(labels)
         next_event, next_label = (int(records.offsets[-1]) + 1 if len(records) else 0 for records in taken)
-        self.positions = Positions(
+        self.positions = InputOffsets(
             max(self.positions.events, next_event),
             max(self.positions.labels, next_label),
         )

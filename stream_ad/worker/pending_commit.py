@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stream_ad.brokers.commit_handle import Flight
-    from stream_ad.brokers.worker_api import Commit, Side
+    from stream_ad.brokers.commit_handle import CommitHandle
+    from stream_ad.brokers.worker_api import Commit, InputTopic
     from stream_ad.records.columns import Events, OutRecord, StepResult
     from stream_ad.telemetry.metrics import Metrics
-    from stream_ad.telemetry.throughput_log import WorkLine
+    from stream_ad.telemetry.throughput_log import ThroughputLog
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Step:
+class StepReport:
     """What is told of a step once its commit is through."""
 
     began: float  # as time.perf_counter counts
     events: Events
     labels: int
-    rejected: dict[Side, list[OutRecord]]
+    rejected: dict[InputTopic, list[OutRecord]]
     result: StepResult
 
-    def tell(self, metrics: Metrics, line: WorkLine, commit: Commit, *, ago_s: float) -> None:
+    def tell(self, metrics: Metrics, line: ThroughputLog, commit: Commit, *, ago_s: float) -> None:
         """Count it: its commit was through so long ago."""
         events = self.events
         metrics.committed(
@@ -43,10 +43,10 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class InFlight:
+class PendingCommit:
     """A commit on its way."""
 
     began: float  # as time.perf_counter counts
     commit: Commit
-    under_way: Flight
-    step: Step | None  # None: a snapshot alone
+    under_way: CommitHandle
+    step: StepReport | None  # None: a snapshot alone

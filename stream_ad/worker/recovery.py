@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from stream_ad.brokers.worker_api import Positions, Side, Stored
+from stream_ad.brokers.worker_api import InputOffsets, InputTopic, ShardCheckpoint
 from stream_ad.errors import DamagedStateError, LostRecordsError, UnfitStateError
 
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ class LoadedState:
     """A shard as it goes into its replay."""
 
     shard: Shard
-    stored: Stored
-    start: Positions
+    stored: ShardCheckpoint
+    start: InputOffsets
     source: str
     """One of ``telemetry.metrics.RESTORE_SOURCES``."""
     origin: str = ""
     """See ``Commit.origin``: not empty where the first snapshot from here on begins a new line."""
     unmarked: bool = False
     """The journal does not reach back to the start: the replay merges by record time alone."""
-    lost: tuple[tuple[Side, int], ...] = ()
+    lost: tuple[tuple[InputTopic, int], ...] = ()
     """Offsets of each side that nobody will ever read."""
 
 
@@ -93,7 +93,7 @@ def _restored(
                 shard=number, kept_snapshot=snapshot.number, error=str(error),
             )  # fmt: skip
             shard = make(options, quiet_events=quiet)
-            fresh = Stored(stored.positions)
+            fresh = ShardCheckpoint(stored.positions)
             origin = f"new model: snapshot {snapshot.number} did not fit the settings"
             return LoadedState(shard, fresh, fresh.positions, "new_model", origin)
         else:
@@ -101,22 +101,22 @@ def _restored(
             return LoadedState(shard, stored, snapshot.positions, source)
 
 
-def _without_snapshot(number: int, stored: Stored, shard: Shard) -> LoadedState:
+def _without_snapshot(number: int, stored: ShardCheckpoint, shard: Shard) -> LoadedState:
     if stored.rebuild:
         _log.error(
             "no snapshot can be used; learning anew from the beginning of the topics",
             shard=number, positions=str(stored.positions),
         )  # fmt: skip
         origin = "rebuilt from the beginning of the topics"
-        return LoadedState(shard, stored, Positions(), "beginning", origin, unmarked=True)
+        return LoadedState(shard, stored, InputOffsets(), "beginning", origin, unmarked=True)
     start = stored.journal[0] if stored.journal else stored.positions
     return LoadedState(shard, stored, start, "nothing")
 
 
-def _without_the_lost(state: LoadedState, bounds: tuple[Positions, Positions]) -> LoadedState:
+def _without_the_lost(state: LoadedState, bounds: tuple[InputOffsets, InputOffsets]) -> LoadedState:
     """The same state, set to what can still be read."""
     starts, ends, lost = [], [], []
-    for side in Side:
+    for side in InputTopic:
         oldest, end, start, committed = (
             int(getattr(one, side.value)) for one in (*bounds, state.start, state.stored.positions)
         )
@@ -126,8 +126,8 @@ def _without_the_lost(state: LoadedState, bounds: tuple[Positions, Positions]) -
         lost.append((side, max(0, here - committed)))
     return replace(
         state,
-        stored=Stored(Positions(*ends)),
-        start=Positions(*starts),
+        stored=ShardCheckpoint(InputOffsets(*ends)),
+        start=InputOffsets(*starts),
         origin=state.origin or "records were lost",
         unmarked=True,
         lost=tuple(lost),

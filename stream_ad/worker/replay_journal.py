@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.worker_api import Positions
+from stream_ad.brokers.worker_api import InputOffsets
 from stream_ad.errors import StateError
 
 if TYPE_CHECKING:
-    from stream_ad.brokers.worker_api import Commit, Stored
+    from stream_ad.brokers.worker_api import Commit, ShardCheckpoint
 
 
-class Journal:
+class ReplayJournal:
     """The journal of one shard as its owner knows it.
 
     Args:
@@ -31,7 +31,7 @@ class Journal:
         StateError: The marks contradict one another.
     """
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: ShardCheckpoint) -> None:
         self.start = _start(stored)
         self.end = stored.positions
         cuts = sorted({*stored.journal, stored.positions})
@@ -49,7 +49,7 @@ class Journal:
         self.marks_since_snapshot = len(stored.journal)
         self._marks_covered = 0  # of these, by the snapshot under way
 
-    def target(self, at: Positions, most_events: int) -> Positions | None:
+    def target(self, at: InputOffsets, most_events: int) -> InputOffsets | None:
         """How far the next step of a replay goes; None once it has arrived.
 
         Args:
@@ -62,10 +62,10 @@ class Journal:
             return None
         cut = self._cuts[0]
         if cut.labels == at.labels:
-            return Positions(min(cut.events, at.events + most_events), at.labels)
+            return InputOffsets(min(cut.events, at.events + most_events), at.labels)
         return cut
 
-    def marks(self, before: Positions, after: Positions) -> tuple[Positions, ...]:
+    def marks(self, before: InputOffsets, after: InputOffsets) -> tuple[InputOffsets, ...]:
         """What the commit of a step from ``before`` to ``after`` must add to the journal."""
         if after.labels != before.labels:
             return (after,) if before == self._last else (before, after)
@@ -84,7 +84,7 @@ class Journal:
             self.marks_since_snapshot -= self._marks_covered
 
 
-def _start(stored: Stored) -> Positions:
+def _start(stored: ShardCheckpoint) -> InputOffsets:
     if stored.snapshot is not None:
         return stored.snapshot.positions
     return stored.journal[0] if stored.journal else stored.positions

@@ -7,34 +7,34 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.detector.model.device import is_out_of_memory
 from stream_ad.errors import BrokerError, LostRecordsError, ScarceMemoryError
 from stream_ad.telemetry.collectors import ShardView
-from stream_ad.util.backoff import Patience
-from stream_ad.worker.shard_task import LoadedShard
+from stream_ad.util.backoff import RetryPolicy
+from stream_ad.worker.shard_task import ShardTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from stream_ad.brokers.worker_api import Fetched
-    from stream_ad.worker.shard_task import Surroundings
+    from stream_ad.worker.shard_task import WorkerContext
 
 Done = TypeVar("Done")
 
 _log = structlog.get_logger("stream_ad.worker.worker")
 
 
-class OwnedShard:
+class ShardSupervisor:
     """States: waiting (not in memory, after a failure or at first), recovering (replaying), live."""
 
-    def __init__(self, number: int, around: Surroundings) -> None:
+    def __init__(self, number: int, around: WorkerContext) -> None:
         self.number = number
         self._around = around
-        self._patience = Patience(
+        self._patience = RetryPolicy(
             f"Shard {number}", give_up_s=around.settings.broker.give_up_seconds, clock=around.clock
         )
-        self._loaded: LoadedShard | None = None
+        self._loaded: ShardTask | None = None
         self._problem = "loading"
 
     @property
@@ -43,22 +43,22 @@ class OwnedShard:
 
     @property
     def saving(self) -> bool:
-        """Whether it has more to do even if nothing comes: see ``LoadedShard.saving``."""
+        """Whether it has more to do even if nothing comes: see ``ShardTask.saving``."""
         return self._loaded is not None and self._loaded.saving
 
     def condition(self) -> str:
         """For ``Health.shards``."""
         return self._problem if self._loaded is None else self._loaded.condition()
 
-    def view(self, lag: dict[Side, int]) -> ShardView:
+    def view(self, lag: dict[InputTopic, int]) -> ShardView:
         """For ``Metrics.show``."""
         return ShardView(lag=lag) if self._loaded is None else self._loaded.view(lag)
 
-    def held(self) -> set[Side]:
+    def held(self) -> set[InputTopic]:
         """Sides that must not be fetched now."""
-        return set(Side) if self._loaded is None else self._loaded.held()
+        return set(InputTopic) if self._loaded is None else self._loaded.held()
 
-    def receive(self, fetched: dict[Side, Fetched]) -> None:
+    def receive(self, fetched: dict[InputTopic, Fetched]) -> None:
         """Take what a poll brought."""
         if self._loaded is not None:
             self._loaded.receive(fetched)
@@ -85,7 +85,7 @@ class OwnedShard:
         try:
             with self._memory_told():
                 if self._loaded is None:
-                    self._loaded = LoadedShard(self.number, self._around)
+                    self._loaded = ShardTask(self.number, self._around)
                     return True
                 return self._counted(self._loaded.advance)
         except LostRecordsError:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import FencedError
 from stream_ad.shard.shard import Shard
 from stream_ad.telemetry.collectors import ShardView
 from stream_ad.telemetry.health import LIVE
-from stream_ad.worker.input_buffer import Inbox
-from stream_ad.worker.pending_commit import InFlight, Step
+from stream_ad.worker.input_buffer import InputBuffer
+from stream_ad.worker.pending_commit import PendingCommit, StepReport
 from stream_ad.worker.recovery import load_state
-from stream_ad.worker.replay_journal import Journal
-from stream_ad.worker.snapshot_scheduler import Saving, journal_is_full
+from stream_ad.worker.replay_journal import ReplayJournal
+from stream_ad.worker.snapshot_scheduler import SnapshotScheduler, journal_is_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stream_ad.records.columns import Events, Labels, OutRecord, RawRecords, StepResult
     from stream_ad.settings import Settings
     from stream_ad.telemetry.metrics import Metrics
-    from stream_ad.telemetry.throughput_log import WorkLine
+    from stream_ad.telemetry.throughput_log import ThroughputLog
 
 STATUS_SECONDS = 1.0
 
@@ -37,7 +37,7 @@ _log = structlog.get_logger("stream_ad.worker.worker")
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class WorkerContext:
     """What all shards of a worker share."""
 
     settings: Settings
@@ -45,11 +45,11 @@ class Surroundings:
     broker: Broker
     codec: Codec
     metrics: Metrics
-    line: WorkLine
+    line: ThroughputLog
     clock: Callable[[], float]  # monotonic seconds
 
 
-class LoadedShard:
+class ShardTask:
     """State of a shard, its inbox and its journal; recovering (replaying) at first, then live.
 
     Args:
@@ -62,20 +62,20 @@ class LoadedShard:
         StateError: Nothing that is stored of it can be used.
     """
 
-    def __init__(self, number: int, around: Surroundings) -> None:
+    def __init__(self, number: int, around: WorkerContext) -> None:
         self.number = number
         self.recovering = True
         self.commits = 0
         self._around = around
-        self._flight: InFlight | None = None
+        self._flight: PendingCommit | None = None
         self._began = around.clock()
         with around.metrics.stage("load"):
             state = load_state(number, around.broker, around.settings, around.options, Shard)
             stored = state.stored
             self._shard = state.shard
-            self._journal = Journal(stored)
+            self._journal = ReplayJournal(stored)
             limit = around.settings.worker.inbox_records
-            self._inbox = Inbox(number, around.settings.topics, limit=limit, start=state.start)
+            self._inbox = InputBuffer(number, around.settings.topics, limit=limit, start=state.start)
         around.metrics.restored(state.source)
         self._unmarked = state.unmarked
         self._origin, self._lost = state.origin, state.lost  # until they are committed
@@ -88,7 +88,7 @@ class LoadedShard:
         self._starved = False  # the replay waits for records
         self._status_due = 0.0
         interval_s = around.settings.worker.snapshot_interval_seconds
-        self._saving = Saving(number, interval_s, around.broker.part_bytes, around.clock)
+        self._saving = SnapshotScheduler(number, interval_s, around.broker.part_bytes, around.clock)
         if moved:
             _log.info("shard replays", shard=number, start=str(state.start), end=str(self._journal.end))
 
@@ -96,7 +96,7 @@ class LoadedShard:
         """For ``Health.shards``."""
         return f"replaying up to {self._journal.end}" if self.recovering else LIVE
 
-    def view(self, lag: dict[Side, int]) -> ShardView:
+    def view(self, lag: dict[InputTopic, int]) -> ShardView:
         """For ``Metrics.show``."""
         return replace(
             self._view,
@@ -106,13 +106,13 @@ class LoadedShard:
             journal_marks=self._journal.marks_since_snapshot,
         )
 
-    def held(self) -> set[Side]:
+    def held(self) -> set[InputTopic]:
         """Sides that must not be fetched now."""
         if self._starved:  # whatever the bound says, the step being repeated must become whole
             return set()
         return self._inbox.held()
 
-    def receive(self, fetched: dict[Side, Fetched]) -> None:
+    def receive(self, fetched: dict[InputTopic, Fetched]) -> None:
         """Take what a poll brought."""
         self._inbox.put(fetched)
 
@@ -206,15 +206,15 @@ class LoadedShard:
             result = self._shard.step(events, labels)
         commit = self._encode(before, events, result, rejected)
         self.settle()  # the step before, which was on its way while this one was computed
-        self._begin(commit, Step(began, events, len(labels), rejected, result))
+        self._begin(commit, StepReport(began, events, len(labels), rejected, result))
         self._refresh_status()
         return True
 
-    def _begin(self, commit: Commit, step: Step | None = None) -> None:
+    def _begin(self, commit: Commit, step: StepReport | None = None) -> None:
         """Send a commit on its way; where it fails, this object and what it goes on to compute are of no use."""
         began = time.perf_counter()
         with self._committing(began):
-            self._flight = InFlight(began, commit, self._around.broker.begin(commit), step)
+            self._flight = PendingCommit(began, commit, self._around.broker.begin(commit), step)
         self._journal.committed(commit)
         if commit.origin:
             self._origin = ""
@@ -231,18 +231,18 @@ class LoadedShard:
 
     def _decode(
         self, raw_events: RawRecords, raw_labels: RawRecords
-    ) -> tuple[Events, Labels, dict[Side, list[OutRecord]]]:
+    ) -> tuple[Events, Labels, dict[InputTopic, list[OutRecord]]]:
         with self._around.metrics.stage("decode"):
             events, bad_events = self._around.codec.decode_events(raw_events)
             labels, bad_labels = self._around.codec.decode_labels(raw_labels)
-        return events, labels, {Side.EVENTS: bad_events, Side.LABELS: bad_labels}
+        return events, labels, {InputTopic.EVENTS: bad_events, InputTopic.LABELS: bad_labels}
 
     def _encode(
         self,
-        before: Positions,
+        before: InputOffsets,
         events: Events,
         result: StepResult,
-        rejected: dict[Side, list[OutRecord]],
+        rejected: dict[InputTopic, list[OutRecord]],
     ) -> Commit:
         codec, after = self._around.codec, self._inbox.positions
         with self._around.metrics.stage("encode"):
@@ -251,7 +251,7 @@ class LoadedShard:
                 positions=after,
                 scores=codec.encode_scores(events, result.scores, self._shard.model_version),
                 incidents=codec.encode_incidents(result.incidents),
-                dead_letters=[*rejected[Side.EVENTS], *rejected[Side.LABELS]],
+                dead_letters=[*rejected[InputTopic.EVENTS], *rejected[InputTopic.LABELS]],
                 marks=self._journal.marks(before, after),
             )
         return self._saved_along(commit)

@@ -7,12 +7,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.worker_api import SnapshotPart
+from stream_ad.brokers.worker_api import SnapshotChunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_ad.brokers.worker_api import Commit, Positions
+    from stream_ad.brokers.worker_api import Commit, InputOffsets
 
 MAX_MARKS = 1_000  # of the journal; then a snapshot comes before its time
 SNAPSHOT_SHARE = 0.04  # of the time, at most, goes into making and writing snapshots, however large they are
@@ -26,7 +26,7 @@ def journal_is_full(marks: int) -> bool:
     return marks >= MAX_MARKS
 
 
-class Saving:
+class SnapshotScheduler:
     """Snapshots of one shard: when the next one is due, and what of the last one is still to be written.
 
     One that is larger than ``part_bytes`` would hold the scores of a step up. It is written piece by piece, along with
@@ -45,7 +45,7 @@ class Saving:
         self._began = 0.0
         self._took_s = 0.0
         self._usual_s: float | None = None  # a commit with nothing of a snapshot
-        self._next: SnapshotPart | None = None
+        self._next: SnapshotChunk | None = None
         self.made_at = 0.0
         """Seconds since the epoch: what was committed later is not in the last snapshot."""
 
@@ -72,12 +72,12 @@ class Saving:
         """It is there."""
         self._took_s = self._clock() - self._began
 
-    def begin(self, positions: Positions, data: bytes) -> None:
+    def begin(self, positions: InputOffsets, data: bytes) -> None:
         """Let it go along with the next commits, of which the first is that of its own positions."""
         self._next = self._part(positions, data, 0)
 
-    def _part(self, positions: Positions, data: bytes, start: int) -> SnapshotPart:
-        return SnapshotPart(positions, data, start, min(len(data), start + self._part_bytes))
+    def _part(self, positions: InputOffsets, data: bytes, start: int) -> SnapshotChunk:
+        return SnapshotChunk(positions, data, start, min(len(data), start + self._part_bytes))
 
     def go_along(self, commit: Commit) -> Commit:
         """The commit with what is to be written next."""

@@ -1,6 +1,6 @@
 """The loop: assignment, polling, one step for each shard in turn, and a clean end.
 
-What becomes of a single shard is the business of ``OwnedShard``; shards do not wait for one another:
+What becomes of a single shard is the business of ``ShardSupervisor``; shards do not wait for one another:
 while one is loaded again, replayed, or waits for its broker, the others go on.
 """
 
@@ -23,16 +23,16 @@ from stream_ad.telemetry.health import Health
 from stream_ad.telemetry.http_server import HttpServer
 from stream_ad.telemetry.logging import configure_logging
 from stream_ad.telemetry.metrics import Metrics
-from stream_ad.telemetry.throughput_log import WorkLine
+from stream_ad.telemetry.throughput_log import ThroughputLog
 from stream_ad.util.signals import stop_on_signals
 from stream_ad.worker.process_setup import compile_loops, prepare_process
-from stream_ad.worker.shard_supervisor import OwnedShard
-from stream_ad.worker.shard_task import Surroundings
+from stream_ad.worker.shard_supervisor import ShardSupervisor
+from stream_ad.worker.shard_task import WorkerContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_ad.brokers.worker_api import Broker, Side
+    from stream_ad.brokers.worker_api import Broker, InputTopic
     from stream_ad.settings import Settings
 
 POLL_SECONDS = 0.5
@@ -141,15 +141,15 @@ class _Loop:
         clock: Callable[[], float],
         stop: Stop,
     ) -> None:
-        self._line = WorkLine(clock)
-        self._around = Surroundings(
+        self._line = ThroughputLog(clock)
+        self._around = WorkerContext(
             settings, settings.detector_options, broker, Codec(settings), metrics, self._line, clock
         )
         self._health = health
         self._stop = stop
-        self._shards: dict[int, OwnedShard] = {}
-        self._held: set[tuple[int, Side]] = set()
-        self._lag: dict[int, dict[Side, int]] = {}
+        self._shards: dict[int, ShardSupervisor] = {}
+        self._held: set[tuple[int, InputTopic]] = set()
+        self._lag: dict[int, dict[InputTopic, int]] = {}
         self._lag_due = 0.0
         self._joined = False
         self._awaited: dict[int, str] = {}  # shards that another process has for a while, and who
@@ -214,7 +214,7 @@ class _Loop:
         for number in lost:
             del self._shards[number]
         for number in sorted(gained):
-            self._shards[number] = OwnedShard(number, self._around)
+            self._shards[number] = ShardSupervisor(number, self._around)
         if lost or gained:
             if self._joined:
                 self._around.metrics.rebalanced()

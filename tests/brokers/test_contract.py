@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stream_ad.brokers.partitioner import partition_for
-from stream_ad.brokers.worker_api import Commit, Positions, Side, SnapshotPart
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic, SnapshotChunk
 from stream_ad.errors import BrokerError, FencedError, LostRecordsError, ShardBusyError, StateError, TopicError
 from stream_ad.records.columns import OutRecord
 from tests.support.broker_fixtures import PARTITIONS, KafkaPlace, Place, drain, own
@@ -21,7 +21,7 @@ def key_of(shard: int) -> bytes:
     return next(key for n in range(100) if partition_for(key := b"pump-%d" % n, PARTITIONS) == shard)
 
 
-def publish(place: Place, side: Side, some: list[OutRecord]) -> None:
+def publish(place: Place, side: InputTopic, some: list[OutRecord]) -> None:
     """Send records and see to it that they are there."""
     producer = place.producer()
     producer.send(side, some)
@@ -32,17 +32,17 @@ def records(shard: int, count: int, *, start: int = 0) -> list[OutRecord]:
     return [OutRecord(key_of(shard), b"value %d" % n, 1_500_000_000_000 + n) for n in range(start, start + count)]
 
 
-def values(came: dict, shard: int, side: Side) -> list[bytes | None]:
+def values(came: dict, shard: int, side: InputTopic) -> list[bytes | None]:
     return [value for one in came.get((shard, side), []) for value in one.records.values]
 
 
-def positions(broker, shard: int = 0) -> Positions:
+def positions(broker, shard: int = 0) -> InputOffsets:
     return broker.load(shard).positions
 
 
 def test_gives_out_what_was_produced(place: Place) -> None:
     """Records arrive once, in order, untouched, on their side, in the shard of their key."""
-    sent = {(shard, side): records(shard, 700 + shard, start=1000 * shard) for shard in (0, 1) for side in Side}
+    sent = {(shard, side): records(shard, 700 + shard, start=1000 * shard) for shard in (0, 1) for side in InputTopic}
     producer = place.producer()
     for (_, side), some in sent.items():
         producer.send(side, some)
@@ -64,12 +64,12 @@ def test_keeps_missing_keys_and_values(place: Place) -> None:
     """A record without a key goes to shard 0; a missing value (a tombstone) is not an empty one."""
     producer = place.producer()
     producer.send(
-        Side.EVENTS, [OutRecord(None, b"no key", 1), OutRecord(key_of(0), None, 2), OutRecord(key_of(0), b"", 3)]
+        InputTopic.EVENTS, [OutRecord(None, b"no key", 1), OutRecord(key_of(0), None, 2), OutRecord(key_of(0), b"", 3)]
     )
     producer.flush()
     came = drain(place.worker())
     fetched = [
-        (k, v) for one in came[0, Side.EVENTS] for k, v in zip(one.records.keys, one.records.values, strict=True)
+        (k, v) for one in came[0, InputTopic.EVENTS] for k, v in zip(one.records.keys, one.records.values, strict=True)
     ]
     assert fetched == [(None, b"no key"), (key_of(0), None), (key_of(0), b"")]
 
@@ -77,7 +77,12 @@ def test_keeps_missing_keys_and_values(place: Place) -> None:
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_an_input_is_drained_at_its_end_only(place: Place, size: int) -> None:
     """Over topics that are full already, an input is called drained with its last record and never before."""
-    counts = {(0, Side.EVENTS): 23, (0, Side.LABELS): 11, (1, Side.EVENTS): 5, (1, Side.LABELS): 0}
+    counts = {
+        (0, InputTopic.EVENTS): 23,
+        (0, InputTopic.LABELS): 11,
+        (1, InputTopic.EVENTS): 5,
+        (1, InputTopic.LABELS): 0,
+    }
     producer = place.producer()
     for (shard, side), count in counts.items():
         producer.send(side, records(shard, count))
@@ -94,28 +99,28 @@ def test_more_records_end_the_drained_state(place: Place) -> None:
     """What is produced after an input was drained is given out, and drains it again."""
     producer, broker = place.producer(), place.worker()
     drain(broker)
-    producer.send(Side.LABELS, records(1, 3))
+    producer.send(InputTopic.LABELS, records(1, 3))
     producer.flush()
-    assert values(drain(broker), 1, Side.LABELS) == [b"value 0", b"value 1", b"value 2"]
+    assert values(drain(broker), 1, InputTopic.LABELS) == [b"value 0", b"value 1", b"value 2"]
 
 
 def test_a_held_input_waits(place: Place) -> None:
     """A held side comes empty and not drained, the others go on, and later it misses nothing."""
     producer = place.producer()
-    for side in Side:
+    for side in InputTopic:
         producer.send(side, records(0, 50))
     producer.flush()
     broker = place.worker()
     labels: list[bytes | None] = []
     drained = False
     while not drained:
-        sides = broker.poll(timeout_s=0.5, max_records=20, hold=[(0, Side.EVENTS)])[0]
-        assert len(sides[Side.EVENTS].records) == 0
-        assert not sides[Side.EVENTS].drained
-        labels += sides[Side.LABELS].records.values
-        drained = sides[Side.LABELS].drained
+        sides = broker.poll(timeout_s=0.5, max_records=20, hold=[(0, InputTopic.EVENTS)])[0]
+        assert len(sides[InputTopic.EVENTS].records) == 0
+        assert not sides[InputTopic.EVENTS].drained
+        labels += sides[InputTopic.LABELS].records.values
+        drained = sides[InputTopic.LABELS].drained
     assert labels == [b"value %d" % n for n in range(50)]
-    assert values(drain(broker, 20), 0, Side.EVENTS) == [b"value %d" % n for n in range(50)]
+    assert values(drain(broker, 20), 0, InputTopic.EVENTS) == [b"value %d" % n for n in range(50)]
 
 
 @pytest.mark.timeout(60)
@@ -123,15 +128,15 @@ def test_an_input_held_in_the_middle_goes_on(place: Place) -> None:
     """An input that is held after some of its records, while the others are read to their end, then gives the rest."""
     producer = place.producer()
     for shard in (0, 1):
-        producer.send(Side.EVENTS, records(shard, 50))
+        producer.send(InputTopic.EVENTS, records(shard, 50))
     producer.flush()
     broker = place.worker()
     begun: list[bytes | None] = []
     while not begun:
-        begun += broker.poll(timeout_s=0.5, max_records=20)[0][Side.EVENTS].records.values
-    while not broker.poll(timeout_s=0.5, max_records=20, hold=[(0, Side.EVENTS)])[1][Side.EVENTS].drained:
+        begun += broker.poll(timeout_s=0.5, max_records=20)[0][InputTopic.EVENTS].records.values
+    while not broker.poll(timeout_s=0.5, max_records=20, hold=[(0, InputTopic.EVENTS)])[1][InputTopic.EVENTS].drained:
         pass
-    rest = [] if len(begun) == 50 else values(drain(broker, 20), 0, Side.EVENTS)
+    rest = [] if len(begun) == 50 else values(drain(broker, 20), 0, InputTopic.EVENTS)
     assert begun + rest == [b"value %d" % n for n in range(50)]
 
 
@@ -139,14 +144,14 @@ def test_an_input_held_in_the_middle_goes_on(place: Place) -> None:
 def test_a_poll_tells_at_once_that_an_input_is_drained(place: Place) -> None:
     """A poll that may wait for a minute returns once it knows that nothing is left, so that others can go on."""
     sides = place.worker().poll(timeout_s=60, max_records=10)[0]
-    assert sides[Side.EVENTS].drained
-    assert sides[Side.LABELS].drained
+    assert sides[InputTopic.EVENTS].drained
+    assert sides[InputTopic.LABELS].drained
 
 
 def test_polls_give_both_sides_of_positioned_shards_only(place: Place) -> None:
     """Inputs arrive after seek, for both sides of the shard, and not before."""
     producer = place.producer()
-    producer.send(Side.EVENTS, [*records(0, 3), *records(1, 3)])
+    producer.send(InputTopic.EVENTS, [*records(0, 3), *records(1, 3)])
     producer.flush()
     broker = place.broker()
     own(broker, PARTITIONS)
@@ -154,18 +159,18 @@ def test_polls_give_both_sides_of_positioned_shards_only(place: Place) -> None:
     broker.seek(1, broker.load(1).positions)
     fetched = broker.poll(timeout_s=5, max_records=10)
     assert set(fetched) == {1}
-    assert set(fetched[1]) == set(Side)
+    assert set(fetched[1]) == set(InputTopic)
 
 
 def test_a_commit_publishes_everything(place: Place) -> None:
     """Scores, incidents and dead letters of a commit can be read, with their keys, values and headers."""
     broker, reader, topics = place.worker(), place.reader(), place.settings.topics
     headers = (("stream_ad.reason", b"not_json"), ("stream_ad.offset", b"3"))
-    publish(place, Side.EVENTS, records(0, 5))
+    publish(place, InputTopic.EVENTS, records(0, 5))
     broker.commit(
         Commit(
             0,
-            Positions(5, 0),
+            InputOffsets(5, 0),
             scores=[OutRecord(b"a", b"score %d" % n, 1000 + n) for n in range(5)],
             incidents=[OutRecord(b"a", b"incident", 1000)],
             dead_letters=[OutRecord(b"\xff", b"{\x00", 1000, headers), OutRecord(None, b"", 1000, headers)],
@@ -181,66 +186,66 @@ def test_a_commit_publishes_everything(place: Place) -> None:
 def test_a_failed_commit_leaves_nothing(place: Place) -> None:
     """When one record of a commit cannot be written, none is, the positions stay, and the shard can go on."""
     producer, broker, reader = place.producer(), place.worker(), place.reader()
-    producer.send(Side.EVENTS, records(0, 9))
+    producer.send(InputTopic.EVENTS, records(0, 9))
     producer.flush()
-    broker.commit(Commit(0, Positions(3, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(Positions(0, 0),)))
+    broker.commit(Commit(0, InputOffsets(3, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(InputOffsets(0, 0),)))
     bad = [OutRecord(b"a", b"2", 1), OutRecord(b"a", object(), 1)]  # type: ignore[arg-type]
     with pytest.raises(BrokerError):
-        broker.commit(Commit(0, Positions(9, 0), scores=bad, snapshot=b"state", marks=(Positions(9, 0),)))
+        broker.commit(Commit(0, InputOffsets(9, 0), scores=bad, snapshot=b"state", marks=(InputOffsets(9, 0),)))
     stored = broker.load(0)
-    assert (stored.positions, stored.snapshot, stored.journal) == (Positions(3, 0), None, (Positions(0, 0),))
-    broker.commit(Commit(0, Positions(4, 0), scores=[OutRecord(b"a", b"3", 1)]))
+    assert (stored.positions, stored.snapshot, stored.journal) == (InputOffsets(3, 0), None, (InputOffsets(0, 0),))
+    broker.commit(Commit(0, InputOffsets(4, 0), scores=[OutRecord(b"a", b"3", 1)]))
     assert reader.read(place.settings.topics.scores) == [(b"a", b"1"), (b"a", b"3")]
 
 
 def test_goes_on_where_it_was_committed(place: Place) -> None:
     """The next worker finds the positions of the last commit and reads on from there."""
     producer, broker = place.producer(), place.worker()
-    for side in Side:
+    for side in InputTopic:
         producer.send(side, records(1, 10))
     producer.flush()
     drain(broker)
-    broker.commit(Commit(1, Positions(6, 4), marks=(Positions(0, 0), Positions(6, 4))))
+    broker.commit(Commit(1, InputOffsets(6, 4), marks=(InputOffsets(0, 0), InputOffsets(6, 4))))
     broker.close()
     again = place.worker()
-    assert positions(again, 1) == Positions(6, 4)
-    again.seek(1, Positions(6, 4))
+    assert positions(again, 1) == InputOffsets(6, 4)
+    again.seek(1, InputOffsets(6, 4))
     came = drain(again)
-    assert values(came, 1, Side.EVENTS) == [b"value %d" % n for n in range(6, 10)]
-    assert values(came, 1, Side.LABELS) == [b"value %d" % n for n in range(4, 10)]
+    assert values(came, 1, InputTopic.EVENTS) == [b"value %d" % n for n in range(6, 10)]
+    assert values(came, 1, InputTopic.LABELS) == [b"value %d" % n for n in range(4, 10)]
 
 
 def test_seek_goes_back(place: Place) -> None:
     """A replay may begin before what was committed."""
     producer, broker = place.producer(), place.worker()
-    producer.send(Side.EVENTS, records(0, 10))
+    producer.send(InputTopic.EVENTS, records(0, 10))
     producer.flush()
     drain(broker)
-    broker.seek(0, Positions(7, 0))
-    assert values(drain(broker), 0, Side.EVENTS) == [b"value 7", b"value 8", b"value 9"]
+    broker.seek(0, InputOffsets(7, 0))
+    assert values(drain(broker), 0, InputTopic.EVENTS) == [b"value 7", b"value 8", b"value 9"]
 
 
 def test_seek_refuses_what_is_not_there(place: Place) -> None:
     """A position beyond the end says that the topic is not the one of before; it is refused."""
     with pytest.raises(BrokerError, match="no offset 5"):
-        place.worker().seek(0, Positions(5, 0))
+        place.worker().seek(0, InputOffsets(5, 0))
 
 
 def test_snapshots_come_back_whole(place: Place) -> None:
     """The newest snapshot comes back byte for byte, in several chunks where the broker cuts it."""
     broker, state = place.worker(), np.random.default_rng(1).bytes(1_700_000)
-    publish(place, Side.EVENTS, records(0, 9))
-    broker.commit(Commit(0, Positions(2, 0), snapshot=b"older"))
-    broker.commit(Commit(0, Positions(4, 0), snapshot=state))
+    publish(place, InputTopic.EVENTS, records(0, 9))
+    broker.commit(Commit(0, InputOffsets(2, 0), snapshot=b"older"))
+    broker.commit(Commit(0, InputOffsets(4, 0), snapshot=state))
     snapshot = broker.load(0).snapshot
     assert snapshot is not None
-    assert (snapshot.positions, snapshot.data == state) == (Positions(4, 0), True)
+    assert (snapshot.positions, snapshot.data == state) == (InputOffsets(4, 0), True)
 
 
 def test_an_empty_snapshot_is_one(place: Place) -> None:
     """A state of no bytes is kept as such."""
     broker = place.worker()
-    broker.commit(Commit(0, Positions(0, 0), snapshot=b""))
+    broker.commit(Commit(0, InputOffsets(0, 0), snapshot=b""))
     snapshot = broker.load(0).snapshot
     assert snapshot is not None
     assert snapshot.data == b""
@@ -248,10 +253,10 @@ def test_an_empty_snapshot_is_one(place: Place) -> None:
 
 def test_old_snapshots_go(place: Place) -> None:
     """However many snapshots were made, a few are kept, and the newest is one of them."""
-    publish(place, Side.EVENTS, records(0, 20))
+    publish(place, InputTopic.EVENTS, records(0, 20))
     broker = place.worker()
     for n in range(8):
-        broker.commit(Commit(0, Positions(n, 0), snapshot=b"state %d" % n, marks=(Positions(n, 0),)))
+        broker.commit(Commit(0, InputOffsets(n, 0), snapshot=b"state %d" % n, marks=(InputOffsets(n, 0),)))
     snapshot = broker.load(0).snapshot
     assert snapshot is not None
     assert snapshot.data == b"state 7"
@@ -260,20 +265,20 @@ def test_old_snapshots_go(place: Place) -> None:
 
 def test_the_journal_holds_the_marks_since_the_snapshot(place: Place) -> None:
     """Marks come back in order, without those that the snapshot covers; without a snapshot, from the beginning."""
-    marks = [Positions(n, n // 2) for n in range(0, 12, 2)]
+    marks = [InputOffsets(n, n // 2) for n in range(0, 12, 2)]
     broker = place.worker()
-    publish(place, Side.EVENTS, records(0, 20))
-    publish(place, Side.LABELS, records(0, 20))
+    publish(place, InputTopic.EVENTS, records(0, 20))
+    publish(place, InputTopic.LABELS, records(0, 20))
     for before, after in itertools.pairwise(marks):
         broker.commit(Commit(0, after, marks=(before, after)))
     assert broker.load(0).journal == tuple(marks)
-    broker.commit(Commit(0, Positions(11, 5), snapshot=b"state"))
+    broker.commit(Commit(0, InputOffsets(11, 5), snapshot=b"state"))
     assert broker.load(0).journal == ()
-    broker.commit(Commit(0, Positions(13, 6), marks=(Positions(12, 5), Positions(13, 6))))
-    broker.commit(Commit(0, Positions(15, 6)))
+    broker.commit(Commit(0, InputOffsets(13, 6), marks=(InputOffsets(12, 5), InputOffsets(13, 6))))
+    broker.commit(Commit(0, InputOffsets(15, 6)))
     stored = broker.load(0)
-    assert stored.journal == (Positions(12, 5), Positions(13, 6))
-    assert stored.positions == Positions(15, 6)
+    assert stored.journal == (InputOffsets(12, 5), InputOffsets(13, 6))
+    assert stored.positions == InputOffsets(15, 6)
 
 
 def test_a_damaged_snapshot_falls_back(place: Place) -> None:
@@ -282,23 +287,23 @@ def test_a_damaged_snapshot_falls_back(place: Place) -> None:
     """
     broker = place.worker()
     producer = place.producer()
-    producer.send(Side.EVENTS, records(0, 50))
-    producer.send(Side.LABELS, records(0, 50))
+    producer.send(InputTopic.EVENTS, records(0, 50))
+    producer.send(InputTopic.LABELS, records(0, 50))
     producer.flush()
     for n in range(1, 5):
-        mark = Positions(10 * n, n)
+        mark = InputOffsets(10 * n, n)
         broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
-    broker.commit(Commit(0, Positions(45, 5), marks=(Positions(45, 5),)))
+    broker.commit(Commit(0, InputOffsets(45, 5), marks=(InputOffsets(45, 5),)))
     place.damage_newest_snapshot(0)
     stored = broker.load(0)
     assert stored.snapshot is not None
-    assert (stored.snapshot.data, stored.snapshot.positions) == (b"state 3", Positions(30, 3))
-    assert stored.journal == (Positions(40, 4), Positions(45, 5))
+    assert (stored.snapshot.data, stored.snapshot.positions) == (b"state 3", InputOffsets(30, 3))
+    assert stored.journal == (InputOffsets(40, 4), InputOffsets(45, 5))
     for _ in range(place.kept_snapshots(0) - 1):
         place.damage_newest_snapshot(0)
     stored = broker.load(0)
-    assert (stored.positions, stored.snapshot, stored.journal, stored.rebuild) == (Positions(45, 5), None, (), True)
-    place.delete_records(Side.EVENTS, 0, 1)
+    assert (stored.positions, stored.snapshot, stored.journal, stored.rebuild) == (InputOffsets(45, 5), None, (), True)
+    place.delete_records(InputTopic.EVENTS, 0, 1)
     with pytest.raises(StateError, match="hold events from offset 1, labels from 0") as refused:
         broker.load(0)
     assert "stream-ad snapshots reset 0" in refused.value.hint
@@ -308,16 +313,16 @@ def test_a_snapshot_that_its_reader_refuses_falls_back(place: Place) -> None:
     """Asked for something older than a snapshot, a broker gives the one before with all marks since."""
     broker = place.worker()
     producer = place.producer()
-    producer.send(Side.EVENTS, records(0, 50))
+    producer.send(InputTopic.EVENTS, records(0, 50))
     producer.flush()
     for n in range(1, 4):
-        mark = Positions(10 * n, 0)
+        mark = InputOffsets(10 * n, 0)
         broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
     newest = broker.load(0).snapshot
     assert newest is not None
     stored = broker.load(0, older_than=newest.number)
     assert stored.snapshot is not None
-    assert (stored.snapshot.data, stored.journal) == (b"state 2", (Positions(30, 0),))
+    assert (stored.snapshot.data, stored.journal) == (b"state 2", (InputOffsets(30, 0),))
     assert broker.load(0, older_than=stored.snapshot.number).rebuild
 
 
@@ -326,13 +331,13 @@ def test_a_new_line_is_never_replayed_across(place: Place) -> None:
     for people to go back to, however many follow.
     """
     broker = place.worker(place.altered(worker={"snapshot_history": 0}))
-    publish(place, Side.EVENTS, records(0, 90))
-    publish(place, Side.LABELS, records(0, 90))
+    publish(place, InputTopic.EVENTS, records(0, 90))
+    publish(place, InputTopic.LABELS, records(0, 90))
     for n in (1, 2):
-        mark = Positions(10 * n, n)
+        mark = InputOffsets(10 * n, n)
         broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
-    broker.commit(Commit(0, Positions(25, 3), marks=(Positions(25, 3),)))
-    broker.commit(Commit(0, Positions(30, 4), marks=(Positions(30, 4),), snapshot=b"new", origin="for a test"))
+    broker.commit(Commit(0, InputOffsets(25, 3), marks=(InputOffsets(25, 3),)))
+    broker.commit(Commit(0, InputOffsets(30, 4), marks=(InputOffsets(30, 4),), snapshot=b"new", origin="for a test"))
     snapshots = place.snapshots()
     kept = snapshots.kept(0)
     assert [(one.number, one.origin) for one in kept] == [(3, "for a test"), (2, "")]
@@ -342,13 +347,15 @@ def test_a_new_line_is_never_replayed_across(place: Place) -> None:
     place.damage_newest_snapshot(0)
     assert broker.load(0).rebuild
     for n in (5, 6, 7):
-        mark = Positions(10 * n, n)
+        mark = InputOffsets(10 * n, n)
         broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
     assert [one.number for one in place.snapshots().kept(0)] == [6, 5, 2]
-    broker.commit(Commit(0, Positions(75, 8), marks=(Positions(75, 8),)))
-    broker.commit(Commit(0, Positions(3, 1), marks=(Positions(3, 1),), snapshot=b"anew", origin="a topic made anew"))
+    broker.commit(Commit(0, InputOffsets(75, 8), marks=(InputOffsets(75, 8),)))
+    broker.commit(
+        Commit(0, InputOffsets(3, 1), marks=(InputOffsets(3, 1),), snapshot=b"anew", origin="a topic made anew")
+    )
     stored = broker.load(0)
-    assert (stored.positions, stored.snapshot and stored.snapshot.data) == (Positions(3, 1), b"anew")
+    assert (stored.positions, stored.snapshot and stored.snapshot.data) == (InputOffsets(3, 1), b"anew")
     assert stored.journal == (), "marks of before lie ahead now, and mean nothing"
 
 
@@ -358,9 +365,9 @@ def test_older_snapshots_are_kept_at_intervals(place: Place) -> None:
     for worker, kept in ((dense, [9, 8, 7, 6, 5]), ({"snapshot_history": 3}, [9, 8, 1])):
         settings = place.altered(application_id=f"{place.settings.application_id}-{len(kept)}", worker=worker)
         broker = place.worker(settings)
-        publish(place, Side.EVENTS, records(0, 9))
+        publish(place, InputTopic.EVENTS, records(0, 9))
         for n in range(9):
-            broker.commit(Commit(0, Positions(n, 0), snapshot=b"state %d" % n))
+            broker.commit(Commit(0, InputOffsets(n, 0), snapshot=b"state %d" % n))
         found = place.snapshots(settings).kept(0)
         assert [one.number for one in found] == kept
         assert [one.positions.events for one in found] == [number - 1 for number in kept]
@@ -372,12 +379,12 @@ def test_a_snapshot_goes_along_with_several_commits(place: Place) -> None:
     """A part with each commit: with the last of them it counts, at the positions where it was made, and all marks since
     are found. One whose writer is gone counts never, nor does one that a whole one came in between of.
     """
-    publish(place, Side.EVENTS, records(0, 40))
+    publish(place, InputTopic.EVENTS, records(0, 40))
     worker = place.worker()
-    size, at = worker.part_bytes, [Positions(number, 0) for number in range(10)]
+    size, at = worker.part_bytes, [InputOffsets(number, 0) for number in range(10)]
     worker.commit(Commit(0, at[1], marks=(at[0], at[1]), snapshot=b"first"))
     data = os.urandom(2 * size + 100)
-    parts = [SnapshotPart(at[2], data, start, min(len(data), start + size)) for start in (0, size, 2 * size)]
+    parts = [SnapshotChunk(at[2], data, start, min(len(data), start + size)) for start in (0, size, 2 * size)]
     for step, part in enumerate(parts, 2):
         assert [one.number for one in place.snapshots().kept(0)] == [1]
         worker.commit(Commit(0, at[step], scores=[OutRecord(b"a", b"1", 1)], marks=(at[step],), part=part))
@@ -406,23 +413,23 @@ def test_a_snapshot_goes_along_with_several_commits(place: Place) -> None:
 def test_people_go_back_to_an_older_snapshot(place: Place) -> None:
     """What people save becomes the newest, at the positions they say; outputs stay, and the worker goes on with it."""
     broker = place.worker()
-    publish(place, Side.EVENTS, records(0, 30))
+    publish(place, InputTopic.EVENTS, records(0, 30))
     for n in (1, 2):
-        mark = Positions(10 * n, 0)
+        mark = InputOffsets(10 * n, 0)
         broker.commit(Commit(0, mark, scores=[OutRecord(b"a", b"%d" % n, 1)], marks=(mark,), snapshot=b"state %d" % n))
-    broker.commit(Commit(0, Positions(25, 0)))
+    broker.commit(Commit(0, InputOffsets(25, 0)))
     broker.close()
     snapshots = place.snapshots()
-    assert snapshots.positions(0) == Positions(25, 0)
+    assert snapshots.positions(0) == InputOffsets(25, 0)
     begin, end = snapshots.bounds(0)
-    assert begin == Positions(0, 0)
-    assert end in (Positions(30, 0), Positions(31, 0))  # Kafka counts the mark at the end of a transaction
-    new = snapshots.begin_line(0, snapshots.read(0, 1), positions=Positions(25, 0), origin="restored from 1")
-    assert (new.number, new.positions, new.origin) == (3, Positions(25, 0), "restored from 1")
+    assert begin == InputOffsets(0, 0)
+    assert end in (InputOffsets(30, 0), InputOffsets(31, 0))  # Kafka counts the mark at the end of a transaction
+    new = snapshots.begin_line(0, snapshots.read(0, 1), positions=InputOffsets(25, 0), origin="restored from 1")
+    assert (new.number, new.positions, new.origin) == (3, InputOffsets(25, 0), "restored from 1")
     again = place.worker()
     stored = again.load(0)
     assert stored.snapshot is not None
-    assert (stored.positions, stored.snapshot.positions) == (Positions(25, 0), Positions(25, 0))
+    assert (stored.positions, stored.snapshot.positions) == (InputOffsets(25, 0), InputOffsets(25, 0))
     assert (stored.snapshot.data, stored.journal) == (b"state 1", ())
     assert len(place.reader().read(place.settings.topics.scores)) == 2
 
@@ -431,21 +438,21 @@ def test_people_change_nothing_under_a_worker(place: Place) -> None:
     """While a worker has the shard, snapshots can be looked at, but neither saved nor deleted."""
     broker = place.worker()
     for data in (b"one", b"two"):
-        broker.commit(Commit(0, Positions(0, 0), snapshot=data))
+        broker.commit(Commit(0, InputOffsets(0, 0), snapshot=data))
     snapshots = place.snapshots()
     assert len(snapshots.kept(0)) == 2
     with pytest.raises(ShardBusyError):
-        snapshots.begin_line(0, b"x", positions=Positions(0, 0), origin="x")
+        snapshots.begin_line(0, b"x", positions=InputOffsets(0, 0), origin="x")
     with pytest.raises(ShardBusyError):
         snapshots.delete(0, 1)
-    broker.commit(Commit(0, Positions(0, 0), snapshot=b"three"))
+    broker.commit(Commit(0, InputOffsets(0, 0), snapshot=b"three"))
 
 
 def test_people_delete_a_snapshot(place: Place) -> None:
     """One that is deleted is gone, and the others stay; the newest, and one that is not there, are refused."""
     broker = place.worker()
     for data in (b"one", b"two", b"three"):
-        broker.commit(Commit(0, Positions(0, 0), snapshot=data))
+        broker.commit(Commit(0, InputOffsets(0, 0), snapshot=data))
     broker.close()
     snapshots = place.snapshots()
     snapshots.delete(0, 2)
@@ -463,7 +470,7 @@ def test_people_delete_a_snapshot(place: Place) -> None:
 def test_a_damaged_snapshot_cannot_be_read(place: Place) -> None:
     """Data that is not what was written is refused, and the snapshot is still listed."""
     broker = place.worker()
-    broker.commit(Commit(0, Positions(0, 0), snapshot=b"one"))
+    broker.commit(Commit(0, InputOffsets(0, 0), snapshot=b"one"))
     place.damage_newest_snapshot(0)
     assert len(place.snapshots().kept(0)) == 1
     with pytest.raises(StateError, match="Snapshot 1 of shard 0 is damaged"):
@@ -473,79 +480,79 @@ def test_a_damaged_snapshot_cannot_be_read(place: Place) -> None:
 def test_records_that_are_gone_are_said(place: Place) -> None:
     """A position whose records were deleted is refused with what there is; from the oldest on it can be read."""
     producer = place.producer()
-    producer.send(Side.EVENTS, records(0, 40))
+    producer.send(InputTopic.EVENTS, records(0, 40))
     producer.flush()
     broker = place.worker()
-    place.delete_records(Side.EVENTS, 0, 30)
+    place.delete_records(InputTopic.EVENTS, 0, 30)
     with pytest.raises(LostRecordsError, match=r"no offset 10 any more: it holds 30 to 4[01]") as lost:
-        broker.seek(0, Positions(10, 0))
+        broker.seek(0, InputOffsets(10, 0))
     assert lost.value.shard == 0
     assert "broker.on_lost_records" in lost.value.hint
     broker.seek(0, broker.bounds(0)[0])
-    assert len(values(drain(broker), 0, Side.EVENTS)) == 10
+    assert len(values(drain(broker), 0, InputTopic.EVENTS)) == 10
 
 
 def test_records_that_go_while_they_are_read_are_said(place: Place) -> None:
     """When the next record is deleted in the middle of reading, the poll names the shard, and others can be read on."""
     producer = place.producer()
     for shard in (0, 1):
-        producer.send(Side.EVENTS, records(shard, 40))
+        producer.send(InputTopic.EVENTS, records(shard, 40))
     producer.flush()
     broker = place.worker()
-    place.delete_records(Side.EVENTS, 1, 30)
+    place.delete_records(InputTopic.EVENTS, 1, 30)
     came: list[bytes | None] = []
 
     def read_for_ever() -> None:
         while True:
-            came.extend(broker.poll(timeout_s=0.5, max_records=10)[0][Side.EVENTS].records.values)
+            came.extend(broker.poll(timeout_s=0.5, max_records=10)[0][InputTopic.EVENTS].records.values)
 
     with pytest.raises(LostRecordsError) as lost:
         read_for_ever()
     assert lost.value.shard == 1
     broker.seek(1, broker.bounds(1)[0])
     rest = drain(broker)
-    assert came + values(rest, 0, Side.EVENTS) == [b"value %d" % n for n in range(40)]
-    assert values(rest, 1, Side.EVENTS)[-1] == b"value 39"
+    assert came + values(rest, 0, InputTopic.EVENTS) == [b"value %d" % n for n in range(40)]
+    assert values(rest, 1, InputTopic.EVENTS)[-1] == b"value 39"
 
 
 def test_a_damaged_first_snapshot_leads_back_to_the_beginning(place: Place) -> None:
     """As long as there is one snapshot, the journal reaches back to the shard's beginning, so that it can be lost."""
     broker = place.worker()
-    publish(place, Side.EVENTS, records(0, 50))
-    publish(place, Side.LABELS, records(0, 50))
-    broker.commit(Commit(0, Positions(10, 1), marks=(Positions(0, 0), Positions(10, 1))))
-    broker.commit(Commit(0, Positions(20, 2), marks=(Positions(20, 2),), snapshot=b"state"))
+    publish(place, InputTopic.EVENTS, records(0, 50))
+    publish(place, InputTopic.LABELS, records(0, 50))
+    broker.commit(Commit(0, InputOffsets(10, 1), marks=(InputOffsets(0, 0), InputOffsets(10, 1))))
+    broker.commit(Commit(0, InputOffsets(20, 2), marks=(InputOffsets(20, 2),), snapshot=b"state"))
     place.damage_newest_snapshot(0)
     stored = broker.load(0)
     assert stored.snapshot is None
-    assert stored.journal == (Positions(0, 0), Positions(10, 1), Positions(20, 2))
+    assert stored.journal == (InputOffsets(0, 0), InputOffsets(10, 1), InputOffsets(20, 2))
 
 
 def test_an_earlier_owner_is_fenced(place: Place) -> None:
     """Once another worker has loaded a shard, the earlier owner's commit is refused and leaves nothing."""
     producer = place.producer()
-    producer.send(Side.EVENTS, records(0, 9))
+    producer.send(InputTopic.EVENTS, records(0, 9))
     producer.flush()
     first = place.worker()
-    first.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"first", 1)], marks=(Positions(0, 0),)))
+    first.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"first", 1)], marks=(InputOffsets(0, 0),)))
     second = place.takeover(first)
     with pytest.raises(FencedError):
-        first.commit(Commit(0, Positions(5, 0), scores=[OutRecord(b"a", b"zombie", 1)], snapshot=b"zombie"))
-    second.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"second", 1)]))
+        first.commit(Commit(0, InputOffsets(5, 0), scores=[OutRecord(b"a", b"zombie", 1)], snapshot=b"zombie"))
+    second.commit(Commit(0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"second", 1)]))
     stored = second.load(0)
-    assert (stored.positions, stored.snapshot) == (Positions(2, 0), None)
+    assert (stored.positions, stored.snapshot) == (InputOffsets(2, 0), None)
     assert place.reader().read(place.settings.topics.scores) == [(b"a", b"first"), (b"a", b"second")]
 
 
 def test_two_applications_share_everything_but_their_state(place: Place) -> None:
     """Under another application_id the same inputs are read again; positions, journal and snapshots stay apart."""
     producer = place.producer()
-    producer.send(Side.EVENTS, records(0, 6))
+    producer.send(InputTopic.EVENTS, records(0, 6))
     producer.flush()
     one, other = place.worker(), place.worker(place.altered(application_id=place.settings.application_id + "-b"))
     for broker, name in ((one, b"one"), (other, b"other")):
-        assert len(values(drain(broker), 0, Side.EVENTS)) == 6
-        end = Positions(3 if broker is one else 4, 0)
+        assert len(values(drain(broker), 0, InputTopic.EVENTS)) == 6
+        end = InputOffsets(3 if broker is one else 4, 0)
         broker.commit(Commit(0, end, scores=[OutRecord(b"a", name, 1)], snapshot=name, marks=(end,)))
     for broker, name in ((one, b"one"), (other, b"other")):
         stored = broker.load(0)
@@ -557,14 +564,14 @@ def test_two_applications_share_everything_but_their_state(place: Place) -> None
 def test_lag_counts_what_waits(place: Place) -> None:
     """The lag of an input is the number of its records that were not yet given out, and of marks between them."""
     producer = place.producer()
-    producer.send(Side.EVENTS, records(0, 40))
-    producer.send(Side.LABELS, records(1, 3))
+    producer.send(InputTopic.EVENTS, records(0, 40))
+    producer.send(InputTopic.LABELS, records(1, 3))
     producer.flush()
     broker = place.worker()
     marks = int(place.settings.broker.kind == "kafka")  # of the producer's transaction
     assert broker.lag() == {
-        0: {Side.EVENTS: 40 + marks, Side.LABELS: 0},
-        1: {Side.EVENTS: 0, Side.LABELS: 3 + marks},
+        0: {InputTopic.EVENTS: 40 + marks, InputTopic.LABELS: 0},
+        1: {InputTopic.EVENTS: 0, InputTopic.LABELS: 3 + marks},
     }
     drain(broker)
     assert all(lag == 0 for sides in broker.lag().values() for lag in sides.values())
@@ -575,13 +582,13 @@ def test_a_shard_must_be_loaded_before_a_commit(place: Place) -> None:
     broker = place.broker()
     own(broker, PARTITIONS)
     with pytest.raises(BrokerError, match="loaded"):
-        broker.commit(Commit(0, Positions(0, 0)))
+        broker.commit(Commit(0, InputOffsets(0, 0)))
 
 
 def test_what_is_not_owned_is_refused(place: Place) -> None:
     """Shards of others can be neither loaded nor positioned."""
     broker = place.worker()
-    for action in (broker.load, lambda shard: broker.seek(shard, Positions())):
+    for action in (broker.load, lambda shard: broker.seek(shard, InputOffsets())):
         with pytest.raises(BrokerError, match="not owned"):
             action(PARTITIONS)
 
@@ -599,10 +606,10 @@ def test_readers_begin_at_the_beginning(place: Place) -> None:
     """Every reader sees a topic whole, in the order of each partition, and then only what is new."""
     broker, topic = place.worker(), place.settings.topics.scores
     for shard in (1, 0):
-        broker.commit(Commit(shard, Positions(), scores=[OutRecord(b"%d" % shard, b"%d" % n, n) for n in range(3)]))
+        broker.commit(Commit(shard, InputOffsets(), scores=[OutRecord(b"%d" % shard, b"%d" % n, n) for n in range(3)]))
     first = place.reader()
     assert [key for key, _ in first.read(topic)] == [b"0"] * 3 + [b"1"] * 3
-    broker.commit(Commit(1, Positions(), scores=[OutRecord(b"1", b"3", 3)]))
+    broker.commit(Commit(1, InputOffsets(), scores=[OutRecord(b"1", b"3", 3)]))
     assert first.read(topic, timeout_s=10) == [(b"1", b"3")]
     assert len(place.reader().read(topic)) == 7
 

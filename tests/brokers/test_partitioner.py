@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
 from stream_ad.brokers.partitioner import partition_for
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.records.columns import OutRecord
 from tests.support.broker_fixtures import PARTITIONS, Place, drain
 
@@ -56,12 +56,12 @@ def test_the_embedded_broker_loads_no_kafka_client(tmp_path: Path) -> None:
         import sys
         from contextlib import closing
         from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader, open_snapshots
-        from stream_ad.brokers.worker_api import Side
+        from stream_ad.brokers.worker_api import InputTopic
         from stream_ad.records.columns import OutRecord
         from stream_ad.settings import Settings
         settings = Settings(broker={{"path": {str(tmp_path / "a.db")!r}}})
         with closing(open_producer(settings)) as producer:
-            producer.send(Side.EVENTS, [OutRecord(b"a", b"b", 1)])
+            producer.send(InputTopic.EVENTS, [OutRecord(b"a", b"b", 1)])
         for opened in (open_admin, open_broker, open_reader, open_snapshots):
             with closing(opened(settings)) as one:
                 getattr(one, "plan", getattr(one, "assigned", list))()
@@ -75,9 +75,9 @@ def test_producers_of_both_brokers_agree(place: Place) -> None:
     """A sensor lives in the same shard on every broker."""
     keys = [b"pump-%d" % n for n in range(40)]
     producer = place.producer()
-    producer.send(Side.EVENTS, [OutRecord(key, b"", 1) for key in keys])
+    producer.send(InputTopic.EVENTS, [OutRecord(key, b"", 1) for key in keys])
     producer.flush()
     came = drain(place.worker())
     for shard in range(PARTITIONS):
-        found = [key for one in came[shard, Side.EVENTS] for key in one.records.keys]
+        found = [key for one in came[shard, InputTopic.EVENTS] for key in one.records.keys]
         assert found == [key for key in keys if partition_for(key, PARTITIONS) == shard]

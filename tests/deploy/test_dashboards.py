@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stream_ad.brokers.worker_api import Side
-from stream_ad.evaluation.simulation.annotator import VerdictConfig
+from stream_ad.brokers.worker_api import InputTopic
+from stream_ad.evaluation.simulation.annotator import AnnotatorConfig
 from stream_ad.evaluation.simulation.plant import PlantConfig
 from stream_ad.evaluation.simulation.simulate import Simulation
 from stream_ad.settings import Settings
@@ -140,14 +140,14 @@ def worker():
     stop = threading.Event()
     running = Worker(settings, memory.worker(settings), stop=stop)
     plant = PlantConfig(machines=4, healthy_s=3600.0, fault_every_s=1800.0, start_ns=time.time_ns() - 86_400 * 10**9)
-    simulation = Simulation(plant, VerdictConfig(delay_s=300.0), name="sim")
+    simulation = Simulation(plant, AnnotatorConfig(delay_s=300.0), name="sim")
     producer = memory.producer(settings)
 
     def feed():
         while not stop.wait(0.1):
             tick = simulation.step(40)
-            producer.send(Side.EVENTS, tick.event_records())
-            producer.send(Side.LABELS, tick.label_records())
+            producer.send(InputTopic.EVENTS, tick.event_records())
+            producer.send(InputTopic.LABELS, tick.label_records())
 
     threads = [threading.Thread(target=running.run), threading.Thread(target=feed)]
     for thread in threads:

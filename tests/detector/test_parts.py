@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream_ad.detector.features.linear_residuals import Coupling
+from stream_ad.detector.features.linear_residuals import LinearResiduals
 from stream_ad.detector.features.scaler import CLIP_AFTER, REACH, SCALE_SD, Scaler
-from stream_ad.detector.features.temporal import JUMP_RATE, LEVEL_RATE, Context
-from stream_ad.detector.feedback.event_buffer import Pending
-from stream_ad.detector.model.replay_buffer import STEPS, Replay
-from stream_ad.detector.model.training_batch import Sensors
+from stream_ad.detector.features.temporal import JUMP_RATE, LEVEL_RATE, TemporalFeatures
+from stream_ad.detector.feedback.event_buffer import EventBuffer
+from stream_ad.detector.model.replay_buffer import STEPS, ReplayBuffer
+from stream_ad.detector.model.training_batch import SensorStatistics
 from stream_ad.detector.row_store import derived_size
 from stream_ad.detector.scoring.anomaly_score import FLOOR, SMOOTH_RATE, SMOOTH_SCALE, Scoring, shares
 from stream_ad.detector.scoring.score_quantization import SCORE_STEPS, pack_score, unpack_scores
@@ -35,7 +35,7 @@ def rows(number):
 def test_derived_inputs_are_those_of_their_formulas():
     """Distance from the average of the readings so far, this one included, and the average jump."""
     values = np.random.default_rng(0).normal(5, 2, (40, F))
-    derived = one(Context).derive(rows(40), values)
+    derived = one(TemporalFeatures).derive(rows(40), values)
     level, jump = values[0].copy(), np.abs(values[1] - values[0])
     for step in range(1, 40):
         level += LEVEL_RATE * (values[step] - level)
@@ -49,7 +49,7 @@ def test_missing_reading_has_no_inputs_and_leaves_the_averages_alone():
     """What comes after a gap is what would have come without it."""
     values = np.random.default_rng(1).normal(size=(30, F))
     gappy = np.insert(values, [10, 10, 20], np.nan, axis=0)
-    whole, with_gaps = one(Context).derive(rows(30), values), one(Context).derive(rows(33), gappy)
+    whole, with_gaps = one(TemporalFeatures).derive(rows(30), values), one(TemporalFeatures).derive(rows(33), gappy)
     gaps = np.isnan(gappy[:, 0])
     assert np.isnan(with_gaps[gaps]).all()
     np.testing.assert_array_equal(with_gaps[~gaps], whole)
@@ -62,7 +62,7 @@ def test_what_was_derived_follows_from_what_is_kept():
     values = np.cumsum(rng.normal(size=(number, F)), axis=0)
     values[rng.random(values.shape) < 0.2] = np.nan
     values[100, 0] = 1e9  # a glitch: it must not stay in the averages
-    context, store = one(Context), Pending(F, reach=reach, horizon_events=8, block=block)
+    context, store = one(TemporalFeatures), EventBuffer(F, reach=reach, horizon_events=8, block=block)
     store.append(1)
     context.gate_count[:], context.gate_var[:] = 1000, 4.0
     scored, at = np.empty((number, WIDTH), np.float32), 0
@@ -90,7 +90,7 @@ def test_what_was_derived_follows_from_what_is_kept():
 @pytest.mark.parametrize(("memory", "gate"), [(0.0, 0.0), (0.95, 1.0)])
 def test_gate_opens_where_each_reading_resembles_the_one_before(memory, gate):
     """Closed for rows of a table, open for a process with memory."""
-    rng, context, state = np.random.default_rng(2), one(Context), np.zeros(F)
+    rng, context, state = np.random.default_rng(2), one(TemporalFeatures), np.zeros(F)
     for _ in range(60):
         values = np.empty((32, F))
         for step in range(32):
@@ -185,7 +185,7 @@ def test_a_packed_score_is_itself_to_half_a_step():
 def test_replayed_events_are_those_pushed_wherever_the_stream_goes():
     """To a step of the scale in force, after a level that moved by a thousand deviations; missing stays missing."""
     rng = np.random.default_rng(0)
-    scaler, replay = one(Scaler), Replay(F, capacity=64, shared=False)
+    scaler, replay = one(Scaler), ReplayBuffer(F, capacity=64, shared=False)
     replay.append(1)
     for level in (0.0, 1000.0, 1001.0):
         events = (level + rng.normal(size=(1, 64, WIDTH))).astype(np.float32)
@@ -193,7 +193,7 @@ def test_replayed_events_are_those_pushed_wherever_the_stream_goes():
         scaler.count[:] = 0
         scaler.update(ROW, events, np.ones((1, 64), np.bool_))
         replay.push(ROW, events, np.zeros((1, 64), np.int64), np.ones((1, 64), np.bool_), scaler)
-    own = Sensors(one(Context), scaler, one(Scoring), one(Coupling))
+    own = SensorStatistics(one(TemporalFeatures), scaler, one(Scoring), one(LinearResiduals))
     drawn, pushed = own.replayed(replay, ROW, 256, "cpu"), own.batch(ROW, events, "cpu")
     assert {0.0, 1.0} == set(drawn.weights[0, :, 1].tolist())
     inputs, weights = (np.asarray(part[0])[:, None] for part in (drawn.inputs, drawn.weights))  # (256, 1, d)

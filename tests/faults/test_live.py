@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 
 from stream_ad.brokers import open_producer
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.codec.encoders import encode_event, encode_label
 from stream_ad.worker import shard_task as loaded_shard
 from tests.faults.conftest import PARTITIONS
@@ -24,10 +24,10 @@ def write(producer, random_, first, count):
     for number in range(first, first + count):
         sensor = random_.choice(SENSORS)
         event = encode_event(sensor, START_MS + number, {"x": 1.0}, record_time_ms=START_MS + number)
-        producer.send(Side.EVENTS, [event])
+        producer.send(InputTopic.EVENTS, [event])
         if random_.random() < 0.3:
             time_ms = START_MS + number + random_.randint(-40, 40)
-            producer.send(Side.LABELS, [encode_label(sensor, "normal", event_id="e", record_time_ms=time_ms)])
+            producer.send(InputTopic.LABELS, [encode_label(sensor, "normal", event_id="e", record_time_ms=time_ms)])
     producer.flush()
 
 

@@ -10,7 +10,7 @@ import pytest
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource
 
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.diagnostics.doctor import diagnose
 from stream_ad.records.columns import OutRecord
 from stream_ad.util.findings import Level
@@ -66,7 +66,7 @@ def test_a_good_kafka_is_well(place: KafkaPlace) -> None:
     """Topics made by `topics apply`, before and after a worker has worked on them, while it runs and afterwards."""
     assert wrong(examined(place)) == set()
     worker = place.worker()
-    worker.commit(Commit(0, Positions(0, 0), marks=(Positions(0, 0),)))
+    worker.commit(Commit(0, InputOffsets(0, 0), marks=(InputOffsets(0, 0),)))
     findings = examined(place)
     assert wrong(findings) == set()
     assert "1 run, on 127.0.0.1" in found(findings, "workers", Level.OK)
@@ -116,7 +116,7 @@ def test_retention_is_compared(
 def test_records_of_the_future_are_found(place: KafkaPlace) -> None:
     """A producer's clock that runs ahead is worth a look."""
     producer = place.producer()
-    producer.send(Side.EVENTS, [OutRecord(b"a", b"b", int((time.time() + 3000) * 1000))])
+    producer.send(InputTopic.EVENTS, [OutRecord(b"a", b"b", int((time.time() + 3000) * 1000))])
     producer.flush()
     findings = examined(place, "events.max_ahead_seconds=60")
     assert "in the future: a producer's clock is wrong" in found(findings, "clock", Level.WARNING)
@@ -126,9 +126,9 @@ def test_records_of_the_future_are_found(place: KafkaPlace) -> None:
 def test_lost_records_are_found(place: KafkaPlace, admin: KafkaAdminClient) -> None:
     """Positions whose records are gone are a problem, or worth a look where the policy steps over them."""
     producer, worker = place.producer(), place.worker()
-    producer.send(Side.EVENTS, [OutRecord(None, b"b", 1_500_000_000_000)] * 20)
+    producer.send(InputTopic.EVENTS, [OutRecord(None, b"b", 1_500_000_000_000)] * 20)
     producer.flush()
-    worker.commit(Commit(0, Positions(5, 0), marks=(Positions(0, 0),)))
+    worker.commit(Commit(0, InputOffsets(5, 0), marks=(InputOffsets(0, 0),)))
     worker.close()
     admin.delete_records({TopicPartition(place.settings.topics.events, 0): 15})
     assert "had come to offset 5 of its events" in found(examined(place), "state", Level.PROBLEM)
@@ -138,7 +138,7 @@ def test_lost_records_are_found(place: KafkaPlace, admin: KafkaAdminClient) -> N
 def test_forgotten_positions_are_found(place: KafkaPlace, admin: KafkaAdminClient) -> None:
     """State without positions is a problem, with the command that helps."""
     worker = place.worker()
-    worker.commit(Commit(0, Positions(0, 0), snapshot=b"state"))
+    worker.commit(Commit(0, InputOffsets(0, 0), snapshot=b"state"))
     worker.close()
     admin.delete_groups([place.settings.application_id])
     findings = examined(place)

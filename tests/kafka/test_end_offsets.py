@@ -13,7 +13,7 @@ from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka.end_offsets import EndOffsets
 from stream_ad.brokers.kafka.membership import Membership
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.support.broker_fixtures import KafkaPlace
 
-EVENTS, LABELS = (0, Side.EVENTS), (0, Side.LABELS)
+EVENTS, LABELS = (0, InputTopic.EVENTS), (0, InputTopic.LABELS)
 
 
 class Topics:
@@ -58,7 +58,7 @@ def topics() -> Topics:
 
 @pytest.fixture
 def members(topics: Topics) -> Membership:
-    members = Membership(topics, {Side.EVENTS: "e", Side.LABELS: "l"}, 1)
+    members = Membership(topics, {InputTopic.EVENTS: "e", InputTopic.LABELS: "l"}, 1)
     members.next = {EVENTS: 4, LABELS: 3}
     return members
 
@@ -144,7 +144,7 @@ def test_no_consumer_is_used_by_two_threads(place: KafkaPlace, threads: dict[tup
     worker = place.worker()
     producer = place.producer()
     for start in range(0, 60, 20):
-        producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(start, start + 20)])
+        producer.send(InputTopic.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(start, start + 20)])
         producer.flush()
         drain(worker, 7)
         worker.lag()

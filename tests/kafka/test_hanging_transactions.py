@@ -17,10 +17,10 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOffsetCommitHandler
 
 from stream_ad.brokers.kafka import hanging_transactions as kafka_settle
-from stream_ad.brokers.kafka.hanging_transactions import MARK_HEADER, Note, note_of
-from stream_ad.brokers.kafka.kafka_python.producer import BatchProducer
+from stream_ad.brokers.kafka.hanging_transactions import MARK_HEADER, CommitMetadata, note_of
+from stream_ad.brokers.kafka.kafka_python.producer import KafkaPythonProducer
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
 from tests.support.broker_fixtures import over_both_clients
@@ -56,7 +56,7 @@ def gullible(kafka: KafkaServer) -> Iterator[None]:
         verify("true")
 
 
-def keep_secret(producer: BatchProducer, *partitions: tuple[str, int]) -> None:
+def keep_secret(producer: KafkaPythonProducer, *partitions: tuple[str, int]) -> None:
     """From now on the coordinator does not hear that these belong to the producer's transactions."""
     manager = producer._transaction_manager
     tell = manager.maybe_add_partition_to_transaction
@@ -72,8 +72,8 @@ def keep_secret(producer: BatchProducer, *partitions: tuple[str, int]) -> None:
 
 def scored(number: int, *, marks: bool = False) -> Commit:
     """A commit of one score, up to an event; with marks the state topic has a part in it, too."""
-    some = (Positions(number - 1, 0),) if marks else ()
-    return Commit(0, Positions(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], marks=some)
+    some = (InputOffsets(number - 1, 0),) if marks else ()
+    return Commit(0, InputOffsets(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], marks=some)
 
 
 def values(place: KafkaPlace, topic: str) -> list[bytes]:
@@ -86,7 +86,7 @@ def scores(place: KafkaPlace) -> list[int]:
     return [int(value) for value in values(place, place.settings.topics.scores)]
 
 
-def load(broker: Broker) -> Positions:
+def load(broker: Broker) -> InputOffsets:
     """Take the shard over, from oneself if need be; how far it has come."""
     stored = broker.load(0)
     broker.seek(0, stored.positions)
@@ -97,7 +97,7 @@ def load(broker: Broker) -> Positions:
 def worker(place: KafkaPlace) -> Broker:
     """It has committed a score in the usual way."""
     producer = place.producer()
-    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(40)])
+    producer.send(InputTopic.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(40)])
     producer.flush()
     worker = place.worker()
     worker.commit(scored(1, marks=True))
@@ -112,7 +112,7 @@ def test_what_was_aborted_does_not_come_up_with_the_next_commit(place: KafkaPlac
     monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
     with pytest.raises(BrokerError):
         worker.commit(scored(2))
-    assert load(worker) == Positions(1, 0)
+    assert load(worker) == InputOffsets(1, 0)
     worker.commit(scored(2))
     worker.commit(scored(3))
     assert scores(place) == [1, 2, 3]
@@ -127,7 +127,7 @@ def test_what_was_committed_is_not_lost(place: KafkaPlace, worker: Broker, succe
     if successor != "itself":
         worker.close()
         worker = place.worker(place.altered(broker={"client": successor}))
-    assert load(worker) == Positions(2, 0)
+    assert load(worker) == InputOffsets(2, 0)
     assert scores(place) == [1, 2]
     worker.commit(scored(3))
     assert scores(place) == [1, 2, 3]
@@ -138,17 +138,17 @@ def test_each_partition_gets_its_own_end(place: KafkaPlace, worker: Broker, monk
     topics, producer = place.settings.topics, worker._writers[0]._producer
     keep_secret(producer, (topics.incidents, 0), (topics.dead_letters, 0))
     record = [OutRecord(b"a", b"committed", 1)]
-    worker.commit(Commit(0, Positions(2, 0), scores=record, incidents=record))
+    worker.commit(Commit(0, InputOffsets(2, 0), scores=record, incidents=record))
     monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
     with pytest.raises(BrokerError):
-        worker.commit(Commit(0, Positions(3, 0), dead_letters=[OutRecord(b"a", b"aborted", 1)]))
-    assert load(worker) == Positions(2, 0)
-    worker.commit(Commit(0, Positions(3, 0), incidents=record, dead_letters=record))
+        worker.commit(Commit(0, InputOffsets(3, 0), dead_letters=[OutRecord(b"a", b"aborted", 1)]))
+    assert load(worker) == InputOffsets(2, 0)
+    worker.commit(Commit(0, InputOffsets(3, 0), incidents=record, dead_letters=record))
     assert values(place, topics.incidents) == [b"committed"] * 2
     assert values(place, topics.dead_letters) == [b"committed"]
 
 
-def keep_offsets_secret(producer: BatchProducer, monkeypatch: pytest.MonkeyPatch) -> None:
+def keep_offsets_secret(producer: KafkaPythonProducer, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on the coordinator does not hear that the group's offsets belong to the producer's transactions."""
     manager = producer._transaction_manager
 
@@ -169,9 +169,9 @@ def test_offsets_that_wait_for_their_end_keep_nobody_from_starting(worker: Broke
     monkeypatch.setattr(producer, "end_transaction", raiser(LOST))
     with pytest.raises(BrokerError):
         worker.commit(scored(2))
-    assert load(worker) == Positions(1, 0)
+    assert load(worker) == InputOffsets(1, 0)
     worker.commit(scored(2))
-    assert load(worker) == Positions(2, 0)
+    assert load(worker) == InputOffsets(2, 0)
 
 
 @pytest.mark.parametrize("heard", ["scores", "incidents", "dead_letters", "state"])
@@ -187,28 +187,33 @@ def test_one_output_tells_of_a_commit_whose_offsets_wait(
     others = {"scores", "incidents", "dead_letters", "state"} - {heard}
     keep_secret(producer, *((getattr(topics, name), 0) for name in others))
     record = [OutRecord(b"a", b"2", 1)]
-    step = {"scores": record, "incidents": record, "dead_letters": record, "marks": (Positions(1, 0), Positions(2, 0))}
-    worker.commit(Commit(0, Positions(2, 0), **step))
+    step = {
+        "scores": record,
+        "incidents": record,
+        "dead_letters": record,
+        "marks": (InputOffsets(1, 0), InputOffsets(2, 0)),
+    }
+    worker.commit(Commit(0, InputOffsets(2, 0), **step))
     if successor != "itself":
         worker.close()
         worker = place.worker(place.altered(broker={"client": successor}))
-    assert load(worker) == Positions(2, 0)
-    assert worker.load(0).journal[-1] == Positions(2, 0)
+    assert load(worker) == InputOffsets(2, 0)
+    assert worker.load(0).journal[-1] == InputOffsets(2, 0)
     assert scores(place) == [1, 2]
     assert values(place, topics.incidents) == values(place, topics.dead_letters) == [b"2"]
     worker.commit(scored(3))
-    assert load(worker) == Positions(3, 0)
+    assert load(worker) == InputOffsets(3, 0)
     assert scores(place) == [1, 2, 3]
 
 
-def break_link(producer: BatchProducer, _monkeypatch: pytest.MonkeyPatch | None = None) -> None:
+def break_link(producer: KafkaPythonProducer, _monkeypatch: pytest.MonkeyPatch | None = None) -> None:
     """The connection to the coordinator ends, and is made again when it is needed."""
     producer._link().close()
     while producer._link() is not None:
         time.sleep(0.01)
 
 
-def lose_coordinator(producer: BatchProducer, monkeypatch: pytest.MonkeyPatch) -> None:
+def lose_coordinator(producer: KafkaPythonProducer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The coordinator cannot be reached the next time that it is needed."""
     client = producer._sender._client
     ready, tries = client.await_ready, []
@@ -236,7 +241,7 @@ def test_a_commit_that_fails_takes_none_before_it_along(
     monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
     with pytest.raises(BrokerError):
         worker.commit(scored(3))
-    assert load(worker) == Positions(2, 0)
+    assert load(worker) == InputOffsets(2, 0)
     worker.commit(scored(3))
     assert scores(place) == [1, 2, 3]
 
@@ -247,11 +252,11 @@ def test_an_end_told_once_more_changes_nothing(place: KafkaPlace, worker: Broker
     worker.commit(scored(2))
     break_link(worker._writers[0]._producer)
     worker.commit(scored(3))
-    assert load(worker) == Positions(3, 0)
+    assert load(worker) == InputOffsets(3, 0)
     assert scores(place) == [1, 2, 3]
     producer = place.producer()
     for number in range(2):
-        producer.send(Side.LABELS, [OutRecord(b"pump", b"%d" % number, 1)])
+        producer.send(InputTopic.LABELS, [OutRecord(b"pump", b"%d" % number, 1)])
         producer.flush()
         break_link(producer._producer)
     assert values(place, place.settings.topics.labels) == [b"0", b"1"]
@@ -270,21 +275,21 @@ def write_beside(place: KafkaPlace) -> None:
 def test_what_others_write_tells_nothing_of_a_commit(place: KafkaPlace, worker: Broker) -> None:
     """Somebody else's records in the topics of scores move nobody's positions."""
     write_beside(place)
-    assert load(worker) == Positions(1, 0)
+    assert load(worker) == InputOffsets(1, 0)
 
 
 def test_outputs_are_read_once_for_what_they_tell(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
     """What was looked through before a commit is not looked through again after it."""
     write_beside(place)
-    assert load(worker) == Positions(1, 0)
+    assert load(worker) == InputOffsets(1, 0)
     worker.commit(scored(2))
     monkeypatch.setattr(kafka_settle, "PartitionReader", raiser(AssertionError("it was looked through already")))
-    assert load(worker) == Positions(2, 0)
+    assert load(worker) == InputOffsets(2, 0)
 
 
 def lose_one_answer(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The first commit of a producer is done, but it does not hear so; returns a list of all tries."""
-    end, tries = BatchProducer.end_transaction, []
+    end, tries = KafkaPythonProducer.end_transaction, []
 
     def lost(self, timeout_s):
         tries.append(timeout_s)
@@ -292,7 +297,7 @@ def lose_one_answer(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         if len(tries) == 1:
             raise LOST
 
-    monkeypatch.setattr(BatchProducer, "end_transaction", lost)
+    monkeypatch.setattr(KafkaPythonProducer, "end_transaction", lost)
     return tries
 
 
@@ -302,12 +307,12 @@ def test_recordings_are_written_once(place: KafkaPlace, monkeypatch, secret, tri
     follow it.
     """
     producer, records = place.producer(), [OutRecord(b"pump-%d" % n, b"%d" % n, 1) for n in range(40)]
-    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % n, b"0", 1) for n in range(40)])
+    producer.send(InputTopic.EVENTS, [OutRecord(b"pump-%d" % n, b"0", 1) for n in range(40)])
     producer.flush()
     assert len(values(place, place.settings.topics.events)) == 40  # as above
     keep_secret(producer._producer, *((place.settings.topics.events, partition) for partition in secret))
     done = lose_one_answer(monkeypatch)
-    producer.send(Side.EVENTS, records)
+    producer.send(InputTopic.EVENTS, records)
     producer.flush()
     assert len(done) == tries
     numbers = [int(value) for value in values(place, place.settings.topics.events)]
@@ -316,9 +321,9 @@ def test_recordings_are_written_once(place: KafkaPlace, monkeypatch, secret, tri
 
 def test_a_note_is_read_as_written_or_not_at_all() -> None:
     """What stands in an offset's metadata may be anybody's."""
-    assert note_of('[7,{"anomaly-scores":3}]') == Note(7, {"anomaly-scores": 3})
+    assert note_of('[7,{"anomaly-scores":3}]') == CommitMetadata(7, {"anomaly-scores": 3})
     for text in (None, "", "7", "[-1]", "[1,{}", '[1,{"a":"b"}]', "\x00"):
-        assert note_of(text) == Note()
+        assert note_of(text) == CommitMetadata()
 
 
 @over_both_clients
@@ -330,4 +335,4 @@ def test_the_next_owner_reads_the_note_of_the_last_commit(place: KafkaPlace, wor
     successor = place.worker()
     assert first.lasts.keys() == {place.settings.topics.scores, place.settings.topics.state}
     ends = {topic: last + 1 for topic, last in first.lasts.items()}  # the end of the transaction stands there
-    assert successor._writers[0]._note == Note(first.state_start, ends)
+    assert successor._writers[0]._note == CommitMetadata(first.state_start, ends)

@@ -28,7 +28,7 @@ from stream_ad.brokers.kafka.librdkafka.group_metadata import pack
 from stream_ad.brokers.kafka.librdkafka.metadata import rd
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
 from stream_ad.brokers.partitioner import partition_for
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.cli.app import app
 from stream_ad.errors import BrokerError, FencedError, LostRecordsError, StateError, TopicError
 from stream_ad.records.columns import OutRecord, RawRecords
@@ -69,7 +69,7 @@ def numbered(count: int, *, keys: int = 20, start: int = 0) -> list[OutRecord]:
 
 def fill(place: KafkaPlace, count: int, *, start: int = 0, keys: int = 20) -> None:
     producer = place.producer()
-    producer.send(Side.EVENTS, numbered(count, start=start, keys=keys))
+    producer.send(InputTopic.EVENTS, numbered(count, start=start, keys=keys))
     producer.flush()
 
 
@@ -100,7 +100,7 @@ def test_a_poll_gives_what_is_there_when_it_begins(place: KafkaPlace) -> None:
         time.sleep(0.01)
     fill(place, 50, start=2, keys=1)
     fetched = worker.poll(timeout_s=0.0, max_records=1_000)
-    assert sum(len(sides[Side.EVENTS].records) for sides in fetched.values()) == 52
+    assert sum(len(sides[InputTopic.EVENTS].records) for sides in fetched.values()) == 52
 
 
 @over_all_clients
@@ -109,11 +109,11 @@ def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
     fill(place, 20)
     zombie = place.worker()
     drain(zombie)
-    zombie.commit(Commit(0, Positions(1, 0), marks=(Positions(),)))
+    zombie.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),)))
     leave_group(zombie)
     zombie._group = zombie._consumer.group_metadata()
     with pytest.raises(FencedError):
-        zombie.commit(Commit(0, Positions(0, 0), scores=[OutRecord(b"a", b"1", 1)]))
+        zombie.commit(Commit(0, InputOffsets(0, 0), scores=[OutRecord(b"a", b"1", 1)]))
     assert committed(place.worker(), place, 0) == 1
     assert scores(place) == []
 
@@ -124,10 +124,10 @@ def test_a_commit_with_the_membership_of_before_is_refused(place: KafkaPlace) ->
     fill(place, 20)
     zombie = place.worker()
     drain(zombie)
-    zombie.commit(Commit(0, Positions(1, 0), marks=(Positions(),)))
+    zombie.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),)))
     leave_group(zombie)
     with pytest.raises(FencedError):
-        zombie.commit(Commit(0, Positions(3, 0), scores=[OutRecord(b"a", b"1", 1)]))
+        zombie.commit(Commit(0, InputOffsets(3, 0), scores=[OutRecord(b"a", b"1", 1)]))
     assert committed(place.worker(), place, 0) == 1
     assert scores(place) == []
 
@@ -141,11 +141,11 @@ def test_offsets_of_a_refused_commit_do_not_come_back(place: KafkaPlace) -> None
     before = worker._group
     worker._group = before._replace(generation_id=before.generation_id + 7)
     with pytest.raises(FencedError):
-        worker.commit(Commit(0, Positions(9, 0), scores=[OutRecord(b"a", b"9", 1)]))
+        worker.commit(Commit(0, InputOffsets(9, 0), scores=[OutRecord(b"a", b"9", 1)]))
     own(worker, PARTITIONS - 1)  # it is gone for a poll, so that the worker forgets its state
     own(worker, PARTITIONS)
     worker.load(0)
-    worker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)], marks=(Positions(),)))
+    worker.commit(Commit(0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"2", 1)], marks=(InputOffsets(),)))
     assert committed(worker, place, 0) == 2
     assert scores(place) == [2]
 
@@ -156,18 +156,18 @@ def test_a_stalled_kafka_costs_the_whole_commit(place: KafkaPlace, kafka: KafkaS
     fill(place, 20)
     worker = place.worker(place.altered(broker={"transaction_timeout_seconds": 1.5}))
     drain(worker)
-    worker.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(Positions(),)))
+    worker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(InputOffsets(),)))
     kafka.pause()
     try:
         with pytest.raises(BrokerError):
-            worker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state"))
+            worker.commit(Commit(0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state"))
     finally:
         kafka.resume()
     own(worker, PARTITIONS)
     stored = worker.load(0)
-    assert (stored.positions, stored.snapshot) == (Positions(1, 0), None)
+    assert (stored.positions, stored.snapshot) == (InputOffsets(1, 0), None)
     assert scores(place) == [1]
-    worker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state"))
+    worker.commit(Commit(0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state"))
     assert scores(place) == [1, 2]
 
 
@@ -192,7 +192,9 @@ def test_a_batch_refused_inside_a_transaction_costs_the_whole_commit(place: Kafk
         sender._complete_batch_with_exception(batch, getattr(kafka_errors, error)("injected"))
 
     sender._complete_batch = refuse
-    commit = Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state", marks=(Positions(),))
+    commit = Commit(
+        0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state", marks=(InputOffsets(),)
+    )
     with pytest.raises(BrokerError):
         worker.commit(commit)
     assert scores(place) == []
@@ -247,19 +249,19 @@ def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
     first, got = place.worker(), []
     for _ in range(3):
         for sides in first.poll(timeout_s=1, max_records=20).values():
-            got += sides[Side.EVENTS].records.values
+            got += sides[InputTopic.EVENTS].records.values
     writers = dict(first._writers)
     second = place.broker()
     while len(first.assigned()) != 1 or not second.assigned():
         for sides in first.poll(timeout_s=0.2, max_records=20).values():
-            got += sides[Side.EVENTS].records.values
+            got += sides[InputTopic.EVENTS].records.values
         second.poll(timeout_s=0.2, max_records=1)
     (kept,) = first.assigned()
     assert first._writers == {kept: writers[kept]}
     for polls in drain(first, 20).values():
         got += [value for one in polls for value in one.records.values]
     assert len(got) == len(set(got))
-    first.commit(Commit(kept, Positions(1, 0)))
+    first.commit(Commit(kept, InputOffsets(1, 0)))
     assert len(got) >= sum(partition_for(record.key, PARTITIONS) == kept for record in numbered(400))
 
 
@@ -271,7 +273,7 @@ def test_what_was_held_in_a_rebalance_is_read_once_it_is_not(
     monkeypatch.setattr(librdkafka_silence, "STILL_S", 3_600.0)  # which would mend it
     fill(place, 400)
     first, second = place.worker(), place.broker()
-    held = [(shard, side) for shard in range(PARTITIONS) for side in Side]
+    held = [(shard, side) for shard in range(PARTITIONS) for side in InputTopic]
     while len(first.assigned()) != 1 or not second.assigned():
         assert not any(len(one.records) for one in polled(first, hold=held))
         second.poll(timeout_s=0.2, max_records=1, hold=held)
@@ -297,7 +299,7 @@ def test_a_rebalance_begun_in_passing_is_finished(place: KafkaPlace) -> None:
     while worker._group.generation_id == generation or worker._group.state != MemberState.STABLE:
         worker.poll(timeout_s=0, max_records=1)
     own(worker, PARTITIONS)
-    worker.commit(Commit(0, Positions(1, 0), marks=(Positions(),)))
+    worker.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),)))
 
 
 def test_a_restarted_kafka_costs_nothing(place: KafkaPlace, kafka: KafkaServer) -> None:
@@ -388,9 +390,9 @@ def test_records_of_others_transactions(place: KafkaPlace) -> None:
     source.commit_transaction()
     source.close()
     came = drain(worker)
-    assert [value for one in came[0, Side.EVENTS] for value in one.records.values] == [b"committed"]
-    assert came[0, Side.EVENTS][-1].drained
-    assert worker.lag()[0][Side.EVENTS] == 0
+    assert [value for one in came[0, InputTopic.EVENTS] for value in one.records.values] == [b"committed"]
+    assert came[0, InputTopic.EVENTS][-1].drained
+    assert worker.lag()[0][InputTopic.EVENTS] == 0
 
 
 def test_a_neighbours_open_transaction_hides_no_state(place: KafkaPlace) -> None:
@@ -405,8 +407,8 @@ def test_a_neighbours_open_transaction_hides_no_state(place: KafkaPlace) -> None
     neighbour.init_transactions()
     neighbour.begin_transaction()
     neighbour.send(place.settings.topics.state, key=b"neighbour/x", value=b"1", partition=0).get(10)
-    mark = Positions(3, 0)
-    worker.commit(Commit(0, mark, marks=(Positions(), mark), snapshot=b"state"))
+    mark = InputOffsets(3, 0)
+    worker.commit(Commit(0, mark, marks=(InputOffsets(), mark), snapshot=b"state"))
     stored = worker.load(0)  # Kafka aborts the neighbour's transaction meanwhile
     neighbour.close(timeout=0)
     assert stored.snapshot is not None
@@ -546,10 +548,10 @@ def test_brokers_out_of_the_cluster_are_waited_for(place: KafkaPlace, monkeypatc
 def test_old_recordings_are_taken_and_kept(place: KafkaPlace) -> None:
     """Records with times of long ago are accepted, keep their times, and outlive several rounds of retention."""
     producer = place.producer()
-    producer.send(Side.EVENTS, [OutRecord(None, b"old", 86_400_000)])
+    producer.send(InputTopic.EVENTS, [OutRecord(None, b"old", 86_400_000)])
     producer.flush()
     time.sleep(2.5)  # the server looks for what to delete every second
-    fetched = drain(place.worker())[0, Side.EVENTS]
+    fetched = drain(place.worker())[0, InputTopic.EVENTS]
     assert [time_ms for one in fetched for time_ms in one.records.times_ms.tolist()] == [86_400_000]
 
 
@@ -559,9 +561,9 @@ def test_recordings_that_would_vanish_are_refused(place: KafkaPlace) -> None:
     settings = place.altered(topics={"retention_seconds": 7 * 86_400.0, "events": topic})
     place.admin(settings).apply()
     producer = place.producer(settings)
-    producer.send(Side.EVENTS, [OutRecord(None, b"new", int(time.time() * 1000))])
+    producer.send(InputTopic.EVENTS, [OutRecord(None, b"new", int(time.time() * 1000))])
     with pytest.raises(BrokerError, match=f"{topic} deletes records 7 days after .* 1970-01-02 00:00") as refused:
-        producer.send(Side.EVENTS, [OutRecord(None, b"old", 86_400_000)])
+        producer.send(InputTopic.EVENTS, [OutRecord(None, b"old", 86_400_000)])
     assert "retention.ms" in refused.value.hint
 
 
@@ -577,7 +579,7 @@ def test_old_recordings_are_taken_where_retention_counts_from_the_writing(
     (plan,) = [plan for plan in place.admin(settings).plan() if plan.role == "events"]
     assert "days after they were written" in plan.note
     producer = place.producer(settings)
-    producer.send(Side.EVENTS, [OutRecord(None, b"old", 86_400_000)])
+    producer.send(InputTopic.EVENTS, [OutRecord(None, b"old", 86_400_000)])
     producer.flush()
     with closing(PartitionReader(settings, topic)) as reader:
         assert [record.value for record in reader.read()] == [b"old"]
@@ -586,7 +588,7 @@ def test_old_recordings_are_taken_where_retention_counts_from_the_writing(
 def test_times_far_ahead_are_refused_with_a_reason(place: KafkaPlace) -> None:
     """A source whose clock is days ahead is told so when it writes."""
     producer = place.producer()
-    producer.send(Side.EVENTS, [OutRecord(None, b"early", int(time.time() * 1000) + 3 * 86_400_000)])
+    producer.send(InputTopic.EVENTS, [OutRecord(None, b"early", int(time.time() * 1000) + 3 * 86_400_000)])
     with pytest.raises(BrokerError) as refused:
         producer.flush()
     assert "message.timestamp.after.max.ms" in refused.value.hint
@@ -597,13 +599,13 @@ def test_records_that_retention_took_are_missed(place: KafkaPlace, admin: KafkaA
     """A position whose records are gone is refused at seek, and noticed in the middle of reading."""
     fill(place, 40, keys=1)
     events = place.settings.topics.events
-    shard = next(n for n in range(PARTITIONS) if place.worker().lag()[n][Side.EVENTS])
+    shard = next(n for n in range(PARTITIONS) if place.worker().lag()[n][InputTopic.EVENTS])
     worker = place.worker(place.altered(application_id="other"))
     admin.delete_records({TopicPartition(events, shard): 30})
     with pytest.raises(LostRecordsError, match=f"{events}.*no offset 0 any more: it holds 30 to 4"):
         drain(worker)
     with pytest.raises(BrokerError, match="no offset 10 any more: it holds 30 to 41"):
-        place.worker(place.altered(application_id="third")).seek(shard, Positions(10, 0))
+        place.worker(place.altered(application_id="third")).seek(shard, InputOffsets(10, 0))
 
 
 def test_a_load_reads_no_older_snapshots(place: KafkaPlace) -> None:
@@ -614,9 +616,9 @@ def test_a_load_reads_no_older_snapshots(place: KafkaPlace) -> None:
     settings = place.altered(worker={"snapshot_history": 3, "snapshot_history_interval_seconds": 0.0})
     worker = place.worker(settings)
     for number in range(1, 7):
-        marks = (Positions(), Positions(1, 0)) if number == 1 else (Positions(number, 0),)
-        worker.commit(Commit(0, Positions(number, 0), marks=marks, snapshot=b"%d" % number * 900_000))
-    worker.commit(Commit(0, Positions(7, 0), marks=(Positions(7, 0),)))
+        marks = (InputOffsets(), InputOffsets(1, 0)) if number == 1 else (InputOffsets(number, 0),)
+        worker.commit(Commit(0, InputOffsets(number, 0), marks=marks, snapshot=b"%d" % number * 900_000))
+    worker.commit(Commit(0, InputOffsets(7, 0), marks=(InputOffsets(7, 0),)))
     worker.close()
     kept = place.snapshots(settings).kept(0)
     assert [one.number for one in kept] == [6, 5, 4, 3, 2]
@@ -630,8 +632,8 @@ def test_a_load_reads_no_older_snapshots(place: KafkaPlace) -> None:
     assert [one.number for one in state.kept] == [2, 3, 4, 5, 6]
     assert state.kept == kept[::-1]
     assert stored.snapshot is not None
-    assert (stored.snapshot.data[:1], stored.journal) == (b"6", (Positions(7, 0),))
-    worker.commit(Commit(0, Positions(8, 0), snapshot=b"7"))
+    assert (stored.snapshot.data[:1], stored.journal) == (b"6", (InputOffsets(7, 0),))
+    worker.commit(Commit(0, InputOffsets(8, 0), snapshot=b"7"))
     worker.close()
     assert [one.number for one in place.snapshots(settings).kept(0)] == [7, 6, 5, 4, 3]
     assert place.kept_snapshots(0) == 5
@@ -648,17 +650,17 @@ def test_a_large_snapshot_goes_ahead_of_its_commit(place: KafkaPlace, monkeypatc
     end = producer.end_transaction
     monkeypatch.setattr(producer, "end_transaction", lambda timeout_s: (ended.append(1), end(timeout_s)))
     first, third = (os.urandom(count * kafka_state.CHUNK_BYTES) for count in (7, 3))
-    worker.commit(Commit(0, Positions(1, 0), marks=(Positions(), Positions(1, 0)), snapshot=first))
+    worker.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(), InputOffsets(1, 0)), snapshot=first))
     assert len(ended) == 4
     with monkeypatch.context() as harm:
         harm.setattr(producer, "send_offsets", raiser(kafka_errors.KafkaTimeoutError("no answer")))
         with pytest.raises(BrokerError):
-            worker.commit(Commit(0, Positions(2, 0), snapshot=os.urandom(9 * kafka_state.CHUNK_BYTES)))
+            worker.commit(Commit(0, InputOffsets(2, 0), snapshot=os.urandom(9 * kafka_state.CHUNK_BYTES)))
     assert len(ended) == 8
     stored = worker.load(0)
     assert stored.snapshot is not None
-    assert (stored.positions, stored.snapshot.data) == (Positions(1, 0), first)
-    worker.commit(Commit(0, Positions(2, 0), snapshot=third))
+    assert (stored.positions, stored.snapshot.data) == (InputOffsets(1, 0), first)
+    worker.commit(Commit(0, InputOffsets(2, 0), snapshot=third))
     stored = place.takeover(worker).load(0)
     assert stored.snapshot is not None
     assert (stored.snapshot.number, stored.snapshot.data) == (2, third)
@@ -670,21 +672,21 @@ def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, adm
     """The place where a load begins is a hint: when it leads nowhere, all of the state topic is read."""
     fill(place, 40)
     worker = place.worker()
-    worker.commit(Commit(0, Positions(1, 0), marks=(Positions(),), snapshot=b"state"))
+    worker.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),), snapshot=b"state"))
     worker._writers[0].state.start = 1_000_000
-    worker.commit(Commit(0, Positions(2, 0)))
+    worker.commit(Commit(0, InputOffsets(2, 0)))
     stored = place.takeover(worker).load(0)
     assert stored.snapshot is not None
-    assert (stored.positions, stored.snapshot.data) == (Positions(2, 0), b"state")
+    assert (stored.positions, stored.snapshot.data) == (InputOffsets(2, 0), b"state")
 
 
 def test_a_load_that_cannot_read_the_state_says_so(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kafka away in the middle of a load is no hint that leads nowhere: it is told, and nothing else is read."""
     fill(place, 40)
     worker = place.worker()
-    worker.commit(Commit(0, Positions(1, 0), marks=(Positions(),), snapshot=b"state"))
+    worker.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),), snapshot=b"state"))
     worker._writers[0].state.start = 1
-    worker.commit(Commit(0, Positions(2, 0)))
+    worker.commit(Commit(0, InputOffsets(2, 0)))
     read, starts = kafka_module.read_state, []
 
     def away(settings, shard, start=0, **more):
@@ -756,14 +758,14 @@ def test_positions_and_state_must_fit(place: KafkaPlace, admin: KafkaAdminClient
     """Forgotten positions beside state, or lost state beside positions: refused, since either would double or lose."""
     fill(place, 40)
     worker = place.worker()
-    worker.commit(Commit(0, Positions(3, 0), marks=(Positions(), Positions(3, 0)), snapshot=b"state"))
+    worker.commit(Commit(0, InputOffsets(3, 0), marks=(InputOffsets(), InputOffsets(3, 0)), snapshot=b"state"))
     worker.close()
     admin.delete_groups([place.settings.application_id])
     with pytest.raises(StateError, match="forgotten how far"):
         place.worker()
     settings = place.altered(application_id=f"{place.settings.application_id}-b")
     worker = place.worker(settings)
-    worker.commit(Commit(0, Positions(3, 0), marks=(Positions(), Positions(3, 0))))
+    worker.commit(Commit(0, InputOffsets(3, 0), marks=(InputOffsets(), InputOffsets(3, 0))))
     worker.close()
     admin.delete_topics([settings.topics.state])
     while settings.topics.state in admin.list_topics():
@@ -777,7 +779,7 @@ def test_added_partitions_are_refused(place: KafkaPlace, admin: KafkaAdminClient
     """With more partitions sensors live in other shards: state that was saved before does not fit any more."""
     fill(place, 40)
     worker = place.worker()
-    worker.commit(Commit(0, Positions(3, 0), marks=(Positions(),), snapshot=b"state"))
+    worker.commit(Commit(0, InputOffsets(3, 0), marks=(InputOffsets(),), snapshot=b"state"))
     worker.close()
     topics = [getattr(place.settings.topics, role) for role in ("events", "labels", "scores", "incidents", "state")]
     admin.create_partitions(dict.fromkeys([*topics, place.settings.topics.dead_letters], 3))
@@ -793,11 +795,11 @@ def test_one_instance_id_is_for_one_worker(place: KafkaPlace) -> None:
     fill(place, 20)
     settings = place.altered(broker={"instance_id": "here"})
     first = place.worker(settings)
-    first.commit(Commit(0, Positions(1, 0), marks=(Positions(),)))
+    first.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),)))
     second = place.broker(settings)
     own(second, PARTITIONS)
     with pytest.raises(BrokerError, match="instance_id «here»"):
-        first.commit(Commit(0, Positions(2, 0)))
+        first.commit(Commit(0, InputOffsets(2, 0)))
     with pytest.raises(BrokerError, match="instance_id «here»"):
         first.poll(timeout_s=1, max_records=1)
 
@@ -848,7 +850,7 @@ def test_a_record_too_large_for_its_topic_is_named(place: KafkaPlace) -> None:
     worker = place.worker()
     huge = [OutRecord(b"a", random.Random(1).randbytes(20_000_000), 1)]
     with pytest.raises(TopicError, match="too large") as refused:
-        worker.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"1", 1)], dead_letters=huge))
+        worker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"1", 1)], dead_letters=huge))
     assert "max.message.bytes" in refused.value.hint
     assert scores(place) == []
 

@@ -17,11 +17,11 @@ from kafka.structs import ConsumerGroupMetadata
 
 from stream_ad.brokers import open_broker, open_producer
 from stream_ad.brokers.kafka.client_api import client_of
-from stream_ad.brokers.kafka.librdkafka.config import Watch, common_config, translated_errors
+from stream_ad.brokers.kafka.librdkafka.config import ConnectionMonitor, common_config, translated_errors
 from stream_ad.brokers.kafka.librdkafka.group_metadata import pack, unpack
 from stream_ad.brokers.kafka.librdkafka.message_columns import in_columns
-from stream_ad.brokers.kafka.librdkafka.producer import RdProducer
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.kafka.librdkafka.producer import LibrdkafkaProducer
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError, LostRecordsError, SettingsError
 from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
@@ -108,7 +108,7 @@ def test_a_look_at_a_producer_begins_no_transaction() -> None:
         def begin_transaction(self) -> None:
             begun.append(1)
 
-    producer = RdProducer(Library(), Watch())
+    producer = LibrdkafkaProducer(Library(), ConnectionMonitor())
     inspect.getmembers(producer)
     assert not begun
     assert producer.last_error() is None
@@ -141,37 +141,37 @@ def test_records_lost_in_the_middle_are_stepped_over(place: KafkaPlace) -> None:
     while the other one has missed nothing.
     """
     producer = place.producer()
-    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, 10**12 + n) for n in range(400)])
+    producer.send(InputTopic.EVENTS, [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, 10**12 + n) for n in range(400)])
     producer.flush()
     worker, got = place.worker(), []
     for sides in worker.poll(timeout_s=2, max_records=20).values():
-        got += sides[Side.EVENTS].records.values
+        got += sides[InputTopic.EVENTS].records.values
     ends = [worker.bounds(shard)[1].events for shard in range(PARTITIONS)]
-    place.delete_records(Side.EVENTS, 0, ends[0] - 5)
-    worker.seek(1, Positions())
-    worker._members.place((0, Side.EVENTS), 0)  # as if it had been read up to there only
+    place.delete_records(InputTopic.EVENTS, 0, ends[0] - 5)
+    worker.seek(1, InputOffsets())
+    worker._members.place((0, InputTopic.EVENTS), 0)  # as if it had been read up to there only
     with pytest.raises(LostRecordsError) as lost:
         drain(worker, 20)
     assert lost.value.shard == 0
     worker.load(0)
-    worker.seek(0, Positions(ends[0] - 5, 0))
-    worker.seek(1, Positions())
+    worker.seek(0, InputOffsets(ends[0] - 5, 0))
+    worker.seek(1, InputOffsets())
     came = drain(worker, 20)
-    assert sum(len(one.records) for one in came[0, Side.EVENTS]) == 4
-    assert sum(len(one.records) for one in came[1, Side.EVENTS]) == ends[1] - 1
+    assert sum(len(one.records) for one in came[0, InputTopic.EVENTS]) == 4
+    assert sum(len(one.records) for one in came[1, InputTopic.EVENTS]) == ends[1] - 1
 
 
 def test_a_slow_answer_moves_no_position(place: KafkaPlace, kafka: KafkaServer) -> None:
     """A shard is placed as soon as it was given, while Kafka's answers take long: every record comes from there on."""
     producer = place.producer()
-    producer.send(Side.EVENTS, [OutRecord(b"pump", b"%d" % n * 50_000, 10**12 + n) for n in range(40)])
+    producer.send(InputTopic.EVENTS, [OutRecord(b"pump", b"%d" % n * 50_000, 10**12 + n) for n in range(40)])
     producer.flush()
     worker = place.broker(place.altered(broker={"bootstrap_servers": kafka.address("PROXIED")}))
     kafka.proxy.delay(0.3)
     try:
         own(worker, PARTITIONS)
         for shard in range(PARTITIONS):
-            for side in Side:
+            for side in InputTopic:
                 worker._members.place((shard, side), 0)
         time.sleep(1.5)  # what the client asks of itself it has been told by now
     finally:
@@ -192,7 +192,9 @@ def test_both_clients_share_a_group(place: KafkaPlace) -> None:
     for broker in brokers:
         (shard,) = broker.assigned()
         broker.seek(shard, broker.load(shard).positions)
-        broker.commit(Commit(shard, Positions(), scores=[OutRecord(b"a", b"%d" % shard, 1)], marks=(Positions(),)))
+        broker.commit(
+            Commit(shard, InputOffsets(), scores=[OutRecord(b"a", b"%d" % shard, 1)], marks=(InputOffsets(),))
+        )
     assert sorted(value for _, value in place.reader().read(place.settings.topics.scores)) == [b"0", b"1"]
 
 
@@ -202,8 +204,8 @@ def test_a_client_takes_over_from_the_other(place: KafkaPlace) -> None:
         worker = place.worker(place.altered(broker={"client": client}))
         stored = worker.load(0)
         assert (stored.snapshot.data if stored.snapshot else b"0") == b"%d" % number
-        marks = (Positions(),) if number == 0 else ()
-        worker.commit(Commit(0, Positions(), marks=marks, snapshot=b"%d" % (number + 1)))
+        marks = (InputOffsets(),) if number == 0 else ()
+        worker.commit(Commit(0, InputOffsets(), marks=marks, snapshot=b"%d" % (number + 1)))
         worker.close()
 
 
@@ -214,7 +216,7 @@ def test_a_transaction_of_others_is_fenced(place: KafkaPlace, kafka: KafkaServer
     intruder = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": name})
     intruder.init_transactions(10)
     with pytest.raises(BrokerError, match="taken over by another worker"):
-        worker.commit(Commit(0, Positions(), scores=[OutRecord(b"a", b"1", 1)], marks=(Positions(),)))
+        worker.commit(Commit(0, InputOffsets(), scores=[OutRecord(b"a", b"1", 1)], marks=(InputOffsets(),)))
     intruder.close()
     assert place.reader().read(place.settings.topics.scores) == []
 
@@ -222,13 +224,13 @@ def test_a_transaction_of_others_is_fenced(place: KafkaPlace, kafka: KafkaServer
 def test_a_link_that_breaks_between_commits_ends_the_producer(place: KafkaPlace, kafka: KafkaServer) -> None:
     """The coordinator may have left the last commit open somewhere: that is settled before another one writes."""
     worker = place.worker(place.altered(broker={"bootstrap_servers": kafka.address("PROXIED")}))
-    worker.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(Positions(),)))
+    worker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(InputOffsets(),)))
     kafka.proxy.cut()
     time.sleep(0.5)  # until the client has seen it
     with pytest.raises(BrokerError, match=r"(?i)disconnected"):
-        worker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)]))
-    assert worker.load(0).positions == Positions(1, 0)
-    worker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"2", 1)]))
+        worker.commit(Commit(0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"2", 1)]))
+    assert worker.load(0).positions == InputOffsets(1, 0)
+    worker.commit(Commit(0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"2", 1)]))
     assert [value for _, value in place.reader().read(place.settings.topics.scores)] == [b"1", b"2"]
 
 

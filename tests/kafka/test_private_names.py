@@ -17,7 +17,7 @@ from stream_ad.brokers.kafka.kafka_python import private_names as kafka_insides
 from stream_ad.brokers.kafka.kafka_python.private_names import INSIDES, TESTED, fast, unknown
 from stream_ad.brokers.kafka.kafka_python_public.consumer import PublicConsumer
 from stream_ad.brokers.kafka.kafka_python_public.producer import PublicProducer
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
 from stream_ad.util.findings import Level
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from tests.support.broker_fixtures import KafkaPlace
 
-BELOW = {"kafka_attempts", "kafka_batches", "kafka_consumer", "kafka_fetch"}
+FOLDER = Path(stream_ad.__file__).parent / "brokers" / "kafka"
+BELOW = {FOLDER / "kafka_python" / f"{name}.py" for name in ("connection_attempts", "producer", "consumer", "fetcher")}
 """Modules that are imported only where the client's insides are known."""
 PRIVATE_MODULES = {"kafka.net.compat", "kafka.producer", "kafka.record", "kafka.consumer"}
-FOLDER = Path(stream_ad.__file__).parent / "brokers"
 
 
 @pytest.fixture(autouse=True)
@@ -66,17 +66,17 @@ def imported(module: Path) -> set[str]:
 
 
 def of_kafka_python() -> list[Path]:
-    return [path for path in sorted(FOLDER.glob("kafka*.py")) if path.stem not in BELOW]
+    return [path for path in sorted(FOLDER.rglob("*.py")) if path not in BELOW and path.parent.name != "librdkafka"]
 
 
 def test_the_list_names_what_is_used() -> None:
     """Every private name of the client that the fast path uses is in the list, and nothing else is."""
-    used = {name for stem in BELOW for name in private_names(FOLDER / f"{stem}.py")}
+    used = {name for module in BELOW for name in private_names(module)}
     overridden = {"_maybe_skip_record", "_unpack_records"}
     assert used | overridden == {name for inside in INSIDES for name in inside.names}
 
 
-@pytest.mark.parametrize("module", of_kafka_python(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("module", of_kafka_python(), ids=lambda path: str(path.relative_to(FOLDER)))
 def test_the_public_path_uses_nothing_private(module: Path) -> None:
     """No other module reaches into the client, nor imports from where its insides are."""
     assert private_names(module) == set()
@@ -124,7 +124,7 @@ def test_who_asks_for_it_gets_the_public_interface() -> None:
 def test_a_worker_over_another_version_keeps_its_promises(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has to be set: a step is committed whole, and the next worker, of either kind, goes on behind it."""
     producer = place.producer()
-    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(40)])
+    producer.send(InputTopic.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(40)])
     producer.flush()
     with monkeypatch.context() as other:
         other.setattr(kafka, "__version__", "3.0.99")
@@ -134,7 +134,7 @@ def test_a_worker_over_another_version_keeps_its_promises(place: KafkaPlace, mon
         assert isinstance(worker._writers[0]._producer, PublicProducer)
         drain(worker)
         scores = [OutRecord(b"a", b"1", 1)]
-        worker.commit(Commit(0, Positions(1, 0), scores=scores, marks=(Positions(),), snapshot=b"state"))
+        worker.commit(Commit(0, InputOffsets(1, 0), scores=scores, marks=(InputOffsets(),), snapshot=b"state"))
         assert [value for _, value in place.reader().read(place.settings.topics.scores)] == [b"1"]
         found = [one for one in place.admin().examine() if one.check == "versions" and one.level is Level.WARNING]
         assert "3.0.99" in found[0].what
@@ -142,4 +142,4 @@ def test_a_worker_over_another_version_keeps_its_promises(place: KafkaPlace, mon
     kafka_insides._known.cache_clear()
     stored = place.worker().load(0)
     assert stored.snapshot is not None
-    assert (stored.positions, stored.snapshot.data) == (Positions(1, 0), b"state")
+    assert (stored.positions, stored.snapshot.data) == (InputOffsets(1, 0), b"state")

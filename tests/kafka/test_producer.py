@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from kafka import errors as kafka_errors
 
-from stream_ad.brokers.kafka.kafka_python.producer import BatchProducer
+from stream_ad.brokers.kafka.kafka_python.producer import KafkaPythonProducer
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.records.columns import OutRecord
 from tests.support.broker_fixtures import only_kafka_python
 
@@ -45,7 +45,7 @@ def test_a_crash_before_the_answer_doubles_no_recording(place: KafkaPlace, kafka
         sender._failed_produce(batches, node, kafka_errors.KafkaConnectionError("lost"))
 
     sender._handle_produce_response = lose_the_first
-    producer.send(Side.EVENTS, RECORDS)
+    producer.send(InputTopic.EVENTS, RECORDS)
     flushing = threading.Thread(target=producer.flush)
     flushing.start()
     assert appended.wait(30)
@@ -59,7 +59,7 @@ def test_a_crash_before_the_answer_doubles_no_recording(place: KafkaPlace, kafka
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
 def test_a_commit_without_an_answer_is_looked_up(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch, committed) -> None:
     """When nobody knows whether a transaction was committed, the producer looks, and repeats only one that was not."""
-    producer, end, tries = place.producer(), BatchProducer.end_transaction, []
+    producer, end, tries = place.producer(), KafkaPythonProducer.end_transaction, []
 
     def lost(self, timeout_s):
         tries.append(timeout_s)
@@ -68,8 +68,8 @@ def test_a_commit_without_an_answer_is_looked_up(place: KafkaPlace, monkeypatch:
         if len(tries) == 1:
             raise kafka_errors.KafkaTimeoutError("no answer")
 
-    monkeypatch.setattr(BatchProducer, "end_transaction", lost)
-    producer.send(Side.EVENTS, RECORDS)
+    monkeypatch.setattr(KafkaPythonProducer, "end_transaction", lost)
+    producer.send(InputTopic.EVENTS, RECORDS)
     producer.flush()
     assert len(tries) == 1 + (not committed)
     assert written(place) == list(range(300))

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from stream_ad.brokers.kafka.kafka_python_public import consumer as kafka_public_consumer
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
 from tests.support.broker_fixtures import PARTITIONS, drain, leave_group, own
@@ -67,8 +67,8 @@ def keep_secret(producer: PublicProducer, *partitions: tuple[str, int]) -> None:
 
 def scored(number: int) -> Commit:
     """A commit of one score, up to an event."""
-    marks = (Positions(number - 1, 0),)
-    return Commit(0, Positions(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], marks=marks)
+    marks = (InputOffsets(number - 1, 0),)
+    return Commit(0, InputOffsets(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], marks=marks)
 
 
 def scores(place: KafkaPlace) -> list[int]:
@@ -77,7 +77,7 @@ def scores(place: KafkaPlace) -> list[int]:
         return [int(record.value) for record in reader.read_settled()]
 
 
-def load(broker: Broker) -> Positions:
+def load(broker: Broker) -> InputOffsets:
     """Take the shard over, from oneself if need be; how far it has come."""
     stored = broker.load(0)
     broker.seek(0, stored.positions)
@@ -86,7 +86,9 @@ def load(broker: Broker) -> Positions:
 
 def fill(place: KafkaPlace, count: int, *, start: int = 0) -> None:
     producer = place.producer()
-    producer.send(Side.EVENTS, [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, 1) for n in range(start, start + count)])
+    producer.send(
+        InputTopic.EVENTS, [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, 1) for n in range(start, start + count)]
+    )
     producer.flush()
 
 
@@ -112,7 +114,7 @@ def test_what_was_aborted_does_not_come_up_with_the_next_commit(
     with pytest.raises(BrokerError):
         worker.commit(scored(2))
     with capture_logs() as lines:
-        assert load(worker) == Positions(1, 0)
+        assert load(worker) == InputOffsets(1, 0)
     assert [line["outcome"] for line in lines if "left a transaction open" in line["event"]] == ["aborted"]
     worker.commit(scored(2))
     worker.commit(scored(3))
@@ -130,7 +132,7 @@ def test_what_was_committed_waits_for_who_can_end_it(gullible, place: KafkaPlace
     assert "broker.client=kafka-python and the package kafka-python==3.0.12" in refused.value.hint
     worker.close()
     worker = place.worker(place.altered(broker={"client": "kafka-python"}))
-    assert load(worker) == Positions(2, 0)
+    assert load(worker) == InputOffsets(2, 0)
     worker.close()
     worker = place.worker()
     worker.commit(scored(3))
@@ -163,12 +165,12 @@ def test_an_input_that_was_held_in_the_middle_is_read_on(place: KafkaPlace) -> N
     """However often inputs are held with records of theirs fetched already, each record comes, once and in order."""
     fill(place, 400)
     worker, came = place.worker(), {shard: [] for shard in range(2)}
-    held: list[tuple[int, Side]] = []
+    held: list[tuple[int, InputTopic]] = []
     while sum(map(len, came.values())) < 400:
         for shard, sides in worker.poll(timeout_s=0.2, max_records=7, hold=held).items():
-            assert (shard, Side.EVENTS) not in held or not len(sides[Side.EVENTS].records)
-            came[shard] += [int(value) for value in sides[Side.EVENTS].records.values]
-        held = [] if held else [(sum(map(len, came.values())) % 2, Side.EVENTS)]
+            assert (shard, InputTopic.EVENTS) not in held or not len(sides[InputTopic.EVENTS].records)
+            came[shard] += [int(value) for value in sides[InputTopic.EVENTS].records.values]
+        held = [] if held else [(sum(map(len, came.values())) % 2, InputTopic.EVENTS)]
     assert all(numbers == sorted(numbers) for numbers in came.values())
     assert sorted(came[0] + came[1]) == list(range(400))
 

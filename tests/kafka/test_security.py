@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
@@ -65,14 +65,14 @@ def test_everything_works_over_every_way_in(settings, listener, mechanism, clien
         admin.apply()
         assert not any(topic.problem for topic in admin.plan())
     with closing(open_producer(chosen)) as producer:
-        producer.send(Side.EVENTS, [OutRecord(b"a", b"1", 1)])
+        producer.send(InputTopic.EVENTS, [OutRecord(b"a", b"1", 1)])
         producer.flush()
     await_commits(chosen)
     with closing(open_broker(chosen)) as broker:
         own(broker, 1)
         broker.seek(0, broker.load(0).positions)
-        assert [value for one in drain(broker)[0, Side.EVENTS] for value in one.records.values] == [b"1"]
-        broker.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"score", 1)], snapshot=b"state"))
+        assert [value for one in drain(broker)[0, InputTopic.EVENTS] for value in one.records.values] == [b"1"]
+        broker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"score", 1)], snapshot=b"state"))
         assert broker.load(0).snapshot is not None
     with closing(open_reader(chosen)) as reader:
         assert reader.read(chosen.topics.scores) == [(b"a", b"score")]

@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from tests.kafka.test_worker_kafka import kafka_site
 
 from stream_ad.brokers import open_admin, open_broker, open_producer, open_snapshots
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.diagnostics.snapshot_inspect import views
 from stream_ad.diagnostics.snapshot_restore import Place, reset, restore
 from stream_ad.errors import LostRecordsError, ShardBusyError, StateError
@@ -130,7 +130,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning(kafka, tmp_path):
     with closing(open_admin(site.settings)) as topics:
         topics.apply()
     with closing(open_producer(site.settings)) as producer:
-        producer.send(Side.EVENTS, plant_stream(machines=MACHINES, steps=60, seed=1).tick.event_records())
+        producer.send(InputTopic.EVENTS, plant_stream(machines=MACHINES, steps=60, seed=1).tick.event_records())
         producer.flush()
     with pytest.raises(LostRecordsError, match="made anew"):
         site.run()

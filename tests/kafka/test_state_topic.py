@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stream_ad.brokers.kafka import state_topic as kafka_state
 from stream_ad.brokers.kafka.state_topic import ShardState
-from stream_ad.brokers.worker_api import Commit, Positions, SnapshotPart
+from stream_ad.brokers.worker_api import Commit, InputOffsets, SnapshotChunk
 from stream_ad.settings import Settings
 from tests.support.detector_fixtures import part_after, steps
 
@@ -30,7 +30,7 @@ class Log:
     def __init__(self) -> None:
         self.records: list[tuple[bytes | None, bytes | None]] = []
         self.start = 0
-        self.positions = Positions()
+        self.positions = InputOffsets()
         self.state = self.read(0)
 
     def read(self, start: int, *, history: bool = False) -> ShardState:
@@ -73,7 +73,7 @@ def test_a_load_from_where_the_note_says_finds_all_that_it_needs(story, size):
     begins where the last commit has noted gives the newest snapshot that is whole, its data and every mark since.
     """
     log, whole, journal = Log(), [], []
-    part: SnapshotPart | None = None  # the last one of a snapshot that is under way
+    part: SnapshotChunk | None = None  # the last one of a snapshot that is under way
     for number, ((after, marks), (_, action)) in enumerate(zip(steps([one for one, _ in story]), story, strict=True)):
         data = (b"%d " % number) * size
         if action == "compact":
@@ -97,7 +97,7 @@ def test_a_load_from_where_the_note_says_finds_all_that_it_needs(story, size):
         check(log, whole, journal)
 
 
-def check(log: Log, whole: list[tuple[Positions, bytes]], journal: list[Positions]) -> None:
+def check(log: Log, whole: list[tuple[InputOffsets, bytes]], journal: list[InputOffsets]) -> None:
     """What the writer knows, what a load from the noted place finds, and what is there at all are the same."""
     floor = whole[-2][0] if len(whole) > 1 else None
     for state in (log.state, log.read(log.start), log.read(0)):
@@ -113,11 +113,13 @@ def check(log: Log, whole: list[tuple[Positions, bytes]], journal: list[Position
 def test_chunks_of_one_that_was_given_up_are_removed(dies):
     """A snapshot begun in parts and given up for a smaller one, or by a writer that is gone, leaves nothing behind."""
     log, large = Log(), bytes(range(95))
-    log.commit(Commit(0, Positions(1, 0), marks=(Positions(),), part=SnapshotPart(Positions(1, 0), large, 0, 40)))
-    log.commit(Commit(0, Positions(2, 0), part=SnapshotPart(Positions(1, 0), large, 40, 80)))
+    log.commit(
+        Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),), part=SnapshotChunk(InputOffsets(1, 0), large, 0, 40))
+    )
+    log.commit(Commit(0, InputOffsets(2, 0), part=SnapshotChunk(InputOffsets(1, 0), large, 40, 80)))
     if dies:
         log.restart()
-    log.commit(Commit(0, Positions(3, 0), snapshot=b"small"))
+    log.commit(Commit(0, InputOffsets(3, 0), snapshot=b"small"))
     log.compact()
     alive = [key for key, value in log.records if value is not None and key and b"snapshot" in key]
     assert [key.split(b"/", 1)[1] for key in alive] == [b"snapshot/1/0", b"snapshot/1/manifest"]

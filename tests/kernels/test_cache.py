@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_ad.kernels import cache as kernel_cache
-from stream_ad.kernels import jit as compiled
-from stream_ad.kernels import matmul as products
+from stream_ad.kernels import cache, jit, matmul
 from stream_ad.kernels.cache import imported, stamp
 
 OUTER = """
@@ -38,12 +36,13 @@ def inner(x):
 @pytest.fixture
 def package(tmp_path):
     """A package of this name with two kernels, one of which calls the other and names a constant."""
-    folder = tmp_path / "stream_ad" / "detector"
-    folder.mkdir(parents=True)
-    for name in ("__init__.py", "detector/__init__.py"):
+    folder, kernels = tmp_path / "stream_ad" / "detector", tmp_path / "stream_ad" / "kernels"
+    for made in (folder, kernels):
+        made.mkdir(parents=True)
+    for name in ("__init__.py", "detector/__init__.py", "kernels/__init__.py"):
         (tmp_path / "stream_ad" / name).touch()
-    for module in (compiled, kernel_cache):
-        shutil.copy(module.__file__, folder)
+    for module in (jit, cache):
+        shutil.copy(module.__file__, kernels)
     (folder / "outer.py").write_text(OUTER)
     (folder / "inner.py").write_text(INNER.format(factor=10))
     (folder / "constants.py").write_text("STEP = 1\n")
@@ -74,6 +73,8 @@ def test_a_kept_kernel_is_used_until_something_in_it_changes(package):
 
 def test_a_stamp_covers_what_a_module_imports():
     """Both modules imported by name and names imported from modules are found, and modules differ in their stamps."""
-    text = b"from stream_ad.detector import losses\nfrom stream_ad.shard.event_hash import hash_ids\nimport numpy\n"
-    assert {path.name for path in imported(text)} == {"losses.py", "hashing.py"}
-    assert stamp(Path(products.__file__)) != stamp(Path(compiled.__file__))
+    text = (
+        b"from stream_ad.detector.model import losses\nfrom stream_ad.shard.event_hash import hash_ids\nimport numpy\n"
+    )
+    assert {path.name for path in imported(text)} == {"losses.py", "event_hash.py"}
+    assert stamp(Path(matmul.__file__)) != stamp(Path(jit.__file__))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stream_ad.brokers.kafka.librdkafka import consumer as librdkafka_consumer
 from stream_ad.brokers.kafka.topics import wanted_config
 from stream_ad.brokers.memory.broker import MemoryBroker
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.codec.encoders import encode_event, encode_label
 from stream_ad.settings.keys import all_keys
 from stream_ad.settings.loader import examine
@@ -86,8 +86,8 @@ def work(made):
     clock = ManualClock()
     memory = MemoryBroker(clock=clock)
     producer = memory.producer(made)
-    producer.send(Side.EVENTS, [encode_event("s", 10**9, {"x": 1.0}, record_time_ms=1000)] * 3)
-    producer.send(Side.LABELS, [encode_label("s", "leak", event_id="e", record_time_ms=1001)])
+    producer.send(InputTopic.EVENTS, [encode_event("s", 10**9, {"x": 1.0}, record_time_ms=1000)] * 3)
+    producer.send(InputTopic.LABELS, [encode_label("s", "leak", event_id="e", record_time_ms=1001)])
     broker = memory.worker(made)
     Worker(made, broker, clock=clock, stop=Never(clock)).run(3.0)
     sizes = [len(memory.records(topic)) for topic in (made.topics.scores, made.topics.dead_letters)]
@@ -117,7 +117,7 @@ def test_an_extreme_of_the_worker_is_refused_or_works(name, monkeypatch):
             work(made)
         assert abs(int(wanted_config(made, "events").get("retention.ms", 0))) < 2**63
         if name.startswith("broker."):
-            consumer = librdkafka_consumer.RdConsumer(made)
+            consumer = librdkafka_consumer.LibrdkafkaConsumer(made)
             assert isinstance(consumer._client, Consumer)
             consumer._client.close()
 

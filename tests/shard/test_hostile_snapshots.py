@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from stream_ad.brokers.kafka.state_topic import ShardState
-from stream_ad.brokers.worker_api import Positions
+from stream_ad.brokers.worker_api import InputOffsets
 from stream_ad.errors import DamagedStateError, StateError, UnfitStateError
 from stream_ad.settings import Settings
 from stream_ad.shard.shard import Shard
@@ -211,10 +211,10 @@ def test_a_snapshot_from_before_checksums_is_read():
 
 
 @pytest.mark.parametrize("error", [MemoryError(), TypeError("x"), AssertionError("x"), ValueError("x"), KeyError("x")])
-@pytest.mark.parametrize("part", ["sensors.Sensors", "verdicts.Verdicts", "incidents.Incidents"])
+@pytest.mark.parametrize("part", ["sensor_registry.SensorRegistry", "label_store.LabelStore", "incidents.Incidents"])
 def test_what_is_wrong_with_the_program_is_no_damage(whole, monkeypatch, error, part):
     """Too little memory, or a defect of the program, while a good snapshot is loaded never counts as damage to it."""
-    monkeypatch.setattr(f"stream_ad.{part}.load", raiser(error))
+    monkeypatch.setattr(f"stream_ad.shard.{part}.load", raiser(error))
     with pytest.raises(type(error)):
         restored(whole)
 
@@ -333,7 +333,7 @@ def state_of(*records, committed=100):
         for offset, (key, value) in enumerate(records)
     ]
     state = ShardState(Settings(), 0, whole)
-    return state, state.newest_whole(Positions(committed, committed))
+    return state, state.newest_whole(InputOffsets(committed, committed))
 
 
 def manifest(**changes):

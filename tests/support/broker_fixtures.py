@@ -18,7 +18,7 @@ from stream_ad.testing import MemoryBroker
 
 if TYPE_CHECKING:
     from stream_ad.brokers.tools_api import Admin, Producer, Reader, Snapshots
-    from stream_ad.brokers.worker_api import Broker, Fetched, Side
+    from stream_ad.brokers.worker_api import Broker, Fetched, InputTopic
     from tests.support.kafka_server import KafkaServer
 
 PARTITIONS = 2
@@ -75,7 +75,7 @@ class Place:
         """Exchange the data of the newest one that is whole, behind the broker's back."""
         raise NotImplementedError
 
-    def delete_records(self, side: Side, shard: int, before: int) -> None:
+    def delete_records(self, side: InputTopic, shard: int, before: int) -> None:
         """Take the records below an offset away, as retention does."""
         raise NotImplementedError
 
@@ -85,7 +85,7 @@ class Place:
     def kept_snapshots(self, shard: int) -> int:
         return len(self.snapshots().kept(shard))
 
-    def topic(self, side: Side) -> str:
+    def topic(self, side: InputTopic) -> str:
         return str(getattr(self.settings.topics, side.value))
 
 
@@ -105,7 +105,7 @@ class SqlitePlace(Place):
             ).fetchone()
             database.execute("UPDATE snapshot_parts SET data = ? WHERE rowid = ?", (b"damaged", row))
 
-    def delete_records(self, side: Side, shard: int, before: int) -> None:
+    def delete_records(self, side: InputTopic, shard: int, before: int) -> None:
         with closing(sqlite3.connect(self.settings.broker.path)) as database, database:
             database.execute(
                 "DELETE FROM records WHERE id >> 40 = (SELECT id FROM logs WHERE topic = ? AND partition = ?)"
@@ -138,7 +138,7 @@ class KafkaPlace(Place):
         producer.send(self.settings.topics.state, key=key, value=b"damaged", partition=shard).get(10)
         producer.close()
 
-    def delete_records(self, side: Side, shard: int, before: int) -> None:
+    def delete_records(self, side: InputTopic, shard: int, before: int) -> None:
         with closing(KafkaAdminClient(bootstrap_servers=self.settings.broker.bootstrap_servers)) as admin:
             admin.delete_records({TopicPartition(self.topic(side), shard): before})
 
@@ -185,7 +185,7 @@ class MemoryPlace(Place):
     def damage_newest_snapshot(self, shard: int) -> None:
         self.memory.damage_snapshot(self.settings.application_id, shard)
 
-    def delete_records(self, side: Side, shard: int, before: int) -> None:
+    def delete_records(self, side: InputTopic, shard: int, before: int) -> None:
         self.memory.delete_records(self.topic(side), shard, before=before)
 
     def snapshots(self, settings: Settings | None = None) -> Snapshots:
@@ -229,9 +229,9 @@ def await_commits(settings: Settings) -> None:
             time.sleep(0.02)
 
 
-def drain(broker: Broker, max_records: int = 1_000) -> dict[tuple[int, Side], list[Fetched]]:
+def drain(broker: Broker, max_records: int = 1_000) -> dict[tuple[int, InputTopic], list[Fetched]]:
     """Poll until all inputs of all positioned shards are drained; what came, by input."""
-    came: dict[tuple[int, Side], list[Fetched]] = {}
+    came: dict[tuple[int, InputTopic], list[Fetched]] = {}
     while True:
         fetched = broker.poll(timeout_s=0.5, max_records=max_records)
         for shard, sides in fetched.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
 
@@ -20,7 +20,7 @@ class Copier:
         self.failures = 0
         self.commits = 0
         self._batch = batch
-        self._at: dict[int, Positions] = {}
+        self._at: dict[int, InputOffsets] = {}
 
     def turn(self) -> None:
         """One poll, and a commit for each shard that got records."""
@@ -28,9 +28,9 @@ class Copier:
         owned = self.broker.assigned()
         self._at = {shard: at for shard, at in self._at.items() if shard in owned}
         for shard, sides in fetched.items():
-            records = sides[Side.EVENTS].records
+            records = sides[InputTopic.EVENTS].records
             if shard in self._at and len(records):
-                end = Positions(int(records.offsets[-1]) + 1, 0)
+                end = InputOffsets(int(records.offsets[-1]) + 1, 0)
                 scores = [OutRecord(b"k", value, 0) for value in records.values]
                 self._try(shard, Commit(shard, end, scores=scores, marks=(self._at[shard], end)))
         for shard in owned - self._at.keys():

@@ -11,22 +11,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.kafka.kafka_python.producer import BatchProducer
+from stream_ad.brokers.kafka.kafka_python.producer import KafkaPythonProducer
 from stream_ad.brokers.kafka.kafka_python_public.producer import PublicProducer
-from stream_ad.brokers.kafka.librdkafka.producer import RdProducer
+from stream_ad.brokers.kafka.librdkafka.producer import LibrdkafkaProducer
 from stream_ad.brokers.kafka.state_topic import ShardState
 from stream_ad.brokers.sqlite.broker import SqliteBroker
 from stream_ad.brokers.sqlite.database import Database
 from stream_ad.brokers.sqlite.state_tables import StateTables
 from stream_ad.shard.shard import Shard
-from stream_ad.worker.shard_task import LoadedShard
+from stream_ad.worker.shard_task import ShardTask
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_ad.settings import BrokerSettings
 
-PRODUCERS = {"kafka-python": BatchProducer, "kafka-python-public": PublicProducer, "librdkafka": RdProducer}
+PRODUCERS = {
+    "kafka-python": KafkaPythonProducer,
+    "kafka-python-public": PublicProducer,
+    "librdkafka": LibrdkafkaProducer,
+}
 POINTS = (
     "before produce",
     "after produce",
@@ -80,7 +84,7 @@ def arm(fault: Fault, broker: BrokerSettings, release: Path, rouse: Path) -> Non
     if fault.point == "making a snapshot":
         _around(Shard, "snapshot", after=reached)
     elif fault.point == "recovering":
-        _around(LoadedShard, "_replay", after=reached)
+        _around(ShardTask, "_replay", after=reached)
     elif broker.kind == "kafka":
         _arm_kafka(PRODUCERS[broker.client], fault.point, reached)
     else:

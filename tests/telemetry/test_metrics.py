@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.records.columns import Events, OutRecord, Scores, ShardStatus, StepResult
 from stream_ad.records.schemas import REASONS
 from stream_ad.settings import Settings
@@ -73,10 +73,10 @@ def result(scores, **changed):
 
 
 def commit(**changed):
-    return Commit(shard=0, positions=Positions(3, 3), **changed)
+    return Commit(shard=0, positions=InputOffsets(3, 3), **changed)
 
 
-NOTHING = {Side.EVENTS: (), Side.LABELS: ()}
+NOTHING = {InputTopic.EVENTS: (), InputTopic.LABELS: ()}
 
 
 def test_every_label_set_is_there_before_anything_happened():
@@ -102,7 +102,7 @@ def test_a_commit_is_counted_whole():
         commit(scores=[letter] * 3, dead_letters=[letter]),
         events=events([0.5, 1.0, 7.0], record_times_ms=[9_000, 9_960, 99_000]),
         labels=3,
-        rejected={Side.EVENTS: [letter], Side.LABELS: []},
+        rejected={InputTopic.EVENTS: [letter], InputTopic.LABELS: []},
         result=result([0.5, 1.0, 7.0]),
     )
     seen = samples(metrics)
@@ -142,7 +142,9 @@ def test_binned_histogram_agrees_with_counting_one_by_one():
 def test_a_shard_that_is_given_up_leaves_the_gauges():
     """Two workers never show the same shard: the gauges are those of the shards owned now."""
     metrics = Metrics(Settings(), clock=lambda: 100.0)
-    view = ShardView("live", Positions(5, 1), {Side.EVENTS: 9, Side.LABELS: 0}, STATUS, unsaved_since=40.0)
+    view = ShardView(
+        "live", InputOffsets(5, 1), {InputTopic.EVENTS: 9, InputTopic.LABELS: 0}, STATUS, unsaved_since=40.0
+    )
     metrics.show({0: view, 1: ShardView()})
     seen = samples(metrics)
     assert seen["stream_ad_lag_records", ("shard", "0"), ("side", "events")] == 9

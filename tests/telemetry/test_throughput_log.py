@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from stream_ad.telemetry.throughput_log import WorkLine
+from stream_ad.telemetry.throughput_log import ThroughputLog
 from stream_ad.testing import ManualClock
 
 
 def test_one_line_for_a_second_of_work():
     """However many steps a second has, it gets one line, with their sums, the slowest event and the busy share."""
     clock = ManualClock()
-    line = WorkLine(clock)
+    line = ThroughputLog(clock)
     with capture_logs() as logs:
         for _ in range(8):
             line.add({"events": 5, "labels": 0}, busy_s=0.05, delay_s=0.2)
@@ -29,7 +29,7 @@ def test_one_line_for_a_second_of_work():
 def test_nothing_done_nothing_logged_and_the_rest_comes_at_the_end():
     """An idle worker is silent; what is left of a second is logged when the worker ends."""
     clock = ManualClock()
-    line = WorkLine(clock)
+    line = ThroughputLog(clock)
     with capture_logs() as logs:
         clock.advance(3600)
         line.log()

@@ -6,7 +6,7 @@ import pytest
 
 from stream_ad.errors import BrokerError
 from stream_ad.testing import ManualClock
-from stream_ad.util.backoff import LONGEST_WAIT_S, Patience
+from stream_ad.util.backoff import LONGEST_WAIT_S, RetryPolicy
 
 ERROR = BrokerError("refused", hint="Ask again.")
 
@@ -14,7 +14,7 @@ ERROR = BrokerError("refused", hint="Ask again.")
 def test_waits_grow_and_stay_bounded():
     """Each failure waits longer than the one before, up to a few seconds; nothing is tried while it waits."""
     clock = ManualClock()
-    patience = Patience("It", give_up_s=60, clock=clock)
+    patience = RetryPolicy("It", give_up_s=60, clock=clock)
     assert not patience.waiting
     waits = []
     for _ in range(10):
@@ -29,7 +29,7 @@ def test_waits_grow_and_stay_bounded():
 def test_failures_for_too_long_are_final():
     """Once the failures have lasted longer than allowed, the error comes out, with what was tried and for how long."""
     clock = ManualClock()
-    patience = Patience("It", give_up_s=10, clock=clock)
+    patience = RetryPolicy("It", give_up_s=10, clock=clock)
     patience.failed(ERROR)
     clock.advance(9)
     patience.failed(ERROR)
@@ -42,7 +42,7 @@ def test_failures_for_too_long_are_final():
 def test_only_failures_in_a_row_add_up(between):
     """A success, or a quiet time as long as the limit, begins the count anew."""
     clock = ManualClock()
-    patience = Patience("It", give_up_s=10, clock=clock)
+    patience = RetryPolicy("It", give_up_s=10, clock=clock)
     patience.failed(ERROR)
     if between == "success":
         clock.advance(9)

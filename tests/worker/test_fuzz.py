@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.records.columns import OutRecord
 from stream_ad.records.schemas import REASONS, AnomalyScore
 from stream_ad.settings import Settings
@@ -52,9 +52,9 @@ def work(records):
     dead = [dict(one.headers) for one in memory.records(chosen.topics.dead_letters)]
     from_topic = Counter(one["stream_ad.topic"].decode() for one in dead)
     assert {one["stream_ad.reason"].decode() for one in dead} <= set(REASONS)
-    assert len(scores) + from_topic[chosen.topics.events] == len(records[Side.EVENTS])
+    assert len(scores) + from_topic[chosen.topics.events] == len(records[InputTopic.EVENTS])
     joined = joined_labels(worker)
-    assert joined + from_topic[chosen.topics.labels] == len(records[Side.LABELS])
+    assert joined + from_topic[chosen.topics.labels] == len(records[InputTopic.LABELS])
     places = [(one["stream_ad.topic"], one["stream_ad.partition"], one["stream_ad.offset"]) for one in dead]
     assert len(set(places)) == len(places)
     return scores, dead, joined
@@ -76,7 +76,7 @@ def test_ten_thousand_mutated_records_become_something():
         times = [NOW_MS + n if rng.random() < 0.99 else rng.choice([0, 1, 2**41]) for n in range(count)]
         return [OutRecord(key, value, time_ms) for key, value, time_ms in zip(keys, values, times, strict=True)]
 
-    scores, dead, joined = work({Side.EVENTS: some(7_000, EVENTS), Side.LABELS: some(3_000, LABELS)})
+    scores, dead, joined = work({InputTopic.EVENTS: some(7_000, EVENTS), InputTopic.LABELS: some(3_000, LABELS)})
     assert min(len(scores), len(dead), joined) > 500
 
 
@@ -96,11 +96,11 @@ RECORDS = st.lists(
 )
 
 
-@pytest.mark.parametrize("side", list(Side))
+@pytest.mark.parametrize("side", list(InputTopic))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(records=RECORDS)
 def test_any_records_become_something(side, records):
     """Any values under any keys on either side, beside valid ones on the other."""
-    others = [OutRecord(b"pump-1", value, NOW_MS) for value in (LABELS if side is Side.EVENTS else EVENTS)]
-    other = Side.LABELS if side is Side.EVENTS else Side.EVENTS
+    others = [OutRecord(b"pump-1", value, NOW_MS) for value in (LABELS if side is InputTopic.EVENTS else EVENTS)]
+    other = InputTopic.LABELS if side is InputTopic.EVENTS else InputTopic.EVENTS
     work({side: records, other: others})

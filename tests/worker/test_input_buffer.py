@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_ad.brokers.worker_api import Fetched, Positions, Side
+from stream_ad.brokers.worker_api import Fetched, InputOffsets, InputTopic
 from stream_ad.records.columns import RawRecords
 from stream_ad.settings import TopicSettings
 from stream_ad.shard.merge import merge_order
-from stream_ad.worker.input_buffer import Inbox
+from stream_ad.worker.input_buffer import InputBuffer
 
-SIDES = (Side.EVENTS, Side.LABELS)
+SIDES = (InputTopic.EVENTS, InputTopic.LABELS)
 
 
 def topic(side, times, *, first=0, step=1):
@@ -39,13 +39,16 @@ def merged(events, labels):
 
 
 def inbox(**kinds):
-    return Inbox(0, TopicSettings(), **({"limit": 1_000} | kinds))
+    return InputBuffer(0, TopicSettings(), **({"limit": 1_000} | kinds))
 
 
 def put(box, **sides):
     """Put (times, drained) for each side named."""
     box.put(
-        {Side(name): fetched(topic(Side(name), times), drained=drained) for name, (times, drained) in sides.items()}
+        {
+            InputTopic(name): fetched(topic(InputTopic(name), times), drained=drained)
+            for name, (times, drained) in sides.items()
+        }
     )
 
 
@@ -67,7 +70,7 @@ def test_topics_that_are_full_give_one_order_however_they_are_fetched_and_taken(
     whole = {
         side: topic(side, found, first=5, step=2) for side, found in zip(SIDES, (event_times, label_times), strict=True)
     }
-    box, order, read = inbox(start=Positions(5, 5)), [], dict.fromkeys(SIDES, 0)
+    box, order, read = inbox(start=InputOffsets(5, 5)), [], dict.fromkeys(SIDES, 0)
     keys, rng = {side: [] for side in SIDES}, random.Random(seed)
     while len(order) < len(event_times) + len(label_times):
         polled = {}
@@ -80,11 +83,11 @@ def test_topics_that_are_full_give_one_order_however_they_are_fetched_and_taken(
             events, labels = box.take(most)
             assert len(events) + len(labels) <= most
             order += merged(events, labels)
-            keys[Side.EVENTS] += events.keys
-            keys[Side.LABELS] += labels.keys
+            keys[InputTopic.EVENTS] += events.keys
+            keys[InputTopic.LABELS] += labels.keys
             for records, position in ((events, box.positions.events), (labels, box.positions.labels)):
                 assert len(records) == 0 or records.offsets[-1] == position - 1
-    assert order == merged(whole[Side.EVENTS], whole[Side.LABELS])
+    assert order == merged(whole[InputTopic.EVENTS], whole[InputTopic.LABELS])
     assert keys == {side: whole[side].keys for side in SIDES}
     assert len(box) == 0
 
@@ -93,10 +96,13 @@ def test_topics_that_are_full_give_one_order_however_they_are_fetched_and_taken(
 @given(times, times, st.booleans(), st.booleans(), st.integers(0, 30))
 def test_as_many_are_taken_as_the_rule_allows(event_times, label_times, events_drained, labels_drained, most):
     """The prefix ends where a side that may have more to come has nothing to compare, not before."""
-    events, labels = topic(Side.EVENTS, event_times), topic(Side.LABELS, label_times)
+    events, labels = topic(InputTopic.EVENTS, event_times), topic(InputTopic.LABELS, label_times)
     box = inbox()
     box.put(
-        {Side.EVENTS: fetched(events, drained=events_drained), Side.LABELS: fetched(labels, drained=labels_drained)}
+        {
+            InputTopic.EVENTS: fetched(events, drained=events_drained),
+            InputTopic.LABELS: fetched(labels, drained=labels_drained),
+        }
     )
     expected, event, label = [], 0, 0
     while len(expected) < most:
@@ -117,7 +123,10 @@ def test_a_side_with_nothing_to_compare_holds_the_other_up_until_the_broker_has_
     """An empty side that is not drained may have older records; once drained, the other goes on."""
     box = inbox()
     box.put(
-        {Side.EVENTS: fetched(topic(Side.EVENTS, [1, 2])), Side.LABELS: fetched(topic(Side.LABELS, []), drained=False)}
+        {
+            InputTopic.EVENTS: fetched(topic(InputTopic.EVENTS, [1, 2])),
+            InputTopic.LABELS: fetched(topic(InputTopic.LABELS, []), drained=False),
+        }
     )
     assert values(box.take(10)) == ([], [])
     put(box, labels=([2], False))
@@ -139,7 +148,7 @@ def test_a_label_of_the_same_record_time_is_taken_first():
     box = inbox()
     put(box, events=([5], True), labels=([5], True))
     assert values(box.take(1)) == ([], [b"labels-0"])
-    assert box.positions == Positions(0, 1)
+    assert box.positions == InputOffsets(0, 1)
     assert values(box.take(1)) == ([b"events-0"], [])
 
 
@@ -148,15 +157,15 @@ def test_a_full_side_is_held_until_the_other_one_lets_it_go():
     box = inbox(limit=3)
     box.put(
         {
-            Side.EVENTS: fetched(topic(Side.EVENTS, [1, 2, 3]), drained=False),
-            Side.LABELS: fetched(topic(Side.LABELS, []), drained=False),
+            InputTopic.EVENTS: fetched(topic(InputTopic.EVENTS, [1, 2, 3]), drained=False),
+            InputTopic.LABELS: fetched(topic(InputTopic.LABELS, []), drained=False),
         }
     )
-    assert box.held() == {Side.EVENTS}
+    assert box.held() == {InputTopic.EVENTS}
     box.put(
         {
-            Side.EVENTS: fetched(RawRecords.empty("events", 0), drained=False),
-            Side.LABELS: fetched(topic(Side.LABELS, [1])),
+            InputTopic.EVENTS: fetched(RawRecords.empty("events", 0), drained=False),
+            InputTopic.LABELS: fetched(topic(InputTopic.LABELS, [1])),
         }
     )
     assert values(box.take(2)) == ([b"events-0"], [b"labels-0"])
@@ -168,18 +177,18 @@ def test_a_full_side_is_held_until_the_other_one_lets_it_go():
 def test_a_step_taken_before_is_taken_again_whole(event_times, label_times, data):
     """take_upto gives exactly the records before the positions, once all are there, whatever their times."""
     whole = {
-        Side.EVENTS: topic(Side.EVENTS, event_times, step=3),
-        Side.LABELS: topic(Side.LABELS, label_times, step=3),
+        InputTopic.EVENTS: topic(InputTopic.EVENTS, event_times, step=3),
+        InputTopic.LABELS: topic(InputTopic.LABELS, label_times, step=3),
     }
     counts = {side: data.draw(st.integers(0, len(whole[side]))) for side in SIDES}
     # A position may lie in a gap of the offsets, behind the last record taken.
     ends = [3 * counts[side] - data.draw(st.integers(0, 2)) if counts[side] else 0 for side in SIDES]
-    upto, box, read = Positions(*ends), inbox(limit=1), dict.fromkeys(SIDES, 0)
+    upto, box, read = InputOffsets(*ends), inbox(limit=1), dict.fromkeys(SIDES, 0)
     for _ in range(100):
         taken = box.take_upto(upto)
         if taken is not None:
             break
-        assert box.positions == Positions()
+        assert box.positions == InputOffsets()
         polled = {}
         for side in set(SIDES) - box.held():
             stop = min(len(whole[side]), read[side] + data.draw(st.integers(1, 6)))
@@ -196,13 +205,16 @@ def test_a_side_is_fetched_beyond_its_limit_when_a_step_taken_before_needs_it():
     """Recovery never waits for records that it forbids to fetch."""
     box = inbox(limit=2)
     box.put(
-        {Side.EVENTS: fetched(topic(Side.EVENTS, [1, 2]), drained=False), Side.LABELS: fetched(topic(Side.LABELS, []))}
+        {
+            InputTopic.EVENTS: fetched(topic(InputTopic.EVENTS, [1, 2]), drained=False),
+            InputTopic.LABELS: fetched(topic(InputTopic.LABELS, [])),
+        }
     )
-    assert box.take_upto(Positions(3, 0)) is None
+    assert box.take_upto(InputOffsets(3, 0)) is None
     assert box.held() == set()
-    box.put({Side.EVENTS: fetched(topic(Side.EVENTS, [3, 4], first=2), drained=False)})
-    assert values(box.take_upto(Positions(3, 0))) == ([b"events-0", b"events-1", b"events-0"], [])
-    assert box.positions == Positions(3, 0)
+    box.put({InputTopic.EVENTS: fetched(topic(InputTopic.EVENTS, [3, 4], first=2), drained=False)})
+    assert values(box.take_upto(InputOffsets(3, 0))) == ([b"events-0", b"events-1", b"events-0"], [])
+    assert box.positions == InputOffsets(3, 0)
 
 
 def test_records_fetched_twice_are_refused():
@@ -215,4 +227,4 @@ def test_records_fetched_twice_are_refused():
     with pytest.raises(ValueError, match="offset 0 was fetched"):
         put(box, events=([1, 2], True))
     with pytest.raises(ValueError, match="labels-0: offset 0 was fetched where 7 is next"):
-        put(inbox(start=Positions(0, 7)), labels=([1], True))
+        put(inbox(start=InputOffsets(0, 7)), labels=([1], True))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream_ad.brokers.memory.broker import MemoryBroker
 from stream_ad.brokers.partitioner import partition_for
-from stream_ad.brokers.worker_api import PART_BYTES, Positions, Side
+from stream_ad.brokers.worker_api import PART_BYTES, InputOffsets, InputTopic
 from stream_ad.codec.encoders import encode_event, encode_label
 from stream_ad.errors import BrokerError, FencedError
 from stream_ad.records.columns import OutRecord
@@ -72,13 +72,13 @@ class Plant:
         self.clock = ManualClock()
         self.broker = MemoryBroker(clock=self.clock, part_bytes=part_bytes)
         self.producer = self.broker.producer(self.settings)
-        self.sent = {Side.EVENTS: 0, Side.LABELS: 0}
+        self.sent = {InputTopic.EVENTS: 0, InputTopic.LABELS: 0}
         self.bad = 0
 
     def send(self, side, times_ms, *, sensor="s"):
         for time_ms in times_ms:
             self.sent[side] += 1
-            if side is Side.EVENTS:
+            if side is InputTopic.EVENTS:
                 record = encode_event(sensor, self.sent[side], {"x": 1.0}, record_time_ms=10**6 + time_ms)
             else:
                 record = encode_label(sensor, "normal", event_id="e", record_time_ms=10**6 + time_ms)
@@ -118,8 +118,8 @@ class Plant:
 
 
 TIMES = st.lists(st.integers(0, 30), min_size=1, max_size=12)
-SEND = st.tuples(st.just("send"), st.sampled_from(list(Side)), TIMES)
-SPOIL = st.tuples(st.just("spoil"), st.sampled_from(list(Side)))
+SEND = st.tuples(st.just("send"), st.sampled_from(list(InputTopic)), TIMES)
+SPOIL = st.tuples(st.just("spoil"), st.sampled_from(list(InputTopic)))
 POINTS = st.sampled_from(["poll", "load", "commit_before", "commit_after"])
 FAIL = st.tuples(st.just("fail"), POINTS.filter(lambda point: point != "poll"), st.integers(1, 8))
 KILL = st.tuples(st.just("kill"), POINTS, st.integers(1, 8))
@@ -135,10 +135,10 @@ RUN = st.tuples(st.just("run"))
 )
 @example(
     [
-        ("send", Side.EVENTS, [20, 21, 22, 23]),
+        ("send", InputTopic.EVENTS, [20, 21, 22, 23]),
         ("kill", "commit_before", 2),  # the events are committed, unmarked; then older labels come
-        ("send", Side.LABELS, [1, 2]),
-        ("send", Side.EVENTS, [24]),
+        ("send", InputTopic.LABELS, [1, 2]),
+        ("send", InputTopic.EVENTS, [24]),
         ("run",),
         ("kill", "load", 1),
     ],
@@ -164,7 +164,7 @@ def test_whatever_happens_the_scores_are_those_of_one_order(story, part_bytes, p
                 whole = Every(plant.clock, pass_s, math.inf)
                 plant.run(stop=AfterChecks(plant.clock, *details) if action == "stop" else whole)
     plant.broker._store.failures.clear()
-    plant.send(Side.EVENTS, [31])  # so that there is a last step
+    plant.send(InputTopic.EVENTS, [31])  # so that there is a last step
     plant.run()
     plant.check()
 
@@ -173,8 +173,8 @@ def test_killed_after_every_commit_in_turn():
     """Killed right after its first, second, third… commit: nothing twice, nothing missing."""
     plant = Plant(snapshot_interval_seconds=1000.0)
     for block in range(8):
-        plant.send(Side.EVENTS, [30 - block, 40, 35 - block])
-        plant.send(Side.LABELS, [32 - block, 33])
+        plant.send(InputTopic.EVENTS, [30 - block, 40, 35 - block])
+        plant.send(InputTopic.LABELS, [32 - block, 33])
         plant.broker.fail("commit_after", error=Killed())
         with pytest.raises(Killed):
             plant.run()
@@ -185,7 +185,7 @@ def test_killed_after_every_commit_in_turn():
 def test_a_fenced_worker_leaves_the_shard_alone():
     """Once another worker has taken the shard over, the old one writes nothing more and forgets it."""
     plant = Plant()
-    plant.send(Side.EVENTS, range(12))
+    plant.send(InputTopic.EVENTS, range(12))
     plant.broker.fail("commit_before", at=2, error=FencedError("taken over"))
     plant.run()
     plant.check()
@@ -198,7 +198,7 @@ def test_a_failing_shard_does_not_stop_the_others():
     for number in range(50):
         sensors.setdefault(partition_for(f"s{number}".encode(), 2), f"s{number}")
     for shard in (0, 1):
-        plant.send(Side.EVENTS, range(10), sensor=sensors[shard])
+        plant.send(InputTopic.EVENTS, range(10), sensor=sensors[shard])
     seen = []
     worker = plant.broker.worker(plant.settings)
     load = worker.load
@@ -264,8 +264,8 @@ def test_the_journal_is_bounded(monkeypatch):
     monkeypatch.setattr(saving, "MAX_MARKS", 10)
     plant = Plant(snapshot_interval_seconds=1e6)
     for _ in range(40):
-        plant.send(Side.EVENTS, [1])
-        plant.send(Side.LABELS, [1])
+        plant.send(InputTopic.EVENTS, [1])
+        plant.send(InputTopic.LABELS, [1])
         plant.broker.fail("commit_before", at=2, error=Killed())  # the one at the drain
         with suppress(Killed):
             plant.run()
@@ -278,13 +278,13 @@ def test_the_journal_is_bounded(monkeypatch):
 def test_a_step_larger_than_the_inbox_is_still_replayed():
     """Settings may shrink between two runs: a step that was taken with a large inbox is repeated with a small one."""
     plant = Plant(step_records=100, inbox_records=200, poll_records=200, snapshot_interval_seconds=1e6)
-    plant.send(Side.EVENTS, range(60))
-    plant.send(Side.LABELS, range(40))
+    plant.send(InputTopic.EVENTS, range(60))
+    plant.send(InputTopic.LABELS, range(40))
     plant.broker.fail("commit_after", error=Killed())
     with pytest.raises(Killed):
         plant.run()
     plant.settings = make_settings()
-    plant.send(Side.EVENTS, [99])
+    plant.send(InputTopic.EVENTS, [99])
     plant.run()
     plant.check()
 
@@ -293,11 +293,11 @@ def test_while_one_shard_recovers_the_others_go_on():
     """A shard with much to replay takes turns with the others: they go on scoring and committing meanwhile."""
     plant = Plant(partitions=2, snapshot_interval_seconds=1e6, poll_records=500, inbox_records=1_000)
     sensors = {partition_for(f"s{number}".encode(), 2): f"s{number}" for number in range(50)}
-    plant.send(Side.EVENTS, range(400), sensor=sensors[0])
+    plant.send(InputTopic.EVENTS, range(400), sensor=sensors[0])
     plant.broker.fail("commit_after", at=80, error=Killed())
     with pytest.raises(Killed):
         plant.run()
-    plant.send(Side.EVENTS, range(40), sensor=sensors[1])
+    plant.send(InputTopic.EVENTS, range(40), sensor=sensors[1])
     worker, committed = plant.broker.worker(plant.settings), []
     commit = worker.commit
 
@@ -323,7 +323,7 @@ def test_snapshots_take_a_small_share_of_the_time(monkeypatch):
 
     monkeypatch.setattr(OrderShard, "snapshot", slow)
     for number in range(400):
-        plant.send(Side.EVENTS, [number])
+        plant.send(InputTopic.EVENTS, [number])
     plant.run(stop=Every(plant.clock, seconds=1, until=450.0))
     assert len(made) > 3
     assert all(after - before >= 5 / 0.04 for before, after in itertools.pairwise(made[:-1]))
@@ -347,7 +347,7 @@ def test_a_large_snapshot_holds_no_scores_up():
     positions of the first.
     """
     plant = Plant(part_bytes=100, step_records=4, poll_records=1_000, inbox_records=1_000)
-    plant.send(Side.EVENTS, range(60))
+    plant.send(InputTopic.EVENTS, range(60))
     worker, written = watched_worker(plant)
     Worker(plant.settings, worker, clock=plant.clock, stop=Every(plant.clock, 0.4, math.inf)).run(3.0)
     commits = [(len(one.scores), None if one.part is None else one.part.start, one.saved) for one in written]
@@ -357,7 +357,7 @@ def test_a_large_snapshot_holds_no_scores_up():
     assert len(parts) > 1
     assert [start for _, start, _ in parts] == list(range(0, 100 * len(parts), 100))
     assert {scores for scores, _, _ in parts} == {4}
-    first = Positions(4 * (begun + 1), 0)
+    first = InputOffsets(4 * (begun + 1), 0)
     assert [saved for _, _, saved in parts] == [None] * (len(parts) - 1) + [first]
     plant.check()
 
@@ -365,7 +365,7 @@ def test_a_large_snapshot_holds_no_scores_up():
 def test_a_large_snapshot_is_written_at_rest():
     """Where no records come any more, its parts follow one another, and what comes meanwhile waits for one at most."""
     plant = Plant(part_bytes=50, step_records=50, poll_records=1_000, inbox_records=1_000)
-    plant.send(Side.EVENTS, range(50))
+    plant.send(InputTopic.EVENTS, range(50))
     plant.clock.advance(10)
     worker, commits = watched_worker(plant)
     polls, reads = [], worker.poll
@@ -374,7 +374,7 @@ def test_a_large_snapshot_is_written_at_rest():
     parts = [number for number, one in enumerate(commits) if one.part is not None]
     assert len(parts) > 3
     assert all(commits[number].saved is None for number in parts[:-1])
-    assert commits[parts[-1]].saved == Positions(50, 0)
+    assert commits[parts[-1]].saved == InputOffsets(50, 0)
     for number in parts[:-1]:
         assert [timeout for after, timeout in polls if after == number + 1] == [0.0]
     plant.check()
@@ -383,7 +383,7 @@ def test_a_large_snapshot_is_written_at_rest():
 def test_a_long_recovery_is_saved_soon(monkeypatch):
     """After a replay that took long a snapshot comes within seconds, so that a worker that keeps dying gets on."""
     plant = Plant(snapshot_interval_seconds=1e6)
-    plant.send(Side.EVENTS, range(40))
+    plant.send(InputTopic.EVENTS, range(40))
     plant.broker.fail("commit_after", at=8, error=Killed())
     with pytest.raises(Killed):
         plant.run()
@@ -420,7 +420,7 @@ class OnItsWay:
     def begin(self, commit):
         self._trace.append("on its way")
 
-        class Flight:
+        class CommitHandle:
             def land(flight):  # noqa: N805
                 fails, self._failing = self._failing & 3, self._failing >> 2
                 self._trace.append("landed")
@@ -430,7 +430,7 @@ class OnItsWay:
                     raise BrokerError("no answer")
                 return 0.0
 
-        return Flight()
+        return CommitHandle()
 
 
 @settings(max_examples=40, deadline=None)
@@ -438,8 +438,8 @@ class OnItsWay:
 def test_what_was_computed_while_a_commit_failed_is_dropped(failing, times):
     """Where a commit fails, written or not, while the next step was computed, nothing is lost or doubled."""
     plant, trace = Plant(poll_records=40, inbox_records=40), []
-    plant.send(Side.EVENTS, times)
-    plant.send(Side.LABELS, times[::3])
+    plant.send(InputTopic.EVENTS, times)
+    plant.send(InputTopic.LABELS, times[::3])
     broker = OnItsWay(plant.broker.worker(plant.settings), trace, failing)
     Worker(plant.settings, broker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
     plant.check()
@@ -450,7 +450,7 @@ def test_a_step_is_computed_while_the_one_before_is_written(monkeypatch):
     plant, trace = Plant(poll_records=40, inbox_records=40), []
     step = OrderShard.step
     monkeypatch.setattr(OrderShard, "step", lambda *arguments: (trace.append("step"), step(*arguments))[1])
-    plant.send(Side.EVENTS, range(8))
+    plant.send(InputTopic.EVENTS, range(8))
     broker = OnItsWay(plant.broker.worker(plant.settings), trace, 0)
     Worker(plant.settings, broker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
     assert trace[:6] == ["step", "on its way", "step", "landed", "on its way", "landed"]
@@ -461,7 +461,7 @@ def test_every_commit_has_landed_before_the_next_poll():
     """Also where a worker has no time for another step, or is stopped: a rebalance never finds a commit half done."""
     for stop in (lambda clock: Every(clock, 0.8, clock() + 60), lambda clock: AfterChecks(clock, 7)):
         plant, trace = Plant(poll_records=40, inbox_records=40), []
-        plant.send(Side.EVENTS, range(30))
+        plant.send(InputTopic.EVENTS, range(30))
         broker = OnItsWay(plant.broker.worker(plant.settings), trace, 0)
         Worker(plant.settings, broker, clock=plant.clock, stop=stop(plant.clock)).run(3.0)
         assert trace[-1] == "landed"

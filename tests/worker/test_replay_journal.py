@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_ad.brokers.worker_api import Commit, Positions, Snapshot, SnapshotPart, Stored
+from stream_ad.brokers.worker_api import Commit, InputOffsets, ShardCheckpoint, Snapshot, SnapshotChunk
 from stream_ad.errors import StateError
-from stream_ad.worker.replay_journal import Journal
+from stream_ad.worker.replay_journal import ReplayJournal
 
 STEPS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)).filter(any), max_size=30)
 
 
 def live(steps, *, snapshot_after=None):
     """Commit steps one after the other; what a broker would then have stored, and where the steps ended."""
-    at, stored, ends = Positions(7, 2), Stored(Positions(7, 2)), []
-    journal = Journal(stored)
+    at, stored, ends = InputOffsets(7, 2), ShardCheckpoint(InputOffsets(7, 2)), []
+    journal = ReplayJournal(stored)
     marks, snapshot = [], None
     for number, (events, labels) in enumerate(steps):
-        after = Positions(at.events + events, at.labels + labels)
+        after = InputOffsets(at.events + events, at.labels + labels)
         commit = Commit(0, after, marks=journal.marks(at, after), snapshot=b"" if number == snapshot_after else None)
         journal.committed(commit)
         marks += commit.marks
@@ -27,12 +27,12 @@ def live(steps, *, snapshot_after=None):
             snapshot, marks = Snapshot(after, b""), []
         at = after
         ends.append(at)
-    return Stored(at, snapshot, tuple(marks)), ends
+    return ShardCheckpoint(at, snapshot, tuple(marks)), ends
 
 
 def replay(stored, most_events):
     """The positions at which the steps of a replay end."""
-    journal = Journal(stored)
+    journal = ReplayJournal(stored)
     at, ends = journal.start, []
     while (target := journal.target(at, most_events)) is not None:
         assert target > at
@@ -45,11 +45,11 @@ def test_a_replay_repeats_every_step_that_read_labels_and_nothing_but_events_bet
     """Each live step with labels is a step of the replay, with the same two ends; all others hold events only."""
     stored, ends = live(steps, snapshot_after=snapshot_after)
     start, replayed = replay(stored, most)
-    assert start == (stored.snapshot.positions if stored.snapshot else Positions(7, 2))
+    assert start == (stored.snapshot.positions if stored.snapshot else InputOffsets(7, 2))
     assert [start, *replayed][-1] == stored.positions
     original = {
         (before, after)
-        for before, after in zip([Positions(7, 2), *ends], ends, strict=False)
+        for before, after in zip([InputOffsets(7, 2), *ends], ends, strict=False)
         if before.labels != after.labels and before >= start
     }
     repeated = set(zip([start, *replayed], replayed, strict=False))
@@ -62,9 +62,9 @@ def test_a_replay_repeats_every_step_that_read_labels_and_nothing_but_events_bet
 @given(STEPS)
 def test_two_marks_a_step_at_most_and_none_for_events(steps):
     """The journal grows with label steps only: runs of events cost nothing, neighbours share their mark."""
-    journal, at, previous = Journal(Stored(Positions())), Positions(), None
+    journal, at, previous = ReplayJournal(ShardCheckpoint(InputOffsets())), InputOffsets(), None
     for number, (events, labels) in enumerate(steps):
-        after = Positions(at.events + events, at.labels + labels)
+        after = InputOffsets(at.events + events, at.labels + labels)
         marks = journal.marks(at, after)
         if number == 0 and not labels:
             assert marks == (at,)  # where the shard began
@@ -79,9 +79,9 @@ def test_two_marks_a_step_at_most_and_none_for_events(steps):
 
 def test_a_snapshot_empties_the_journal():
     """After a snapshot the count of marks begins anew; it is what bounds the journal."""
-    journal = Journal(Stored(Positions()))
-    step = Positions(5, 1)
-    journal.committed(Commit(0, step, marks=journal.marks(Positions(), step)))
+    journal = ReplayJournal(ShardCheckpoint(InputOffsets()))
+    step = InputOffsets(5, 1)
+    journal.committed(Commit(0, step, marks=journal.marks(InputOffsets(), step)))
     assert journal.marks_since_snapshot == 2
     journal.committed(Commit(0, step, snapshot=b"x"))
     assert journal.marks_since_snapshot == 0
@@ -89,27 +89,29 @@ def test_a_snapshot_empties_the_journal():
 
 def test_a_snapshot_in_parts_empties_the_journal_up_to_where_it_was_made():
     """Marks of commits that came while its parts were written still count: a replay has to follow them."""
-    journal, at = Journal(Stored(Positions())), Positions(5, 1)
-    journal.committed(Commit(0, at, marks=journal.marks(Positions(), at), part=SnapshotPart(at, b"xyz", 0, 1)))
-    for start, after in ((1, Positions(6, 2)), (2, Positions(7, 3))):
+    journal, at = ReplayJournal(ShardCheckpoint(InputOffsets())), InputOffsets(5, 1)
+    journal.committed(Commit(0, at, marks=journal.marks(InputOffsets(), at), part=SnapshotChunk(at, b"xyz", 0, 1)))
+    for start, after in ((1, InputOffsets(6, 2)), (2, InputOffsets(7, 3))):
         marks = journal.marks(at, after)
-        journal.committed(Commit(0, after, marks=marks, part=SnapshotPart(Positions(5, 1), b"xyz", start, start + 1)))
+        journal.committed(
+            Commit(0, after, marks=marks, part=SnapshotChunk(InputOffsets(5, 1), b"xyz", start, start + 1))
+        )
         at = after
     assert journal.marks_since_snapshot == 2
 
 
 def test_the_mark_at_a_snapshot_is_kept_for_the_snapshot_before():
     """A step right after a snapshot marks its beginning: should the snapshot be damaged, the replay cuts there."""
-    journal = Journal(Stored(Positions(9, 4), Snapshot(Positions(9, 4), b"")))
-    assert journal.marks(Positions(9, 4), Positions(12, 5)) == (Positions(9, 4), Positions(12, 5))
+    journal = ReplayJournal(ShardCheckpoint(InputOffsets(9, 4), Snapshot(InputOffsets(9, 4), b"")))
+    assert journal.marks(InputOffsets(9, 4), InputOffsets(12, 5)) == (InputOffsets(9, 4), InputOffsets(12, 5))
 
 
 @pytest.mark.parametrize(
     "marks",
-    [(Positions(5, 3), Positions(6, 2)), (Positions(5, 3), Positions(50, 3))],
+    [(InputOffsets(5, 3), InputOffsets(6, 2)), (InputOffsets(5, 3), InputOffsets(50, 3))],
     ids=["labels run backwards", "beyond what was committed"],
 )
 def test_a_journal_that_contradicts_itself_is_refused(marks):
     """Damaged state is named, never replayed."""
     with pytest.raises(StateError, match="no order of records does that"):
-        Journal(Stored(Positions(10, 5), None, marks))
+        ReplayJournal(ShardCheckpoint(InputOffsets(10, 5), None, marks))

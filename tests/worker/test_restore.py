@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from stream_ad.brokers.memory.broker import MemoryBroker
-from stream_ad.brokers.worker_api import Positions, Side
+from stream_ad.brokers.worker_api import InputOffsets, InputTopic
 from stream_ad.codec.encoders import encode_event, encode_label
 from stream_ad.errors import DamagedStateError, LostRecordsError, ScarceMemoryError, StateError, UnfitStateError
 from stream_ad.settings import HttpSettings, Settings, TopicSettings, WorkerSettings
@@ -50,10 +50,10 @@ class Plant:
         for number in range(max(events, labels)):
             self.now += 1
             if number < events:
-                producer.send(Side.EVENTS, [encode_event("s", self.now, {"x": 1.0}, record_time_ms=self.now)])
+                producer.send(InputTopic.EVENTS, [encode_event("s", self.now, {"x": 1.0}, record_time_ms=self.now)])
             if number < labels:
                 label = encode_label("s", "normal", event_id="e", record_time_ms=self.now)
-                producer.send(Side.LABELS, [label])
+                producer.send(InputTopic.LABELS, [label])
 
     def run(self):
         worker = Worker(self.settings, self.broker.worker(self.settings), clock=self.clock, stop=Never(self.clock))
@@ -231,7 +231,7 @@ def test_settings_that_do_not_fit_start_a_new_model_and_keep_the_old_one(monkeyp
     assert "NEW MODEL" in said(lines)
     order, positions = plant.order()
     assert order == [["event", n] for n in range(20, 25)]
-    assert positions == Positions(25, 10)
+    assert positions == InputOffsets(25, 10)
     assert plant.scored() == [f"sensor-events-0-{n}" for n in range(25)]
     plant.send(50)
     assert exposed(plant.run(), 'restores_total{source="snapshot"} 1.0')
@@ -294,7 +294,7 @@ def test_lost_records_are_counted_and_stepped_over():
     assert exposed(worker, 'lost_records_total{side="events"} 10.0')
     assert exposed(worker, 'lost_records_total{side="labels"} 0.0')
     order, positions = plant.order()
-    assert positions == Positions(28, 4)
+    assert positions == InputOffsets(28, 4)
     assert order[: len(before)] == before
     assert sorted(order[len(before) :]) == sorted([["label", 3], *(["event", n] for n in range(18, 28))])
     assert plant.scored() == [f"sensor-events-0-{n}" for n in (*range(8), *range(18, 28))]
@@ -346,8 +346,8 @@ def test_a_topic_made_anew_is_read_from_its_beginning():
     plant.send(5)
     plant.run()
     order, positions = plant.order()
-    assert positions == Positions(5, 0)
+    assert positions == InputOffsets(5, 0)
     assert order[-5:] == [["event", n] for n in range(5)]
     plant.send(5)
     assert exposed(plant.run(), 'restores_total{source="snapshot"} 1.0')
-    assert plant.order()[1] == Positions(10, 0)
+    assert plant.order()[1] == InputOffsets(10, 0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from stream_ad.brokers.worker_api import Commit, Positions
+from stream_ad.brokers.worker_api import Commit, InputOffsets
 from stream_ad.testing import ManualClock
-from stream_ad.worker.snapshot_scheduler import SNAPSHOT_SHARE, Saving
+from stream_ad.worker.snapshot_scheduler import SNAPSHOT_SHARE, SnapshotScheduler
 
-AT = Positions(1, 0)
+AT = InputOffsets(1, 0)
 
 
 def saved(saving, clock, *, size, made_s, commit_s, usual_s):
@@ -43,14 +43,14 @@ def test_snapshots_cost_a_share_of_the_time_at_most(size, made_s, commit_s, usua
     longer than others, is a fixed share of the time until then.
     """
     clock = ManualClock()
-    saving = Saving(0, 60.0, 100, clock)
+    saving = SnapshotScheduler(0, 60.0, 100, clock)
     found = saved(saving, clock, size=size, made_s=made_s, commit_s=commit_s, usual_s=usual_s)
     assert due_s <= found <= due_s + 1
 
 
 def test_one_is_made_at_a_time():
     """While parts are to be written, no other snapshot is due, however full the journal; a whole one gives them up."""
-    saving = Saving(0, 60.0, 100, ManualClock())
+    saving = SnapshotScheduler(0, 60.0, 100, ManualClock())
     saving.making()
     saving.made()
     saving.begin(AT, b"x" * 250)

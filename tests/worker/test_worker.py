@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 from stream_ad.brokers import open_producer
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.records.columns import OutRecord
 from stream_ad.records.schemas import AnomalyScore
 from stream_ad.testing import plant_stream
@@ -122,8 +122,8 @@ def test_bad_records_go_to_the_dead_letters_and_their_neighbours_are_scored(tmp_
     producer = open_producer(site.settings)
     bad = {b"not json": "not_json", b'{"sensor_id": "s"}': "schema", b"": "empty"}
     for value in bad:
-        producer.send(Side.EVENTS, [OutRecord(b"s", value, 0)])
-        producer.send(Side.LABELS, [OutRecord(b"s", value, 0)])
+        producer.send(InputTopic.EVENTS, [OutRecord(b"s", value, 0)])
+        producer.send(InputTopic.LABELS, [OutRecord(b"s", value, 0)])
     producer.close()
     worker = site.run()
     letters = site.read(site.settings.topics.dead_letters)
@@ -131,7 +131,7 @@ def test_bad_records_go_to_the_dead_letters_and_their_neighbours_are_scored(tmp_
     assert len(site.scores()) == 50 * MACHINES
     text = worker.metrics.exposition()[0].decode()
     for reason in bad.values():
-        for side in Side:
+        for side in InputTopic:
             assert f'stream_ad_dead_letters_total{{reason="{reason}",side="{side.value}"}} 1.0' in text
 
 

@@ -18,7 +18,7 @@ import structlog
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState
 
-from stream_ad.brokers.commit_handle import ThreadFlight
+from stream_ad.brokers.commit_handle import AsyncCommit
 from stream_ad.brokers.kafka import state_topic as kafka_state
 from stream_ad.brokers.kafka.client_api import client_of
 from stream_ad.brokers.kafka.connection import GONE_HINT, errors, patience_ms
@@ -28,7 +28,7 @@ from stream_ad.brokers.kafka.shard_reader import committed_positions, input_boun
 from stream_ad.brokers.kafka.shard_writer import ShardWriter
 from stream_ad.brokers.kafka.topics import require_topics
 from stream_ad.brokers.snapshot_retention import must_rebuild, require_offset
-from stream_ad.brokers.worker_api import Fetched, Side, Stored
+from stream_ad.brokers.worker_api import Fetched, InputTopic, ShardCheckpoint
 from stream_ad.errors import BrokerError, FencedError, LostRecordsError, TopicError
 from stream_ad.records.columns import RawRecords
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from stream_ad.brokers.kafka.client_api import GroupConsumer
     from stream_ad.brokers.kafka.membership import Input
     from stream_ad.brokers.kafka.state_topic import ShardState
-    from stream_ad.brokers.worker_api import Commit, Positions
+    from stream_ad.brokers.worker_api import Commit, InputOffsets
     from stream_ad.settings import Settings
 
 _SLICE_S = 0.1  # of a poll, between looks whether an input has turned out to be drained
@@ -83,7 +83,7 @@ class KafkaBroker:
         client = client_of(settings)
         require_topics(settings)
         self._settings = settings
-        self._topics = {Side.EVENTS: settings.topics.events, Side.LABELS: settings.topics.labels}
+        self._topics = {InputTopic.EVENTS: settings.topics.events, InputTopic.LABELS: settings.topics.labels}
         self._consumer: GroupConsumer = client.open_consumer(settings)
         self._members = Membership(self._consumer, self._topics, settings.topics.partitions)
         try:
@@ -109,8 +109,8 @@ class KafkaBroker:
         return self._members.owned
 
     def poll(
-        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, Side]] = ()
-    ) -> dict[int, dict[Side, Fetched]]:
+        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, InputTopic]] = ()
+    ) -> dict[int, dict[InputTopic, Fetched]]:
         self._must_live()
         deadline = time.monotonic() + timeout_s
         while True:
@@ -195,8 +195,8 @@ class KafkaBroker:
                 self._members.next[key] = int(records.offsets[-1]) + 1
         return ours
 
-    def _fetched(self, records: dict[Input, RawRecords], drained: set[Input]) -> dict[int, dict[Side, Fetched]]:
-        fetched: dict[int, dict[Side, Fetched]] = {}
+    def _fetched(self, records: dict[Input, RawRecords], drained: set[Input]) -> dict[int, dict[InputTopic, Fetched]]:
+        fetched: dict[int, dict[InputTopic, Fetched]] = {}
         for shard, side in self._members.next:
             some = records.get((shard, side)) or RawRecords.empty(self._topics[side], shard)
             fetched.setdefault(shard, {})[side] = Fetched(some, (shard, side) in drained)
@@ -209,7 +209,7 @@ class KafkaBroker:
             log.warning("The state has no record where a load was to begin", shard=shard, offset=start, why=str(error))
         return read_state(self._settings, shard, history=False)
 
-    def load(self, shard: int, *, older_than: int | None = None) -> Stored:
+    def load(self, shard: int, *, older_than: int | None = None) -> ShardCheckpoint:
         self._must_own(shard)
         self._abandon(shard)
         writer = ShardWriter(self._settings, shard)  # first of all: from here on nobody else can add to what is read
@@ -230,32 +230,36 @@ class KafkaBroker:
         writer.state = state
         self._writers[shard] = writer
         self._ends.heard()
-        return Stored(committed, rebuild=True) if rebuild else Stored(committed, snapshot, state.journal(snapshot))
+        return (
+            ShardCheckpoint(committed, rebuild=True)
+            if rebuild
+            else ShardCheckpoint(committed, snapshot, state.journal(snapshot))
+        )
 
-    def seek(self, shard: int, positions: Positions) -> None:
+    def seek(self, shard: int, positions: InputOffsets) -> None:
         self._must_own(shard)
         oldest, ends = self.bounds(shard)
         for side, topic in self._topics.items():
             offset, *bounds = (int(getattr(one, side.value)) for one in (positions, oldest, ends))
             require_offset(shard, topic, offset, (bounds[0], bounds[1]))
         with errors(self._settings, f"going to where shard {shard} is read on"):
-            for side in Side:
+            for side in InputTopic:
                 self._members.place((shard, side), int(getattr(positions, side.value)))
                 self._told_drained.discard((shard, side))
 
-    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+    def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
         with errors(self._settings, f"looking at the inputs of shard {shard}"):
             return input_bounds(self._settings, self._consumer, shard)
 
     def commit(self, commit: Commit) -> None:
         self.begin(commit).land()
 
-    def begin(self, commit: Commit) -> ThreadFlight:
+    def begin(self, commit: Commit) -> AsyncCommit:
         writer = self._writers.get(commit.shard)
         if writer is None:
             raise FencedError(f"Shard {commit.shard} is not owned and loaded.")
         write = partial(writer.commit, commit, self._group)
-        return ThreadFlight(self._threads, write, partial(self._landed, commit.shard))
+        return AsyncCommit(self._threads, write, partial(self._landed, commit.shard))
 
     def _landed(self, shard: int, error: BrokerError | None) -> None:
         if error is None:
@@ -268,7 +272,7 @@ class KafkaBroker:
         if isinstance(error.__cause__, kafka_errors.FencedInstanceIdError) and not self._consumer.may_meet_itself():
             self._fatal = error
 
-    def lag(self) -> dict[int, dict[Side, int]]:
+    def lag(self) -> dict[int, dict[InputTopic, int]]:
         return self._ends.lag()
 
     def close(self) -> None:

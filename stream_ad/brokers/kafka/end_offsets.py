@@ -11,7 +11,7 @@ from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka.connection import errors
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.errors import BrokerError, UnreachableError
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ class EndOffsets:
     def _must_ask(self, inputs: Collection[Input], began: float) -> bool:
         return self._asked_at < began - _FRESH_S and bool(self._reached(inputs) or not self._knows(inputs))
 
-    def lag(self) -> dict[int, dict[Side, int]]:
+    def lag(self) -> dict[int, dict[InputTopic, int]]:
         if time.monotonic() - self._asked_at > _PROBE_S:
             self._ask()
-        lag: dict[int, dict[Side, int]] = {}
+        lag: dict[int, dict[InputTopic, int]] = {}
         for key, offset in self._members.next.items():
             shard, side = key
             lag.setdefault(shard, {})[side] = max(0, self._ends.get(self._members.partition(key), offset) - offset)
@@ -137,7 +137,7 @@ class EndOffsets:
 
     def _partitions(self) -> list[TopicPartition]:
         """Those that are read; any of them while there are none."""
-        return [self._members.partition(key) for key in self._members.next or [(0, Side.EVENTS)]]
+        return [self._members.partition(key) for key in self._members.next or [(0, InputTopic.EVENTS)]]
 
     def close(self) -> None:
         """Wait for an answer that nobody needs any more: the client must not be closed under it."""

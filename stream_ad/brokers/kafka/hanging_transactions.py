@@ -27,7 +27,7 @@ from kafka.structs import ConsumerGroupMetadata
 from stream_ad.brokers.kafka.connection import connect, errors, once_settled
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
 from stream_ad.brokers.kafka.snapshot_manifest import Offset  # noqa: TC001 -- msgspec reads the annotation
-from stream_ad.brokers.worker_api import Positions
+from stream_ad.brokers.worker_api import InputOffsets
 from stream_ad.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _LOOK_S = 0.05
 log = structlog.get_logger(__name__)
 
 
-class Note(msgspec.Struct, array_like=True):
+class CommitMetadata(msgspec.Struct, array_like=True):
     """What a commit says of itself beside the position of its events."""
 
     state_start: Offset = 0
@@ -53,12 +53,14 @@ class Note(msgspec.Struct, array_like=True):
     and its own records there stand."""
 
 
-def note_of(text: str | None) -> Note:
+def note_of(text: str | None) -> CommitMetadata:
     """The note in an offset's metadata; an empty one where there is none."""
     try:
-        return msgspec.json.decode((text or "").rstrip("\0"), type=Note)  # confluent-kafka sends C's end mark along
+        return msgspec.json.decode(
+            (text or "").rstrip("\0"), type=CommitMetadata
+        )  # confluent-kafka sends C's end mark along
     except msgspec.MsgspecError:
-        return Note()
+        return CommitMetadata()
 
 
 def nobody(settings: Settings) -> ConsumerGroupMetadata:
@@ -66,7 +68,7 @@ def nobody(settings: Settings) -> ConsumerGroupMetadata:
     return ConsumerGroupMetadata(settings.application_id, -1, "", None)
 
 
-class Mark(msgspec.Struct, array_like=True):
+class CommitMarker(msgspec.Struct, array_like=True):
     """What a commit leaves in each topic that it writes to."""
 
     application: str
@@ -74,17 +76,17 @@ class Mark(msgspec.Struct, array_like=True):
     labels: Offset
 
 
-def marked(records: Sequence[OutRecord], application: str, positions: Positions) -> Sequence[OutRecord]:
+def marked(records: Sequence[OutRecord], application: str, positions: InputOffsets) -> Sequence[OutRecord]:
     """The records of a commit for one topic, of which the last tells how far the commit comes."""
     if not records:
         return records
-    mark = msgspec.json.encode(Mark(application, positions.events, positions.labels))
+    mark = msgspec.json.encode(CommitMarker(application, positions.events, positions.labels))
     records, last = list(records), records[-1]
     records[-1] = last._replace(headers=(*last.headers, (MARK_HEADER, mark)))
     return records
 
 
-def settle_shard(settings: Settings, producer: SettlingProducer, shard: int, topics: Collection[str]) -> Note:
+def settle_shard(settings: Settings, producer: SettlingProducer, shard: int, topics: Collection[str]) -> CommitMetadata:
     """End what earlier transactions of a shard's transactional id have left open; returns the last commit's note.
 
     What is open from an offset in the note on, or from before it, was committed, as the note was. Of anything later
@@ -112,7 +114,7 @@ def settle_shard(settings: Settings, producer: SettlingProducer, shard: int, top
         _settle(admin, producer, outputs, committed, timeout_s)
         ends = _offsets(admin, outputs, OffsetSpec.LATEST)
         lasts = {one.topic: max(end - 1, note.lasts.get(one.topic, -1)) for one, end in ends.items()}
-        note = Note(note.state_start, {topic: last for topic, last in lasts.items() if last >= 0})
+        note = CommitMetadata(note.state_start, {topic: last for topic, last in lasts.items() if last >= 0})
         offsets = {events: OffsetAndMetadata(0, "", -1)}
         if later is not None:
             log.warning("Kafka had kept what a commit published, but not how far it came; it is completed", shard=shard)
@@ -122,7 +124,7 @@ def settle_shard(settings: Settings, producer: SettlingProducer, shard: int, top
 
 
 def commit_offsets(
-    settings: Settings, shard: int, positions: Positions, note: Note
+    settings: Settings, shard: int, positions: InputOffsets, note: CommitMetadata
 ) -> dict[TopicPartition, OffsetAndMetadata]:
     """What a commit says of a shard's inputs, and of itself beside them."""
     text = msgspec.json.encode(note).decode()
@@ -142,10 +144,10 @@ def _offsets(
 
 
 def _seen_after(
-    settings: Settings, admin: KafkaAdminClient, note: Note, outputs: Collection[TopicPartition]
-) -> Positions | None:
+    settings: Settings, admin: KafkaAdminClient, note: CommitMetadata, outputs: Collection[TopicPartition]
+) -> InputOffsets | None:
     """How far a commit came that the note knows nothing of, but of which readers may have seen something."""
-    seen: list[Positions] = []
+    seen: list[InputOffsets] = []
     ends = _offsets(admin, outputs, OffsetSpec.LATEST)
     starts = {one: note.lasts.get(one.topic, -1) + 1 for one in outputs}
     # at the start itself the end of the noted transaction may stand
@@ -156,13 +158,15 @@ def _seen_after(
             for record in reader.read():
                 mark = _mark_of(record.headers)
                 if mark is not None and mark.application == settings.application_id:
-                    seen.append(Positions(mark.events, mark.labels))
+                    seen.append(InputOffsets(mark.events, mark.labels))
     return max(seen, default=None)
 
 
-def _mark_of(headers: Iterable[tuple[str, bytes]]) -> Mark | None:
+def _mark_of(headers: Iterable[tuple[str, bytes]]) -> CommitMarker | None:
     try:
-        return next((msgspec.json.decode(value, type=Mark) for name, value in headers if name == MARK_HEADER), None)
+        return next(
+            (msgspec.json.decode(value, type=CommitMarker) for name, value in headers if name == MARK_HEADER), None
+        )
     except msgspec.MsgspecError:  # it is not one of ours
         return None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kafka import ConsumerRebalanceListener, TopicPartition
 
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.errors import TopicError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from kafka import KafkaConsumer
 
-Input = tuple[int, Side]
+Input = tuple[int, InputTopic]
 
 
 class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -36,7 +36,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
         partitions: Number of shards; one beyond it raises TopicError in ``settle``.
     """
 
-    def __init__(self, consumer: KafkaConsumer, topics: Mapping[Side, str], partitions: int) -> None:
+    def __init__(self, consumer: KafkaConsumer, topics: Mapping[InputTopic, str], partitions: int) -> None:
         self._consumer = consumer
         self._topics = topics
         self._sides = {topic: side for side, topic in topics.items()}
@@ -75,7 +75,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
             self._given = {shard for shard in (p.partition for p in assigned) if self._both(shard, assigned)}
 
     def _both(self, shard: int, assigned: Collection[TopicPartition]) -> bool:
-        return all(self.partition((shard, side)) in assigned for side in Side)
+        return all(self.partition((shard, side)) in assigned for side in InputTopic)
 
     def settle(self) -> frozenset[int]:
         """Take over what the listener has noted; returns the shards that are gone.
@@ -92,7 +92,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
             self._lost = set()
         if added := sorted(shard for shard in given if shard >= self._shards):
             raise TopicError(
-                f"Partition {added[0]} was added to {self._topics[Side.EVENTS]}; topics.partitions is {self._shards}.",
+                f"Partition {added[0]} was added to {self._topics[InputTopic.EVENTS]}; topics.partitions is {self._shards}.",
                 hint="Sensors live in other shards now: make topics with the new number of partitions under other "
                 "names, move the records there, and start with another application_id.",
             )
@@ -106,7 +106,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
             self.forget(shard)
 
     def forget(self, shard: int) -> None:
-        for side in Side:
+        for side in InputTopic:
             self.next.pop((shard, side), None)
 
     def place(self, key: Input, offset: int) -> None:

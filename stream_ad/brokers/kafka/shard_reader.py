@@ -10,7 +10,7 @@ from kafka import TopicPartition
 from stream_ad.brokers.kafka.connection import REQUEST_MS, once_settled
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
 from stream_ad.brokers.kafka.state_topic import ShardState
-from stream_ad.brokers.worker_api import Positions
+from stream_ad.brokers.worker_api import InputOffsets
 from stream_ad.errors import StateError
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ def read_state(settings: Settings, shard: int, start: int = 0, *, history: bool)
         return ShardState(settings, shard, records, start=start, history=history)
 
 
-def group_positions(settings: Settings, consumer: KafkaConsumer, shard: int) -> Positions | None:
+def group_positions(settings: Settings, consumer: KafkaConsumer, shard: int) -> InputOffsets | None:
     """What the group has committed of both inputs of a shard; None where it has not of both."""
     found = [consumer.committed(partition, timeout_ms=REQUEST_MS) for partition in _inputs(settings, shard)]
-    return None if None in found else Positions(*found)
+    return None if None in found else InputOffsets(*found)
 
 
 def committed_positions(
-    settings: Settings, consumer: KafkaConsumer, shard: int, state: ShardState, ends: Positions
-) -> Positions | None:
+    settings: Settings, consumer: KafkaConsumer, shard: int, state: ShardState, ends: InputOffsets
+) -> InputOffsets | None:
     """How far a shard has come; None before its first commit.
 
     With a topic Kafka deletes what groups had committed of it. Where the state has seen more than there is now, a topic
@@ -73,9 +73,9 @@ def committed_positions(
     return positions
 
 
-def input_bounds(settings: Settings, consumer: KafkaConsumer, shard: int) -> tuple[Positions, Positions]:
+def input_bounds(settings: Settings, consumer: KafkaConsumer, shard: int) -> tuple[InputOffsets, InputOffsets]:
     """See ``base.Broker.bounds``."""
     partitions = _inputs(settings, shard)
     oldest = once_settled(lambda: consumer.beginning_offsets(partitions))
     ends = once_settled(lambda: consumer.end_offsets(partitions))
-    return Positions(*(oldest[p] for p in partitions)), Positions(*(ends[p] for p in partitions))
+    return InputOffsets(*(oldest[p] for p in partitions)), InputOffsets(*(ends[p] for p in partitions))

@@ -15,7 +15,7 @@ from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka.client_api import client_of
 from stream_ad.brokers.kafka.connection import errors, translated
-from stream_ad.brokers.kafka.hanging_transactions import Note, commit_offsets, marked, nobody, settle_shard
+from stream_ad.brokers.kafka.hanging_transactions import CommitMetadata, commit_offsets, marked, nobody, settle_shard
 from stream_ad.errors import BrokerError, FencedError, TopicError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from stream_ad.brokers.kafka.client_api import SettlingProducer
     from stream_ad.brokers.kafka.state_topic import ShardState
-    from stream_ad.brokers.worker_api import Commit, Positions
+    from stream_ad.brokers.worker_api import Commit, InputOffsets
     from stream_ad.records.columns import OutRecord
     from stream_ad.settings import Settings
 
@@ -58,7 +58,7 @@ class ShardWriter:
         self._topics = settings.topics
         self._shard = shard
         self._timeout_s = settings.broker.transaction_timeout_seconds
-        self._note = Note()
+        self._note = CommitMetadata()
         outputs = (self._topics.scores, self._topics.incidents, self._topics.dead_letters, self._topics.state)
 
         def settle(producer: SettlingProducer) -> None:
@@ -118,7 +118,7 @@ class ShardWriter:
     def _write(
         self,
         outputs: Mapping[str, Sequence[OutRecord]],
-        positions: Positions | None,
+        positions: InputOffsets | None,
         group: ConsumerGroupMetadata | None,
     ) -> None:
         try:
@@ -134,7 +134,7 @@ class ShardWriter:
     def _transaction(
         self,
         outputs: Mapping[str, Sequence[OutRecord]],
-        positions: Positions | None,
+        positions: InputOffsets | None,
         group: ConsumerGroupMetadata | None,
     ) -> None:
         if positions is not None:
@@ -154,7 +154,7 @@ class ShardWriter:
         if positions is not None and group is not None:
             if self._topics.state in lasts:
                 self._known.written_to(lasts[self._topics.state])
-            self._note = Note(self._known.start, self._note.lasts | lasts)
+            self._note = CommitMetadata(self._known.start, self._note.lasts | lasts)
             offsets = commit_offsets(self._settings, self._shard, positions, self._note)
             self._producer.send_offsets(self._timeout_s, offsets, group)
         self._producer.end_transaction(self._timeout_s)

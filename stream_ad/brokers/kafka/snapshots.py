@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_ad.brokers.kafka.state_topic import ShardState
-    from stream_ad.brokers.worker_api import KeptSnapshot, Positions
+    from stream_ad.brokers.worker_api import InputOffsets, KeptSnapshot
     from stream_ad.settings import Settings
 
 
@@ -50,15 +50,15 @@ class KafkaSnapshots:
             raise damaged_data(shard, number)
         return data
 
-    def positions(self, shard: int) -> Positions | None:
+    def positions(self, shard: int) -> InputOffsets | None:
         with errors(self._settings, f"asking how far shard {shard} has come"):
             return group_positions(self._settings, self._consumer, shard)
 
-    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+    def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
         with errors(self._settings, f"looking at the inputs of shard {shard}"):
             return input_bounds(self._settings, self._consumer, shard)
 
-    def begin_line(self, shard: int, data: bytes, *, positions: Positions, origin: str) -> KeptSnapshot:
+    def begin_line(self, shard: int, data: bytes, *, positions: InputOffsets, origin: str) -> KeptSnapshot:
         with self._writer(shard) as writer:
             writer.commit_alone(Commit(shard, positions, snapshot=data, origin=origin))
         return self.kept(shard)[0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stream_ad.brokers.kafka.snapshot_manifest import Offset
-from stream_ad.brokers.worker_api import Positions
+from stream_ad.brokers.worker_api import InputOffsets
 from stream_ad.errors import StateError
 
 if TYPE_CHECKING:
@@ -28,17 +28,17 @@ class KafkaJournal:
 
     def __init__(self, settings: Settings, shard: int) -> None:
         self._topic, self._shard = settings.topics.state, shard
-        self._marks: dict[Positions, tuple[Positions, ...]] = {}  # of a commit, by the last one, in order
-        self._before: set[Positions] = set()  # see ``closed``
+        self._marks: dict[InputOffsets, tuple[InputOffsets, ...]] = {}  # of a commit, by the last one, in order
+        self._before: set[InputOffsets] = set()  # see ``closed``
 
     def __bool__(self) -> bool:
         return bool(self._marks)
 
     @property
-    def last(self) -> Positions | None:
+    def last(self) -> InputOffsets | None:
         return max(self._marks, default=None)
 
-    def take(self, last: Positions, value: bytes | None) -> None:
+    def take(self, last: InputOffsets, value: bytes | None) -> None:
         """Take what stands under the key of some marks, in the order of the topic.
 
         Raises:
@@ -55,15 +55,15 @@ class KafkaJournal:
                 f"The journal of shard {self._shard} in {self._topic} cannot be read ({error}).",
                 hint=f"`stream-ad snapshots reset {self._shard}` starts with a new model.",
             ) from error
-        self._marks[last] = tuple(Positions(*mark) for mark in marks)
+        self._marks[last] = tuple(InputOffsets(*mark) for mark in marks)
 
-    def closed(self, positions: Positions) -> None:
+    def closed(self, positions: InputOffsets) -> None:
         """Take note that the manifest of a snapshot comes here: later marks that came before it are written once more,
         so that a load may begin to read behind it.
         """
         self._before = {last for last in self._marks if last > positions}
 
-    def add(self, marks: tuple[Positions, ...]) -> list[Written]:
+    def add(self, marks: tuple[InputOffsets, ...]) -> list[Written]:
         """What is to be written of a commit with these marks."""
         repeated = sorted(self._before & self._marks.keys())
         self._before = set()
@@ -71,22 +71,22 @@ class KafkaJournal:
             self._marks[marks[-1]] = marks
         return [_record(self._marks[last]) for last in [*repeated, *marks[-1:]]]
 
-    def prune(self, floor: Positions | None) -> list[Written]:
+    def prune(self, floor: InputOffsets | None) -> list[Written]:
         """What removes the marks at or before a position; None: all of them."""
         gone = [last for last in self._marks if floor is None or last <= floor]
         for last in gone:
             del self._marks[last]
         return [(_key(last), None) for last in gone]
 
-    def since(self, snapshot: Snapshot | None) -> tuple[Positions, ...]:
-        """See ``base.Stored.journal``."""
+    def since(self, snapshot: Snapshot | None) -> tuple[InputOffsets, ...]:
+        """See ``base.ShardCheckpoint.journal``."""
         marks = dict.fromkeys(mark for commit in self._marks.values() for mark in commit)  # a repeated one counts once
         return tuple(mark for mark in marks if snapshot is None or mark > snapshot.positions)
 
 
-def _record(marks: tuple[Positions, ...]) -> Written:
+def _record(marks: tuple[InputOffsets, ...]) -> Written:
     return _key(marks[-1]), msgspec.json.encode([(mark.events, mark.labels) for mark in marks])
 
 
-def _key(last: Positions) -> str:
+def _key(last: InputOffsets) -> str:
     return f"journal/{last.events}/{last.labels}"

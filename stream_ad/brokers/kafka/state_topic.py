@@ -33,7 +33,7 @@ from stream_ad.brokers.snapshot_retention import (
     next_number,
     superseded,
 )
-from stream_ad.brokers.worker_api import PART_BYTES, KeptSnapshot, Positions, Snapshot
+from stream_ad.brokers.worker_api import PART_BYTES, InputOffsets, KeptSnapshot, Snapshot
 from stream_ad.errors import TopicError
 from stream_ad.records.columns import OutRecord
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from stream_ad.brokers.kafka.state_journal import Written
-    from stream_ad.brokers.worker_api import Commit, SnapshotPart
+    from stream_ad.brokers.worker_api import Commit, SnapshotChunk
     from stream_ad.settings import Settings
 
 CHUNK_BYTES = PART_BYTES
@@ -101,7 +101,7 @@ class ShardState:
         kind, first, second = match.groups()
         number = int(first)
         if kind == "journal" and second != "manifest":
-            self._journal.take(Positions(number, int(second)), value)
+            self._journal.take(InputOffsets(number, int(second)), value)
         elif kind == "snapshot" and second == "manifest":
             if value is None:
                 self._manifests.pop(number, None)
@@ -110,7 +110,7 @@ class ShardState:
                 self._manifests[number] = manifest = read_manifest(value)
                 self._after[number] = offset + 1
                 if manifest is not None:
-                    self._journal.closed(Positions(manifest.events, manifest.labels))
+                    self._journal.closed(InputOffsets(manifest.events, manifest.labels))
                 for old in () if self._history else sorted(self._manifests)[:-KEPT_FOR_REPLAY]:
                     self._chunks[old] = dict.fromkeys(self._chunks.get(old, ()), b"")  # places are needed to remove it
         elif kind == "snapshot":
@@ -123,8 +123,8 @@ class ShardState:
     def _entry(self, number: int) -> KeptSnapshot:
         manifest, size = self._manifests[number], sum(map(len, self._chunks.get(number, {}).values()))
         if manifest is None:
-            return KeptSnapshot(number, Positions(), line=number, size_bytes=size)
-        positions = Positions(manifest.events, manifest.labels)
+            return KeptSnapshot(number, InputOffsets(), line=number, size_bytes=size)
+        positions = InputOffsets(manifest.events, manifest.labels)
         return KeptSnapshot(number, positions, manifest.line, manifest.origin, manifest.saved_ms, size)
 
     def _not_read(self) -> list[KeptSnapshot]:
@@ -138,7 +138,7 @@ class ShardState:
         self._places.update({one.number: list(range(one.chunks)) for one in unread})
         return [
             KeptSnapshot(
-                one.number, Positions(one.events, one.labels), one.line, one.origin, one.saved_ms, one.size_bytes
+                one.number, InputOffsets(one.events, one.labels), one.line, one.origin, one.saved_ms, one.size_bytes
             )
             for one in unread
         ]
@@ -159,7 +159,7 @@ class ShardState:
         data = b"".join(chunks.get(place, b"") for place in range(manifest.chunks))
         return data if hashlib.sha256(data).hexdigest() == manifest.sha256 else None
 
-    def newest_whole(self, committed: Positions, older_than: int | None = None) -> Snapshot | None:
+    def newest_whole(self, committed: InputOffsets, older_than: int | None = None) -> Snapshot | None:
         """What a replay begins with; see ``recovery.for_replay``.
 
         Raises:
@@ -189,13 +189,13 @@ class ShardState:
         return not self._manifests and not self._journal
 
     @property
-    def seen(self) -> Positions | None:
+    def seen(self) -> InputOffsets | None:
         """How far the shard had come at least; None where nothing was ever committed."""
         last = self._journal.last
         return max([*(one.positions for one in self.kept[-1:]), *(() if last is None else (last,))], default=None)
 
-    def journal(self, since: Snapshot | None) -> tuple[Positions, ...]:
-        """See ``base.Stored.journal``."""
+    def journal(self, since: Snapshot | None) -> tuple[InputOffsets, ...]:
+        """See ``base.ShardCheckpoint.journal``."""
         return self._journal.since(since)
 
     def records(self, commit: Commit) -> tuple[list[list[OutRecord]], list[OutRecord]]:
@@ -226,7 +226,7 @@ class ShardState:
         now_ms = int(time.time() * 1000)
         return [OutRecord(f"{self._prefix}{key}".encode(), value, now_ms) for key, value in written]
 
-    def _chunk_records(self, part: SnapshotPart) -> list[Written]:
+    def _chunk_records(self, part: SnapshotChunk) -> list[Written]:
         if part.start == 0:
             self._digest = hashlib.sha256()
         self._digest.update(memoryview(part.data)[part.start : part.stop])
@@ -239,7 +239,7 @@ class ShardState:
             for start in starts
         ]
 
-    def _closing_records(self, part: SnapshotPart, origin: str) -> list[Written]:
+    def _closing_records(self, part: SnapshotChunk, origin: str) -> list[Written]:
         """The manifest, and what removes all that it supersedes."""
         positions, size = part.positions, len(part.data)
         now_ms, count = int(time.time() * 1000), -(-size // CHUNK_BYTES)

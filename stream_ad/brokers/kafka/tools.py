@@ -20,14 +20,14 @@ from stream_ad.brokers.kafka.topics import input_topics, keeps_time_of_writing
 from stream_ad.brokers.partitioner import partition_for
 from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
-from stream_ad.util.backoff import Patience
+from stream_ad.util.backoff import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from stream_ad.brokers.kafka.client_api import SettlingProducer, TransactionalProducer
     from stream_ad.brokers.tools_api import TopicPlan
-    from stream_ad.brokers.worker_api import Side
+    from stream_ad.brokers.worker_api import InputTopic
     from stream_ad.settings import Settings
 
 PENDING_RECORDS = 50_000
@@ -65,7 +65,7 @@ class KafkaProducer:
         with errors(self._settings, "opening a producer"):
             return client_of(self._settings).open_producer(self._settings, self._id, topics, settle)
 
-    def send(self, side: Side, records: Sequence[OutRecord]) -> None:
+    def send(self, side: InputTopic, records: Sequence[OutRecord]) -> None:
         topic, partitions = self._topics[side].topic, self._topics[side].partitions
         self._refuse_what_would_vanish(self._topics[side], records)
         for record in records:
@@ -98,7 +98,7 @@ class KafkaProducer:
 
     def _write(self, pending: dict[tuple[str, int], list[OutRecord]], count: int) -> None:
         """Once, however often it must be tried: a try that failed is known to have left nothing before the next one."""
-        patience = Patience(
+        patience = RetryPolicy(
             f"Writing {count:,} records, all or none,",
             give_up_s=self._settings.broker.give_up_seconds,
             clock=time.monotonic,

@@ -12,7 +12,7 @@ from kafka.admin import ConfigResource
 
 from stream_ad.brokers.kafka.connection import connect, errors, once_settled
 from stream_ad.brokers.tools_api import TopicPlan
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def wanted_config(settings: Settings, role: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TopicState:
     """An existing topic."""
 
     partitions: int
@@ -67,7 +67,7 @@ def keeps_time_of_writing(config: Mapping[str, str]) -> bool:
     return config.get("message.timestamp.type") == "LogAppendTime"
 
 
-def judge(settings: Settings, role: str, found: Mapping[str, Found]) -> TopicPlan:
+def judge(settings: Settings, role: str, found: Mapping[str, TopicState]) -> TopicPlan:
     """A topic's line in the plan. ``found`` holds every existing topic by role."""
     topic, wanted = getattr(settings.topics, role), settings.topics.partitions
     plan = TopicPlan(topic, role, wanted, wanted_config(settings, role))
@@ -84,7 +84,7 @@ def judge(settings: Settings, role: str, found: Mapping[str, Found]) -> TopicPla
     )
 
 
-def _problem(role: str, wanted: int, here: Found) -> str:
+def _problem(role: str, wanted: int, here: TopicState) -> str:
     if role in INPUTS and here.partitions != wanted:
         return (
             f"it has {here.partitions} partitions, topics.partitions is {wanted}: set topics.partitions to the number "
@@ -117,7 +117,7 @@ def _retention_note(role: str, config: Mapping[str, str]) -> str:
     )
 
 
-def _size_note(role: str, found: Mapping[str, Found]) -> str:
+def _size_note(role: str, found: Mapping[str, TopicState]) -> str:
     if role != "dead_letters" or "events" not in found:
         return ""
     largest = [int(found[r].config.get("max.message.bytes", 0)) for r in ("events", "labels") if r in found]
@@ -143,7 +143,7 @@ class TopicAdmin:
             found = once_settled(self._found)
         return [judge(self._settings, role, found) for role in ROLES]
 
-    def _found(self) -> dict[str, Found]:
+    def _found(self) -> dict[str, TopicState]:
         names = {getattr(self._settings.topics, role): role for role in ROLES}
         sizes: dict[str, int] = {}
         for topic in self._client.describe_topics(list(names)):
@@ -157,7 +157,7 @@ class TopicAdmin:
             resources = [ConfigResource("topic", name) for name in sizes]
             configs = self._client.describe_configs(resources, config_filter="all").get("topic", {})
         return {
-            names[name]: Found(
+            names[name]: TopicState(
                 partitions,
                 {key: one["value"] for key, one in configs.get(name, {}).items() if key in _LOOKED_AT},
             )
@@ -215,14 +215,14 @@ def require_topics(settings: Settings) -> None:
         raise TopicError(f"Topics cannot be used as they are. {'; '.join(wrong)}.", hint="See `stream-ad topics plan`.")
 
 
-def input_topics(settings: Settings) -> dict[Side, TopicPlan]:
+def input_topics(settings: Settings) -> dict[InputTopic, TopicPlan]:
     """The two input topics as they are, for a producer.
 
     Raises:
         TopicError: One is missing.
     """
     plans = {plan.role: plan for plan in _plans(settings)}
-    inputs = {side: plans[side.value] for side in Side}
+    inputs = {side: plans[side.value] for side in InputTopic}
     if missing := [plan.topic for plan in inputs.values() if not plan.exists]:
         raise TopicError(f"Missing on Kafka: {', '.join(missing)}.", hint="Run `stream-ad topics apply`.")
     return inputs

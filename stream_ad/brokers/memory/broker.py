@@ -14,7 +14,7 @@ from stream_ad.brokers.memory.store import ROLES, Store, refuse_unwritable
 from stream_ad.brokers.memory.worker_broker import MemoryWorker
 from stream_ad.brokers.partitioner import partition_for
 from stream_ad.brokers.tools_api import TopicPlan
-from stream_ad.brokers.worker_api import PART_BYTES, Side
+from stream_ad.brokers.worker_api import PART_BYTES, InputTopic
 from stream_ad.errors import BrokerError, TopicError
 from stream_ad.util.findings import fine, problem
 
@@ -105,8 +105,8 @@ class _Producer:
         self._topics = settings.topics
         store.make_topics(settings)
 
-    def send(self, side: Side, records: Sequence[OutRecord]) -> None:
-        topic = self._topics.events if side is Side.EVENTS else self._topics.labels
+    def send(self, side: InputTopic, records: Sequence[OutRecord]) -> None:
+        topic = self._topics.events if side is InputTopic.EVENTS else self._topics.labels
         with self._store.changed:
             self._store.reach("send")
             refuse_unwritable(records)

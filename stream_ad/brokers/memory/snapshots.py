@@ -9,7 +9,7 @@ from stream_ad.errors import ShardBusyError
 
 if TYPE_CHECKING:
     from stream_ad.brokers.memory.store import ShardState, Store
-    from stream_ad.brokers.worker_api import KeptSnapshot, Positions
+    from stream_ad.brokers.worker_api import InputOffsets, KeptSnapshot
     from stream_ad.settings import Settings
 
 
@@ -33,15 +33,15 @@ class MemorySnapshots:
                 raise damaged_data(shard, number)
             return data
 
-    def positions(self, shard: int) -> Positions | None:
+    def positions(self, shard: int) -> InputOffsets | None:
         with self._store.changed:
             return self._state(shard).positions
 
-    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+    def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
         with self._store.changed:
             return self._store.bounds(self._settings.topics, shard)
 
-    def begin_line(self, shard: int, data: bytes, *, positions: Positions, origin: str) -> KeptSnapshot:
+    def begin_line(self, shard: int, data: bytes, *, positions: InputOffsets, origin: str) -> KeptSnapshot:
         with self._store.changed:
             self._refuse_owned(shard)
             state = self._state(shard)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from stream_ad.brokers.snapshot_retention import following, for_replay, journal_floor, superseded
-from stream_ad.brokers.worker_api import Positions, Snapshot
+from stream_ad.brokers.worker_api import InputOffsets, Snapshot
 from stream_ad.errors import BrokerError, TopicError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_ad.brokers.worker_api import Commit, KeptSnapshot, SnapshotPart
+    from stream_ad.brokers.worker_api import Commit, KeptSnapshot, SnapshotChunk
     from stream_ad.records.columns import OutRecord
     from stream_ad.settings import Settings, TopicSettings
 
@@ -36,14 +36,14 @@ class ShardState:
     """What is kept of one shard for one application."""
 
     epoch: int = 0
-    positions: Positions | None = None  # before the first commit
-    journal: list[Positions] = field(default_factory=list)
+    positions: InputOffsets | None = None  # before the first commit
+    journal: list[InputOffsets] = field(default_factory=list)
     kept: list[KeptSnapshot] = field(default_factory=list)
     data: dict[int, bytes | None] = field(default_factory=dict)  # by number; None: damaged
     begun: bytes | None = None  # of a snapshot of which parts are still to come
 
     def newest_whole(self, older_than: int | None) -> Snapshot | None:
-        usable = for_replay(self.kept, self.positions or Positions(), older_than) if self.kept else []
+        usable = for_replay(self.kept, self.positions or InputOffsets(), older_than) if self.kept else []
         whole = ((one, data) for one in usable if (data := self.data[one.number]) is not None)
         return next((Snapshot(one.positions, data, one.number) for one, data in whole), None)
 
@@ -53,7 +53,7 @@ class ShardState:
         if (piece := commit.piece) is not None:
             self.go_on(piece, commit.origin, settings)
 
-    def go_on(self, part: SnapshotPart, origin: str, settings: Settings) -> None:
+    def go_on(self, part: SnapshotChunk, origin: str, settings: Settings) -> None:
         """Add a part of a snapshot to those before it."""
         begun = b"" if part.start == 0 else self.begun
         if begun is None or begun != part.data[: part.start]:
@@ -63,7 +63,7 @@ class ShardState:
             self.add(part.positions, self.begun, origin, settings)
             self.begun = None
 
-    def add(self, positions: Positions, data: bytes, origin: str, settings: Settings) -> KeptSnapshot:
+    def add(self, positions: InputOffsets, data: bytes, origin: str, settings: Settings) -> KeptSnapshot:
         """Keep a snapshot, and drop what is of no use beside it."""
         now_ms = int(time.time() * 1000)
         new = following(self.kept, positions=positions, origin=origin, saved_ms=now_ms, size_bytes=len(data))
@@ -125,11 +125,11 @@ class Store:
         self.logs[topic, partition].extend(records)
         self.changed.notify_all()
 
-    def bounds(self, topics: TopicSettings, shard: int) -> tuple[Positions, Positions]:
+    def bounds(self, topics: TopicSettings, shard: int) -> tuple[InputOffsets, InputOffsets]:
         """See ``base.Broker.bounds``."""
         inputs = [(topics.events, shard), (topics.labels, shard)]
-        ends = Positions(*(len(self.logs[key]) for key in inputs))
-        return Positions(*(self.oldest[key] for key in inputs)), ends
+        ends = InputOffsets(*(len(self.logs[key]) for key in inputs))
+        return InputOffsets(*(self.oldest[key] for key in inputs)), ends
 
     def wait(self, timeout_s: float) -> None:
         """Wait for a change; with a clock of its own, time passes at once."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.brokers.commit_handle import Landed
+from stream_ad.brokers.commit_handle import CompletedCommit
 from stream_ad.brokers.memory.store import refuse_unwritable
 from stream_ad.brokers.snapshot_retention import must_rebuild, require_offset
-from stream_ad.brokers.worker_api import Fetched, Positions, Side, Stored
+from stream_ad.brokers.worker_api import Fetched, InputOffsets, InputTopic, ShardCheckpoint
 from stream_ad.errors import BrokerError, FencedError, ShardBusyError
 from stream_ad.records.columns import RawRecords
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stream_ad.brokers.worker_api import Commit
     from stream_ad.settings import Settings
 
-Input = tuple[int, Side]
+Input = tuple[int, InputTopic]
 
 
 class MemoryWorker:
@@ -54,8 +54,8 @@ class MemoryWorker:
         return frozenset(self._owned)
 
     def poll(
-        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, Side]] = ()
-    ) -> dict[int, dict[Side, Fetched]]:
+        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, InputTopic]] = ()
+    ) -> dict[int, dict[InputTopic, Fetched]]:
         with self._store.changed:
             self._store.reach("poll")
             fetched = self._read(max_records, hold)
@@ -65,15 +65,15 @@ class MemoryWorker:
             self._told_drained = _drained(fetched)
             return fetched
 
-    def _news(self, fetched: dict[int, dict[Side, Fetched]]) -> bool:
+    def _news(self, fetched: dict[int, dict[InputTopic, Fetched]]) -> bool:
         """Whether the worker learns anything: a record, or that an input has come to its end."""
         return bool(_drained(fetched) - self._told_drained) or any(
             len(one.records) for sides in fetched.values() for one in sides.values()
         )
 
-    def _read(self, max_records: int, hold: Collection[tuple[int, Side]]) -> dict[int, dict[Side, Fetched]]:
+    def _read(self, max_records: int, hold: Collection[tuple[int, InputTopic]]) -> dict[int, dict[InputTopic, Fetched]]:
         share = max(1, max_records // max(1, len(self._next)))
-        fetched: dict[int, dict[Side, Fetched]] = {}
+        fetched: dict[int, dict[InputTopic, Fetched]] = {}
         for (shard, side), start in self._next.items():
             topic = self._topic(side)
             log = self._store.logs[topic, shard]
@@ -94,7 +94,7 @@ class MemoryWorker:
                 self._next[shard, side] += len(one.records)
         return fetched
 
-    def load(self, shard: int, *, older_than: int | None = None) -> Stored:
+    def load(self, shard: int, *, older_than: int | None = None) -> ShardCheckpoint:
         with self._store.changed:
             self._must_own(shard)
             self._store.reach("load")
@@ -106,21 +106,21 @@ class MemoryWorker:
             committed = state.positions or oldest
             snapshot = state.newest_whole(older_than)
             if snapshot is None and must_rebuild(shard, state.kept, oldest):
-                return Stored(committed, rebuild=True)
+                return ShardCheckpoint(committed, rebuild=True)
             journal = (mark for mark in state.journal if snapshot is None or mark > snapshot.positions)
-            return Stored(committed, snapshot, tuple(journal))
+            return ShardCheckpoint(committed, snapshot, tuple(journal))
 
-    def seek(self, shard: int, positions: Positions) -> None:
+    def seek(self, shard: int, positions: InputOffsets) -> None:
         with self._store.changed:
             self._must_own(shard)
             oldest, ends = self.bounds(shard)
-            for side in Side:
+            for side in InputTopic:
                 offset, *bounds = (int(getattr(one, side.value)) for one in (positions, oldest, ends))
                 require_offset(shard, self._topic(side), offset, (bounds[0], bounds[1]))
                 self._next[shard, side] = offset
                 self._told_drained.discard((shard, side))
 
-    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+    def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
         return self._store.bounds(self._topics, shard)
 
     def commit(self, commit: Commit) -> None:
@@ -145,15 +145,16 @@ class MemoryWorker:
             state.save(commit, self._settings)
             store.reach("commit_after")
 
-    def begin(self, commit: Commit) -> Landed:
+    def begin(self, commit: Commit) -> CompletedCommit:
         self.commit(commit)
-        return Landed()
+        return CompletedCommit()
 
-    def lag(self) -> dict[int, dict[Side, int]]:
+    def lag(self) -> dict[int, dict[InputTopic, int]]:
         with self._store.changed:
             return {
                 shard: {
-                    side: len(self._store.logs[self._topic(side), shard]) - self._position(shard, side) for side in Side
+                    side: len(self._store.logs[self._topic(side), shard]) - self._position(shard, side)
+                    for side in InputTopic
                 }
                 for shard in self._owned
             }
@@ -163,12 +164,12 @@ class MemoryWorker:
             for shard in tuple(self._owned):
                 self._drop(shard)
 
-    def _position(self, shard: int, side: Side) -> int:
-        committed = self._store.shards[self._application, shard].positions or Positions()
+    def _position(self, shard: int, side: InputTopic) -> int:
+        committed = self._store.shards[self._application, shard].positions or InputOffsets()
         return self._next.get((shard, side), int(getattr(committed, side.value)))
 
-    def _topic(self, side: Side) -> str:
-        return self._topics.events if side is Side.EVENTS else self._topics.labels
+    def _topic(self, side: InputTopic) -> str:
+        return self._topics.events if side is InputTopic.EVENTS else self._topics.labels
 
     def _must_own(self, shard: int) -> None:
         if shard not in self._owned:
@@ -179,9 +180,9 @@ class MemoryWorker:
         if self._store.owners.get((self._application, shard)) is self:
             del self._store.owners[self._application, shard]
         self._epochs.pop(shard, None)
-        for side in Side:
+        for side in InputTopic:
             self._next.pop((shard, side), None)
 
 
-def _drained(fetched: dict[int, dict[Side, Fetched]]) -> set[Input]:
+def _drained(fetched: dict[int, dict[InputTopic, Fetched]]) -> set[Input]:
     return {(shard, side) for shard, sides in fetched.items() for side, one in sides.items() if one.drained}

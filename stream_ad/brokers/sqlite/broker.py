@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.brokers.commit_handle import Landed
+from stream_ad.brokers.commit_handle import CompletedCommit
 from stream_ad.brokers.snapshot_retention import for_replay, must_rebuild, require_offset
 from stream_ad.brokers.sqlite import state_tables as sqlite_state
 from stream_ad.brokers.sqlite.database import OFFSET_BITS, OFFSET_MASK, Database
 from stream_ad.brokers.sqlite.shard_lock import PROBE_S, ShardLock
-from stream_ad.brokers.worker_api import Fetched, Positions, Side, Snapshot, Stored
+from stream_ad.brokers.worker_api import Fetched, InputOffsets, InputTopic, ShardCheckpoint, Snapshot
 from stream_ad.errors import BrokerError, FencedError, ShardBusyError
 from stream_ad.records.columns import RawRecords
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _BUSY_LOOK_S = (0.02, 2.0)  # between attempts to take shards that another process has locked: shortest, longest
 POLL_BYTES = 64 * 1024 * 1024  # of one side; bounds memory when records are huge
 
-Input = tuple[int, Side]
+Input = tuple[int, InputTopic]
 
 
 def share(available: dict[Input, int], budget: int) -> dict[Input, int]:
@@ -52,7 +52,7 @@ class SqliteBroker:
     def __init__(self, settings: Settings) -> None:
         self._application = settings.application_id
         self._topics = settings.topics
-        self._inputs = {Side.EVENTS: settings.topics.events, Side.LABELS: settings.topics.labels}
+        self._inputs = {InputTopic.EVENTS: settings.topics.events, InputTopic.LABELS: settings.topics.labels}
         self._database = Database(settings)
         self._state = sqlite_state.StateTables(self._database, settings)
         self._locks: dict[int, ShardLock] = {}
@@ -99,8 +99,8 @@ class SqliteBroker:
         return frozenset(self._locks)
 
     def poll(
-        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, Side]] = ()
-    ) -> dict[int, dict[Side, Fetched]]:
+        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, InputTopic]] = ()
+    ) -> dict[int, dict[InputTopic, Fetched]]:
         if not self._locks:
             raise ShardBusyError(
                 f"Another worker has taken every shard of {self._application} in {self._database.path} over.",
@@ -114,17 +114,19 @@ class SqliteBroker:
         while True:
             version = self._database.data_version()  # first: what is committed from here on wakes us up
             fetched = self._read(max_records, hold)
-            drained = {(shard, side) for shard in fetched for side in Side if fetched[shard][side].drained}
-            news = drained - self._told_drained or any(len(fetched[s][side].records) for s in fetched for side in Side)
+            drained = {(shard, side) for shard in fetched for side in InputTopic if fetched[shard][side].drained}
+            news = drained - self._told_drained or any(
+                len(fetched[s][side].records) for s in fetched for side in InputTopic
+            )
             if news or not fetched or not self._database.wait_for_change(version, deadline):
                 self._told_drained = drained
                 return fetched
 
-    def _read(self, max_records: int, hold: Collection[Input]) -> dict[int, dict[Side, Fetched]]:
+    def _read(self, max_records: int, hold: Collection[Input]) -> dict[int, dict[InputTopic, Fetched]]:
         heads = self._database.heads()
         ends = {key: heads[self._database.logs[self._inputs[key[1]], key[0]]] for key in self._next}
         shares = share({key: end - self._next[key] for key, end in ends.items() if key not in hold}, max_records)
-        fetched: dict[int, dict[Side, Fetched]] = {}
+        fetched: dict[int, dict[InputTopic, Fetched]] = {}
         for (shard, side), end in ends.items():
             records = self._records(shard, side, shares.get((shard, side), 0))
             next_offset = int(records.offsets[-1]) + 1 if len(records) else self._next[shard, side]
@@ -136,7 +138,7 @@ class SqliteBroker:
                     self._next[shard, side] = int(one.records.offsets[-1]) + 1
         return fetched
 
-    def _records(self, shard: int, side: Side, limit: int) -> RawRecords:
+    def _records(self, shard: int, side: InputTopic, limit: int) -> RawRecords:
         topic = self._inputs[side]
         if limit == 0:
             return RawRecords.empty(topic, shard)
@@ -160,7 +162,7 @@ class SqliteBroker:
         offsets = np.array(ids, dtype=np.int64) & OFFSET_MASK
         return RawRecords(topic, shard, offsets, np.array(times, dtype=np.int64), keys, values)
 
-    def load(self, shard: int, *, older_than: int | None = None) -> Stored:
+    def load(self, shard: int, *, older_than: int | None = None) -> ShardCheckpoint:
         self._must_own(shard)
         with self._database.write():
             self._epochs[shard], committed = self._state.take_over(shard)
@@ -168,12 +170,12 @@ class SqliteBroker:
             usable = for_replay(kept, committed, older_than) if kept else []
             snapshot = self._newest_whole(shard, usable)
             marks = self._state.journal(shard)
-            if committed == Positions() and not kept and not marks:  # nothing was ever committed
+            if committed == InputOffsets() and not kept and not marks:  # nothing was ever committed
                 committed, _ = self.bounds(shard)
         if snapshot is None and must_rebuild(shard, kept, self.bounds(shard)[0]):
-            return Stored(committed, rebuild=True)
+            return ShardCheckpoint(committed, rebuild=True)
         since = (mark for mark in marks if snapshot is None or mark > snapshot.positions)
-        return Stored(committed, snapshot, tuple(since))
+        return ShardCheckpoint(committed, snapshot, tuple(since))
 
     def _newest_whole(self, shard: int, usable: Sequence[KeptSnapshot]) -> Snapshot | None:
         for one in usable:
@@ -181,16 +183,16 @@ class SqliteBroker:
                 return Snapshot(one.positions, data, one.number)
         return None
 
-    def seek(self, shard: int, positions: Positions) -> None:
+    def seek(self, shard: int, positions: InputOffsets) -> None:
         self._must_own(shard)
         oldest, ends = self.bounds(shard)
-        for side in Side:
+        for side in InputTopic:
             offset, *bounds = (int(getattr(one, side.value)) for one in (positions, oldest, ends))
             require_offset(shard, self._inputs[side], offset, (bounds[0], bounds[1]))
             self._next[shard, side] = offset
             self._told_drained.discard((shard, side))
 
-    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+    def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
         return self._state.bounds(shard)
 
     def commit(self, commit: Commit) -> None:
@@ -207,18 +209,18 @@ class SqliteBroker:
             if (piece := commit.piece) is not None:
                 self._state.save(commit.shard, piece, commit.origin)
 
-    def begin(self, commit: Commit) -> Landed:
+    def begin(self, commit: Commit) -> CompletedCommit:
         self.commit(commit)
-        return Landed()
+        return CompletedCommit()
 
-    def lag(self) -> dict[int, dict[Side, int]]:
+    def lag(self) -> dict[int, dict[InputTopic, int]]:
         heads = self._database.heads()
         committed = self._state.all_positions()
         return {
             shard: {
                 side: heads[self._database.logs[self._inputs[side], shard]]
-                - self._next.get((shard, side), getattr(committed.get(shard, Positions()), side.value))
-                for side in Side
+                - self._next.get((shard, side), getattr(committed.get(shard, InputOffsets()), side.value))
+                for side in InputTopic
             }
             for shard in self._locks
         }
@@ -231,7 +233,7 @@ class SqliteBroker:
     def _drop(self, shard: int) -> None:
         self._locks.pop(shard).release()
         self._epochs.pop(shard, None)
-        for side in Side:
+        for side in InputTopic:
             self._next.pop((shard, side), None)
 
     def _must_own(self, shard: int) -> None:

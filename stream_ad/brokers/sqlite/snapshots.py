@@ -10,13 +10,13 @@ from stream_ad.brokers.sqlite.database import Database
 from stream_ad.brokers.sqlite.read_only import DatabaseView
 from stream_ad.brokers.sqlite.shard_lock import PROBE_S, ShardLock
 from stream_ad.brokers.sqlite.state_tables import StateTables
-from stream_ad.brokers.worker_api import SnapshotPart
+from stream_ad.brokers.worker_api import SnapshotChunk
 from stream_ad.errors import ShardBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_ad.brokers.worker_api import KeptSnapshot, Positions
+    from stream_ad.brokers.worker_api import InputOffsets, KeptSnapshot
     from stream_ad.settings import Settings
 
 
@@ -48,17 +48,17 @@ class SqliteSnapshots:
             raise damaged_data(shard, number)
         return data
 
-    def positions(self, shard: int) -> Positions | None:
+    def positions(self, shard: int) -> InputOffsets | None:
         return self._state.all_positions().get(shard)
 
-    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+    def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
         return self._state.bounds(shard)
 
-    def begin_line(self, shard: int, data: bytes, *, positions: Positions, origin: str) -> KeptSnapshot:
+    def begin_line(self, shard: int, data: bytes, *, positions: InputOffsets, origin: str) -> KeptSnapshot:
         with self._mine(shard) as state:
             epoch, _ = state.take_over(shard)
             state.move(shard, positions, epoch)
-            state.save(shard, SnapshotPart(positions, data, 0, len(data)), origin)
+            state.save(shard, SnapshotChunk(positions, data, 0, len(data)), origin)
             return state.kept(shard)[-1]
 
     def delete(self, shard: int, number: int) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from stream_ad.brokers.snapshot_retention import following, journal_floor, next_number, superseded
 from stream_ad.brokers.sqlite.database import OFFSET_MASK
-from stream_ad.brokers.worker_api import PART_BYTES, KeptSnapshot, Positions
+from stream_ad.brokers.worker_api import PART_BYTES, InputOffsets, KeptSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from stream_ad.brokers.sqlite.database import Database
-    from stream_ad.brokers.worker_api import SnapshotPart
+    from stream_ad.brokers.worker_api import SnapshotChunk
     from stream_ad.settings import Settings
 
 CHUNK_BYTES = PART_BYTES  # of a row: SQLite holds no value of a gigabyte
@@ -28,7 +28,7 @@ class StateTables:
         self._settings = settings
         self._application = settings.application_id
 
-    def take_over(self, shard: int) -> tuple[int, Positions]:
+    def take_over(self, shard: int) -> tuple[int, InputOffsets]:
         """Make an earlier owner's commits fail; the new epoch, and the positions as committed."""
         ((epoch, events, labels),) = self._database.cursor(
             """INSERT INTO shards (application, shard, epoch) VALUES (?, ?, 1)
@@ -36,9 +36,9 @@ class StateTables:
             self._application,
             shard,
         ).fetchall()
-        return epoch, Positions(events, labels)
+        return epoch, InputOffsets(events, labels)
 
-    def move(self, shard: int, positions: Positions, epoch: int) -> bool:
+    def move(self, shard: int, positions: InputOffsets, epoch: int) -> bool:
         """Set the positions; False where the epoch is over."""
         done = self._database.cursor(
             "UPDATE shards SET events = ?, labels = ? WHERE application = ? AND shard = ? AND epoch = ?",
@@ -46,30 +46,30 @@ class StateTables:
         )  # fmt: skip
         return bool(done.rowcount)
 
-    def all_positions(self) -> dict[int, Positions]:
+    def all_positions(self) -> dict[int, InputOffsets]:
         """As committed, by shard."""
         with self._database.errors():
             rows = self._database.cursor(
                 "SELECT shard, events, labels FROM shards WHERE application = ?", self._application
             ).fetchall()
-        return {shard: Positions(events, labels) for shard, events, labels in rows}
+        return {shard: InputOffsets(events, labels) for shard, events, labels in rows}
 
-    def bounds(self, shard: int) -> tuple[Positions, Positions]:
+    def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
         """See ``base.Broker.bounds``."""
         topics, database, heads = self._settings.topics, self._database, self._database.heads()
         inputs = [topic if (topic, shard) in database.logs else None for topic in (topics.events, topics.labels)]
-        oldest = Positions(*(0 if topic is None else database.oldest(topic, shard) for topic in inputs))
-        return oldest, Positions(*(0 if topic is None else heads[database.logs[topic, shard]] for topic in inputs))
+        oldest = InputOffsets(*(0 if topic is None else database.oldest(topic, shard) for topic in inputs))
+        return oldest, InputOffsets(*(0 if topic is None else heads[database.logs[topic, shard]] for topic in inputs))
 
-    def journal(self, shard: int) -> list[Positions]:
+    def journal(self, shard: int) -> list[InputOffsets]:
         rows = self._database.cursor(
             "SELECT events, labels FROM journal WHERE application = ? AND shard = ? ORDER BY events, labels",
             self._application,
             shard,
         )
-        return [Positions(*row) for row in rows]
+        return [InputOffsets(*row) for row in rows]
 
-    def mark(self, shard: int, marks: Collection[Positions]) -> None:
+    def mark(self, shard: int, marks: Collection[InputOffsets]) -> None:
         """Add to the journal."""
         for mark in marks:
             self._database.cursor(
@@ -85,7 +85,8 @@ class StateTables:
             shard,
         )
         return [
-            KeptSnapshot(number, Positions(events, labels), *rest) for number, events, labels, *rest in rows.fetchall()
+            KeptSnapshot(number, InputOffsets(events, labels), *rest)
+            for number, events, labels, *rest in rows.fetchall()
         ]
 
     def data(self, shard: int, number: int) -> bytes | None:
@@ -103,7 +104,7 @@ class StateTables:
         whole = b"".join(data for _, data in parts)
         return whole if len(whole) == size else None
 
-    def save(self, shard: int, piece: SnapshotPart, origin: str) -> None:
+    def save(self, shard: int, piece: SnapshotChunk, origin: str) -> None:
         """Add a piece of a snapshot; with the last one drop what is of no use beside it.
 
         What is dropped gives its room back piece by piece, too: to free all of it takes as long as to write it.
@@ -123,7 +124,7 @@ class StateTables:
         if piece.last:
             self._close(shard, piece, origin, kept)
 
-    def _close(self, shard: int, piece: SnapshotPart, origin: str, kept: list[KeptSnapshot]) -> None:
+    def _close(self, shard: int, piece: SnapshotChunk, origin: str, kept: list[KeptSnapshot]) -> None:
         mine, now_ms = (self._application, shard), int(time.time() * 1000)
         at, size = piece.positions, len(piece.data)
         new = following(kept, positions=at, origin=origin, saved_ms=now_ms, size_bytes=size)
@@ -162,12 +163,12 @@ class StateTables:
         for topic in (topics.scores, topics.incidents, topics.dead_letters):
             self._database.expire(topic, shard, before=OFFSET_MASK, until_ms=until_ms)
 
-    def _read_by_all(self, shard: int) -> Positions:
+    def _read_by_all(self, shard: int) -> InputOffsets:
         """Positions behind which no application goes back, however its newest snapshot fares."""
         rows = self._database.cursor("SELECT application FROM shards WHERE shard = ?", shard).fetchall()
         kept = [self.kept(shard, application) for (application,) in rows]
-        floors = [(journal_floor(one) if one else None) or Positions() for one in kept]
-        return Positions(min(one.events for one in floors), min(one.labels for one in floors))
+        floors = [(journal_floor(one) if one else None) or InputOffsets() for one in kept]
+        return InputOffsets(min(one.events for one in floors), min(one.labels for one in floors))
 
     def drop(self, shard: int, number: int) -> None:
         """Delete a snapshot, and give all of its room back."""

@@ -13,7 +13,7 @@ from stream_ad.brokers.sqlite.database import OFFSET_BITS, OFFSET_MASK, Database
 from stream_ad.brokers.sqlite.doctor import examine
 from stream_ad.brokers.sqlite.read_only import ChangedError, DatabaseView
 from stream_ad.brokers.tools_api import TopicPlan
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.errors import BrokerError, TopicError
 from stream_ad.records.columns import OutRecord
 
@@ -28,11 +28,11 @@ class SqliteProducer:
     """See ``tools.Producer``. Each ``send`` is one transaction: send many records at a time."""
 
     def __init__(self, settings: Settings) -> None:
-        self._topics = {Side.EVENTS: settings.topics.events, Side.LABELS: settings.topics.labels}
+        self._topics = {InputTopic.EVENTS: settings.topics.events, InputTopic.LABELS: settings.topics.labels}
         self._partitions = settings.topics.partitions
         self._database = Database(settings)
 
-    def send(self, side: Side, records: Sequence[OutRecord]) -> None:
+    def send(self, side: InputTopic, records: Sequence[OutRecord]) -> None:
         by_partition: defaultdict[int, list[OutRecord]] = defaultdict(list)
         for record in records:
             by_partition[partition_for(record.key, self._partitions)].append(record)

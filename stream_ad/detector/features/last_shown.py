@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.row_store import Column, Rows
+from stream_ad.detector.row_store import ColumnSpec, SensorTable
 from stream_ad.kernels.jit import Arrays, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stream_ad.detector.feedback.event_buffer import Pending
+    from stream_ad.detector.feedback.event_buffer import EventBuffer
 
 BEFORE = -1
 TIMES_LONGEST = 4  # of the pauses before: what comes once an hour is not gone after an hour
 
 
-class Shown(Rows):
+class Shown(SensorTable):
     """The last showing of each feature and its longest pause, in events of the sensor.
 
     Both are read from the ring of readings, a learn batch at a time, and up to date after ``look``.
@@ -33,13 +33,13 @@ class Shown(Rows):
         super().__init__(
             features,
             {
-                "looked": Column((), np.int64),
-                "last": Column(wide, np.int64, BEFORE, "features"),
-                "longest": Column(wide, np.int64, 0, "features"),
+                "looked": ColumnSpec((), np.int64),
+                "last": ColumnSpec(wide, np.int64, BEFORE, "features"),
+                "longest": ColumnSpec(wide, np.int64, 0, "features"),
             },
         )
 
-    def look(self, rows: NDArray[np.int64], pending: Pending) -> None:
+    def look(self, rows: NDArray[np.int64], pending: EventBuffer) -> None:
         """Take in what came since the last look.
 
         Args:
@@ -58,7 +58,7 @@ class Shown(Rows):
         """Features that the next event of a sensor names for the first time count as shown by it, even as null."""
         self.last[row, features] = self.looked[row]
 
-    def begin(self, pending: Pending) -> None:
+    def begin(self, pending: EventBuffer) -> None:
         """Stand in for what a snapshot did not keep: readings tell, and what they do not show may pause for as long."""
         self.append(pending.size)
         kept, used = pending.kept_readings, slice(self.size)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.features.scaler import SCALE_SD
-from stream_ad.detector.row_store import Column, Rows
+from stream_ad.detector.row_store import ColumnSpec, SensorTable
 from stream_ad.kernels.jit import Arrays, kernel, rise
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ REFRESH_SHARE = 16  # weights are set anew when a sixteenth of what they rest on
 ROUNDS = 2  # of filling in missing readings with their prediction
 
 
-class Coupling(Rows):
+class LinearResiduals(SensorTable):
     """Covariance, the weights of the prediction, the usual residuals and the smoothed ones, per sensor."""
 
     count: NDArray[np.int64]  # (S,) events behind the covariance
@@ -50,24 +50,24 @@ class Coupling(Rows):
     smooth: NDArray[np.float32]  # (S, F) EWMA of the normalised residual
 
     def __init__(self, features: int) -> None:
-        number, square = Column((), np.int64), (features, features)
+        number, square = ColumnSpec((), np.int64), (features, features)
         super().__init__(
             features,
             {
                 "count": number,
                 "fresh": number,
-                "covariance": Column(square, np.float64),
-                "weights": Column(square, np.float32),
+                "covariance": ColumnSpec(square, np.float64),
+                "weights": ColumnSpec(square, np.float32),
                 "judged": number,
-                "squares": Column((features,), np.float64, 1.0, "features"),
-                "sharpness": Column((features,), np.float32, 1.0, "features"),
-                "smooth": Column((features,), np.float32, 0.0, "features"),
+                "squares": ColumnSpec((features,), np.float64, 1.0, "features"),
+                "sharpness": ColumnSpec((features,), np.float32, 1.0, "features"),
+                "smooth": ColumnSpec((features,), np.float32, 0.0, "features"),
             },
         )
 
-    def copy_row(self, other: Rows, row: int, *, positions: NDArray[np.int64]) -> None:
-        """As of Rows; both axes of the square arrays are features."""
-        assert isinstance(other, Coupling)
+    def copy_row(self, other: SensorTable, row: int, *, positions: NDArray[np.int64]) -> None:
+        """As of SensorTable; both axes of the square arrays are features."""
+        assert isinstance(other, LinearResiduals)
         square = {"covariance", "weights"}
         for name, column in self.columns.items():
             old, new = getattr(other, name)[row], getattr(self, name)[self.size - 1]
@@ -79,7 +79,7 @@ class Coupling(Rows):
                 getattr(self, name)[self.size - 1] = old
 
     def reset_feature(self, row: int, feature: int) -> None:
-        """As of Rows; both axes of the square arrays are features."""
+        """As of SensorTable; both axes of the square arrays are features."""
         super().reset_feature(row, feature)
         for square in (self.covariance, self.weights):
             square[row, feature], square[row, :, feature] = 0, 0

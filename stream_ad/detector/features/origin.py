@@ -1,6 +1,6 @@
 """Where the origin of a reading lies, and how it moves: float32 keeps the digits of what is near it.
 
-A reading is kept, scaled and learned as its distance from the origin (``Context.shift``). The origin of a new
+A reading is kept, scaled and learned as its distance from the origin (``TemporalFeatures.shift``). The origin of a new
 feature is 0; at learn points it moves to where the readings are, and after them when they have wandered off so far
 that what varies of them would be rounded away. Everything that is counted from it moves along.
 """

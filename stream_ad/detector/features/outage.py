@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.row_store import Column, Rows
+from stream_ad.detector.row_store import ColumnSpec, SensorTable
 from stream_ad.kernels.jit import Arrays, kernel
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ TIMES_LONGEST = 2  # of the silences before
 PACE_EVENTS = 256.0  # that the usual interval looks back
 
 
-class Outage(Rows):
+class Outage(SensorTable):
     """When a sensor was last heard, and since which event it is as it is."""
 
     heard: NDArray[np.int64]  # (S,) newest time, ns
@@ -31,8 +31,10 @@ class Outage(Rows):
     began: NDArray[np.int64]  # (S,) number of the first event after the last outage; 0 before one
 
     def __init__(self, features: int, *, intervals: int) -> None:
-        whole = Column((), np.int64)
-        super().__init__(features, {"heard": whole, "pace": Column((), np.float64), "longest": whole, "began": whole})
+        whole = ColumnSpec((), np.int64)
+        super().__init__(
+            features, {"heard": whole, "pace": ColumnSpec((), np.float64), "longest": whole, "began": whole}
+        )
         self.intervals = intervals
 
     def arrive(self, rows: NDArray[np.int64], places: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.row_store import Column, Rows, derived_size
+from stream_ad.detector.row_store import ColumnSpec, SensorTable, derived_size
 from stream_ad.kernels.jit import Arrays, kernel
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ CLIP_AFTER = 100  # events, after which no reading moves the figures by more tha
 CLIP_SD = 30.0
 
 
-class Scaler(Rows):
+class Scaler(SensorTable):
     """Mean and variance with forgetting; maps ±4 sd to [0, 1]. Missing stays missing."""
 
     count: NDArray[np.float64]  # (S, d) events behind the figures
@@ -29,8 +29,8 @@ class Scaler(Rows):
     slope: NDArray[np.float32]  # (S, d) what is left is multiplied with; 0 before anything is known
 
     def __init__(self, features: int) -> None:
-        column = Column((derived_size(features),), np.float64, 0.0, "derived")
-        single = Column((derived_size(features),), np.float32, 0.0, "derived")
+        column = ColumnSpec((derived_size(features),), np.float64, 0.0, "derived")
+        single = ColumnSpec((derived_size(features),), np.float32, 0.0, "derived")
         super().__init__(features, {"count": column, "mean": column, "var": column, "middle": single, "slope": single})
 
     def deviation(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.features.linear_residuals import SQUARE_CAP, WEIGHT, WINDOW
-from stream_ad.detector.row_store import Column, Rows
+from stream_ad.detector.row_store import ColumnSpec, SensorTable
 from stream_ad.kernels.jit import kernel
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ LEAST_SHARE = 0.005  # of the usual jump: nothing is stiller
 LEAST_VARIANCE = 0.05  # of the stillness of readings that never rest
 
 
-class Stillness(Rows):
+class StuckSensor(SensorTable):
     """How still each reading usually is, per sensor."""
 
     count: NDArray[np.float64]  # (S, F) events behind it
     usual: NDArray[np.float64]  # (S, F) mean squared stillness of events taken as normal
 
     def __init__(self, features: int) -> None:
-        column = Column((features,), np.float64, 0.0, "features")
+        column = ColumnSpec((features,), np.float64, 0.0, "features")
         super().__init__(features, {"count": column, "usual": column})
 
     def look(

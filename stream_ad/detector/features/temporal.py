@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.row_store import Column, Rows, derived_size
+from stream_ad.detector.row_store import ColumnSpec, SensorTable, derived_size
 from stream_ad.kernels.jit import Arrays, kernel
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ MOST = 1e30  # of a reading less its shift: squares of it stay finite
 NOT_KEPT = np.empty(0, np.int64), np.empty((0, 0, 0, 0), np.float32), 1
 
 
-class Context(Rows):
+class TemporalFeatures(SensorTable):
     """State behind the derived inputs."""
 
     shift: NDArray[
@@ -48,8 +48,8 @@ class Context(Rows):
     open_share: NDArray[np.float64]  # (S,) the mean gate
 
     def __init__(self, features: int) -> None:
-        wide = Column((features,), np.float64, np.nan, "features")
-        zero = Column((features,), np.float64, 0.0, "features")
+        wide = ColumnSpec((features,), np.float64, np.nan, "features")
+        zero = ColumnSpec((features,), np.float64, 0.0, "features")
         super().__init__(
             features,
             {
@@ -58,12 +58,12 @@ class Context(Rows):
                 "level": wide,
                 "jump": wide,
                 **dict.fromkeys(("gate_count", "gate_mean", "gate_var", "gate_jump", "gate"), zero),
-                "open_share": Column((), np.float64),
+                "open_share": ColumnSpec((), np.float64),
             },
         )
 
-    def copy_row(self, other: Rows, row: int, *, positions: NDArray[np.int64]) -> None:
-        """As of Rows; the mean gate is then one over more features."""
+    def copy_row(self, other: SensorTable, row: int, *, positions: NDArray[np.int64]) -> None:
+        """As of SensorTable; the mean gate is then one over more features."""
         super().copy_row(other, row, positions=positions)
         self.open_share[self.size - 1] = self.gate[self.size - 1].mean()
 

@@ -43,7 +43,7 @@ def ema(importance: NDArray[np.float64], classes: NDArray[np.int64], missed: NDA
     importance[present] = rate * (misses / np.maximum(number, 1))[present] + (1 - rate) * importance[present]
 
 
-class Importance:
+class ClassImportance:
     """Decayed counts of labels and misses per class, and the weights made of them.
 
     The default rule ``counts``: f = (M + 5) / (N + 10), w = floor + (1 - floor) f, normalised so

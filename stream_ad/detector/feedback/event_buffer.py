@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.features.temporal import MEMORIES
-from stream_ad.detector.row_store import Column, Rows
+from stream_ad.detector.row_store import ColumnSpec, SensorTable
 from stream_ad.detector.scoring.score_quantization import pack_score, unpack_scores
 from stream_ad.kernels.jit import Arrays, count_up, kernel
 
@@ -21,7 +21,7 @@ WAITING, LEARNED_NORMAL, LEARNED_ANOMALY, DROPPED = 0, 1, 2, 3
 FROM_NOTHING, FROM_INTERVAL, FROM_EVENT = 0, 1, 2
 
 
-class Pending(Rows):
+class EventBuffer(SensorTable):
     """The last C events of each sensor, a ring: event number n stands at n modulo C.
 
     A label meets the last R events that stood before it. Labels are joined once the B events up to a learn point
@@ -32,7 +32,7 @@ class Pending(Rows):
     point are taken for one that comes, so every marked event is taken before it leaves the ring.
 
     Of what was derived from a sensor's past only the readings are kept, and for every block of B
-    events the memory that their first one met: the rest follows from them (``Context.derive_again``).
+    events the memory that their first one met: the rest follows from them (``TemporalFeatures.derive_again``).
     Their rings are longer by a block, so that the last event of the oldest block still has its first.
     """
 
@@ -57,7 +57,7 @@ class Pending(Rows):
     def __init__(
         self, features: int, *, reach: int, horizon_events: int, block: int, every_order: bool = False
     ) -> None:
-        """Args beside those of Rows:
+        """Args beside those of SensorTable:
 
         reach: R, how many of the events before it a label can mean; a multiple of the block.
         horizon_events: Later events that an event without a verdict waits for.
@@ -71,23 +71,23 @@ class Pending(Rows):
         super().__init__(
             features,
             {
-                "count": Column(scalar, np.int64),
-                "ids": Column(c, np.uint64),
-                "times": Column(c, np.int64),
-                "order": Column(orders, np.int64),
-                "log_score": Column(c, np.uint16),
-                "flagged": Column(c, np.bool_),
-                "verdict": Column(c, np.int16, UNLABELLED),
-                "source": Column(c, np.int8),
-                "learned": Column(c, np.int8, DROPPED),
-                "queued": Column(c, np.bool_),
-                "queued_from": Column(scalar, np.int64),
-                "expired": Column(scalar, np.int64),
-                "readings": Column((capacity + block, features), np.float32, np.nan, "features"),
-                "memory": Column((capacity // block + 1, MEMORIES, features), np.float32, np.nan, "features"),
-                "newest_time": Column(scalar, np.int64),
-                "last_place": Column(scalar, np.int64, -1),
-                "last_verdict": Column(scalar, np.int16, UNLABELLED),
+                "count": ColumnSpec(scalar, np.int64),
+                "ids": ColumnSpec(c, np.uint64),
+                "times": ColumnSpec(c, np.int64),
+                "order": ColumnSpec(orders, np.int64),
+                "log_score": ColumnSpec(c, np.uint16),
+                "flagged": ColumnSpec(c, np.bool_),
+                "verdict": ColumnSpec(c, np.int16, UNLABELLED),
+                "source": ColumnSpec(c, np.int8),
+                "learned": ColumnSpec(c, np.int8, DROPPED),
+                "queued": ColumnSpec(c, np.bool_),
+                "queued_from": ColumnSpec(scalar, np.int64),
+                "expired": ColumnSpec(scalar, np.int64),
+                "readings": ColumnSpec((capacity + block, features), np.float32, np.nan, "features"),
+                "memory": ColumnSpec((capacity // block + 1, MEMORIES, features), np.float32, np.nan, "features"),
+                "newest_time": ColumnSpec(scalar, np.int64),
+                "last_place": ColumnSpec(scalar, np.int64, -1),
+                "last_verdict": ColumnSpec(scalar, np.int16, UNLABELLED),
             },
         )
         self.reach, self.capacity, self.orders, self.kept_readings = reach, capacity, orders[0], capacity + block

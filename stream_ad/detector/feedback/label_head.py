@@ -19,7 +19,7 @@ import numpy as np
 
 from stream_ad.detector.features.scaler import SCALE_SD
 from stream_ad.detector.feedback.label_trust import believed
-from stream_ad.detector.row_store import Column, Rows, SparseRows, push_ring
+from stream_ad.detector.row_store import ColumnSpec, SensorTable, SparseSensorTable, push_ring
 from stream_ad.kernels.counter_rng import uniform
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ LEAST, MOST = -2.0, 8.0  # of the log odds added
 KNOWN = 0.25  # share of the log score that the regression takes for log odds
 
 
-class Judged(Rows):
+class LabelledRings(SensorTable):
     """Rings of labelled events."""
 
     normal: NDArray[np.float32]  # (K, 512, F) readings labelled normal
@@ -52,21 +52,21 @@ class Judged(Rows):
     added: NDArray[np.float16]  # (K, C) what the head added to the last C scores of the sensor; event n at n modulo C
 
     def __init__(self, features: int, capacity: int) -> None:
-        ring = Column((RING, features), np.float32, np.nan, "features")
+        ring = ColumnSpec((RING, features), np.float32, np.nan, "features")
         columns = {
             "normal": ring,
             "anomaly": ring,
-            "normal_score": Column((RING,), np.float32),
-            "anomaly_score": Column((RING,), np.float32),
-            "added": Column((capacity,), np.float16),
+            "normal_score": ColumnSpec((RING,), np.float32),
+            "anomaly_score": ColumnSpec((RING,), np.float32),
+            "added": ColumnSpec((capacity,), np.float16),
         }
         super().__init__(features, columns)
 
 
-class Head(SparseRows):
+class LabelHead(SparseSensorTable):
     """The fitted weights, per sensor, and rings for those whose verdicts came while their gate was closed."""
 
-    rings: Judged
+    rings: LabelledRings
     normals: NDArray[np.int64]  # (S,) put in so far
     anomalies: NDArray[np.int64]  # (S,)
     fitted: NDArray[np.int64]  # (S,) labels at the last fit, 0 before the first
@@ -78,12 +78,12 @@ class Head(SparseRows):
     trust: NDArray[np.float64]  # (S,) 0 to 1, by the number of anomalies
 
     def __init__(self, features: int, *, capacity: int) -> None:
-        """Args beside those of Rows:
+        """Args beside those of SensorTable:
 
         capacity: Last events of a sensor that may get a verdict.
         """
-        weight = Column((features,), np.float64, 0.0, "features")
-        number, scalar = Column((), np.int64), Column((), np.float64)
+        weight = ColumnSpec((features,), np.float64, 0.0, "features")
+        number, scalar = ColumnSpec((), np.int64), ColumnSpec((), np.float64)
         super().__init__(
             features,
             {
@@ -92,12 +92,12 @@ class Head(SparseRows):
                 "fitted": number,
                 "linear": weight,
                 "size_of": weight,
-                "wave": Column((WAVES,), np.float64),
-                "ridge": Column((3,), np.float64, RIDGE),
+                "wave": ColumnSpec((WAVES,), np.float64),
+                "ridge": ColumnSpec((3,), np.float64, RIDGE),
                 "bias": scalar,
                 "trust": scalar,
             },
-            Judged(features, capacity),
+            LabelledRings(features, capacity),
         )
         # Directions from a table of random numbers by feature and wave: normal, by Box and Muller.
         key = np.zeros(1, np.uint64)
@@ -108,14 +108,14 @@ class Head(SparseRows):
         self._directions = (normal.reshape(features, WAVES) * scale).astype(np.float32)
         self._phases = draws[2 * WAVES * features :].astype(np.float32)
 
-    def copy_row(self, other: Rows, row: int, *, positions: NDArray[np.int64]) -> None:
-        """As of Rows; the waves of a wider set are others, so that the next label brings a new fit."""
+    def copy_row(self, other: SensorTable, row: int, *, positions: NDArray[np.int64]) -> None:
+        """As of SensorTable; the waves of a wider set are others, so that the next label brings a new fit."""
         super().copy_row(other, row, positions=positions)
         self.fitted[self.size - 1] = 0
         self.trust[self.size - 1] = 0.0
 
     def reset_feature(self, row: int, feature: int) -> None:
-        """As of Rows; the waves ran over the feature too, so that the next label brings a new fit."""
+        """As of SensorTable; the waves ran over the feature too, so that the next label brings a new fit."""
         super().reset_feature(row, feature)
         self.fitted[row] = 0
         self.trust[row] = 0.0

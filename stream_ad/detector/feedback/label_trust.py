@@ -20,7 +20,7 @@ from stream_ad.kernels.jit import Arrays, kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stream_ad.detector.feedback.event_buffer import Pending
+    from stream_ad.detector.feedback.event_buffer import EventBuffer
 
 EPISODE = 256  # events
 EPISODE_WORTH = 64.0  # labelled anomalies that those of one episode count for, at the most
@@ -35,7 +35,7 @@ LEAST_BELIEF = 0.02
 
 
 def doubtful(
-    pending: Pending, rows: NDArray[np.int64], places: NDArray[np.int64], high: NDArray[np.bool_]
+    pending: EventBuffer, rows: NDArray[np.int64], places: NDArray[np.int64], high: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """(A, B) verdicts that both their neighbours and the score contradict.
 
@@ -50,7 +50,7 @@ def doubtful(
     return out
 
 
-def novelty(pending: Pending, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+def novelty(pending: EventBuffer, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
     """(A, B) how much a labelled anomaly of a stream with memory still tells, 0 to 1: an episode is nearly one event.
 
     All labelled anomalies among the last 256 events up to this one count as 64 at the most. To push the model away

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_ad.detector.row_store import Column, loaded
+from stream_ad.detector.row_store import ColumnSpec, loaded
 from stream_ad.kernels.counter_rng import uniform
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Stack(ABC):
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over what ``state`` gave; raises NonsenseError when a shape differs."""
         for name, (width, kind) in self._forms().items():
-            setattr(self, name, self.to_numbers(loaded(arrays, prefix + name, Column((width,), kind))))
+            setattr(self, name, self.to_numbers(loaded(arrays, prefix + name, ColumnSpec((width,), kind))))
         self.size = len(self.flat)
 
     # ------------------------------------------------------------ computation

@@ -29,7 +29,7 @@ def forward(
     """Fill the states of a model's layers, (rows, outputs) each, from the rows (rows, d) that begin in ``x``.
 
     Args:
-        x: Rows of inputs.
+        x: SensorTable of inputs.
         begin: Where in ``x`` the first row begins.
         rows: How many.
         flat: All models' parameters.
@@ -87,7 +87,7 @@ def reconstruct(
     room: tuple[Any, ...],
     out: NDArray[np.float32],
 ) -> None:
-    """Rows of the same model are brought together, at most as many as the room has; single ones of four models, too."""
+    """SensorTable of the same model are brought together, at most as many as the room has; single ones of four models, too."""
     states, width = room[1], scaled.shape[1]
     x, rebuilt = room[0].reshape((-1, width)), states[-1].reshape((-1, width))
     nothing, one = np.float32(0), np.float32(1)

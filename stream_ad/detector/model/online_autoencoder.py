@@ -9,8 +9,8 @@ import numpy as np
 from stream_ad.detector.model import transplant
 from stream_ad.detector.model.device import to_device, to_numpy
 from stream_ad.detector.model.numba_autoencoder import CompiledAutoencoder
-from stream_ad.detector.model.replay_buffer import Replay
-from stream_ad.detector.model.training_batch import Batch, Inputs, Matured, Sensors, scatter
+from stream_ad.detector.model.replay_buffer import ReplayBuffer
+from stream_ad.detector.model.training_batch import Batch, Inputs, Matured, SensorStatistics, scatter
 from stream_ad.detector.row_store import NonsenseError, derived_size
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_LAMBDA = 100.0
 
 
-class Network:
+class OnlineAutoencoder:
     """Models (one per sensor, or one shared by all), their optimiser and their replay."""
 
     def __init__(self, features: int, options: DetectorOptions, device: Device) -> None:
@@ -33,7 +33,7 @@ class Network:
         self.batch, self.loss = learning.batch_events, learning.loss
         self.plain = not self.loss.amplify and not self.loss.score_penalty  # the loss of normal events
         self.stack = stack_on(device, self.width, rate=learning.rate)
-        self.replay = Replay(features, capacity=learning.replay_events, shared=self.shared)
+        self.replay = ReplayBuffer(features, capacity=learning.replay_events, shared=self.shared)
 
     @property
     def size(self) -> int:
@@ -53,7 +53,7 @@ class Network:
         self.replay.append(len(keys))
         self.replay.key[self.size - len(keys) : self.size] = keys
 
-    def embed(self, other: Network, model: int, *, positions: NDArray[np.int64]) -> None:
+    def embed(self, other: OnlineAutoencoder, model: int, *, positions: NDArray[np.int64]) -> None:
         """Let the last model go on from a model of fewer features (see transplant.embed)."""
         transplant.embed(
             self.stack, other.stack, model, features=other.features, positions=positions, among=self.features
@@ -62,7 +62,7 @@ class Network:
         if self.shared:
             self.replay.sensor[self.size - 1] = self.size - 1
 
-    def copy(self, other: Network, model: int) -> None:
+    def copy(self, other: OnlineAutoencoder, model: int) -> None:
         """Let the last model be one of a network of as many features."""
         transplant.copy(self.stack, other.stack, model)
         self.replay.copy_row(other.replay, model, positions=np.arange(self.features))
@@ -107,7 +107,7 @@ class Network:
         matured: Matured,
         statistics: NDArray[np.bool_],
         order: NDArray[np.int64],
-        own: Sensors,
+        own: SensorStatistics,
     ) -> list[float]:
         """Two steps per batch: one on what is new, one on replayed normals. Returns the loss of each model.
 
@@ -137,7 +137,7 @@ class Network:
         rows: NDArray[np.int64],
         matured: Matured,
         statistics: NDArray[np.bool_],
-        own: Sensors,
+        own: SensorStatistics,
         *,
         part: tuple[NDArray[np.int64], ...] | None = None,
     ) -> list[float]:
@@ -191,7 +191,7 @@ class Network:
         models: NDArray[np.int64],
         base: Inputs,
         weight: NDArray[np.float64],
-        own: Sensors,
+        own: SensorStatistics,
         *,
         guided: tuple[Batch, NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.detector.features.scaler import SCALE_SD
-from stream_ad.detector.row_store import Column, Rows, derived_size, push_ring, take_ring
+from stream_ad.detector.row_store import ColumnSpec, SensorTable, derived_size, push_ring, take_ring
 from stream_ad.kernels.counter_rng import draw
 from stream_ad.kernels.jit import Arrays, kernel
 
@@ -23,7 +23,7 @@ MOVED = 2 / SCALE_SD  # scaled units, 2 deviations, that a mean may move away fr
 STRETCHED = 4.0  # times that a deviation may become larger or smaller
 
 
-class Replay(Rows):
+class ReplayBuffer(SensorTable):
     """A ring of normal events per model, and the model's counts.
 
     The events of a sensor's own model are kept in 16 bits for each input, in steps of 1/512 of its standard
@@ -43,21 +43,21 @@ class Replay(Rows):
     sensor: NDArray[np.int32]  # (M, R) whose event it was: its scaling applies; (M, 0) where the model is its own
 
     def __init__(self, features: int, *, capacity: int, shared: bool) -> None:
-        scalar, width = Column((), np.int64), derived_size(features)
+        scalar, width = ColumnSpec((), np.int64), derived_size(features)
         kind, nothing = (np.float32, np.nan) if shared else (np.int16, MISSING)
-        scale = Column((0 if shared else width,), np.float32, 0.0, "" if shared else "derived")
+        scale = ColumnSpec((0 if shared else width,), np.float32, 0.0, "" if shared else "derived")
         super().__init__(
             features,
             {
-                "key": Column((), np.uint64),
+                "key": ColumnSpec((), np.uint64),
                 "count": scalar,
                 "drawn": scalar,
                 "normals": scalar,
                 "anomalies": scalar,
                 "middle": scale,
                 "slope": scale,
-                "derived": Column((capacity, width), kind, nothing, "derived"),
-                "sensor": Column((capacity if shared else 0,), np.int32),
+                "derived": ColumnSpec((capacity, width), kind, nothing, "derived"),
+                "sensor": ColumnSpec((capacity if shared else 0,), np.int32),
             },
         )
         self.capacity, self.shared = capacity, shared

@@ -14,23 +14,23 @@ from stream_ad.kernels.jit import Arrays, kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stream_ad.detector.features.linear_residuals import Coupling
+    from stream_ad.detector.features.linear_residuals import LinearResiduals
     from stream_ad.detector.features.scaler import Scaler
-    from stream_ad.detector.features.temporal import Context
+    from stream_ad.detector.features.temporal import TemporalFeatures
     from stream_ad.detector.model.device import Device
     from stream_ad.detector.model.model_stack import Numbers
-    from stream_ad.detector.model.replay_buffer import Replay
+    from stream_ad.detector.model.replay_buffer import ReplayBuffer
     from stream_ad.detector.scoring.anomaly_score import Scoring
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sensors:
+class SensorStatistics:
     """What the sensors of a detector know of their inputs."""
 
-    context: Context
+    context: TemporalFeatures
     scaler: Scaler
     scoring: Scoring
-    coupling: Coupling
+    coupling: LinearResiduals
 
     def batch(self, rows: NDArray[np.int64], derived: NDArray[np.float32], device: Device) -> Batch:
         """(A, B, d) events as the loss sees them.
@@ -53,7 +53,7 @@ class Sensors:
             observed.reshape(derived.shape),
         )
 
-    def replayed(self, replay: Replay, models: NDArray[np.int64], number: int, device: Device) -> Inputs:
+    def replayed(self, replay: ReplayBuffer, models: NDArray[np.int64], number: int, device: Device) -> Inputs:
         """(A, number) events drawn from the rings of some models (A,), which must have some."""
         slots = replay.draw(models, number)
         if replay.shared:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.features.scaler import SCALE_SD
-from stream_ad.detector.row_store import Column, Rows, derived_size
+from stream_ad.detector.row_store import ColumnSpec, SensorTable, derived_size
 from stream_ad.kernels.jit import ZERO, Arrays, kernel, rise, total
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ FLOOR = 0.01
 UNKNOWN_VARIANCE = 1 / SCALE_SD**2  # of a scaled value itself, before any error was seen
 
 
-class Scoring(Rows):
+class Scoring(SensorTable):
     """How large each input's error usually is, and the smoothed error."""
 
     error_count: NDArray[np.float64]  # (S, d)
@@ -36,10 +36,10 @@ class Scoring(Rows):
 
     def __init__(self, features: int) -> None:
         shape = (derived_size(features),)
-        column = Column(shape, np.float64, 0.0, "derived")
-        unknown = Column(shape, np.float64, UNKNOWN_VARIANCE, "derived")
-        smooth = Column(shape, np.float32, 0.0, "derived")
-        usual = Column(shape, np.float32, UNKNOWN_VARIANCE**-0.5, "derived")
+        column = ColumnSpec(shape, np.float64, 0.0, "derived")
+        unknown = ColumnSpec(shape, np.float64, UNKNOWN_VARIANCE, "derived")
+        smooth = ColumnSpec(shape, np.float32, 0.0, "derived")
+        usual = ColumnSpec(shape, np.float32, UNKNOWN_VARIANCE**-0.5, "derived")
         super().__init__(
             features,
             {"error_count": column, "error_var": column, "variance": unknown, "sharpness": usual, "smooth": smooth},

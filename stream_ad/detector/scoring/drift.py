@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.row_store import Column, Rows
+from stream_ad.detector.row_store import ColumnSpec, SensorTable
 from stream_ad.kernels.jit import Arrays, kernel
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ TOLERANCE = 0.05  # shifts of the mean rank up to this are no change
 KEPT = 1 - 1e-4  # of each sum, at the next value
 
 
-class Drift(Rows):
+class Drift(SensorTable):
     """One test per sensor, of changes up and down; it starts anew once it has said so."""
 
     count: NDArray[np.int64]  # (S,) values since the start
@@ -38,8 +38,8 @@ class Drift(Rows):
     most: NDArray[np.float64]  # (S,) the most that it was
 
     def __init__(self, features: int, *, threshold: float) -> None:
-        figures = dict.fromkeys(("mean", "up", "least", "down", "most"), Column((), np.float64))
-        super().__init__(features, {"count": Column((), np.int64), **figures})
+        figures = dict.fromkeys(("mean", "up", "least", "down", "most"), ColumnSpec((), np.float64))
+        super().__init__(features, {"count": ColumnSpec((), np.int64), **figures})
         self.threshold = threshold
 
     def update(self, rows: NDArray[np.int64], values: NDArray[np.float64]) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.row_store import Column, Rows
+from stream_ad.detector.row_store import ColumnSpec, SensorTable
 from stream_ad.detector.scoring.score_quantization import LOWEST_SCORE, NO_SCORE, SCORE_STEPS, pack_score, unpack_scores
 from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, level, tail_start
 from stream_ad.kernels.jit import Arrays, kernel
@@ -59,7 +59,7 @@ def published(log_score: NDArray[np.float64], log_level: NDArray[np.float64]) ->
     return np.where(log_score >= log_level, 1 + u, u / (1 + u))
 
 
-class Threshold(Rows):
+class Threshold(SensorTable):
     """Calibration per sensor, from scores stored when they were made.
 
     Labelled normals alone once there are enough of them; before, also unlabelled events that were
@@ -81,18 +81,18 @@ class Threshold(Rows):
 
     def __init__(self, features: int, *, window: int, rate: float) -> None:
         first = min(LABELLED_ENOUGH, window)
-        zero, infinite = Column((), np.int64), Column((), np.float64, np.inf)
+        zero, infinite = ColumnSpec((), np.int64), ColumnSpec((), np.float64, np.inf)
         columns = {
-            "scores": Column((window,), np.uint16, NO_SCORE),
-            "first": Column((first,), np.uint16, NO_SCORE),
+            "scores": ColumnSpec((window,), np.uint16, NO_SCORE),
+            "first": ColumnSpec((first,), np.uint16, NO_SCORE),
             "labelled_count": zero,
             "unlabelled_count": zero,
             "fresh": zero,
             "log_level": infinite,
             "gate_level": infinite,
-            "ladder": Column((LADDER,), np.float64, np.inf),
+            "ladder": ColumnSpec((LADDER,), np.float64, np.inf),
             "own": infinite,
-            "expected": Column((), np.float64, -np.inf),
+            "expected": ColumnSpec((), np.float64, -np.inf),
         }
         super().__init__(features, columns)
         self.window, self.rate = window, rate

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class BacktestRequest:
     """What is to be done."""
 
     paths: Sequence[Path]
@@ -47,7 +47,7 @@ class Order:
 
 def backtest(
     settings: Settings,
-    order: Order,
+    order: BacktestRequest,
     *,
     progress: Callable[[int, int], None] | None = None,
     stop: Stop | None = None,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stream_ad.evaluation.backtest.metrics import Segment
-    from stream_ad.evaluation.backtest.runner import Backtest, Replayed
+    from stream_ad.evaluation.backtest.runner import Backtest, RunResult
 
 _DAY_NS = 86_400e9
 
@@ -50,7 +50,7 @@ class Figures:
         each = [self.ranking(score, some) for some in self.of_sensor]
         return {key: _mean([one[key] for one in each]) for key in ("roc_auc", "average_precision")}
 
-    def summary(self, replayed: Replayed) -> dict[str, Any]:
+    def summary(self, replayed: RunResult) -> dict[str, Any]:
         """All that is said of the detector as a whole."""
         flagged = replayed.score >= 1  # (N,)
         days = float(np.ptp(self.run.stream.times_ns[self.rows])) / _DAY_NS if len(self.rows) else 0.0
@@ -64,7 +64,7 @@ class Figures:
             "segments": detection(self.faults, flagged),
         }
 
-    def per_class(self, replayed: Replayed) -> dict[str, dict[str, Any]]:
+    def per_class(self, replayed: RunResult) -> dict[str, dict[str, Any]]:
         """Each anomaly class against the normal rows."""
         flagged = replayed.score >= 1
         out: dict[str, dict[str, Any]] = {}
@@ -81,7 +81,7 @@ class Figures:
             }
         return out
 
-    def per_sensor(self, replayed: Replayed) -> dict[str, dict[str, Any]]:
+    def per_sensor(self, replayed: RunResult) -> dict[str, dict[str, Any]]:
         """Each sensor by itself."""
         flagged = replayed.score >= 1
         out: dict[str, dict[str, Any]] = {}

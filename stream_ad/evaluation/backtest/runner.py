@@ -32,7 +32,7 @@ CHUNK_ROWS = 1000
 
 
 @dataclass(slots=True, eq=False)
-class Replayed:
+class RunResult:
     """What one shard said about N rows; those from ``done`` of the backtest on are untouched."""
 
     score: NDArray[np.float64]  # (N,)
@@ -54,8 +54,8 @@ class Backtest:
     protocol: Protocol
     options: DetectorOptions
     schedule: Schedule
-    detector: Replayed
-    unlabelled: Replayed | None
+    detector: RunResult
+    unlabelled: RunResult | None
     """The same without a verdict."""
     baselines: dict[str, NDArray[np.float64]]
     """By name, (N,) scores."""
@@ -125,7 +125,7 @@ def run_backtest(
     return run
 
 
-def _step(shard: Shard, out: Replayed, stream: Stream, start: int, end: int, labels: Labels) -> None:
+def _step(shard: Shard, out: RunResult, stream: Stream, start: int, end: int, labels: Labels) -> None:
     events = stream.events(start, end)
     began = time.perf_counter()
     result = shard.step(events, labels)
@@ -139,8 +139,8 @@ def _step(shard: Shard, out: Replayed, stream: Stream, start: int, end: int, lab
     out.incidents += [start + row for row, event_id in enumerate(events.event_ids) if opened and event_id in opened]
 
 
-def _blank(rows: int) -> Replayed:
-    return Replayed(np.zeros(rows), np.zeros(rows, np.bool_))
+def _blank(rows: int) -> RunResult:
+    return RunResult(np.zeros(rows), np.zeros(rows, np.bool_))
 
 
 def _no_labels() -> Labels:

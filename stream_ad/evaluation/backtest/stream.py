@@ -23,7 +23,7 @@ UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RecordingRow:
     """Where a row of the stream stands: in which recording, and at which row of it (from 0)."""
 
     recording: Recording
@@ -86,9 +86,9 @@ class Stream:
         """Of all recordings, sorted by name."""
         return sorted({name for one in self.recordings for name in one.features})
 
-    def place(self, row: int) -> Place:
+    def place(self, row: int) -> RecordingRow:
         """Where row ``row`` stands in the files."""
-        return Place(self.recordings[int(self.which[row])], int(self.row_in[row]))
+        return RecordingRow(self.recordings[int(self.which[row])], int(self.row_in[row]))
 
     def event_ids(self, rows: NDArray[np.int64]) -> list[str]:
         return [self.place(row).event_id for row in rows.tolist()]

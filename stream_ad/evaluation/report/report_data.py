@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stream_ad.evaluation.backtest.metrics import Segment
-    from stream_ad.evaluation.backtest.runner import Backtest, Replayed
+    from stream_ad.evaluation.backtest.runner import Backtest, RunResult
 
 POINTS = 100_000  # of scores, in all
 SENSOR_POINTS, LEAST_SENSOR_POINTS = 4000, 400
@@ -263,7 +263,7 @@ def _where(run: Backtest, row: int) -> dict[str, Any]:
     }
 
 
-def _names(replayed: Replayed, row: int) -> list[str]:
+def _names(replayed: RunResult, row: int) -> list[str]:
     return [one.feature for one in replayed.contributions.get(row, ())[:3]]
 
 

@@ -22,7 +22,7 @@ _ROUND_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerdictConfig:
+class AnnotatorConfig:
     """Equal configurations over equal plants give equal verdicts."""
 
     form: Literal["events", "intervals"] = "events"
@@ -39,7 +39,7 @@ class VerdictConfig:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Verdicts:
+class SimulatedLabels:
     """Verdicts as columns, in the order they are given."""
 
     due_ns: NDArray[np.int64]  # (K,) when it is given
@@ -53,10 +53,10 @@ class Verdicts:
         return len(self.due_ns)
 
 
-class Judge:
+class Annotator:
     """Knows the truth of a plant and says some of it later."""
 
-    def __init__(self, config: VerdictConfig, plant: Plant) -> None:
+    def __init__(self, config: AnnotatorConfig, plant: Plant) -> None:
         self.config = config
         self._plant = plant
         # Apart, so that the order in which a chunk's kinds are drawn does not depend on the cut.
@@ -66,7 +66,7 @@ class Judge:
         self._seen = 0  # episodes
         self._round_end_ns = plant.config.start_ns + int(_ROUND_S * 1e9)
 
-    def judge(self, chunk: Chunk) -> Verdicts:
+    def judge(self, chunk: Chunk) -> SimulatedLabels:
         """Look at the next readings; returns the verdicts whose time has come by the end of them."""
         now_ns = int(chunk.times_ns[-1])
         fresh = self._events(chunk) if self.config.form == "events" else self._intervals(now_ns)
@@ -74,7 +74,7 @@ class Judge:
         waiting = waiting[np.argsort(waiting[:, 0], kind="stable")]
         due = int(np.searchsorted(waiting[:, 0], now_ns, side="right"))
         self._waiting = waiting[due:]
-        return Verdicts(*waiting[:due].T)
+        return SimulatedLabels(*waiting[:due].T)
 
     def _events(self, chunk: Chunk) -> NDArray[np.int64]:
         luck = self._random.random((len(chunk), 3))  # every event draws, so that cuts change nothing

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.brokers import open_producer
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.codec.encoders import encode_event, encode_label
 from stream_ad.evaluation.backtest.label_schedule import Delay, due_after
 from stream_ad.evaluation.recordings.csv_reader import read_recording
@@ -118,11 +118,11 @@ class _Replay:
         while self.events < rows and pace.wait_until(float(due_s[self.events])):
             ready = int(np.searchsorted(due_s, pace.passed_s(), side="right"))
             end = min(max(ready, self.events + 1), self.events + _CHUNK_ROWS)
-            producer.send(Side.EVENTS, [self._event(row) for row in range(self.events, end)])
+            producer.send(InputTopic.EVENTS, [self._event(row) for row in range(self.events, end)])
             self.events = end
             # the labels at the very end come after the last row, in the same breath
             if labels := self._labels_after(end if end < rows else rows + 1):
-                producer.send(Side.LABELS, labels)
+                producer.send(InputTopic.LABELS, labels)
             if end >= ready:  # the next row is to come
                 producer.flush()
             yield end

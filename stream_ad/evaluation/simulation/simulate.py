@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.brokers import open_producer
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.codec.encoders import encode_event, encode_label
-from stream_ad.evaluation.simulation.annotator import NAMES, Judge, VerdictConfig
+from stream_ad.evaluation.simulation.annotator import NAMES, Annotator, AnnotatorConfig
 from stream_ad.evaluation.simulation.default_format import require_default_form
 from stream_ad.evaluation.simulation.pacing import FULL_SPEED, Pace
 from stream_ad.evaluation.simulation.plant import DAY_S, FAULTS, FEATURES, Plant, PlantConfig
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_ad.brokers.tools_api import Producer
-    from stream_ad.evaluation.simulation.annotator import Verdicts
+    from stream_ad.evaluation.simulation.annotator import SimulatedLabels
     from stream_ad.evaluation.simulation.pacing import Stop
     from stream_ad.evaluation.simulation.plant import Chunk
     from stream_ad.settings import Settings
@@ -38,10 +38,10 @@ class Simulation:
         name: Begins every event id: ``<name>-<row>``, counted from 1.
     """
 
-    def __init__(self, plant: PlantConfig, verdicts: VerdictConfig, *, name: str) -> None:
+    def __init__(self, plant: PlantConfig, verdicts: AnnotatorConfig, *, name: str) -> None:
         self.plant = Plant(plant)
         self.name = name
-        self._judge = Judge(verdicts, self.plant)
+        self._judge = Annotator(verdicts, self.plant)
         self._labels = 0
 
     def step(self, steps: int) -> Tick:
@@ -59,7 +59,7 @@ class Tick:
     name: str
     sensor_ids: list[str]
     chunk: Chunk
-    verdicts: Verdicts
+    verdicts: SimulatedLabels
     first_label: int  # labels before these
 
     def event_id(self, row: int) -> str:
@@ -131,7 +131,7 @@ class SimulationSummary:
 def simulate(
     settings: Settings,
     plant: PlantConfig | None = None,
-    verdicts: VerdictConfig | None = None,
+    verdicts: AnnotatorConfig | None = None,
     *,
     speed: float = 1.0,
     seconds: float | None = None,
@@ -162,7 +162,7 @@ def simulate(
     past_s = 0.0 if speed <= 1 else DAY_S if seconds is None or speed == FULL_SPEED else seconds * (speed - 1)
     start_ns = time.time_ns() - int(past_s * 1e9)
     config = replace(plant or PlantConfig(), start_ns=start_ns)
-    simulation = Simulation(config, verdicts or VerdictConfig(), name=f"sim-{start_ns // 1_000_000}")
+    simulation = Simulation(config, verdicts or AnnotatorConfig(), name=f"sim-{start_ns // 1_000_000}")
     pace = Pace(speed, ahead_s=past_s, limit_s=math.inf if seconds is None else seconds, stop=stop)
     out = producer or open_producer(settings)
     events = labels = 0
@@ -170,9 +170,9 @@ def simulate(
         while pace.wait_until(simulation.plant.steps * config.interval_s):
             ready = min(int(pace.passed_s() / config.interval_s) + 1 - simulation.plant.steps, _MOST_STEPS)
             tick = simulation.step(max(1, ready))
-            out.send(Side.EVENTS, tick.event_records())
+            out.send(InputTopic.EVENTS, tick.event_records())
             if len(tick.verdicts):
-                out.send(Side.LABELS, tick.label_records())
+                out.send(InputTopic.LABELS, tick.label_records())
             events, labels = events + len(tick.chunk), labels + len(tick.verdicts)
             if progress is not None:
                 progress(events, labels)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from stream_ad.brokers import open_broker, open_producer
 from stream_ad.brokers.partitioner import partition_for
 from stream_ad.brokers.sqlite.broker import share
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError, ShardBusyError
 from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 PREAMBLE = """\
 import sys, time
 from stream_ad.brokers import open_broker, open_producer
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
 settings = Settings.model_validate_json(sys.argv[1])
@@ -94,7 +94,7 @@ def test_several_processes_produce_while_a_worker_reads(place: SqlitePlace) -> N
         with_name = sys.argv[2].encode()
         producer = open_producer(settings)
         for start in range(0, 3000, 50):
-            producer.send(Side.EVENTS, [OutRecord(with_name, b"%d" % n, n) for n in range(start, start + 50)])
+            producer.send(InputTopic.EVENTS, [OutRecord(with_name, b"%d" % n, n) for n in range(start, start + 50)])
     """
     broker = place.worker()
     writers = [process(place.settings, code, f"sensor {n}") for n in range(3)]
@@ -102,10 +102,10 @@ def test_several_processes_produce_while_a_worker_reads(place: SqlitePlace) -> N
     while sum(map(len, came.values())) < 9000:
         assert all(writer.poll() in {None, 0} for writer in writers)
         for sides in broker.poll(timeout_s=0.5, max_records=700).values():
-            records = sides[Side.EVENTS].records
+            records = sides[InputTopic.EVENTS].records
             for key, value in zip(records.keys, records.values, strict=True):
                 came.setdefault(key, []).append(int(value))
-        broker.commit(Commit(0, Positions(), scores=[OutRecord(b"a", b"b", 0)]))
+        broker.commit(Commit(0, InputOffsets(), scores=[OutRecord(b"a", b"b", 0)]))
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     assert came == {b"sensor %d" % n: list(range(3000)) for n in range(3)}
 
@@ -114,17 +114,17 @@ def test_kill_in_the_middle_of_commits_loses_nothing(place: SqlitePlace) -> None
     """Killed at any instant, a worker leaves exactly the commits it had made: scores, positions and journal agree."""
     producer = place.producer()
     total = 3000  # more than six workers can do before they are killed, on a slow day too
-    producer.send(Side.EVENTS, [OutRecord(b"sensor", b"%d" % n, n) for n in range(total)])
+    producer.send(InputTopic.EVENTS, [OutRecord(b"sensor", b"%d" % n, n) for n in range(total)])
     code = """
         broker = open_broker(settings)
         shard = int(sys.argv[2])
         start = broker.load(shard).positions
         broker.seek(shard, start)
         while True:
-            records = broker.poll(timeout_s=1, max_records=3)[shard][Side.EVENTS].records
+            records = broker.poll(timeout_s=1, max_records=3)[shard][InputTopic.EVENTS].records
             if len(records) == 0:
                 break
-            end = Positions(int(records.offsets[-1]) + 1, 0)
+            end = InputOffsets(int(records.offsets[-1]) + 1, 0)
             broker.commit(Commit(shard, end, scores=[OutRecord(b"s", value, 0) for value in records.values],
                 marks=(end,), snapshot=b"%d" % end.events if end.events % 5 == 0 else None))
             print(end.events, flush=True)
@@ -158,17 +158,19 @@ def test_kill_in_the_middle_of_commits_loses_nothing(place: SqlitePlace) -> None
 def test_a_full_disk_leaves_what_was_committed(place: SqlitePlace) -> None:
     """A commit that does not fit says that the disk is full, leaves nothing, and works once there is room."""
     broker = place.worker()
-    place.producer().send(Side.EVENTS, [OutRecord(b"a", b"b", 0)] * 2)
-    broker.commit(Commit(0, Positions(1, 0), scores=[OutRecord(b"a", b"small", 0)]))
+    place.producer().send(InputTopic.EVENTS, [OutRecord(b"a", b"b", 0)] * 2)
+    broker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"small", 0)]))
     ((pages,),) = broker._database.cursor("PRAGMA page_count").fetchall()
     broker._database.cursor(f"PRAGMA max_page_count = {pages}").fetchall()
     with pytest.raises(BrokerError, match="disk is full") as full:
-        broker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"x" * 9000, 0)] * 50, snapshot=b"y" * 90_000))
+        broker.commit(
+            Commit(0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"x" * 9000, 0)] * 50, snapshot=b"y" * 90_000)
+        )
     assert "nothing that was committed is lost" in full.value.hint
     stored = broker.load(0)
-    assert (stored.positions, stored.snapshot) == (Positions(1, 0), None)
+    assert (stored.positions, stored.snapshot) == (InputOffsets(1, 0), None)
     broker._database.cursor("PRAGMA max_page_count = 1000000").fetchall()
-    broker.commit(Commit(0, Positions(2, 0), scores=[OutRecord(b"a", b"x" * 9000, 0)]))
+    broker.commit(Commit(0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"x" * 9000, 0)]))
     assert len(place.reader().read(place.settings.topics.scores)) == 2
 
 
@@ -203,7 +205,7 @@ def test_a_read_only_file_is_named(place: SqlitePlace) -> None:
     broker = place.worker()
     broker._database.cursor("PRAGMA query_only = 1")
     with pytest.raises(BrokerError, match="read-only"):
-        broker.commit(Commit(0, Positions(), scores=[OutRecord(b"a", b"b", 0)]))
+        broker.commit(Commit(0, InputOffsets(), scores=[OutRecord(b"a", b"b", 0)]))
     assert place.reader().read(place.settings.topics.scores) == []
 
 
@@ -213,9 +215,9 @@ def test_a_file_locked_for_too_long_is_an_error(place: SqlitePlace, tmp_path: Pa
     with closing(sqlite3.connect(tmp_path / "broker.db", isolation_level=None)) as shell:
         shell.execute("BEGIN IMMEDIATE")
         with pytest.raises(BrokerError, match=r"longer than broker\.give_up_seconds"):
-            broker.commit(Commit(0, Positions()))
+            broker.commit(Commit(0, InputOffsets()))
         shell.execute("ROLLBACK")
-    broker.commit(Commit(0, Positions()))
+    broker.commit(Commit(0, InputOffsets()))
 
 
 def test_uncommitted_records_are_not_read(place: SqlitePlace, tmp_path: Path) -> None:
@@ -233,8 +235,8 @@ def test_uncommitted_records_are_not_read(place: SqlitePlace, tmp_path: Path) ->
 def test_huge_records_come_in_smaller_polls(place: SqlitePlace, monkeypatch: pytest.MonkeyPatch) -> None:
     """A poll is bounded by bytes too, so that a run of huge records does not fill the memory."""
     monkeypatch.setattr("stream_ad.brokers.sqlite.broker.POLL_BYTES", 1_000_000)
-    place.producer().send(Side.EVENTS, [OutRecord(None, b"x" * 100_000, n) for n in range(200)])
-    sizes = [len(one.records) for one in drain(place.worker(), 5_000)[0, Side.EVENTS]]
+    place.producer().send(InputTopic.EVENTS, [OutRecord(None, b"x" * 100_000, n) for n in range(200)])
+    sizes = [len(one.records) for one in drain(place.worker(), 5_000)[0, InputTopic.EVENTS]]
     assert sum(sizes) == 200
     assert max(sizes) <= 64  # rows that are looked at together
 
@@ -256,49 +258,49 @@ def test_retention_drops_what_is_old_and_needed_by_nobody(place: SqlitePlace) ->
     now_ms = int(time.time() * 1000)
     producer = place.producer()
     times = [1, 2, 3, 4, 5, 6, now_ms, 7, now_ms, now_ms]
-    for side in Side:
+    for side in InputTopic:
         producer.send(side, [OutRecord(None, b"%d" % n, time_ms) for n, time_ms in enumerate(times)])
     broker = place.worker(settings)
     scores = [OutRecord(b"a", b"old", 1), OutRecord(b"a", b"new", now_ms), OutRecord(b"a", b"old again", 1)]
 
     def commit(events: int, labels: int) -> None:
-        broker.commit(Commit(0, Positions(events, labels), scores=scores, snapshot=b"state"))
+        broker.commit(Commit(0, InputOffsets(events, labels), scores=scores, snapshot=b"state"))
 
     commit(3, 0)
-    assert broker.bounds(0)[0] == Positions(0, 0), "one snapshot may be damaged: all is needed"
+    assert broker.bounds(0)[0] == InputOffsets(0, 0), "one snapshot may be damaged: all is needed"
     commit(5, 4)
-    assert broker.bounds(0)[0] == Positions(3, 0)
+    assert broker.bounds(0)[0] == InputOffsets(3, 0)
     commit(9, 9)
-    assert broker.bounds(0)[0] == Positions(5, 4)
+    assert broker.bounds(0)[0] == InputOffsets(5, 4)
     commit(9, 9)
-    assert broker.bounds(0)[0] == Positions(6, 6), "what follows a fresh record stays"
+    assert broker.bounds(0)[0] == InputOffsets(6, 6), "what follows a fresh record stays"
     values = [value for _, value in place.reader().read(place.settings.topics.scores)]
     assert values == [b"new", b"old again"] + [b"old", b"new", b"old again"] * 3
     other = place.worker(place.altered(application_id="app-b"))
-    assert other.load(0).positions == Positions(6, 6), "who comes later begins with what is there"
+    assert other.load(0).positions == InputOffsets(6, 6), "who comes later begins with what is there"
 
 
 def test_retention_waits_for_every_application(place: SqlitePlace) -> None:
     """What another application has not read yet is kept, however old."""
     retention = {"retention_seconds": 60.0}
-    place.producer().send(Side.EVENTS, [OutRecord(None, b"%d" % n, n) for n in range(9)])
+    place.producer().send(InputTopic.EVENTS, [OutRecord(None, b"%d" % n, n) for n in range(9)])
     slow = place.worker(place.altered(application_id="slow", topics=retention))
     quick = place.worker(place.altered(application_id="quick", topics=retention))
     for _ in range(3):
-        quick.commit(Commit(0, Positions(9, 0), snapshot=b"state"))
-    assert quick.bounds(0)[0] == Positions(0, 0)
+        quick.commit(Commit(0, InputOffsets(9, 0), snapshot=b"state"))
+    assert quick.bounds(0)[0] == InputOffsets(0, 0)
     for _ in range(2):
-        slow.commit(Commit(0, Positions(4, 0), snapshot=b"state"))
-    assert slow.bounds(0)[0] == Positions(4, 0)
+        slow.commit(Commit(0, InputOffsets(4, 0), snapshot=b"state"))
+    assert slow.bounds(0)[0] == InputOffsets(4, 0)
 
 
 def test_without_retention_all_is_kept(place: SqlitePlace) -> None:
     """By default nothing is dropped, however old."""
-    place.producer().send(Side.EVENTS, [OutRecord(None, b"%d" % n, n) for n in range(9)])
+    place.producer().send(InputTopic.EVENTS, [OutRecord(None, b"%d" % n, n) for n in range(9)])
     broker = place.worker()
     for _ in range(3):
-        broker.commit(Commit(0, Positions(9, 0), snapshot=b"state"))
-    assert broker.bounds(0)[0] == Positions(0, 0)
+        broker.commit(Commit(0, InputOffsets(9, 0), snapshot=b"state"))
+    assert broker.bounds(0)[0] == InputOffsets(0, 0)
 
 
 @pytest.mark.parametrize(("file", "folder"), [(0o444, 0o777), (0o644, 0o555)])
@@ -308,7 +310,7 @@ def test_a_place_that_cannot_be_written_is_named(file: int, folder: int) -> None
         path = os.path.join(name, "stream.db")  # noqa: PTH118 - as text
         settings = Settings(broker={"path": path}, topics={"partitions": 1})
         with closing(open_producer(settings)) as producer:
-            producer.send(Side.EVENTS, [OutRecord(b"a", b"b", 1)])
+            producer.send(InputTopic.EVENTS, [OutRecord(b"a", b"b", 1)])
         os.chmod(path, file)  # noqa: PTH101
         os.chmod(name, folder)  # noqa: PTH101
         rights = "-dac_override,-dac_read_search"  # with them root may write anywhere
@@ -331,10 +333,10 @@ def test_a_poll_wakes_up_for_new_records(place: SqlitePlace) -> None:
     drain(broker)
     writer = process(
         place.settings,
-        "time.sleep(0.3); open_producer(settings).send(Side.LABELS, [OutRecord(None, b'late', 1)])",
+        "time.sleep(0.3); open_producer(settings).send(InputTopic.LABELS, [OutRecord(None, b'late', 1)])",
     )
     sides = broker.poll(timeout_s=200, max_records=10)[0]
-    assert sides[Side.LABELS].records.values[0] == b"late"
+    assert sides[InputTopic.LABELS].records.values[0] == b"late"
     assert writer.wait() == 0
 
 
@@ -342,7 +344,7 @@ def test_producing_needs_no_worker(tmp_path: Path) -> None:
     """Whoever comes first makes the database: a producer, too."""
     settings = Settings(broker={"path": str(tmp_path / "new.db")})
     with closing(open_producer(settings)) as producer:
-        producer.send(Side.EVENTS, [OutRecord(b"a", b"b", 1)])
+        producer.send(InputTopic.EVENTS, [OutRecord(b"a", b"b", 1)])
     with closing(open_broker(settings)) as broker:
         for shard in broker.assigned():
             broker.seek(shard, broker.load(shard).positions)
@@ -358,10 +360,10 @@ def test_lock_files_are_readable(place: SqlitePlace, tmp_path: Path) -> None:
 
 
 @given(
-    st.dictionaries(st.tuples(st.integers(0, 9), st.sampled_from(Side)), st.integers(0, 10_000), max_size=12),
+    st.dictionaries(st.tuples(st.integers(0, 9), st.sampled_from(InputTopic)), st.integers(0, 10_000), max_size=12),
     st.integers(1, 20_000),
 )
-def test_a_poll_is_shared_fairly(available: dict[tuple[int, Side], int], budget: int) -> None:
+def test_a_poll_is_shared_fairly(available: dict[tuple[int, InputTopic], int], budget: int) -> None:
     """No input gets more than it has, none that has something gets nothing, and nothing is left unused in vain."""
     shares = share(available, budget)
     assert shares.keys() == available.keys()

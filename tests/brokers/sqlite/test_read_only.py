@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from stream_ad.brokers import open_broker, open_producer, open_reader, open_snapshots
 from stream_ad.brokers.sqlite.database import FORMAT
 from stream_ad.brokers.sqlite.shard_lock import ShardLock
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.cli.app import app
 from stream_ad.errors import BrokerError, TopicError
 from stream_ad.records.columns import OutRecord
@@ -174,7 +174,7 @@ def test_one_who_looks_sees_what_is_written_meanwhile(tmp_path):
             with closing(open_broker(settings)) as broker:
                 broker.load(0)
                 record = OutRecord(b"s", b"%d" % number, 1)
-                broker.commit(Commit(0, Positions(), scores=[record], snapshot=b"state"))
+                broker.commit(Commit(0, InputOffsets(), scores=[record], snapshot=b"state"))
                 expected.append((b"s", b"%d" % number))
                 if number % 2:
                     assert reader.read(topic) == expected
@@ -203,7 +203,7 @@ def test_looking_while_a_worker_writes(tmp_path):
         for number in range(40):
             snapshot = b"s" * 200_000 if number % 5 == 0 else None
             records = [OutRecord(b"s", b"%d" % n, 1) for n in range(50 * number, 50 * number + 50)]
-            broker.commit(Commit(0, Positions(), scores=records, snapshot=snapshot))
+            broker.commit(Commit(0, InputOffsets(), scores=records, snapshot=snapshot))
         done.set()
         watcher.join()
         assert wrong == []
@@ -249,7 +249,7 @@ def test_a_shard_that_is_locked_at_the_start_is_taken_when_it_is_free(tmp_path):
     settings = Settings(broker={"path": str(tmp_path / "a.db")}, topics={"partitions": 3}, http={"enabled": False})
     with closing(open_producer(settings)) as producer:
         records = [OutRecord(b"s%d" % n, json.dumps(event(n)).encode(), 1_700_000_000_000) for n in range(60)]
-        producer.send(Side.EVENTS, records)
+        producer.send(InputTopic.EVENTS, records)
     lock, clock, seen = locked(settings, 1), ManualClock(), []
     broker = open_broker(settings)
     assert broker.assigned() == {0, 2}

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_ad.brokers.sqlite import state_tables as sqlite_state
-from stream_ad.brokers.worker_api import Commit, Positions, Side
+from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.records.columns import OutRecord
 from tests.support.broker_fixtures import memory_place, sqlite_place
 from tests.support.detector_fixtures import part_after, steps
@@ -63,7 +63,7 @@ def test_what_is_kept_is_what_a_broker_in_memory_keeps(story, size):
         places = [sqlite_place(path, stack, "app", partitions=1), memory_place(stack, "app", partitions=1)]
         for place in places:
             place.settings = place.altered(worker=HISTORY)
-            for side in Side:
+            for side in InputTopic:
                 place.producer().send(side, [OutRecord(b"a", b"", n) for n in range(100)])
         workers = [place.worker() for place in places]
         part = None  # the last one of a snapshot that is under way
@@ -113,29 +113,29 @@ def test_what_is_dropped_gives_its_room_back(place, path):
     for number in range(1, 12):
         part, removed = None, []
         while part is None or not part.last:
-            part = part_after(part, Positions(), os.urandom(50 * PART), PART)
+            part = part_after(part, InputOffsets(), os.urandom(50 * PART), PART)
             before = sum(parts_of(path).values())
-            worker.commit(Commit(0, Positions(), part=part))
+            worker.commit(Commit(0, InputOffsets(), part=part))
             removed.append(before + 1 - sum(parts_of(path).values()))
         assert max(removed) <= 2
         there = parts_of(path)
         assert set(there) <= {number, number - 1, number - 2}
         assert there.get(number - 2, 50) == 50, "dropped just now, after two that are kept were there"
-    worker.commit(Commit(0, Positions(), snapshot=b"x" * 50 * PART))
+    worker.commit(Commit(0, InputOffsets(), snapshot=b"x" * 50 * PART))
     assert set(parts_of(path)) == {10, 11, 12}
 
 
 def test_what_was_given_up_gives_its_room_back(place, path):
     """Of a snapshot that was begun and given up, by the worker or with it, the next one leaves nothing."""
     worker = place.worker()
-    worker.commit(Commit(0, Positions(), part=part_after(None, Positions(), b"a" * 50, PART)))
-    worker.commit(Commit(0, Positions(), snapshot=b"small"))
+    worker.commit(Commit(0, InputOffsets(), part=part_after(None, InputOffsets(), b"a" * 50, PART)))
+    worker.commit(Commit(0, InputOffsets(), snapshot=b"small"))
     assert parts_of(path) == {1: 1}
-    large = part_after(None, Positions(), b"a" * 50, PART)
-    worker.commit(Commit(0, Positions(), part=large))
-    worker.commit(Commit(0, Positions(), part=part_after(large, Positions(), b"", PART)))
+    large = part_after(None, InputOffsets(), b"a" * 50, PART)
+    worker.commit(Commit(0, InputOffsets(), part=large))
+    worker.commit(Commit(0, InputOffsets(), part=part_after(large, InputOffsets(), b"", PART)))
     assert parts_of(path) == {1: 1, 2: 2}
-    place.takeover(worker).commit(Commit(0, Positions(), snapshot=b"small"))
+    place.takeover(worker).commit(Commit(0, InputOffsets(), snapshot=b"small"))
     assert parts_of(path) == {1: 1, 2: 1}
 
 
@@ -143,7 +143,7 @@ def test_a_part_that_is_missing_is_damage(place, path):
     """A snapshot of which a part is gone, or is not what was written, is not given out; the one before is."""
     worker = place.worker()
     for data in (b"first " * 10, b"second " * 10, b"third " * 10):
-        worker.commit(Commit(0, Positions(), snapshot=data))
+        worker.commit(Commit(0, InputOffsets(), snapshot=data))
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("DELETE FROM snapshot_parts WHERE seq = 3 AND start = 50")
     stored = worker.load(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream_ad.detector.features.linear_residuals import FIRST_EVENTS, Coupling
+from stream_ad.detector.features.linear_residuals import FIRST_EVENTS, LinearResiduals
 
 FEATURES = 4
 ONE = np.zeros(1, np.int64)
@@ -33,7 +33,7 @@ def there(z):
 
 
 def taught(number=4096):
-    one = Coupling(FEATURES)
+    one = LinearResiduals(FEATURES)
     one.append(1)
     z = readings(number)
     for start in range(0, number, 32):
@@ -92,7 +92,7 @@ def test_nothing_is_said_before_there_is_something_to_say():
 
 def test_a_new_feature_leaves_the_couplings_of_the_others():
     """A sensor that shows a feature more keeps what is known of the others, wherever they stand now."""
-    narrow, wide, positions = taught(), Coupling(FEATURES + 1), np.array([0, 1, 3, 4])
+    narrow, wide, positions = taught(), LinearResiduals(FEATURES + 1), np.array([0, 1, 3, 4])
     wide.append(1)
     wide.copy_row(narrow, 0, positions=positions)
     z = readings(50, seed=9)

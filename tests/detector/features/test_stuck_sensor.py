@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_ad.detector.features.stuck_sensor import Stillness
+from stream_ad.detector.features.stuck_sensor import StuckSensor
 
 ROW = np.zeros(1, np.int64)
 FEATURES, WIDTH = 2, 8
@@ -29,7 +29,7 @@ def added(one, jumps):
 
 
 def taught(jumps):
-    one = Stillness(FEATURES)
+    one = StuckSensor(FEATURES)
     one.append(1)
     one.update(ROW, inputs(jumps)[None], np.ones((1, WIDTH)), np.ones((1, len(jumps)), np.bool_))
     return one

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_ad.detector.feedback.class_importance import Importance, ema
+from stream_ad.detector.feedback.class_importance import ClassImportance, ema
 
 
-def streaming(classes: int = 2, **options) -> Importance:
-    importance = Importance(**{"rule": "counts", "decay": 0.999, "floor": 0.2, "rate": 0.01, **options})
+def streaming(classes: int = 2, **options) -> ClassImportance:
+    importance = ClassImportance(**{"rule": "counts", "decay": 0.999, "floor": 0.2, "rate": 0.01, **options})
     importance.classes(classes)
     return importance
 

@@ -14,7 +14,7 @@ from stream_ad.detector.feedback.event_buffer import (
     NORMAL,
     UNLABELLED,
     WAITING,
-    Pending,
+    EventBuffer,
 )
 
 BATCH, HORIZON, REACH = 8, 16, 48
@@ -22,13 +22,13 @@ CAPACITY = REACH + BATCH
 ROW = np.array([0])
 
 
-def pending(sensors: int = 1) -> Pending:
-    out = Pending(1, reach=REACH, horizon_events=HORIZON, block=BATCH)
+def pending(sensors: int = 1) -> EventBuffer:
+    out = EventBuffer(1, reach=REACH, horizon_events=HORIZON, block=BATCH)
     out.append(sensors)
     return out
 
 
-def push(store: Pending, number: int, row: int = 0, *, step_ns: int = 1) -> int:
+def push(store: EventBuffer, number: int, row: int = 0, *, step_ns: int = 1) -> int:
     """Add events with ids = numbers and times = numbers * step; returns how many were lost."""
     places = store.count[row] + np.arange(number)
     return store.push(
@@ -43,17 +43,17 @@ def push(store: Pending, number: int, row: int = 0, *, step_ns: int = 1) -> int:
     )
 
 
-def find(store: Pending, rows: list[int], ids: list[int], before: list[int]) -> list[int]:
+def find(store: EventBuffer, rows: list[int], ids: list[int], before: list[int]) -> list[int]:
     """Numbers of the events that labels name."""
     return store.find(np.array(rows), np.array(ids, np.uint64), np.array(before))[0].tolist()
 
 
-def take(store: Pending, horizon_ns: int | None = None) -> list[int]:
+def take(store: EventBuffer, horizon_ns: int | None = None) -> list[int]:
     places, valid, _ = store.take(ROW, BATCH, horizon_ns)
     return places[valid].tolist()
 
 
-def mark(store: Pending, places: list[int], state: int) -> None:
+def mark(store: EventBuffer, places: list[int], state: int) -> None:
     store.learned[0, np.array(places, np.int64) % CAPACITY] = state
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from stream_ad.detector.features.scaler import SCALE_SD, Scaler
-from stream_ad.detector.feedback.label_head import LEAST, MOST, MOST_OPENNESS, RIDGE, RING, Head, balanced
+from stream_ad.detector.feedback.label_head import LEAST, MOST, MOST_OPENNESS, RIDGE, RING, LabelHead, balanced
 from stream_ad.detector.row_store import NO_PLACE
 
 F = 4
 
 
 def parts(sensors=1):
-    head, scaler = Head(F, capacity=1024), Scaler(F)
+    head, scaler = LabelHead(F, capacity=1024), Scaler(F)
     head.append(sensors)
     scaler.append(sensors)
     scaler.count[:], scaler.var[:], scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
@@ -170,7 +170,7 @@ def test_a_new_feature_waits_for_a_new_fit():
     head, scaler = parts()
     rng = np.random.default_rng(1)
     teach(head, scaler, draw(rng, 300), draw(rng, 30, shift=3))
-    wide, wide_scaler = Head(F + 1, capacity=1024), Scaler(F + 1)
+    wide, wide_scaler = LabelHead(F + 1, capacity=1024), Scaler(F + 1)
     wide.append(1)
     wide_scaler.append(1)
     wide_scaler.count[:], wide_scaler.var[:], wide_scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
@@ -185,7 +185,7 @@ def test_a_new_feature_waits_for_a_new_fit():
 def test_wrong_verdicts_cost_little():
     """A wide table learns the true anomalies though a third of those labelled so are normal events."""
     rng, features = np.random.default_rng(1), 60
-    head, scaler = Head(features, capacity=1024), Scaler(features)
+    head, scaler = LabelHead(features, capacity=1024), Scaler(features)
     head.append(1)
     scaler.append(1)
     scaler.count[:], scaler.var[:], scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
@@ -224,7 +224,7 @@ def test_kinds_of_weights_that_tell_nothing_are_kept_small():
 
 def test_keeps_what_it_added():
     """Of a judged sensor, for as many events as may still get a verdict; of others nothing was added."""
-    head = Head(F, capacity=8)
+    head = LabelHead(F, capacity=8)
     head.append(3)
     head.give(np.array([1]))
     rows, places = np.array([1, 0, 1, 2, 1]), np.array([3, 0, 4, 7, 11])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from stream_ad.detector.feedback.event_buffer import FROM_EVENT, Pending
+from stream_ad.detector.feedback.event_buffer import FROM_EVENT, EventBuffer
 from stream_ad.detector.feedback.label_trust import (
     EPISODE,
     EPISODE_WORTH,
@@ -24,7 +24,7 @@ EVENTS = 40
 def judged(verdicts, *, capacity=64):
     """One sensor whose events 0, 1, … have these verdicts; None: nobody knows."""
     number = len(verdicts)
-    one = Pending(2, reach=capacity - 8, horizon_events=capacity * 3 // 4, block=8)
+    one = EventBuffer(2, reach=capacity - 8, horizon_events=capacity * 3 // 4, block=8)
     one.append(1)
     rows, places = np.zeros(number, np.int64), np.arange(number)
     one.numbers(rows)

@@ -9,7 +9,7 @@ import pytest
 
 from stream_ad.evaluation.backtest.label_schedule import Delay, Protocol, Schedule
 from stream_ad.evaluation.backtest.results import results
-from stream_ad.evaluation.backtest.runner import Backtest, Replayed
+from stream_ad.evaluation.backtest.runner import Backtest, RunResult
 from stream_ad.evaluation.backtest.stream import Stream
 from stream_ad.settings import Settings
 from tests.support.recordings import OPTIONS, recording
@@ -31,7 +31,7 @@ def run():
     protocol = Protocol(delay=Delay(1), seed=3)
 
     def replayed(score):
-        return Replayed(np.array(score, np.float64), np.ones(12, np.bool_), incidents=[0, 5, 6], seconds=2.0)
+        return RunResult(np.array(score, np.float64), np.ones(12, np.bool_), incidents=[0, 5, 6], seconds=2.0)
 
     return Backtest(
         stream=stream,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_ad.evaluation.simulation.annotator import NAMES, Judge, VerdictConfig
+from stream_ad.evaluation.simulation.annotator import NAMES, Annotator, AnnotatorConfig
 from stream_ad.evaluation.simulation.plant import FAULTS, NORMAL, Plant, PlantConfig
 
 PLANT = PlantConfig(machines=4, interval_s=60.0, healthy_s=3600.0, fault_every_s=4 * 3600.0)
@@ -17,7 +17,7 @@ COLUMNS = ("due_ns", "machine", "name", "row", "start_ns", "end_ns")
 def run(steps=3000, cuts=None, **config):
     """A plant, what happened, and what was said about it."""
     plant = Plant(PLANT)
-    judge = Judge(VerdictConfig(**config), plant)
+    judge = Annotator(AnnotatorConfig(**config), plant)
     chunks, said = [], []
     for size in cuts or [steps]:
         chunks.append(plant.chunk(size))

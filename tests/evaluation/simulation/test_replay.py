@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.codec import Codec
 from stream_ad.errors import InputFileError
 from stream_ad.evaluation.recordings.csv_reader import read_recording
@@ -57,7 +57,7 @@ def test_events(recorded):
     """Events go out in the file's order, keyed by sensor, under stem and row number, at the rows' own times."""
     wire = Wire()
     summary = replay(SETTINGS, recorded, label_delay=1, producer=wire)
-    records = wire.side(Side.EVENTS)
+    records = wire.side(InputTopic.EVENTS)
     assert summary.events == len(records) == 5
     assert [record.key for record in records] == [b"a", b"b", b"a", b"a", b"b"]
     messages = [json.loads(record.value) for record in records]
@@ -73,7 +73,7 @@ def test_labels(recorded):
     """A label follows N rows of its sensor later at that row's time, the rest at the end; an empty one never."""
     wire = Wire()
     summary = replay(SETTINGS, recorded, label_delay=1, producer=wire)
-    labels = [(json.loads(r.value), r.key, r.time_ms - 1_767_225_600_000) for r in wire.side(Side.LABELS)]
+    labels = [(json.loads(r.value), r.key, r.time_ms - 1_767_225_600_000) for r in wire.side(InputTopic.LABELS)]
     assert summary.labels == 4
     assert labels == [
         ({"sensor_id": "a", "label": "normal", "event_id": "plant-1"}, b"a", 1000),
@@ -87,13 +87,13 @@ def test_no_delay(recorded):
     """With delay 0 every label has the time of its own row."""
     wire = Wire()
     replay(SETTINGS, recorded, label_delay=0, producer=wire)
-    assert [json.loads(r.value)["event_id"] for r in wire.side(Side.LABELS)] == [
+    assert [json.loads(r.value)["event_id"] for r in wire.side(InputTopic.LABELS)] == [
         "plant-1",
         "plant-2",
         "plant-4",
         "plant-5",
     ]
-    assert [r.time_ms - 1_767_225_600_000 for r in wire.side(Side.LABELS)] == [0, 250, 500, 2000]
+    assert [r.time_ms - 1_767_225_600_000 for r in wire.side(InputTopic.LABELS)] == [0, 250, 500, 2000]
 
 
 @given(sensors=st.lists(st.sampled_from("abc"), min_size=1, max_size=40), delay=st.integers(0, 12), data=st.data())
@@ -120,7 +120,7 @@ def test_paced(recorded):
         waits = 0
 
         def is_set(self):
-            return len(wire.side(Side.EVENTS)) >= 3
+            return len(wire.side(InputTopic.EVENTS)) >= 3
 
         def wait(self, timeout):
             self.waits += 1
@@ -129,8 +129,12 @@ def test_paced(recorded):
 
     wire, stop = Wire(), StopAfterThree()
     summary = replay(SETTINGS, recorded, label_delay=0, speed=1e3, stop=stop, producer=wire)
-    assert summary.events == len(wire.side(Side.EVENTS)) >= 3
-    assert [json.loads(r.value)["event_id"] for r in wire.side(Side.EVENTS)][:3] == ["plant-1", "plant-2", "plant-3"]
+    assert summary.events == len(wire.side(InputTopic.EVENTS)) >= 3
+    assert [json.loads(r.value)["event_id"] for r in wire.side(InputTopic.EVENTS)][:3] == [
+        "plant-1",
+        "plant-2",
+        "plant-3",
+    ]
 
 
 def test_progress_and_own_producer(recorded, tmp_path):
@@ -158,8 +162,8 @@ def test_every_record_is_valid(recorded):
     worker.seek(0, worker.load(0).positions)
     fetched = worker.poll(timeout_s=0, max_records=100)[0]
     codec = Codec(settings)
-    events, bad_events = codec.decode_events(fetched[Side.EVENTS].records)
-    labels, bad_labels = codec.decode_labels(fetched[Side.LABELS].records)
+    events, bad_events = codec.decode_events(fetched[InputTopic.EVENTS].records)
+    labels, bad_labels = codec.decode_labels(fetched[InputTopic.LABELS].records)
     assert (bad_events, bad_labels) == ([], [])
     assert events.event_ids == [f"plant-{row}" for row in range(1, 6)]
     assert labels.names == ["normal", "leak", "wear", "normal"]

@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from stream_ad.brokers.worker_api import Side
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.codec import Codec
 from stream_ad.errors import SettingsError
-from stream_ad.evaluation.simulation.annotator import VerdictConfig
+from stream_ad.evaluation.simulation.annotator import AnnotatorConfig
 from stream_ad.evaluation.simulation.plant import PlantConfig
 from stream_ad.evaluation.simulation.simulate import Simulation, simulate
 from stream_ad.settings import Settings
@@ -27,8 +27,8 @@ def written(memory, settings=ONE_SHARD):
     worker.seek(0, worker.load(0).positions)
     fetched = worker.poll(timeout_s=0, max_records=10**6)[0]
     codec = Codec(settings)
-    events, bad_events = codec.decode_events(fetched[Side.EVENTS].records)
-    labels, bad_labels = codec.decode_labels(fetched[Side.LABELS].records)
+    events, bad_events = codec.decode_events(fetched[InputTopic.EVENTS].records)
+    labels, bad_labels = codec.decode_labels(fetched[InputTopic.LABELS].records)
     assert (bad_events, bad_labels) == ([], [])
     return events, labels
 
@@ -49,11 +49,11 @@ def assert_same(columns, other):
 def test_wire_and_columns_agree(form):
     """Records decoded by the codec are the columns that the simulation gives directly."""
     plant = PlantConfig(machines=2, interval_s=60.0, healthy_s=600.0)
-    tick = Simulation(plant, VerdictConfig(form=form), name="sim").step(800)
+    tick = Simulation(plant, AnnotatorConfig(form=form), name="sim").step(800)
     memory = MemoryBroker()
     producer = memory.producer(ONE_SHARD)
-    producer.send(Side.EVENTS, tick.event_records())
-    producer.send(Side.LABELS, tick.label_records())
+    producer.send(InputTopic.EVENTS, tick.event_records())
+    producer.send(InputTopic.LABELS, tick.label_records())
     events, labels = written(memory)
     assert len(labels) > 5
     assert_same(events, tick.events())
@@ -87,7 +87,7 @@ def test_history_then_present():
     summary = simulate(
         ONE_SHARD,
         plant,
-        VerdictConfig(),
+        AnnotatorConfig(),
         speed=math.inf,
         stop=After(1),
         progress=lambda *done: seen.append(done),

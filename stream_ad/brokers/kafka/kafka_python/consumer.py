@@ -31,7 +31,7 @@ FEW = 1_000  # records that are a short step: it can wait for what came meanwhil
 LATEST_MS = 8  # more than a round trip to a broker nearby
 
 
-class PlainConsumer(CommittedConsumer):
+class KafkaPythonConsumer(CommittedConsumer):
     """See ``kafka_clients.GroupConsumer``."""
 
     settings: Settings
@@ -72,14 +72,16 @@ class PlainConsumer(CommittedConsumer):
         return {topic: self._cluster.topic_id(topic) for topic in topics}
 
 
-def open_consumer(settings: Settings) -> PlainConsumer:
+def open_consumer(settings: Settings) -> KafkaPythonConsumer:
     """A consumer of the application's group that has not joined yet.
 
     Raises:
         BrokerError: Kafka did not answer, or refuses.
     """
     prepare()
-    consumer: PlainConsumer = connect(PlainConsumer, settings, **group_options(settings), **consumer_options())
+    consumer: KafkaPythonConsumer = connect(
+        KafkaPythonConsumer, settings, **group_options(settings), **consumer_options()
+    )
     consumer.settings = settings
     fetch_plainly(consumer)
     return consumer

@@ -59,7 +59,7 @@ class _Last:
         self.link: Any = None
 
 
-class BatchProducer(KafkaProducer):  # type: ignore[misc]
+class KafkaPythonProducer(KafkaProducer):  # type: ignore[misc]
     """See ``kafka_clients.TransactionalProducer``.
 
     A coordinator that dies may leave a transaction open in some of its partitions although it has acknowledged its
@@ -206,10 +206,10 @@ def open_producer(
     transactional_id: str,
     topics: Collection[str],
     settle: Callable[[SettlingProducer], None] | None = None,
-) -> BatchProducer:
+) -> KafkaPythonProducer:
     """See ``kafka_clients.Client``."""
     options = producer_options(settings, transactional_id)
-    producer: BatchProducer = connect(BatchProducer, settings, **options)
+    producer: KafkaPythonProducer = connect(KafkaPythonProducer, settings, **options)
     try:
         producer.learn(topics)
         producer.init_transactions()

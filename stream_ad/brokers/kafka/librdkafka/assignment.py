@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from stream_ad.brokers.kafka.librdkafka.config import translated_errors
 from stream_ad.brokers.kafka.librdkafka.metadata import plain, rd
-from stream_ad.brokers.kafka.librdkafka.stall_detector import Silence
+from stream_ad.brokers.kafka.librdkafka.stall_detector import StallDetector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -41,17 +41,17 @@ _BEGINNING = frozenset(
 log = structlog.get_logger(__name__)
 
 
-class Places:
+class Assignment:
     """Positions of what is assigned, and which of it is paused. Raises kafka-python's errors.
 
     Args:
         client: The one that is told.
-        ask_ends: As of ``Silence``.
+        ask_ends: As of ``StallDetector``.
     """
 
     def __init__(self, client: Consumer, ask_ends: AskEnds) -> None:
         self._client = client
-        self._silence = Silence(ask_ends)
+        self._silence = StallDetector(ask_ends)
         self.positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
         self._idle: set[TopicPartition] = set()  # paused from the beginning, often without a position: not begun with

@@ -43,7 +43,7 @@ _LOCAL: dict[int, type[kafka_errors.KafkaError]] = {
 }
 
 
-class Watch:
+class ConnectionMonitor:
     """The library's log, where it says that a connection broke; no other way of its own tells of each."""
 
     def __init__(self) -> None:

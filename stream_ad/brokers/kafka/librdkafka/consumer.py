@@ -16,11 +16,11 @@ from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata, MemberState
 
 from stream_ad.brokers.kafka.connection import HEARTBEAT_S
-from stream_ad.brokers.kafka.librdkafka.assignment import Places
-from stream_ad.brokers.kafka.librdkafka.config import Watch, common_config, in_our_words, translated_errors
+from stream_ad.brokers.kafka.librdkafka.assignment import Assignment
+from stream_ad.brokers.kafka.librdkafka.config import ConnectionMonitor, common_config, in_our_words, translated_errors
 from stream_ad.brokers.kafka.librdkafka.group_metadata import unpack
 from stream_ad.brokers.kafka.librdkafka.message_columns import in_columns
-from stream_ad.brokers.kafka.librdkafka.metadata import Lookup, plain
+from stream_ad.brokers.kafka.librdkafka.metadata import MetadataClient, plain
 from stream_ad.brokers.kafka.partition_reader import FETCH_MAX_WAIT_MS, METADATA_MS
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 class ThreadSafe:
     """See ``kafka_clients.OffsetAsker``: this library's clients may be used from every thread."""
 
-    def __init__(self, lookup: Lookup) -> None:
+    def __init__(self, lookup: MetadataClient) -> None:
         self._lookup = lookup
 
     def end_offsets(
@@ -53,7 +53,7 @@ class ThreadSafe:
         """Leave the consumer as it is."""
 
 
-class RdConsumer(Lookup):
+class LibrdkafkaConsumer(MetadataClient):
     """See ``kafka_clients.GroupConsumer``.
 
     A membership that was lost comes back by itself, as a rule. Seen after Kafka was away: a client that knew no
@@ -65,7 +65,7 @@ class RdConsumer(Lookup):
         super().__init__(settings)
         broker = settings.broker
         session_s = min(broker.session_timeout_seconds, broker.max_poll_interval_seconds)  # the library insists on that
-        self._watch = Watch()
+        self._watch = ConnectionMonitor()
         config = common_config(settings) | {
             "logger": self._watch,
             "group.id": settings.application_id,
@@ -90,7 +90,7 @@ class RdConsumer(Lookup):
         self._config = config
         with translated_errors():
             self._client = Consumer(config)
-        self._places = Places(self._client, self.end_offsets)
+        self._places = Assignment(self._client, self.end_offsets)
         self._topics: list[str]
         self._listener: Membership
         self._waited_s = 0.0  # for a membership
@@ -116,7 +116,7 @@ class RdConsumer(Lookup):
         old = self._client
         with translated_errors():
             self._client = Consumer(self._config)
-        self._places = Places(self._client, self.end_offsets)
+        self._places = Assignment(self._client, self.end_offsets)
         Thread(target=old.close, name="librdkafka close", daemon=True).start()  # it may never come to an end
         self._forget_membership()
         self._waited_s = 0.0
@@ -243,6 +243,6 @@ class RdConsumer(Lookup):
             self._client.close()
 
 
-def open_consumer(settings: Settings) -> RdConsumer:
+def open_consumer(settings: Settings) -> LibrdkafkaConsumer:
     """As ``kafka_consumer.open_consumer``."""
-    return RdConsumer(settings)
+    return LibrdkafkaConsumer(settings)

@@ -28,7 +28,7 @@ _LOOK_S = 0.5  # between looks whether a topic was made anew
 _ADMIN_S = 1.0
 
 
-class Lookup:
+class MetadataClient:
     """Answers of ``kafka_clients.GroupConsumer`` that have nothing to do with a membership."""
 
     def __init__(self, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka.client_api import kafka_python_of
 from stream_ad.brokers.kafka.connection import BATCH_BYTES, MAX_RECORD_BYTES, RETRY_BACKOFF_MS, patience_ms
-from stream_ad.brokers.kafka.librdkafka.config import Watch, common_config, in_our_words, translated_errors
+from stream_ad.brokers.kafka.librdkafka.config import ConnectionMonitor, common_config, in_our_words, translated_errors
 from stream_ad.brokers.kafka.librdkafka.group_metadata import pack
 from stream_ad.brokers.kafka.limits import within
 
@@ -49,7 +49,7 @@ class Sent:
             self.last = message
 
 
-class RdProducer:
+class LibrdkafkaProducer:
     """See ``kafka_clients.TransactionalProducer``.
 
     Unlike kafka-python it refuses by itself to commit a transaction of which a record has failed; that every record was
@@ -60,7 +60,7 @@ class RdProducer:
     connection breaks, nothing more is written, and whoever opens the next producer settles what was left.
     """
 
-    def __init__(self, producer: Producer, watch: Watch) -> None:
+    def __init__(self, producer: Producer, watch: ConnectionMonitor) -> None:
         self._producer, self._watch = producer, watch
 
     def last_error(self) -> BaseException | None:
@@ -159,13 +159,13 @@ def open_producer(
     transactional_id: str,
     topics: Collection[str],
     settle: Callable[[SettlingProducer], None] | None = None,
-) -> RdProducer:
+) -> LibrdkafkaProducer:
     """See ``kafka_clients.Client``."""
     if settle is not None:
         settler = kafka_python_of(settings).open_producer(settings, transactional_id, topics, settle)
         settler.close(timeout=settings.broker.transaction_timeout_seconds)
     timeout_ms = int(settings.broker.transaction_timeout_seconds * 1000)
-    watch = Watch()
+    watch = ConnectionMonitor()
     config = common_config(settings) | {
         "logger": watch,
         "transactional.id": transactional_id,
@@ -187,4 +187,4 @@ def open_producer(
         within(patience_s, producer.init_transactions, patience_s)
         producer.poll(0)
     watch.broken = ""  # nothing was written over what broke before
-    return RdProducer(producer, watch)
+    return LibrdkafkaProducer(producer, watch)

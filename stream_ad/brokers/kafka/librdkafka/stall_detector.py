@@ -19,7 +19,7 @@ STILL_S = 10.0  # that a partition gives nothing before Kafka is asked whether t
 _ASK_MS = 1_000
 
 
-class Silence:
+class StallDetector:
     """When each partition last gave something, was told to, or was asked about.
 
     Args:

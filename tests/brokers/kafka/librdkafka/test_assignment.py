@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka import TopicPartition
 
-from stream_ad.brokers.kafka.librdkafka.assignment import Places
+from stream_ad.brokers.kafka.librdkafka.assignment import Assignment
 from stream_ad.brokers.kafka.librdkafka.metadata import plain, rd
 from stream_ad.records.columns import RawRecords
 
@@ -62,7 +62,7 @@ class Owner:
     """Who gives orders, and knows what is to be read then."""
 
     def __init__(self, library: Library) -> None:
-        self.library, self.places = library, Places(library, ends)
+        self.library, self.places = library, Assignment(library, ends)
         self.wanted: dict[TopicPartition, int] = {}
         self.held: set[TopicPartition] = set()
 
@@ -123,7 +123,7 @@ def test_what_is_read_is_where_it_goes_on() -> None:
     one that was taken away do not make it ours again.
     """
     library = Library([])
-    places = Places(library, ends)
+    places = Assignment(library, ends)
     places.assign([rd(PARTITIONS[0])], lambda them: [places.seek(one, 3) for one in them])
     records = RawRecords("events", 0, np.array([3, 5]), np.array([0, 0]), [None] * 2, [None] * 2)
     places.gave({PARTITIONS[0]: records, PARTITIONS[1]: records})
