@@ -44,8 +44,16 @@ format: $(READY) ## Format the code and mend what can be mended by itself
 	$(BIN)/ruff format
 
 .PHONY: docs
-docs: $(READY) ## Write the generated pages of docs/ anew
+docs: $(READY) ## Write the generated parts of docs/ again
 	$(BIN)/python tools/write_docs.py
+
+.PHONY: docs-site
+docs-site: $(READY) ## The documentation as a site, in site/; needs no network
+	$(BIN)/python -m mkdocs build --strict
+
+.PHONY: layers
+layers: $(READY) ## Print which package imports which, by layer
+	@$(BIN)/python tools/import_layers.py
 
 .PHONY: bench
 bench: $(READY) ## Detector, pipeline and latency beside other libraries, as tables; with Quix Streams: BENCH="--quix PYTHON"
@@ -54,7 +62,7 @@ bench: $(READY) ## Detector, pipeline and latency beside other libraries, as tab
 	$(BIN)/python benchmarks/live.py --write $(BENCH)
 
 .PHONY: bench-long
-bench-long: $(READY) ## How speed changes with sensors, features, steps, verdicts and workers: a table, and docs/growth.svg
+bench-long: $(READY) ## How speed changes with sensors, features, steps, verdicts and workers: a table, and docs/explanation/growth.svg
 	$(BIN)/python benchmarks/growth.py --kafka --write
 
 .PHONY: profile
@@ -66,7 +74,7 @@ soak: $(READY) ## The long form of the fault tests: an hour, or less with SOAK="
 	$(BIN)/python -m tests.faults.soak --write $(SOAK)
 
 .PHONY: quality
-quality: $(READY) ## Detection quality beside its goals, written to docs/quality.md; name the recordings with TEST_DATA=FOLDER
+quality: $(READY) ## Detection quality beside its goals, written to docs/explanation/quality.md; name the recordings with TEST_DATA=FOLDER
 	$(BIN)/python benchmarks/quality.py $(TEST_DATA)
 
 .PHONY: setup
@@ -74,7 +82,7 @@ setup: $(READY) ## Only the virtual environment, in .venv
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and build outputs
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist site *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made once, and again when the requirements change.

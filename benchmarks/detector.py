@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=2.0, help="processor time per measurement")
     parser.add_argument("--parts", action="store_true", help="say where the detector's time goes, too")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/explanation/benchmarks.md")
     chosen = parser.parse_args()
     seconds = chosen.seconds
     title = f"{machine('torch', 'numba')}; one thread"

@@ -2,8 +2,8 @@
 
 Events per second of processor time through decoding, a step and encoding, without a broker, while one thing is varied:
 sensors, features, records of a step, the share of events with a verdict. With --kafka workers are varied, too, over a
-real Kafka and by the clock (see live.py). Prints the figures; --write puts them into docs/benchmarks.md, and draws them
-into docs/growth.svg (with matplotlib, of the extra `bench`).
+real Kafka and by the clock (see live.py). Prints the figures; --write puts them into
+docs/explanation/benchmarks.md, and draws them into docs/explanation/growth.svg (with matplotlib, of the extra `bench`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from stream_ad.records.columns import OutRecord
 
-PICTURE = Path(__file__).resolve().parents[1] / "docs" / "growth.svg"
+PICTURE = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "growth.svg"
 START_MS = 1_760_000_000_000
 USUAL = {"sensors": 50, "features": 8, "step": 2_000, "labels": 0.0}
 CURVES: dict[str, tuple[float, ...]] = {
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=100_000, help="at least, for each point")
     parser.add_argument("--only", choices=list(CURVES), help="one of the curves without a broker")
     parser.add_argument("--kafka", action="store_true", help="the curve of workers, too")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md, and draw it")
+    parser.add_argument("--write", action="store_true", help="put table and picture into docs/explanation/")
     chosen = parser.parse_args()
     prepare_process()
     found: dict[str, dict[float, float]] = {}

@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="of the scaling")
     parser.add_argument("--only", choices=["latency", "scaling"])
     parser.add_argument("--quix", metavar="PYTHON", help="see quix.py")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/explanation/benchmarks.md")
     chosen = parser.parse_args()
     out = io.StringIO()
     on = partial(machine, "kafka-python", "confluent-kafka")

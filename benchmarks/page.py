@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "recovery.md", ROOT / "README.md"
+PAGES = ROOT / "docs" / "explanation" / "benchmarks.md", ROOT / "docs" / "explanation" / "recovery.md"
 
 
 def machine(*packages: str) -> str:

@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument(
         "--quix", metavar="PYTHON", help="of a virtual environment with quixstreams and river; see quix.py"
     )
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/explanation/benchmarks.md")
     chosen = parser.parse_args()
     before = machine("kafka-python", "confluent-kafka")
     common = {"topics": {"partitions": 1}, "http": {"enabled": False}, "worker": {"step_records": STEP_RECORDS}}

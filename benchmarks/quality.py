@@ -4,7 +4,7 @@
 
 The folder holds servers, process, shuttle, cardio and mammography as NAME.csv.gz: timestamp, sensor_id, label,
 evaluate, features. Every row is scored before anything is learned from it; a verdict comes a fixed number of
-events of its sensor later. Prints a table, and writes it to docs/quality.md as printed.
+events of its sensor later. Prints a table, and writes it to docs/explanation/quality.md as printed.
 """
 
 from __future__ import annotations
@@ -31,13 +31,23 @@ from stream_ad.evaluation.recordings.csv_reader import read_recording
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "quality.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "explanation" / "quality.md"
 INTRODUCTION = """# Quality on recorded streams
 
-Written by `make quality TEST_DATA=FOLDER` as it was printed. Every row is scored before anything is learned from it;
-the verdict on a row comes so many events of its sensor later: {waits}.
-The best baseline is the best of half-space trees, isolation forest, running z-score and two online autoencoders on the
-same rows. [Backtests](backtest.md) of your own recordings follow the same protocol.
+Each row below is a recording that was replayed in the order of its rows.
+Every row is scored before anything is learned from it; its label comes so many events of its sensor later:
+{waits}.
+
+- The columns show ROC-AUC / average precision: the mean over sensors and seeds, ± the standard deviation over seeds.
+- "Best baseline" is the best of half-space trees, isolation forest, running z-score and two online autoencoders on the
+  same rows.
+- "Goal" is what is wanted here. A figure below its goal misses it.
+- "False alarms" is the share of normal rows that score 1 or above, where 0.1 % is tolerated.
+
+How many faults alarm at a score of 1:
+[lab notes](../lab-notes/detector.md#what-the-threshold-keeps-of-its-promise).
+To measure your own recordings by the same protocol, [backtest](../how-to/backtest-a-recording.md) them.
+`make quality TEST_DATA=FOLDER` writes this page; the recordings are not part of the tree.
 
 """
 COVERAGES = (1.0, 0.1)
@@ -73,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", default=os.environ.get("TEST_DATA"), help="default: $TEST_DATA")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="", metavar="NAMES", help="some of the files, such as servers,cardio")
-    parser.add_argument("--no-page", action="store_true", help="leave docs/quality.md as it is")
+    parser.add_argument("--no-page", action="store_true", help="leave docs/explanation/quality.md as it is")
     chosen = parser.parse_args(arguments)
     targets = [one for one in TARGETS if not chosen.only or one.name in chosen.only.split(",")]
     if problem := missing(chosen.folder, targets):
@@ -132,7 +142,7 @@ def one(stream: Stream, target: Target, coverage: float, seed: int) -> tuple[flo
 
 
 def page(lines: Sequence[str]) -> str:
-    """docs/quality.md."""
+    """docs/explanation/quality.md."""
     waits = ", ".join(f"{target.delay} for {target.name}" for target in TARGETS)
     return INTRODUCTION.format(waits=waits) + "\n".join(lines) + "\n"
 

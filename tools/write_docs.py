@@ -1,17 +1,22 @@
-"""Writes the tables of docs/ that follow from the code: settings, metrics, exit codes.
+"""Write the parts of docs/ that follow from the code: settings, metrics, commands, exit codes, import graph.
 
-In each page the tables stand between two marks; what is around them is written by hand. A test holds
-the pages to the code, and `make docs` writes them anew.
+In each page they stand between two marks; what is around them is written by hand. A test holds the pages to the
+code, and `make docs` writes them again.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+from import_layers import mermaid, text
+
 from stream_ad import errors
+from stream_ad.cli.app import app
 from stream_ad.cli.exit_codes import EXIT_CODES
 from stream_ad.records.columns import ShardStatus
 from stream_ad.settings import Settings
@@ -34,8 +39,14 @@ BEGIN, END = "<!-- generated -->", "<!-- end of generated -->"
 
 def pages() -> dict[Path, str]:
     """Every page with generated tables, as it should be, by its path."""
-    tables = {"settings.md": settings_tables(), "metrics.md": metrics_table(), "exit-codes.md": exit_codes_table()}
-    return {DOCS / name: _with(DOCS / name, table) for name, table in tables.items()}
+    parts = {
+        "reference/settings.md": settings_tables(),
+        "reference/metrics.md": metrics_table(),
+        "reference/commands.md": commands(),
+        "reference/exit-codes.md": exit_codes_table(),
+        "explanation/architecture.md": import_graph(),
+    }
+    return {DOCS / name: _with(DOCS / name, part) for name, part in parts.items()}
 
 
 def _with(path: Path, table: str) -> str:
@@ -131,6 +142,68 @@ def _labels(family: Metric) -> Iterator[str]:
             yield f"`{label}`"
 
 
+def commands() -> str:
+    """A section for each command: how it is called, what it does, its arguments and options."""
+    return "\n\n".join(_command_sections(typer.main.get_command(app), ["stream-ad"]))
+
+
+def _command_sections(command: Any, words: list[str]) -> Iterator[str]:
+    name = " ".join(words)
+    if len(words) > 1:
+        arguments = [_argument(parameter) for parameter in command.params if parameter.param_type_name == "argument"]
+        kind = "COMMAND" if hasattr(command, "commands") else "[OPTIONS]"
+        lines = [f"## {name}", "", f"`{' '.join([name, kind, *arguments])}`", "", _paragraphs(command.help)]
+        lines += _parameters(command.params)
+        yield "\n".join(lines)
+    for inner in getattr(command, "commands", {}).values():
+        yield from _command_sections(inner, [*words, inner.name])
+
+
+def _argument(parameter: Any) -> str:
+    return f"{parameter.metavar or parameter.human_readable_name}{'...' if parameter.nargs == -1 else ''}"
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+def _parameters(parameters: list[Any]) -> Iterator[str]:
+    rows = []
+    for parameter in parameters:
+        if parameter.param_type_name == "argument":
+            name, default = f"`{_argument(parameter)}`", ""
+        else:
+            flags = ", ".join(parameter.opts + parameter.secondary_opts)
+            name = f"`{flags}`" if parameter.is_flag else f"`{flags} {parameter.metavar or _values(parameter)}`"
+            default = "" if parameter.default is None or parameter.is_flag else f"`{parameter.default}`"
+        rows.append(f"| {_cell(name)} | {default} | {_cell(parameter.help or '')} |")
+    if rows:
+        yield from ["", "| argument or option | default | what it does |", "|---|---|---|", *rows]
+
+
+def _values(parameter: Any) -> str:
+    """What an option takes whose value has no name of its own."""
+    kind = parameter.type_descriptor.annotation
+    if issubclass(kind, Enum):
+        return "|".join(str(choice.value) for choice in kind)
+    return "NUMBER" if issubclass(kind, int | float) else "TEXT"
+
+
+def import_graph() -> str:
+    """Every import between packages as text, and the gist of it as a diagram."""
+    return f"""```text
+{text()}
+```
+
+<!-- not on the site -->
+As a diagram, without the arrows that follow from others:
+
+```mermaid
+{mermaid()}
+```
+<!-- end of not on the site -->"""
+
+
 def exit_codes_table() -> str:
     """A row for each code, with the exceptions of the library that end with it."""
     rows = ["| code | meaning | errors |", "|---:|---|---|"]
@@ -150,5 +223,5 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for path, text in pages().items():
-        path.write_text(text, encoding="utf-8")
+    for path, page in pages().items():
+        path.write_text(page, encoding="utf-8")

@@ -27,12 +27,11 @@ OPERATOR = DEPLOY / "kubernetes" / "monitoring" / "prometheus-rule.yaml"
 
 
 def runbook() -> object:
-    """docs/runbook.md, a panel for each section, so that panels and alerts can link to one."""
+    """docs/how-to/runbook.md, a panel for each section, so that panels and alerts can link to one."""
     sections = runbook_sections()
     panels = [words(name, body, span=12, height=12) for name, (_, body) in sections.items()]
-    return board(
-        "Runbook", uid="stream-ad-runbook", says="What to do about each alert: docs/runbook.md.", rows={"": panels}
-    )
+    says = "What to do about each alert: docs/how-to/runbook.md."
+    return board("Runbook", uid="stream-ad-runbook", says=says, rows={"": panels})
 
 
 def files() -> dict[Path, str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNBOOK = ROOT / "docs" / "runbook.md"
+RUNBOOK = ROOT / "docs" / "how-to" / "runbook.md"
 SOURCE = common_models.DataSourceRef(type_val="prometheus", uid="stream-ad-prometheus")
 JOB = 'job="$job"'
 WIDTH = 24  # of Grafana's grid
@@ -195,5 +195,5 @@ def _told(panel: Panel, title: str, says: str, runbook: str) -> Panel:
             .url(f"/d/stream-ad-runbook?viewPanel=panel-{number}")
         )
         panel = panel.links([link])
-        says = f"{says}\n\nAlert {runbook}: docs/runbook.md#{runbook.lower()}"
+        says = f"{says}\n\nAlert {runbook}: docs/how-to/runbook.md#{runbook.lower()}"
     return panel.description(says)

@@ -2,7 +2,7 @@
 
 A reference run that nothing disturbs and a run whose workers are killed and whose Kafka is harmed, over the
 same records; then every score, incident and dead letter of both is compared, and the models at the end.
-Prints a table of what was done and what differs, and writes it into docs/recovery.md with --write.
+Prints a table of what was done and what differs, and writes it into docs/explanation/recovery.md with --write.
 Needs what tests/kafka needs: Java 17 and Maven.
 """
 
@@ -226,7 +226,7 @@ def main():
     parser.add_argument("--kills", type=int, help="100 on Kafka and 200 on SQLite unless given")
     parser.add_argument("--broker-faults", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/recovery.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/explanation/recovery.md")
     options = parser.parse_args()
     kinds = [kind for kind in (KAFKA, SQLITE) if options.broker in ("both", kind.lower())]
     results = {kind: soak(kind, options) for kind in kinds}

@@ -136,7 +136,7 @@ def _rights(settings: Settings, client: KafkaAdminClient, plan: Sequence[TopicPl
         yield problem(
             "rights",
             f"«{user}» may not {'; '.join(lacking)}.",
-            "Give this user these rights; docs/operations.md lists all that are needed.",
+            "Give this user these rights; docs/how-to/operations.md lists all that are needed.",
         )
     elif roles:
         yield fine("rights", f"«{user}» may read and write the topics.")
