@@ -16,7 +16,8 @@ from stream_ad import __version__
 from stream_ad.cli.backtest import backtest
 from stream_ad.cli.doctor import doctor
 from stream_ad.cli.exit_codes import EXIT_CODES, end
-from stream_ad.cli.options import AsJson, ConfigFile, Group, Overrides, print_json, print_table, read_settings
+from stream_ad.cli.help import PlainCommand, PlainGroup, example
+from stream_ad.cli.options import AsJson, ConfigFile, Overrides, print_json, print_table, read_settings
 from stream_ad.cli.snapshots import snapshots
 from stream_ad.cli.streams import demo, replay, simulate
 from stream_ad.errors import TopicError
@@ -29,19 +30,30 @@ if TYPE_CHECKING:
 
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
 
+DETECT, TRY_OUT, OPERATE = "Detect", "Try out", "Operate"
+
 app = typer.Typer(
-    cls=Group,
-    suggest_commands=False,  # Group does
-    add_completion=False,
+    cls=PlainGroup,
+    suggest_commands=False,  # PlainGroup does
     rich_markup_mode=None,  # plain text, the same on a terminal and in a pipe
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=EPILOG,
 )
 topics = typer.Typer(
-    cls=Group, suggest_commands=False, help="Show or create the topics that the settings name.", no_args_is_help=True
+    cls=PlainGroup,
+    suggest_commands=False,
+    rich_markup_mode=None,
+    help="Show or create the topics that the settings name.",
+    no_args_is_help=True,
 )
-config = typer.Typer(cls=Group, suggest_commands=False, help="Show or check the settings.", no_args_is_help=True)
+config = typer.Typer(
+    cls=PlainGroup,
+    suggest_commands=False,
+    rich_markup_mode=None,
+    help="Show or check the settings.",
+    no_args_is_help=True,
+)
 
 
 def main() -> None:
@@ -59,43 +71,54 @@ def _program(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected failure.")] = False,  # noqa: ARG001 -- read in cli_errors, which sees failures of the command line itself too
 ) -> None:
-    """Streaming anomaly detection that learns from delayed verdicts."""
+    """Streaming anomaly detection that learns from delayed labels."""
     if version:
         typer.echo(f"stream-ad {__version__}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-@app.command()
+@app.command(
+    cls=PlainCommand, rich_help_panel=DETECT, epilog=example("run --config stream-ad.yaml", "run --until-idle 2")
+)
 def run(
     config_file: ConfigFile = None,
     overrides: Overrides = None,
     until_idle: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=0.0, help="End, with exit code 0, once nothing came for so long."),
+        typer.Option(metavar="SECONDS", min=0.0, help="End, with exit code 0, once no record came for so long."),
     ] = None,
 ) -> None:
-    """Score readings and learn from verdicts, until SIGTERM or SIGINT."""
+    """Score readings and learn from labels until stopped.
+
+    SIGTERM or SIGINT lets the worker finish its step, save snapshots and end with 0.
+    """
     settings = read_settings(config_file, overrides)
     from stream_ad.worker.worker import Worker
 
     Worker(settings).run(until_idle_s=until_idle)
 
 
-app.command()(demo)
-app.command()(replay)
-app.command()(simulate)
-app.command()(backtest)
-app.command()(doctor)
+app.command(
+    cls=PlainCommand,
+    rich_help_panel=DETECT,
+    epilog=example("backtest history.csv.gz --label-delay 2h --report history.html"),
+)(backtest)
+app.command(cls=PlainCommand, rich_help_panel=TRY_OUT, epilog=example("demo --seconds 30"))(demo)
+app.command(
+    cls=PlainCommand, rich_help_panel=TRY_OUT, epilog=example("simulate --machines 4 --speed max --seconds 10")
+)(simulate)
+app.command(cls=PlainCommand, rich_help_panel=TRY_OUT, epilog=example("replay history.csv --speed 60x"))(replay)
+app.command(cls=PlainCommand, rich_help_panel=OPERATE, epilog=example("doctor --config stream-ad.yaml"))(doctor)
 
 
-@app.command()
+@app.command(cls=PlainCommand, rich_help_panel=OPERATE, epilog=example("health --live --timeout 1"))
 def health(
     config_file: ConfigFile = None,
     overrides: Overrides = None,
     *,
     live: Annotated[
-        bool, typer.Option("--live", help="Ask whether it lives (/livez), not whether it is ready.")
+        bool, typer.Option("--live", help="Ask whether it lives (/livez) instead of whether it is ready (/readyz).")
     ] = False,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Longest wait for the answer.")] = 3.0,
 ) -> None:
@@ -109,13 +132,13 @@ def health(
     typer.echo(ask(settings.http, "/livez" if live else "/readyz", timeout_s=timeout))
 
 
-@topics.command()
+@topics.command(cls=PlainCommand, epilog=example("topics plan --config stream-ad.yaml"))
 def plan(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Show what `apply` would do; change nothing."""
     _topics(config_file, overrides, "plan", as_json=as_json)
 
 
-@topics.command()
+@topics.command(cls=PlainCommand, epilog=example("topics apply --config stream-ad.yaml"))
 def apply(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Create missing topics; never change existing ones."""
     _topics(config_file, overrides, "apply", as_json=as_json)
@@ -151,11 +174,11 @@ def _state(topic: TopicPlan, action: str) -> str:
     return "created" if action == "apply" else "missing, `topics apply` creates it"
 
 
-@config.command()
+@config.command(cls=PlainCommand, epilog=example("config show --set broker.kind=kafka"))
 def show(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Print the settings in force, secrets masked.
 
-    Behind every value that is no default stands where it was set.
+    A value that is not the default is followed by the place where it was set.
     """
     from stream_ad.settings.loader import resolve
     from stream_ad.settings.render import as_yaml
@@ -167,7 +190,7 @@ def show(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json
         typer.echo(as_yaml(resolved), nl=False)
 
 
-@config.command()
+@config.command(cls=PlainCommand, epilog=example("config validate --config stream-ad.yaml"))
 def validate(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Check the settings and list all that is wrong.
 
@@ -184,7 +207,7 @@ def validate(config_file: ConfigFile = None, overrides: Overrides = None, *, as_
         typer.echo("The settings are valid.")
 
 
-@config.command()
+@config.command(cls=PlainCommand, epilog=example("config schema > stream-ad.schema.json"))
 def schema() -> None:
     """Print the JSON Schema of the settings."""
     from stream_ad.settings import Settings
@@ -192,6 +215,6 @@ def schema() -> None:
     print_json(Settings.model_json_schema())
 
 
-app.add_typer(topics, name="topics")
-app.add_typer(snapshots, name="snapshots")
-app.add_typer(config, name="config")
+app.add_typer(topics, name="topics", rich_help_panel=OPERATE)
+app.add_typer(snapshots, name="snapshots", rich_help_panel=OPERATE)
+app.add_typer(config, name="config", rich_help_panel=OPERATE)

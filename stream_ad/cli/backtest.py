@@ -32,13 +32,13 @@ def backtest(
     overrides: Overrides = None,
     *,
     label_delay: Annotated[
-        str, typer.Option(metavar="N|2h", help="When a row's verdict comes: events of its sensor, or event time.")
+        str, typer.Option(metavar="N|2h", help="When a row's label comes: after events of its sensor, or event time.")
     ] = "500",
     label_coverage: Annotated[
-        float, typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Share of labelled rows that ever get a verdict.")
+        float, typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Share of labelled rows whose label ever comes.")
     ] = 1.0,
     intervals: Annotated[
-        bool, typer.Option("--intervals", help="One verdict for each stretch of equal labels, when it has ended.")
+        bool, typer.Option("--intervals", help="One label for each stretch of equal labels, when it has ended.")
     ] = False,
     warmup: Annotated[
         int | None,
@@ -46,12 +46,12 @@ def backtest(
             metavar="N",
             min=0,
             show_default=False,
-            help="First rows of each sensor that are not judged; else as «evaluate» says, else as long as the"
-            " detector warms up.",
+            help="First rows of each sensor that are not evaluated; else as the column evaluate says, else as long"
+            " as the detector warms up.",
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, show_default=False, help="Of the models, baselines and coverage.")
+        int | None, typer.Option(metavar="N", min=0, show_default=False, help="Seed of models, baselines and coverage.")
     ] = None,
     shared: Annotated[
         bool | None,
@@ -65,12 +65,12 @@ def backtest(
         typer.Option("--map", metavar="NAME=COLUMN", help="Column of the file, such as timestamp=ts; may be repeated."),
     ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write all figures as JSON.")] = None,
-    report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a page to look at.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a report as one HTML page.")] = None,
 ) -> None:
     """Say how good the detector would have been on recorded readings.
 
     Replays files through the code that runs in production: every row is scored before anything is learned from it,
-    verdicts come late. Ctrl-C ends it early and prints what it has so far.
+    labels come late. Ctrl-C ends it early and prints what it has so far.
     """
     delay, mapped, names = _delay(label_delay), _mapping(columns or ()), _names(against)
     chosen = list(overrides or ())

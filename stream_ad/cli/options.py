@@ -6,43 +6,41 @@ import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+
+from stream_ad.cli.help import INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from stream_ad.settings import Settings
 
-_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # of click, or of typer's copy of it
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="FILE", envvar="STREAM_AD_CONFIG", help="Settings as a YAML file."),
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        envvar="STREAM_AD_CONFIG",
+        show_envvar=True,
+        rich_help_panel=INPUT,
+        help="Settings as a YAML file.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting, such as broker.kind=kafka; may be repeated."),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        rich_help_panel=INPUT,
+        help="One setting, such as broker.kind=kafka; may be repeated.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-class Group(TyperGroup):
-    """Commands; what is none of them is answered with what was meant: a command, or an option that says the same."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except _UsageError as error:
-            from stream_ad.settings.keys import closest
-
-            options = [name for option in self.get_params(ctx) for name in option.opts if name.startswith("--")]
-            known = {name.removeprefix("--"): name for name in (*options, *self.commands)}
-            if (meant := closest(args[0], known)) is not None:
-                error.message = f"{error.message.rstrip('.')}. Did you mean '{known[meant]}'?"
-            raise
 
 
 def read_settings(config_file: Path | None, overrides: Sequence[str] | None) -> Settings:
@@ -61,6 +59,19 @@ def thousands(number: int) -> str:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: with lines on a terminal, as plain columns anywhere else, so that programs can read it."""
+    if sys.stdout.isatty():
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*header, box=SIMPLE_HEAD, pad_edge=False)
+        for column in table.columns:
+            column.overflow = "fold"  # a narrow terminal breaks a cell; nothing is left out
+        for row in rows:
+            table.add_row(*row)
+        Console(highlight=False, markup=False).print(table)
+        return
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, *rows):
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

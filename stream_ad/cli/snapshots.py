@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream_ad.cli.options import (
-    AsJson,
-    ConfigFile,
-    Group,
-    Overrides,
-    print_json,
-    print_table,
-    read_settings,
-    thousands,
-)
+from stream_ad.cli.help import PlainCommand, PlainGroup, example
+from stream_ad.cli.options import AsJson, ConfigFile, Overrides, print_json, print_table, read_settings, thousands
 from stream_ad.errors import StateError
 
 if TYPE_CHECKING:
@@ -26,8 +18,9 @@ if TYPE_CHECKING:
     from stream_ad.diagnostics.snapshot_inspect import SnapshotView
 
 snapshots = typer.Typer(
-    cls=Group,
+    cls=PlainGroup,
     suggest_commands=False,
+    rich_markup_mode=None,
     help="Look at the models that are kept, go back to an older one.",
     no_args_is_help=True,
 )
@@ -45,9 +38,9 @@ At = Annotated[
 ]
 
 
-@snapshots.command(name="list")
+@snapshots.command(name="list", cls=PlainCommand, epilog=example("snapshots list 0"))
 def list_(
-    shard: Annotated[int | None, typer.Argument(metavar="[SHARD]", min=0, help="Only this one.")] = None,
+    shard: Annotated[int | None, typer.Argument(metavar="[SHARD]", min=0, help="Only this shard.")] = None,
     config_file: ConfigFile = None,
     overrides: Overrides = None,
     *,
@@ -107,7 +100,7 @@ def _size(size: float) -> str:
     return f"{size:.3g} GB"
 
 
-@snapshots.command()
+@snapshots.command(cls=PlainCommand, epilog=example("snapshots show 0 12"))
 def show(
     shard: Shard,
     number: Number,
@@ -157,16 +150,16 @@ def _describe(view: SnapshotView) -> None:
     if view.classes:
         typer.echo()
         print_table(
-            ("CLASS", "VERDICTS", "MISSED", "WEIGHT"),
+            ("CLASS", "LABELS", "MISSED", "WEIGHT"),
             [
                 (name, f"{one.labels:.1f}", _share(one.missed), f"{one.weight:.2f}")
                 for name, one in view.classes.items()
             ],
         )
-        typer.echo("Counts and shares fade with further verdicts; missed verdicts of «normal» are false alarms.")
+        typer.echo("Counts and shares fade with further labels; missed labels of «normal» are false alarms.")
 
 
-@snapshots.command()
+@snapshots.command(cls=PlainCommand, epilog=example("snapshots restore 0 12 --at oldest"))
 def restore(
     shard: Shard, number: Number, config_file: ConfigFile = None, overrides: Overrides = None, *, at: At = "committed"
 ) -> None:
@@ -177,7 +170,7 @@ def restore(
     _begin(config_file, overrides, shard, at, number)
 
 
-@snapshots.command()
+@snapshots.command(cls=PlainCommand, epilog=example("snapshots reset 0"))
 def reset(shard: Shard, config_file: ConfigFile = None, overrides: Overrides = None, *, at: At = "committed") -> None:
     """Let a shard go on with a new model, which knows nothing.
 
@@ -206,9 +199,12 @@ def _begin(config_file: Path | None, overrides: Sequence[str] | None, shard: int
     )
 
 
-@snapshots.command()
+@snapshots.command(cls=PlainCommand, epilog=example("snapshots delete 0 11"))
 def delete(shard: Shard, number: Number, config_file: ConfigFile = None, overrides: Overrides = None) -> None:
-    """Delete a snapshot for good; never the newest, which the next start needs."""
+    """Delete a snapshot for good.
+
+    The newest cannot be deleted: the next start needs it.
+    """
     settings = read_settings(config_file, overrides)
     from stream_ad.brokers import open_snapshots
     from stream_ad.diagnostics.snapshot_restore import require_shard

@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path  # noqa: TC003 -- typer reads the annotations
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from stream_ad.cli.exit_codes import INTERRUPTED
 from stream_ad.cli.options import AsJson, ConfigFile, Overrides, print_json, progress, read_settings
 
+Value = TypeVar("Value")
+
 Speed = Annotated[
-    str, typer.Option(metavar="max|60x", help="Event time per second of yours: max, 60x, 1x (as it happened).")
+    str,
+    typer.Option(
+        metavar="max|60x",
+        help="Event time per second of wall clock: 1x as it happened, 60x a minute a second, max as fast as it goes.",
+    ),
 ]
 
 
@@ -61,28 +67,37 @@ def simulate(
     config_file: ConfigFile = None,
     overrides: Overrides = None,
     *,
-    machines: Annotated[int, typer.Option(min=1, help="Machines of the plant.")] = 12,
+    machines: Annotated[int, typer.Option(metavar="N", min=1, help="Machines of the plant.")] = 12,
     interval: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.001, help="Event time between two readings of a machine.")
     ] = 10.0,
-    verdicts: Annotated[LabelForm, typer.Option(help="Verdicts on single events, or on whole episodes.")] = (
-        LabelForm.events
-    ),
-    verdict_delay: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.0, help="Mean event time until a verdict comes.")
+    label_form: Annotated[
+        LabelForm, typer.Option(metavar="events|intervals", help="Labels on single events, or on whole episodes.")
+    ] = LabelForm.events,
+    label_delay: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.0, help="Mean event time until a label comes.")
     ] = 1800.0,
+    verdicts: Annotated[LabelForm | None, typer.Option(hidden=True)] = None,
+    verdict_delay: Annotated[float | None, typer.Option(hidden=True, min=0.0)] = None,
     speed: Speed = "1x",
     seconds: Annotated[
-        float | None, typer.Option(metavar="SECONDS", min=0.0, help="End after so long; else on SIGINT or SIGTERM.")
+        float | None,
+        typer.Option(
+            metavar="SECONDS", min=0.0, help="Wall clock after which it ends; without it, SIGINT or SIGTERM does."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal plants and faults.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Equal seeds give equal plants and faults.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write a simulated plant and late verdicts into the topics.
+    """Write a simulated plant and late labels into the topics.
 
     Machines with load, temperature, vibration and more, with faults that come and go.
     """
     factor = _factor(speed)
+    if verdicts is not None:
+        label_form = _renamed("--verdicts", "--label-form", verdicts)
+    if verdict_delay is not None:
+        label_delay = _renamed("--verdict-delay", "--label-delay", verdict_delay)
     settings = read_settings(config_file, overrides)
     from stream_ad.evaluation.simulation.annotator import AnnotatorConfig
     from stream_ad.evaluation.simulation.plant import PlantConfig
@@ -96,7 +111,7 @@ def simulate(
         summary = run_simulation(
             settings,
             PlantConfig(machines=machines, seed=seed, interval_s=interval),
-            AnnotatorConfig(form=verdicts.value, delay_s=verdict_delay, seed=seed),
+            AnnotatorConfig(form=label_form.value, delay_s=label_delay, seed=seed),
             speed=factor,
             seconds=seconds,
             progress=show,
@@ -113,15 +128,21 @@ def simulate(
 
 def demo(
     seconds: Annotated[float, typer.Option(metavar="SECONDS", min=1.0, help="How long it runs.")] = 60.0,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal plants and faults.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Equal seeds give equal plants and faults.")] = 0,
 ) -> None:
-    """Watch late verdicts improve the scores of a plant.
+    """Watch late labels improve the scores of a plant.
 
-    Two workers on an embedded broker of their own score the same machines; one is given verdicts, the other is not.
+    Two workers on an embedded broker of their own score the same machines; one is given labels, the other is not.
     """
     from stream_ad.demo import demo as run_demo
 
     run_demo(seconds=seconds, seed=seed)
+
+
+def _renamed(old: str, new: str, value: Value) -> Value:
+    """The value of an option that was given under its old name, with a warning on standard error."""
+    typer.echo(f"warning: {old} is now {new}; the old name will go with version 1.0.", err=True)
+    return value
 
 
 def _factor(speed: str) -> float:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from stream_ad import __version__
 from stream_ad.brokers import open_producer, open_reader
 from stream_ad.cli.app import app
 from stream_ad.cli.exit_codes import EXIT_CODES
+from stream_ad.cli.help import PlainGroup
 from stream_ad.settings.loader import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,6 +85,61 @@ def test_every_command_has_help(command):
     if command not in {("demo",), ("topics",), ("snapshots",), ("config",)}:
         assert "--config" in result.output
         assert "--set" in result.output
+
+
+def commands(group=None, path=()):
+    """Every command by the words that call it."""
+    for name, command in (group or get_command(app)).commands.items():
+        if isinstance(command, PlainGroup):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+ALL_COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("path", ALL_COMMANDS, ids=" ".join)
+def test_help_names_values_in_plain_words(path):
+    """No placeholder of an option or argument is the name of a Python type, and no help says verdict."""
+    text = CliRunner().invoke(app, [*path, "--help"]).output
+    assert not re.search(r"<\w[^<>=]*>", text)
+    assert "verdict" not in text.lower()
+
+
+@pytest.mark.parametrize("path", ALL_COMMANDS, ids=" ".join)
+def test_every_command_has_an_example_that_can_be_called(path):
+    """The help of each command ends with an example of it, whose command line is right."""
+    command = ALL_COMMANDS[path]
+    examples = [line.split()[1:] for line in command.epilog.splitlines()[2:]]
+    assert examples
+    for words in examples:
+        assert tuple(words[: len(path)]) == path
+        arguments = words[len(path) :]
+        redirected = arguments.index(">") if ">" in arguments else len(arguments)
+        command.make_context(path[-1], arguments[:redirected])
+
+
+def test_completion(stream_ad):
+    """The shell is told the commands that begin with what was typed, and the options of a command."""
+    words = {"_STREAM_AD_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    assert stream_ad(COMP_WORDS="stream-ad s", **words).stdout.split() == ["simulate", "snapshots"]
+    words["COMP_CWORD"] = "2"
+    options = stream_ad(COMP_WORDS="stream-ad simulate --", **words).stdout.split()
+    assert "--label-delay" in options
+    assert "--verdict-delay" not in options
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"), [("--verdicts", "--label-form", "intervals"), ("--verdict-delay", "--label-delay", "60")]
+)
+def test_old_names_of_options(stream_ad, old, new, value):
+    """An option under its old name does what the new one does, and a warning names the new one."""
+    rest = ("simulate", "--json", "--speed", "max", "--seconds", "0", "--set", "broker.path=a.db")
+    result = stream_ad(*rest, old, value)
+    assert result.returncode == 0
+    assert result.stderr == f"warning: {old} is now {new}; the old name will go with version 1.0.\n"
+    assert stream_ad(*rest, new, value).stderr == ""
 
 
 def test_version(stream_ad):
@@ -177,25 +235,25 @@ def test_output_that_nobody_reads(tmp_path):
     assert result.returncode in EXIT_CODES
 
 
-def on_terminal(*arguments: str, cwd: Path, **extra: str) -> str:
-    """What stream-ad writes to a standard error that is a terminal."""
+def on_terminal(*arguments: str, cwd: Path, stream: str = "stderr", code: int | None = None, **extra: str) -> str:
+    """What stream-ad writes to one of its streams, which is a terminal; it ends with ``code``, or with any but 0."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "stream_ad", *arguments],
         cwd=cwd,
         env=environment(TERM="xterm", **extra),
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs},
     )
     os.close(theirs)
     written = b""
     try:
-        while some := os.read(ours, 4096):
-            written += some
+        while chunk := os.read(ours, 4096):
+            written += chunk
     except OSError:  # how Linux says that the other end has closed
         pass
     os.close(ours)
-    assert process.wait(timeout=60) != 0
+    ended = process.wait(timeout=60)
+    assert ended != 0 if code is None else ended == code
     return written.decode()
 
 
@@ -205,6 +263,16 @@ def test_colours_only_where_they_are_wanted(tmp_path, stream_ad):
     assert "\x1b[" in on_terminal(*wrong, cwd=tmp_path)
     assert "\x1b[" not in on_terminal(*wrong, cwd=tmp_path, NO_COLOR="1")
     assert "\x1b[" not in stream_ad(*wrong).stderr
+
+
+def test_tables_are_drawn_on_a_terminal_only(tmp_path, stream_ad):
+    """A table has lines on a terminal, and is plain columns in a pipe; both hold the same words."""
+    plan = ("topics", "plan", "--set", "broker.path=a.db")
+    drawn = on_terminal(*plan, cwd=tmp_path, stream="stdout", code=0, COLUMNS="120", NO_COLOR="1")
+    piped = stream_ad(*plan).stdout
+    assert "─" in drawn
+    assert "─" not in piped
+    assert piped.split() == [word for word in re.sub(r"\x1b\[[0-9;]*m", "", drawn).split() if set(word) != {"─"}]
 
 
 def test_config_show(stream_ad, tmp_path):
