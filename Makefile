@@ -16,7 +16,7 @@ help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(READY) ## A plant of machines, a worker and late verdicts, for about a minute
+demo: $(READY) ## A plant of machines, a worker and late labels, for about a minute
 	$(BIN)/stream-ad demo
 
 .PHONY: test
@@ -55,6 +55,10 @@ docs-site: $(READY) ## The documentation as a site, in site/; needs no network
 layers: $(READY) ## Print which package imports which, by layer
 	@$(BIN)/python tools/import_layers.py
 
+.PHONY: schemas
+schemas: $(READY) ## Write the JSON Schemas of the messages to schemas/v1
+	$(BIN)/python -m tools.write_schemas
+
 .PHONY: bench
 bench: $(READY) ## Detector, pipeline and latency beside other libraries, as tables; with Quix Streams: BENCH="--quix PYTHON"
 	$(BIN)/python benchmarks/detector.py --parts --write
@@ -63,6 +67,8 @@ bench: $(READY) ## Detector, pipeline and latency beside other libraries, as tab
 
 .PHONY: bench-long
 bench-long: $(READY) ## How speed changes with sensors, features, steps, verdicts and workers: a table, and docs/explanation/growth.svg
+
+bench-long: $(READY) ## How speed changes with sensors, features, steps, labels and workers: a table, and docs/growth.svg
 	$(BIN)/python benchmarks/growth.py --kafka --write
 
 .PHONY: profile

@@ -1,7 +1,7 @@
 """The wire formats, as pydantic models: the public contract of every topic.
 
 The hot path decodes with msgspec (see codec.py); a property test holds it to these models.
-JSON Schema: ``SensorEvent.model_json_schema()`` and so on.
+Their JSON Schemas stand in schemas/, written by `make schemas`; what may change is said there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ Reading = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
 class Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # What is published holds every field, those with a default too: readers may rely on them.
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_serialization_defaults_required=True)
 
 
 class SensorEvent(Wire):
@@ -116,3 +117,15 @@ REASONS = (
     "timestamp",
 )
 """Why a record goes to the dead-letter topic (header ``stream_ad.reason``)."""
+
+
+class DeadLetterHeaders(Wire):
+    """The headers of a record in the dead-letter topic; its key and value are those of the record it was."""
+
+    reason: Annotated[str, Field(alias="stream_ad.reason", examples=list(REASONS))]
+    """Later versions may have further reasons."""
+    detail: Annotated[str, Field(alias="stream_ad.detail")]
+    """What is wrong and where, for people."""
+    topic: Annotated[str, Field(alias="stream_ad.topic")]
+    partition: Annotated[str, Field(alias="stream_ad.partition", pattern="^[0-9]+$")]
+    offset: Annotated[str, Field(alias="stream_ad.offset", pattern="^[0-9]+$")]

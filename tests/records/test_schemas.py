@@ -1,0 +1,123 @@
+"""The wire formats as promised to others: published schemas, and messages of earlier releases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from stream_ad.codec import Codec
+from stream_ad.codec.encoders import encode_incident, encode_scores
+from stream_ad.records.columns import Contribution, Events, RawRecords, Scores
+from stream_ad.records.schemas import AnomalyScore, DeadLetterHeaders, Incident
+from stream_ad.settings import Settings
+from tools.wire_compatibility import breaking_changes
+from tools.write_schemas import MESSAGES, files, last_release, schema
+
+GOLDEN = sorted((Path(__file__).parents[1] / "data" / "golden").iterdir())
+CODEC = Codec(Settings())
+
+
+def fits(message, name):
+    jsonschema.validate(message, schema(name), format_checker=jsonschema.FormatChecker())
+
+
+def lines(folder, name):
+    return (folder / name).read_text(encoding="utf-8").splitlines()
+
+
+def raw(values, first=7):
+    """Records of partition 2, five minutes after the first event of the golden messages."""
+    count = len(values)
+    times = np.full(count, 1_740_787_500_000)
+    offsets = np.arange(first, first + count)
+    return RawRecords("sensor-events", 2, offsets, times, [b"press"] * count, [value.encode() for value in values])
+
+
+def test_published_schemas_are_those_of_the_code():
+    """schemas/v1 holds what `make schemas` writes, and nothing else."""
+    expected = files()
+    assert {path: path.read_text(encoding="utf-8") for path in next(iter(expected)).parent.iterdir()} == expected
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_no_message_changed_in_a_way_that_breaks_its_users(name):
+    """Since the last release inputs have only widened, and outputs have only been added to."""
+    released = json.loads((last_release() / f"{name}.json").read_text(encoding="utf-8"))
+    assert breaking_changes(released, schema(name), MESSAGES[name].direction) == []
+
+
+@pytest.mark.parametrize("folder", GOLDEN, ids=lambda folder: folder.name)
+class TestMessagesOfReleases:
+    """Messages that an earlier release read or wrote."""
+
+    def test_events(self, folder):
+        """Events are still read as that release read them."""
+        values = lines(folder, "events.jsonl")
+        events, dead = CODEC.decode_events(raw(values))
+        assert dead == []
+        decoded = json.loads((folder / "decoded.json").read_text(encoding="utf-8"))["events"]
+        assert {name: list(getattr(events, name)) for name in decoded} == decoded
+        for value in values:
+            fits(json.loads(value), "sensor-event")
+
+    def test_labels(self, folder):
+        """Labels are still read as that release read them."""
+        values = lines(folder, "labels.jsonl")
+        labels, dead = CODEC.decode_labels(raw(values))
+        assert dead == []
+        decoded = json.loads((folder / "decoded.json").read_text(encoding="utf-8"))["labels"]
+        assert {name: list(getattr(labels, name)) for name in decoded} == decoded
+        for value in values:
+            fits(json.loads(value), "label")
+
+    def test_scores(self, folder):
+        """Scores of that release fit the present model and schema, and are written the same way again."""
+        for value in lines(folder, "scores.jsonl"):
+            fits(json.loads(value), "anomaly-score")
+            score = AnomalyScore.model_validate_json(value)
+            assert json.loads(encoded(score)) == json.loads(value)
+
+    def test_incidents(self, folder):
+        """Incidents of that release fit the present model and schema, and are written the same way again."""
+        for value in lines(folder, "incidents.jsonl"):
+            fits(json.loads(value), "incident")
+            assert encode_incident(Incident.model_validate_json(value)).value.decode() == value
+
+    def test_dead_letters(self, folder):
+        """What that release refused is still refused for the same reason, under headers of the same names."""
+        for offset, line in enumerate(lines(folder, "dead-letters.jsonl"), 7):
+            letter = json.loads(line)
+            fits(letter["headers"], "dead-letter-headers")
+            _, (dead,) = CODEC.decode_events(raw([letter["value"]], offset))
+            headers = {name: text.decode() for name, text in dead.headers}
+            DeadLetterHeaders.model_validate(headers)
+            same = set(headers) - {"stream_ad.detail"}  # words for people, which may get better
+            assert set(letter["headers"]) == set(headers)
+            assert {name: headers[name] for name in same} == {name: letter["headers"][name] for name in same}
+
+
+def encoded(score):
+    """A score as the encoder writes it."""
+    number = np.zeros(1, np.int64)
+    events = Events(
+        offsets=number,
+        record_times_ms=number,
+        times_ns=np.array([int(score.timestamp.timestamp()) * 1_000_000_000]),
+        sensor_ids=[score.sensor_id],
+        event_ids=[score.event_id],
+        blocks=(),
+    )
+    contributions = tuple(
+        Contribution(part.feature, part.value, part.expected, part.share) for part in score.contributions
+    )
+    scores = Scores(
+        score=np.array([score.score]),
+        live=np.array([score.phase == "live"]),
+        contributions={0: contributions} if contributions else {},
+    )
+    (record,) = encode_scores(events, scores, score.model, only_anomalies=False)
+    return record.value
