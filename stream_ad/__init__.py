@@ -1,3 +1,37 @@
-"""Streaming anomaly detection that learns from delayed verdicts."""
+"""Streaming anomaly detection that learns from delayed labels.
 
+The public API is what this module exports, ``stream_ad.testing``, ``stream_ad.errors`` and
+``stream_ad.settings.loader.load_settings``; everything else may change with any release.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stream_ad.estimator import StreamADDetector
+    from stream_ad.settings import Settings
+    from stream_ad.worker.worker import Worker
+
+__all__ = ["Settings", "StreamADDetector", "Worker", "__version__"]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Settings": "stream_ad.settings",
+    "StreamADDetector": "stream_ad.estimator",
+    "Worker": "stream_ad.worker.worker",
+}
+"""Imported when first asked for: `import stream_ad` itself, and the command line, stay light."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,7 +13,7 @@ from stream_ad.records.columns import Events, Labels, ValueBlock
 from stream_ad.shard.shard import Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -76,7 +76,7 @@ class StreamADDetector(AnomalyDetector):
         self._waiting: list[tuple[dict[str, float], str | None]] = []
         """Learned in one step once a score depends on them: results do not depend on the cut."""
 
-    def score_one(self, x: Mapping[Hashable, Any]) -> float:
+    def score_one(self, x: Mapping[Any, Any]) -> float:
         """How unusual an event is, compared with the threshold; nothing is learned.
 
         Args:
@@ -95,7 +95,7 @@ class StreamADDetector(AnomalyDetector):
         values = np.array([readings.get(name, math.nan) for name in sensors.features[group]])
         return sensors.detectors[group].peek(int(sensors.row[number]), values)
 
-    def learn_one(self, x: Mapping[Hashable, Any], y: bool | str | None = None) -> None:
+    def learn_one(self, x: Mapping[Any, Any], y: bool | str | None = None) -> None:
         """Take an event in.
 
         Args:
@@ -158,7 +158,7 @@ def _labels(numbers: NDArray[np.int64], names: list[str | None]) -> Labels:
     )
 
 
-def _readings(x: Mapping[Hashable, Any]) -> dict[str, float]:
+def _readings(x: Mapping[Any, Any]) -> dict[str, float]:
     """Finite numbers by name; what is missing is NaN."""
     readings = {}
     for key, value in x.items():

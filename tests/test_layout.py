@@ -54,3 +54,17 @@ def test_light_modules(module):
     program = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not HEAVY & set(loaded.stdout.split())
+
+
+def test_the_public_api_is_imported_when_asked_for():
+    """Every name that the package exports can be had from it; any other is an AttributeError, as for any module."""
+    import stream_ad  # noqa: PLC0415 -- its attributes are the subject
+
+    assert set(stream_ad.__all__) <= set(dir(stream_ad))
+    assert {name: getattr(stream_ad, name).__name__ for name in stream_ad.__all__ if name != "__version__"} == {
+        "Settings": "Settings",
+        "StreamADDetector": "StreamADDetector",
+        "Worker": "Worker",
+    }
+    with pytest.raises(AttributeError, match="module 'stream_ad' has no attribute 'Detector'"):
+        stream_ad.Detector  # noqa: B018 -- asking is the test
