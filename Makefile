@@ -7,6 +7,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RELEASE := $(VENV)/.release
 # A file's tests stay together, for the sake of what it prepares once; in their order, which has the quick ones last.
 # Three processes, since many tests wait for Kafka's timeouts.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
@@ -32,11 +33,18 @@ test-public: $(READY) ## The same over kafka-python's public interface alone
 	$(PYTEST) tests/kafka tests/faults --kafka-client kafka-python-public
 
 .PHONY: check
-check: $(READY) ## Lint, format, types, and which module may import which
+check: $(READY) ## Lint, format, types, which module may import which, spelling, names, docstrings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	git ls-files -z | xargs -0 $(BIN)/codespell
+	$(BIN)/python -m tools.check_docstrings
+	$(BIN)/python -m tools.check_names
+
+.PHONY: hooks
+hooks: $(READY) ## Check each commit before it is made (pre-commit, with the tools of .venv)
+	$(BIN)/pre-commit install
 
 .PHONY: format
 format: $(READY) ## Format the code and mend what can be mended by itself
@@ -66,9 +74,7 @@ bench: $(READY) ## Detector, pipeline and latency beside other libraries, as tab
 	$(BIN)/python benchmarks/live.py --write $(BENCH)
 
 .PHONY: bench-long
-bench-long: $(READY) ## How speed changes with sensors, features, steps, verdicts and workers: a table, and docs/explanation/growth.svg
-
-bench-long: $(READY) ## How speed changes with sensors, features, steps, labels and workers: a table, and docs/growth.svg
+bench-long: $(READY) ## How speed changes with sensors, features, steps, labels and workers: a table, and docs/explanation/growth.svg
 	$(BIN)/python benchmarks/growth.py --kafka --write
 
 .PHONY: profile
@@ -83,6 +89,23 @@ soak: $(READY) ## The long form of the fault tests: an hour, or less with SOAK="
 quality: $(READY) ## Detection quality beside its goals, written to docs/explanation/quality.md; name the recordings with TEST_DATA=FOLDER
 	$(BIN)/python benchmarks/quality.py $(TEST_DATA)
 
+.PHONY: wheel
+wheel: $(RELEASE) ## Wheel and source distribution, in dist/
+	$(BIN)/python -m build --no-isolation
+
+.PHONY: audit
+audit: build/requirements.txt ## Known vulnerabilities of what is shipped; asks a vulnerability service: AUDIT="-s osv" names another
+	$(BIN)/pip-audit --no-deps --disable-pip -r $< $(AUDIT)
+
+.PHONY: sbom
+sbom: build/requirements.txt ## A list of what is shipped, in dist/sbom.json (CycloneDX); needs no network
+	mkdir -p dist
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json $<
+
+build/requirements.txt: $(RELEASE)
+	mkdir -p build
+	$(BIN)/python -m tools.write_requirements >$@
+
 .PHONY: setup
 setup: $(READY) ## Only the virtual environment, in .venv
 
@@ -95,6 +118,11 @@ clean: ## Remove the virtual environment, caches and build outputs
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { python=$$($(FIND_PYTHON)) && "$$python" -m venv $(VENV); } || { echo "$$NO_PYTHON" >&2; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The tools of a release, beside the others and once as well; installing is what needs the network.
+$(RELEASE): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[release]'
 	@touch $@
 
 # The name alone says little: a wrapper may stand there that starts nothing.
