@@ -53,7 +53,7 @@ format: $(READY) ## Format the code and mend what can be mended by itself
 
 .PHONY: docs
 docs: $(READY) ## Write the generated parts of docs/ again
-	$(BIN)/python tools/write_docs.py
+	$(BIN)/python -m tools.write_docs
 
 .PHONY: docs-site
 docs-site: $(READY) ## The documentation as a site, in site/; needs no network
@@ -61,7 +61,7 @@ docs-site: $(READY) ## The documentation as a site, in site/; needs no network
 
 .PHONY: layers
 layers: $(READY) ## Print which package imports which, by layer
-	@$(BIN)/python tools/import_layers.py
+	@$(BIN)/python -m tools.import_layers
 
 .PHONY: schemas
 schemas: $(READY) ## Write the JSON Schemas of the messages to schemas/v1

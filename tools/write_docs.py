@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from import_layers import mermaid, text
+from tools.import_layers import mermaid, text
 
 from stream_ad import errors
 from stream_ad.cli.app import app
