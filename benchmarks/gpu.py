@@ -62,7 +62,7 @@ def largest_differences() -> list[str]:
         for kind in (CompiledAutoencoder, CudaAutoencoder):
             own, device = stack(kind, models, width), "cpu" if kind is CompiledAutoencoder else "cuda"
             for batch in batches(models, width, 50):
-                own.plain_step(which, *(to_device(one, device) for one in batch))
+                own.train_step(which, *(to_device(one, device) for one in batch))
             found.append(own.state("")["flat"])
         off = float(np.abs(found[0] - found[1]).max())
         said.append(f"{models} models of {features} features, 50 steps: weights differ by at most {off:.1e}")
@@ -98,7 +98,7 @@ def passes(kind: type[Stack], models: int, features: int) -> tuple[Callable[[], 
         return models * SCORED
 
     def learn() -> int:
-        to_numpy(own.plain_step(which, *(to_device(one, device) for one in (x, weight, inputs)))[0])
+        to_numpy(own.train_step(which, *(to_device(one, device) for one in (x, weight, inputs)))[0])
         return models * LEARNED
 
     return score, learn

@@ -70,12 +70,12 @@ def speed(events: int, *, sensors: int, features: int, step: int, labels: float)
             for n, row in zip(numbers, values, strict=True)
         ]
         judged = [n - VERDICT_AFTER for n in numbers if n >= VERDICT_AFTER and n * labels % 1 < labels]
-        verdicts = [
+        label_store = [
             encode_label(f"sensor-{n % sensors:05}", "leak" if n % 7 == 0 else "normal", event_id=f"events-0-{n}",
                          record_time_ms=START_MS + n + VERDICT_AFTER)
             for n in judged
         ]  # fmt: skip
-        inputs = raw("events", start, readings), raw("labels", start, verdicts)
+        inputs = raw("events", start, readings), raw("labels", start, label_store)
         began = time.process_time()
         decoded = codec.decode_events(inputs[0])[0], codec.decode_labels(inputs[1])[0]
         codec.encode_scores(decoded[0], shard.step(*decoded).scores, shard.model_version)

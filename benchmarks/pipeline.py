@@ -76,8 +76,8 @@ class TimedFlight:
     def __init__(self, flight: Any, landed: Callable[[], None]) -> None:
         self._flight, self._landed = flight, landed
 
-    def land(self) -> float:
-        at: float = self._flight.land()
+    def wait(self) -> float:
+        at: float = self._flight.wait()
         self._landed()
         return at
 

@@ -150,14 +150,20 @@ def recovery(
         while not reader.read(settings.topics.scores, timeout_s=0.01):
             pass
         visible = time.time()
-    marks = [killed, *(second.wait_for(event) for event in ("listening", "shards assigned")), 0.0, 0.0, visible]
-    marks[3] = second.at("shard replays") or second.wait_for("shard live")
-    marks[4] = second.wait_for("shard live")
+    step_boundaries = [
+        killed,
+        *(second.wait_for(event) for event in ("listening", "shards assigned")),
+        0.0,
+        0.0,
+        visible,
+    ]
+    step_boundaries[3] = second.at("shard replays") or second.wait_for("shard live")
+    step_boundaries[4] = second.wait_for("shard live")
     feed.stopped.set()
     feed.join()
     second.process.terminate()
     second.process.wait()
-    return [after - before for before, after in itertools.pairwise(marks)], size
+    return [after - before for before, after in itertools.pairwise(step_boundaries)], size
 
 
 def wait_for_age(run: Run, seconds: float) -> float:

@@ -96,7 +96,7 @@ def plant_stream(
     steps: int = 1000,
     seed: int = 0,
     plant: PlantConfig | None = None,
-    verdicts: AnnotatorConfig | None = None,
+    label_store: AnnotatorConfig | None = None,
 ) -> PlantStream:
     """A seeded stream of ``machines * steps`` events; the same arguments give the same stream.
 
@@ -110,7 +110,7 @@ def plant_stream(
     config = plant or PlantConfig(
         machines=machines, seed=seed, interval_s=60.0, healthy_s=3600.0, fault_every_s=2 * 3600.0
     )
-    simulation = Simulation(config, verdicts or AnnotatorConfig(), name="plant")
+    simulation = Simulation(config, label_store or AnnotatorConfig(), name="plant")
     tick = simulation.step(steps)
     kinds = [None if one.kind == CLEANING else one.kind for one in simulation.plant.episodes]
     return PlantStream(

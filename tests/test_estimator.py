@@ -116,11 +116,11 @@ def test_verdicts_are_taken():
     """True and names of classes are anomalies, False and «normal» are not, None says nothing."""
     model, _ = fed(320, verdict=lambda row: [True, "leak", False, "normal", None][row % 5])
     assert model.score_one({}) >= 0  # takes in what waits
-    verdicts = model._shard.verdicts
-    assert set(verdicts.classes) == {"normal", "anomaly", "leak"}
+    label_store = model._shard.label_store
+    assert set(label_store.classes) == {"normal", "anomaly", "leak"}
     pending = model._shard.sensors.detectors[0].pending
-    newest = [int(pending.verdict[0, row % pending.capacity]) for row in range(315, 320)]
-    classes = [verdicts.classes[name] for name in ("anomaly", "leak", "normal", "normal")]
+    newest = [int(pending.label[0, row % pending.capacity]) for row in range(315, 320)]
+    classes = [label_store.classes[name] for name in ("anomaly", "leak", "normal", "normal")]
     assert newest == [*classes, -1]
 
 

@@ -144,8 +144,10 @@ def test_damaged_snapshot():
     memory = MemoryBroker()
     worker = memory.worker(SETTINGS)
     worker.load(0)
-    worker.commit(Commit(0, InputOffsets(1, 1), marks=(InputOffsets(0, 0), InputOffsets(1, 1)), snapshot=b"old"))
-    worker.commit(Commit(0, InputOffsets(2, 2), marks=(InputOffsets(2, 2),), snapshot=b"new"))
+    worker.commit(
+        Commit(0, InputOffsets(1, 1), step_boundaries=(InputOffsets(0, 0), InputOffsets(1, 1)), snapshot=b"old")
+    )
+    worker.commit(Commit(0, InputOffsets(2, 2), step_boundaries=(InputOffsets(2, 2),), snapshot=b"new"))
     assert worker.load(0).journal == ()
     memory.damage_snapshot(SETTINGS.application_id, 0)
     stored = worker.load(0)

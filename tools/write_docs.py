@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from tools.import_layers import mermaid, text
 
 from stream_ad import errors
 from stream_ad.cli.app import app
@@ -23,6 +22,7 @@ from stream_ad.settings import Settings
 from stream_ad.settings.keys import all_keys, leaf_values
 from stream_ad.telemetry.collectors import ShardView
 from stream_ad.telemetry.metrics import Metrics
+from tools.import_layers import mermaid, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class CommitHandle(Protocol):
-    """A commit on its way. The shard's next one begins, and the broker is polled or closed, only after ``land``."""
+    """A commit on its way. The shard's next one begins, and the broker is polled or closed, only after ``wait``."""
 
-    def land(self) -> float:
+    def wait(self) -> float:
         """Return once it is written, or raise as ``Broker.commit`` does; to be called once.
 
         Returns:
@@ -29,7 +29,7 @@ class CompletedCommit:
     def __init__(self) -> None:
         self._at = time.perf_counter()
 
-    def land(self) -> float:
+    def wait(self) -> float:
         return self._at
 
 
@@ -39,7 +39,7 @@ class AsyncCommit:
     Args:
         threads: One of them writes.
         write: Writes, or raises BrokerError.
-        landed: What it means for the broker, in the thread that calls ``land``: told the error, if there was one.
+        landed: What it means for the broker, in the thread that calls ``wait``: told the error, if there was one.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class AsyncCommit:
         self._future = threads.submit(timed)
         self._landed = landed
 
-    def land(self) -> float:
+    def wait(self) -> float:
         try:
             at = self._future.result()
         except BrokerError as error:

@@ -1,7 +1,7 @@
 """Which snapshots are kept, which of them a shard may be replayed from, and how far the journal must reach back.
 
 The same on every broker. Numbers rise with time, and so do positions inside a line; what begins a new line
-(``base.Commit.origin``) does not follow from what was before, so that no replay leads across.
+(``base.Commit.lineage_reason``) does not follow from what was before, so that no replay leads across.
 """
 
 from __future__ import annotations
@@ -157,9 +157,9 @@ def next_number(kept: Sequence[KeptSnapshot]) -> int:
 
 
 def following(
-    kept: Sequence[KeptSnapshot], *, positions: InputOffsets, origin: str, saved_ms: int, size_bytes: int
+    kept: Sequence[KeptSnapshot], *, positions: InputOffsets, lineage_reason: str, saved_ms: int, size_bytes: int
 ) -> KeptSnapshot:
     """The next snapshot of a shard, as it is kept."""
     number = next_number(kept)
-    line = number if origin else kept[-1].line if kept else 0
-    return KeptSnapshot(number, positions, line, origin, saved_ms, size_bytes)
+    line = number if lineage_reason else kept[-1].line if kept else 0
+    return KeptSnapshot(number, positions, line, lineage_reason, saved_ms, size_bytes)

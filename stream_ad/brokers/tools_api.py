@@ -79,7 +79,7 @@ class Snapshots(Protocol):
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
         """The oldest offsets kept, and the next ones to be written."""
 
-    def begin_line(self, shard: int, data: bytes, *, positions: InputOffsets, origin: str) -> KeptSnapshot:
+    def start_lineage(self, shard: int, data: bytes, *, positions: InputOffsets, lineage_reason: str) -> KeptSnapshot:
         """Save data as the newest snapshot; the next worker goes on with it from these positions."""
 
     def delete(self, shard: int, number: int) -> None:

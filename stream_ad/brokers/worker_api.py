@@ -84,8 +84,8 @@ class KeptSnapshot:
     number: int
     positions: InputOffsets
     line: int = 0
-    """Number of the snapshot that began its line (see ``Commit.origin``); 0 for the shard's first line."""
-    origin: str = ""
+    """Number of the snapshot that began its line (see ``Commit.lineage_reason``); 0 for the shard's first line."""
+    lineage_reason: str = ""
     """As in its commit: of the first one of a line only."""
     saved_ms: int = 0
     """Milliseconds since the epoch; 0 where nobody has written it down."""
@@ -102,7 +102,7 @@ class ShardCheckpoint:
     snapshot: Snapshot | None = None
     """The newest one of the current line whose data arrived whole."""
     journal: tuple[InputOffsets, ...] = ()
-    """Where a replay from the snapshot must cut: all ``Commit.marks`` since it, in the order they were
+    """Where a replay from the snapshot must cut: all ``Commit.step_boundaries`` since it, in the order they were
     committed, without those at or before the snapshot's positions. Rising; may end before ``positions``. As
     long as there is no snapshot, the first one is where the shard began.
     """
@@ -121,7 +121,7 @@ class Commit:
     scores: Sequence[OutRecord] = ()
     incidents: Sequence[OutRecord] = ()
     dead_letters: Sequence[OutRecord] = ()
-    marks: tuple[InputOffsets, ...] = ()
+    step_boundaries: tuple[InputOffsets, ...] = ()
     """What the journal must keep of this step, in order; it has one mark at most before and one after the step.
 
     Within a step events and labels are merged by record time; between steps the earlier step comes
@@ -134,7 +134,7 @@ class Commit:
     """
     snapshot: bytes | None = None
     """State after this step; once committed, marks at or before ``positions`` are no longer needed."""
-    origin: str = ""
+    lineage_reason: str = ""
     """Says why the snapshot does not follow from the one before and the records between, "" where it does. It
     begins a new line: what was kept before it stays for people to go back to, and is never replayed from.
     """
@@ -152,7 +152,7 @@ class Commit:
         return self.part
 
     @property
-    def saved(self) -> InputOffsets | None:
+    def completed_snapshot_offsets(self) -> InputOffsets | None:
         """Those of the snapshot that is whole with this commit; None where there is none."""
         piece = self.piece
         return piece.positions if piece is not None and piece.last else None
@@ -162,7 +162,7 @@ class Broker(Protocol):
     """One per worker; not safe to share between threads."""
 
     @property
-    def part_bytes(self) -> int:
+    def chunk_bytes(self) -> int:
         """Most of a snapshot that goes along with one commit of a live shard without holding it up for long, always the
         same.
         """
@@ -171,7 +171,7 @@ class Broker(Protocol):
         """Shards that this worker owns since the last poll. Their inputs arrive only after ``seek``."""
 
     def poll(
-        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, InputTopic]] = ()
+        self, *, timeout_s: float, max_records: int, paused: Collection[tuple[int, InputTopic]] = ()
     ) -> dict[int, dict[InputTopic, Fetched]]:
         """Next records of the owned shards, at most about ``max_records`` in all.
 
@@ -220,7 +220,7 @@ class Broker(Protocol):
         """
 
     def begin(self, commit: Commit) -> CommitHandle:
-        """Begin a ``commit``, whose errors may come from here or from ``CommitHandle.land``.
+        """Begin a ``commit``, whose errors may come from here or from ``CommitHandle.wait``.
 
         The shard's next step may be computed meanwhile: where the commit fails, all of it is dropped.
         """

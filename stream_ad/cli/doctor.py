@@ -43,8 +43,8 @@ def _print(found: list[Finding]) -> None:
     if not sys.stdout.isatty():
         for one in found:
             typer.echo(f"{_SHOWN[one.level][0]:<7}{one.check:<12}{one.what}")
-            if one.mend:
-                typer.echo(f"{'':<19}→ {one.mend}")
+            if one.remediation:
+                typer.echo(f"{'':<19}→ {one.remediation}")
         return
     from rich.console import Console
     from rich.table import Table
@@ -57,9 +57,9 @@ def _print(found: list[Finding]) -> None:
     for one in found:
         word, style = _SHOWN[one.level]
         text = Text(one.what)
-        if one.mend:
-            text.append(f"\n→ {one.mend}", style="bold")
-        table.add_row(Text(word, style=style), Text(one.check, style="" if one.mend else "dim"), text)
+        if one.remediation:
+            text.append(f"\n→ {one.remediation}", style="bold")
+        table.add_row(Text(word, style=style), Text(one.check, style="" if one.remediation else "dim"), text)
     Console(highlight=False).print(table)
 
 

@@ -27,9 +27,9 @@ class ScoredEvents:
 
     score: NDArray[np.float64]  # (N,) published: 1 or above is an anomaly
     live: NDArray[np.bool_]  # (N,) False in warm-up
-    places: NDArray[np.int64]  # (N,) number of each event among its sensor's
-    blamed_rows: NDArray[np.int64]  # (K,) which of the N are anomalies
-    blamed: NDArray[np.int64]  # (K, top) their features, the largest share first
+    event_numbers: NDArray[np.int64]  # (N,) number of each event among its sensor's
+    anomaly_rows: NDArray[np.int64]  # (K,) which of the N are anomalies
+    attributed_features: NDArray[np.int64]  # (K, top) their features, the largest share first
     expected: NDArray[np.float64]  # (K, top) in the feature's own unit
     shares: NDArray[np.float64]  # (K, top)
     lost: int  # events that had to leave memory before anyone learned them
@@ -60,19 +60,19 @@ class Detector(SensorState):
             ids: (N,) hashes of the event ids.
             order: (N,) rising numbers that say which of two events of different sensors came first.
         """
-        places = self.pending.numbers(rows)
-        log_score, derived, rebuilt, parts = self._score(rows, values, places)
+        event_numbers = self.pending.numbers(rows)
+        log_score, derived, rebuilt, parts = self._score(rows, values, event_numbers)
         level = self.threshold.log_level[rows]
-        for first in self.outage.arrive(rows, places, times).tolist():
-            Learner(self).begin_anew(rows[[first]])
+        for first in self.outage.arrive(rows, event_numbers, times).tolist():
+            Learner(self).reset_after_outage(rows[[first]])
             later = np.flatnonzero(rows[first:] == rows[first]) + first
             level[later] = self.threshold.log_level[rows[first]]
         score = published(log_score, level)
         flagged = score >= 1
-        live = (places >= self.options.learning.warmup_events) & np.isfinite(level)
+        live = (event_numbers >= self.options.learning.warmup_events) & np.isfinite(level)
         lost = self.pending.push(
             rows,
-            places,
+            event_numbers,
             ids=ids,
             times=times,
             order=order,
@@ -81,9 +81,9 @@ class Detector(SensorState):
             derived=derived,
         )
         self.arrived += len(rows)
-        blamed_rows = np.flatnonzero(flagged)
-        explained = self._explain(rows[blamed_rows], *(part[blamed_rows] for part in (derived, rebuilt, *parts)))
-        return ScoredEvents(score, live, places, blamed_rows, *explained, lost)
+        anomaly_rows = np.flatnonzero(flagged)
+        explained = self._explain(rows[anomaly_rows], *(part[anomaly_rows] for part in (derived, rebuilt, *parts)))
+        return ScoredEvents(score, live, event_numbers, anomaly_rows, *explained, lost)
 
     def peek(self, row: int, values: NDArray[np.float64]) -> float:
         """The score that a sensor's next event would have; nothing moves.
@@ -96,30 +96,30 @@ class Detector(SensorState):
         before = [part.row(row) for part in moving]
         log_score, *_ = self._score(np.array([row]), values[None])
         for part, state in zip(moving, before, strict=True):
-            part.set_row(row, state)
+            part.restore_row(row, state)
         return float(published(log_score, self.threshold.log_level[[row]])[0])
 
     def _score(
-        self, rows: NDArray[np.int64], values: NDArray[np.float64], places: NDArray[np.int64] | None = None
+        self, rows: NDArray[np.int64], values: NDArray[np.float64], event_numbers: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
         """(N,) log scores of events (N, F); (N, d) each derived inputs, reconstructions and both parts of the score.
 
         With their numbers the context notes in the pending store what they are derived from.
         """
-        kept = None if places is None else (places, self.pending.memory, self.batch)
+        kept = None if event_numbers is None else (event_numbers, self.pending.memory, self.batch)
         derived = self.context.derive(rows, values, kept)
         scaled, observed = self.scaler.scale(rows, derived)
         rebuilt = self.network.rebuild(np.zeros_like(rows) if self.shared else rows, scaled)
-        residuals = self.coupling.look(rows, scaled, observed)
+        residuals = self.coupling.residuals(rows, scaled, observed)
         self.stillness.look(rows, derived, self.scaler.mean, residuals)
         log_score, parts = self.scoring.score(rows, scaled, observed, rebuilt, self.context.gate, residuals)
         if self.head.trust[: self.size].any():
-            added = self.head.say(rows, self.context.openness(rows))
+            added = self.head.gate_weight(rows, self.context.autocorrelation_gate(rows))
             some = np.flatnonzero(added)
             added[some] *= self.head.log_odds(rows[some], scaled[some, : self.features])
             log_score += added
-            if places is not None:
-                self.head.note(rows, places, added)
+            if event_numbers is not None:
+                self.head.store_contribution(rows, event_numbers, added)
         return log_score, derived, rebuilt, parts
 
     def _explain(
@@ -134,18 +134,22 @@ class Detector(SensorState):
         top = min(self.options.detector.contributions, self.features)
         if not len(rows):
             return np.empty((0, top), np.int64), np.empty((0, top)), np.empty((0, top))
-        openness = self.context.openness(rows)
-        parts = shares((first, second), openness)
+        autocorrelation_gate = self.context.autocorrelation_gate(rows)
+        parts = shares((first, second), autocorrelation_gate)
         by_feature = parts[:, derived_index(self.features)].sum(axis=1)  # (K, F)
-        say = self.head.say(rows, openness)
-        some = np.flatnonzero(say)
+        gate_weight = self.head.gate_weight(rows, autocorrelation_gate)
+        some = np.flatnonzero(gate_weight)
         if len(some):
             scaled, _ = self.scaler.scale(rows[some], derived[some, : self.features])
-            by_feature[some] += say[some, None] * self.head.blame(rows[some], scaled)
+            by_feature[some] += gate_weight[some, None] * self.head.attribute(rows[some], scaled)
         share = by_feature / np.maximum(by_feature.sum(axis=1, keepdims=True), 1e-12)
-        blamed = np.argsort(-share, axis=1, kind="stable")[:, :top]
+        attributed_features = np.argsort(-share, axis=1, kind="stable")[:, :top]
         usual = self.scaler.unscale(rows, rebuilt)[:, : self.features] + self.context.shift[rows]
-        return blamed, np.take_along_axis(usual, blamed, axis=1), np.take_along_axis(share, blamed, axis=1)
+        return (
+            attributed_features,
+            np.take_along_axis(usual, attributed_features, axis=1),
+            np.take_along_axis(share, attributed_features, axis=1),
+        )
 
     # --------------------------------------------------------------- learning
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from stream_ad.detector.features.glitches import screen
 from stream_ad.detector.feedback.event_buffer import DROPPED, LEARNED_ANOMALY, LEARNED_NORMAL, NORMAL, UNLABELLED
-from stream_ad.detector.feedback.label_head import MOST_OPENNESS
+from stream_ad.detector.feedback.label_head import MOST_GATE
 from stream_ad.detector.feedback.label_trust import doubtful, novelty
 from stream_ad.detector.model.training_batch import Matured, SensorStatistics
 from stream_ad.detector.row_store import take_ring
@@ -75,9 +75,9 @@ class Learner:
         self.state.seen[rows] = self.state.pending.count[rows]
         return done
 
-    def begin_anew(self, rows: NDArray[np.int64]) -> None:
+    def reset_after_outage(self, rows: NDArray[np.int64]) -> None:
         """What follows an outage is learned at once, weighs much, and is judged by a level of its own."""
-        self.state.threshold.begin_anew(rows, self.state.context.openness(rows))
+        self.state.threshold.reset_after_outage(rows, self.state.context.autocorrelation_gate(rows))
         for part in (self.state.scaler, self.state.scoring):
             part.forget(rows, OUTAGE_WEIGHT)
         self.state.coupling.forget(rows, int(WARMUP_WEIGHT))
@@ -92,12 +92,12 @@ class Learner:
         if not len(rows):
             return
         self.state.gate_seen[rows] = self.state.pending.count[rows]
-        places = self.state.pending.latest(rows, self.state.batch)
+        event_numbers = self.state.pending.latest(rows, self.state.batch)
         pending = self.state.pending
-        self.state.context.update_gate(rows, places % pending.kept_readings, pending.readings)
+        self.state.context.update_gate(rows, event_numbers % pending.kept_readings, pending.readings)
         self.state.shown.look(rows, pending)
         if self.state.options.drift.enabled:
-            rank = self.state.threshold.rank(rows, pending.scores(rows, places))
+            rank = self.state.threshold.rank(rows, pending.scores(rows, event_numbers))
             done.drift += self.state.drift.update(rows, rank)
 
     def _warm_up(
@@ -107,16 +107,18 @@ class Learner:
 
         The scores of spoiled ones (A, B), of a glitch and what followed it, say nothing of normal events.
         """
-        places = self.state.pending.latest(rows, self.state.batch)
-        at = rows[:, None], places % self.state.pending.capacity
+        event_numbers = self.state.pending.latest(rows, self.state.batch)
+        at = rows[:, None], event_numbers % self.state.pending.capacity
         first = np.maximum(self.state.seen[rows], self.state.outage.began[rows])
-        normal = (places >= first[:, None]) & (self.state.pending.verdict[at] <= NORMAL)
+        normal = (event_numbers >= first[:, None]) & (self.state.pending.label[at] <= NORMAL)
         age, most = self._age(rows), self.state.options.learning.warmup_events
         settled = age > most // 2
-        scores = self.state.pending.scores(rows, places)
+        scores = self.state.pending.scores(rows, event_numbers)
         calibrating = normal & settled[:, None] & ~spoiled
-        self.state.threshold.update(rows, scores, np.zeros_like(normal), calibrating, self.state.context.openness(rows))
-        self._learn_batch(rows, places, normal, np.zeros_like(normal), normal, class_weights, done)
+        self.state.threshold.update(
+            rows, scores, np.zeros_like(normal), calibrating, self.state.context.autocorrelation_gate(rows)
+        )
+        self._learn_batch(rows, event_numbers, normal, np.zeros_like(normal), normal, class_weights, done)
         ended = rows[(age <= most) & (age > most - self.state.batch)]
         self.state.scaler.forget(ended, WARMUP_WEIGHT)
         self.state.scoring.forget(ended, WARMUP_WEIGHT)
@@ -125,31 +127,34 @@ class Learner:
         self, rows: NDArray[np.int64], class_weights: NDArray[np.float64], done: Learned
     ) -> NDArray[np.int64]:
         """Learn one batch of what is ready; returns the sensors that have a whole batch more."""
-        places, valid, has_more = self.state.pending.take(rows, self.state.batch, self.state.horizon_ns)
+        event_numbers, valid, has_more = self.state.pending.take(rows, self.state.batch, self.state.horizon_ns)
         more, some = rows[has_more], valid.any(axis=1)
-        rows, places, valid = rows[some], places[some], valid[some]
+        rows, event_numbers, valid = rows[some], event_numbers[some], valid[some]
         if not len(rows):
             return more
         pending, threshold = self.state.pending, self.state.threshold
-        scores, openness = pending.scores(rows, places), self.state.context.openness(rows)
-        closed, doubted = openness < MOST_OPENNESS, np.zeros_like(valid)
+        scores, autocorrelation_gate = (
+            pending.scores(rows, event_numbers),
+            self.state.context.autocorrelation_gate(rows),
+        )
+        closed, doubted = autocorrelation_gate < MOST_GATE, np.zeros_like(valid)
         if not closed.all():
             series = np.flatnonzero(~closed)
             high = scores[series] > threshold.gate_level[rows[series], None]
-            doubted[series] = doubtful(pending, rows[series], places[series], high)
+            doubted[series] = doubtful(pending, rows[series], event_numbers[series], high)
         split = np.zeros((5, *valid.shape), np.bool_)
         labelled, anomalous, calibrating, normal, statistics = split
-        sensors = threshold.gate_level, pending.last_verdict, threshold.labelled_count
-        rings = pending.verdict, pending.learned
-        normals, anomalies, dropped = _split(rows, places, valid, scores, doubted, sensors, rings, split)
+        sensors = threshold.gate_level, pending.last_label, threshold.labelled_count
+        rings = pending.label, pending.learned
+        normals, anomalies, dropped = _split(rows, event_numbers, valid, scores, doubted, sensors, rings, split)
         done.normal += normals
         done.anomaly += anomalies
         done.dropped += dropped
-        threshold.update(rows, scores, labelled, calibrating, openness)
+        threshold.update(rows, scores, labelled, calibrating, autocorrelation_gate)
         told = np.flatnonzero(closed & (self.state.head.has(rows) | split[:2].any(axis=(0, 2))))
         if len(told):
-            readings = take_ring(pending.readings, rows[told], places[told] % pending.kept_readings)
-            bare = scores[told] - self.state.head.added(rows[told], places[told])
+            readings = take_ring(pending.readings, rows[told], event_numbers[told] % pending.kept_readings)
+            bare = scores[told] - self.state.head.added(rows[told], event_numbers[told])
             renewed = self.state.head.learn(
                 rows[told], readings, bare, labelled[told], anomalous[told], self.state.scaler
             )
@@ -157,13 +162,13 @@ class Learner:
                 threshold.expect(row, made_again)
         if not closed.all():
             threshold.expected[rows[~closed]] = -np.inf
-        self._learn_batch(rows, places, normal, anomalous, statistics, class_weights, done)
+        self._learn_batch(rows, event_numbers, normal, anomalous, statistics, class_weights, done)
         return more
 
     def _learn_batch(
         self,
         rows: NDArray[np.int64],
-        places: NDArray[np.int64],
+        event_numbers: NDArray[np.int64],
         normal: NDArray[np.bool_],
         anomalous: NDArray[np.bool_],
         statistics: NDArray[np.bool_],
@@ -172,15 +177,15 @@ class Learner:
     ) -> None:
         """Scaler, error variances and model learn (A, B) events; ``statistics`` says which move the first two."""
         pending = self.state.pending
-        derived = self.state.context.derive_again(rows, places, pending.readings, pending.memory)
+        derived = self.state.context.recompute(rows, event_numbers, pending.readings, pending.memory)
         self.state.scaler.update(rows, derived, statistics)
         self.state.stillness.update(rows, derived, self.state.scaler.mean, statistics)
         weights = np.full(normal.shape, class_weights[NORMAL])
         if anomalous.any():
-            verdict = pending.verdict[rows[:, None], places % pending.capacity]
-            weights[anomalous] = class_weights[verdict[anomalous]]
-            openness = self.state.context.openness(rows)[:, None]
-            weights *= np.where(anomalous, 1 - openness * (1 - novelty(pending, rows, places)), 1)
+            label = pending.label[rows[:, None], event_numbers % pending.capacity]
+            weights[anomalous] = class_weights[label[anomalous]]
+            autocorrelation_gate = self.state.context.autocorrelation_gate(rows)[:, None]
+            weights *= np.where(anomalous, 1 - autocorrelation_gate * (1 - novelty(pending, rows, event_numbers)), 1)
         done.losses += self.state.network.learn(
             rows,
             Matured(
@@ -191,7 +196,9 @@ class Learner:
                 weights,
             ),
             statistics,
-            pending.order[rows[:, None], places % pending.orders] if self.state.shared else np.empty(0, np.int64),
+            pending.order[rows[:, None], event_numbers % pending.orders]
+            if self.state.shared
+            else np.empty(0, np.int64),
             SensorStatistics(self.state.context, self.state.scaler, self.state.scoring, self.state.coupling),
         )
 
@@ -199,7 +206,7 @@ class Learner:
 @kernel
 def _split(
     rows: NDArray[np.int64],
-    places: NDArray[np.int64],
+    event_numbers: NDArray[np.int64],
     valid: NDArray[np.bool_],
     scores: NDArray[np.float64],
     doubted: NDArray[np.bool_],
@@ -223,20 +230,20 @@ def _split(
         out: (5, A, B) false; filled with: labelled normals, labelled anomalies, events without a verdict that
             calibrate the threshold, what is learned as normal, and what moves scaler and error variances.
     """
-    gate_level, last_verdict, labelled_count = sensors
-    verdicts, learned = rings
-    capacity = verdicts.shape[1]
+    gate_level, last_label, labelled_count = sensors
+    labels, learned = rings
+    capacity = labels.shape[1]
     normals, anomalies, dropped = 0, 0, 0
     for a in range(len(rows)):
         s = rows[a]
-        calm, few_labels = last_verdict[s] <= NORMAL, labelled_count[s] < LABELLED_ENOUGH
-        for b in range(places.shape[1]):
+        calm, few_labels = last_label[s] <= NORMAL, labelled_count[s] < LABELLED_ENOUGH
+        for b in range(event_numbers.shape[1]):
             if not valid[a, b]:
                 continue
-            at = places[a, b] % capacity
-            out[0, a, b] = verdicts[s, at] == NORMAL and not doubted[a, b]
-            out[1, a, b] = verdicts[s, at] > NORMAL and not doubted[a, b]
-            out[2, a, b] = verdicts[s, at] == UNLABELLED and calm
+            at = event_numbers[a, b] % capacity
+            out[0, a, b] = labels[s, at] == NORMAL and not doubted[a, b]
+            out[1, a, b] = labels[s, at] > NORMAL and not doubted[a, b]
+            out[2, a, b] = labels[s, at] == UNLABELLED and calm
             accepted = out[2, a, b] and scores[a, b] <= gate_level[s]
             out[3, a, b] = out[0, a, b] or accepted
             out[4, a, b] = out[0, a, b] or (accepted and few_labels)

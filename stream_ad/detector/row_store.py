@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FIRST_CAPACITY = 4
-NO_PLACE = -1
+NO_SIDE_ROW = -1
 
 
 class NonsenseError(ValueError):
@@ -128,7 +128,7 @@ class SensorTable:
         """Copies of one row, by name."""
         return {name: getattr(self, name)[row].copy() for name in self.columns}
 
-    def set_row(self, row: int, state: dict[str, NDArray[Any]]) -> None:
+    def restore_row(self, row: int, state: dict[str, NDArray[Any]]) -> None:
         """Put back what ``row`` gave."""
         for name, array in state.items():
             getattr(self, name)[row] = array
@@ -162,28 +162,28 @@ class SensorTable:
 class SparseSensorTable(SensorTable):
     """SensorTable some of which have more: ``rings`` has a row for those alone that were given one, in that order."""
 
-    place: NDArray[np.int64]  # (S,) row of ``rings``, -1 none
+    side_row: NDArray[np.int64]  # (S,) row of ``rings``, -1 none
 
     def __init__(self, features: int, columns: dict[str, ColumnSpec], rings: SensorTable) -> None:
-        super().__init__(features, {**columns, "place": ColumnSpec((), np.int64, NO_PLACE)})
+        super().__init__(features, {**columns, "side_row": ColumnSpec((), np.int64, NO_SIDE_ROW)})
         self.rings = rings
 
     def has(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(N,) which rows were given more."""
-        given: NDArray[np.bool_] = self.place[rows] != NO_PLACE
+        given: NDArray[np.bool_] = self.side_row[rows] != NO_SIDE_ROW
         return given
 
-    def give(self, rows: NDArray[np.int64]) -> None:
+    def allocate(self, rows: NDArray[np.int64]) -> None:
         """Let these rows (A,), all different, have rings."""
         new = rows[~self.has(rows)]
-        self.place[new] = self.rings.size + np.arange(len(new))
+        self.side_row[new] = self.rings.size + np.arange(len(new))
         self.rings.append(len(new))
 
     def remove(self, row: int) -> None:
         """As of SensorTable."""
-        freed = self.place[row]
-        if freed != NO_PLACE:
-            self.place[self.place == self.rings.size - 1] = freed
+        freed = self.side_row[row]
+        if freed != NO_SIDE_ROW:
+            self.side_row[self.side_row == self.rings.size - 1] = freed
             self.rings.remove(int(freed))
         super().remove(row)
 
@@ -191,16 +191,16 @@ class SparseSensorTable(SensorTable):
         """As of SensorTable."""
         assert isinstance(other, SparseSensorTable)
         super().copy_row(other, row, positions=positions)
-        self.place[self.size - 1] = NO_PLACE
-        if other.place[row] != NO_PLACE:
-            self.give(np.array([self.size - 1]))
-            self.rings.copy_row(other.rings, int(other.place[row]), positions=positions)
+        self.side_row[self.size - 1] = NO_SIDE_ROW
+        if other.side_row[row] != NO_SIDE_ROW:
+            self.allocate(np.array([self.size - 1]))
+            self.rings.copy_row(other.rings, int(other.side_row[row]), positions=positions)
 
     def reset_feature(self, row: int, feature: int) -> None:
         """As of SensorTable."""
         super().reset_feature(row, feature)
-        if self.place[row] != NO_PLACE:
-            self.rings.reset_feature(int(self.place[row]), feature)
+        if self.side_row[row] != NO_SIDE_ROW:
+            self.rings.reset_feature(int(self.side_row[row]), feature)
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
         """As of SensorTable."""
@@ -210,7 +210,7 @@ class SparseSensorTable(SensorTable):
         """As of SensorTable."""
         super().load(prefix, arrays)
         self.rings.load(f"{prefix}rings.", arrays)
-        places = np.sort(self.place[self.place != NO_PLACE])
+        places = np.sort(self.side_row[self.side_row != NO_SIDE_ROW])
         if not np.array_equal(places, np.arange(self.rings.size)):
             raise NonsenseError(f"{prefix}place: {len(places)} rows have the {self.rings.size} rings")
 

@@ -106,7 +106,7 @@ class SensorState:
         elif self.network.size == 0:
             self.network.append(keys[:1])
 
-    def adopt(self, other: SensorState, row: int, *, key: int, positions: NDArray[np.int64]) -> int:
+    def migrate_from(self, other: SensorState, row: int, *, key: int, positions: NDArray[np.int64]) -> int:
         """Add a sensor that comes from a narrower detector, with all it knows. Returns its row here.
 
         Args:
@@ -115,7 +115,7 @@ class SensorState:
         fresh_model = not self.shared or self.network.size == 0
         new = self._adopt_row(other, row, key, positions)
         if fresh_model:
-            self.network.embed(other.network, 0 if self.shared else row, positions=positions)
+            self.network.transplant(other.network, 0 if self.shared else row, positions=positions)
         return new
 
     def take_over(self, other: SensorState, row: int, *, key: int) -> int:

@@ -16,7 +16,7 @@ from stream_ad.diagnostics.snapshot_inspect import view
 from stream_ad.errors import BrokerError, DeviceError, StateError, StreamADError
 from stream_ad.settings.loader import examine as examine_settings
 from stream_ad.shard.devices import choose_device, passed_over
-from stream_ad.util.findings import Level, fine, problem, warning
+from stream_ad.util.findings import Level, ok, problem, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ def diagnose(config: Path | None, overrides: Sequence[str]) -> Iterator[Finding]
 def _settings(resolved: Resolved) -> Iterator[Finding]:
     settings, origins = resolved.settings, resolved.origins
     security = settings.broker.security
-    yield fine("settings", f"valid; `stream-ad config show` says where the {len(origins)} that are given come from.")
+    yield ok("settings", f"valid; `stream-ad config show` says where the {len(origins)} that are given come from.")
     servers = settings.broker.bootstrap_servers.split(",")
     remote = any(not server.strip().startswith(_LOOPBACK) for server in servers)
     if settings.broker.kind == "kafka" and remote and security.protocol in ("PLAINTEXT", "SASL_PLAINTEXT"):
@@ -61,8 +61,8 @@ def _settings(resolved: Resolved) -> Iterator[Finding]:
             "settings", f"{what} unencrypted to {settings.broker.bootstrap_servers}.",
             "Set broker.security.protocol to SASL_SSL or SSL where the network is not yours alone.",
         )  # fmt: skip
-    origin = origins.get("broker.security.password", "")
-    if origin.startswith("--set"):
+    lineage_reason = origins.get("broker.security.password", "")
+    if lineage_reason.startswith("--set"):
         yield warning(
             "settings", "the password stands on the command line, where every user of this machine can read it.",
             "Put it into a file and name that in STREAM_AD_BROKER__SECURITY__PASSWORD_FILE.",
@@ -77,7 +77,7 @@ def _settings(resolved: Resolved) -> Iterator[Finding]:
 def _versions() -> Iterator[Finding]:
     found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
-    yield fine("versions", f"stream-ad {__version__}, Python {platform.python_version()}, {listed}.")
+    yield ok("versions", f"stream-ad {__version__}, Python {platform.python_version()}, {listed}.")
 
 
 def _clock() -> Iterator[Finding]:
@@ -86,7 +86,7 @@ def _clock() -> Iterator[Finding]:
     if now < _EARLIEST:
         yield problem("clock", f"this machine believes it is {shown}.", "Set the clock, and keep it with NTP.")
     else:
-        yield fine("clock", f"this machine says {shown}.")
+        yield ok("clock", f"this machine says {shown}.")
 
 
 def _device(settings: Settings) -> Iterator[Finding]:
@@ -100,7 +100,7 @@ def _device(settings: Settings) -> Iterator[Finding]:
             "device", f"{fault}.", "Check nvidia-smi, the driver and the build of torch; a worker uses the CPU."
         )
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield fine("device", f"{device} (detector.device is {settings.detector.device}), {processors} processors.")
+    yield ok("device", f"{device} (detector.device is {settings.detector.device}), {processors} processors.")
 
 
 def _http(settings: Settings) -> Iterator[Finding]:
@@ -118,7 +118,7 @@ def _http(settings: Settings) -> Iterator[Finding]:
                 "If that is a worker which runs already, all is well; else choose another http.port.",
             )  # fmt: skip
         else:
-            yield fine("http", f"{http.host}:{http.port} is free.")
+            yield ok("http", f"{http.host}:{http.port} is free.")
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
@@ -151,7 +151,7 @@ def _state(settings: Settings) -> Iterator[Finding]:
         told = (
             f"{begun} of {len(shards)} shards have been worked on, and can go on" if begun else "nothing is stored yet"
         )
-        yield fine("state", f"{told}.")
+        yield ok("state", f"{told}.")
 
 
 def _shard(snapshots: Snapshots, settings: Settings, shard: int) -> Iterator[Finding]:

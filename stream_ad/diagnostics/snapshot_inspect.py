@@ -46,7 +46,7 @@ class SnapshotView:
     size_bytes: int
     in_use: bool
     """The next start of a worker begins with it."""
-    origin: str
+    lineage_reason: str
     problem: str
     """Why it cannot be used; "" when it can."""
     foreign: bool = False
@@ -98,7 +98,7 @@ def view(
         "labels": kept.positions.labels,
         "size_bytes": kept.size_bytes,
         "in_use": newest,
-        "origin": kept.origin,
+        "origin": kept.lineage_reason,
     }
     try:
         meta = metadata(snapshots.read(shard, kept.number))
@@ -111,7 +111,7 @@ def view(
     except NonsenseError as error:
         return SnapshotView(**told, problem=f"its header cannot be read: {error}")
     fits = meta.get("fingerprint") == fingerprint(options, version)
-    verdicts, sensors = header["verdicts"], header["sensors"]
+    label_store, sensors = header["label_store"], header["sensors"]
     return SnapshotView(
         **told,
         problem="" if fits else "does not fit the settings",
@@ -123,7 +123,7 @@ def view(
         classes={
             name: _class(labels, misses, weight)
             for name, labels, misses, weight in zip(
-                *(verdicts[part] for part in ("classes", "labels", "misses", "weights")), strict=True
+                *(label_store[part] for part in ("classes", "labels", "misses", "weights")), strict=True
             )
         },
         program=meta.get("program", ""),

@@ -59,10 +59,10 @@ def reset(snapshots: Snapshots, settings: Settings, shard: int, place: ResumeAt)
     return _begin(snapshots, shard, new, place, "reset")
 
 
-def _begin(snapshots: Snapshots, shard: int, model: Shard, place: ResumeAt, origin: str) -> KeptSnapshot:
+def _begin(snapshots: Snapshots, shard: int, model: Shard, place: ResumeAt, lineage_reason: str) -> KeptSnapshot:
     positions = _positions(snapshots, shard, place)
     _take_over_incidents(snapshots, shard, model)
-    return snapshots.begin_line(shard, model.snapshot(), positions=positions, origin=origin)
+    return snapshots.start_lineage(shard, model.snapshot(), positions=positions, lineage_reason=lineage_reason)
 
 
 def _positions(snapshots: Snapshots, shard: int, place: ResumeAt) -> InputOffsets:

@@ -64,7 +64,7 @@ def stand_alone(_context: Any) -> Any:
 
 
 @kernel
-def count_up(rows: NDArray[np.int64], count: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+def cumcount(rows: NDArray[np.int64], count: NDArray[np.int64], out: NDArray[np.int64]) -> None:
     """The how-manieth of its row each event is: ``count`` before it, which moves on."""
     for n in range(len(rows)):
         out[n] = count[rows[n]]
@@ -103,7 +103,7 @@ def total(values: NDArray[np.float32], n: int) -> Any:
 
 
 @kernel
-def together(rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+def group_by_row(rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """(N,) the events in the order of their rows, those of a row in the order of arrival; rows are below ``size``."""
     begin = np.zeros(size + 1, np.int64)
     for n in range(len(rows)):

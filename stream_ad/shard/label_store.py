@@ -40,7 +40,7 @@ LABEL_OUTCOMES = (
 class Interval:
     start: int  # ns, included
     end: int  # ns, included
-    verdict: int
+    label: int
     record: int  # number of the label among the shard's records
 
 
@@ -60,12 +60,14 @@ class LabelStore:
         self.learning = learning
         self.classes: dict[str, int] = {NORMAL_NAME: NORMAL}
         self.importance = ClassImportance(rule=rule.rule, decay=rule.decay, floor=rule.floor, rate=rule.rate)
-        self.weights = self.importance.weights()  # in force until ``settle``
+        self.weights = self.importance.weights()  # in force until ``apply_statistics``
         self.early = EarlyLabels()
         self.intervals: dict[str, list[Interval]] = {}
-        self.fresh_intervals: set[str] = set()  # sensors whose intervals changed since ``settle``
+        self.fresh_intervals: set[str] = set()  # sensors whose intervals changed since ``apply_statistics``
         self._ends: dict[str, int] | None = None
-        self.judged: list[tuple[int, int, int, bool]] = []  # record, event number, class, missed: since ``settle``
+        self.label_results: list[
+            tuple[int, int, int, bool]
+        ] = []  # record, event number, class, missed: since ``apply_statistics``
         self.outcomes: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
 
@@ -82,7 +84,7 @@ class LabelStore:
             self.weights = np.append(self.weights, np.ones(len(self.classes) - len(self.weights)))
         return number
 
-    def settle(
+    def apply_statistics(
         self, target: Callable[[str], Target | None], event_counts: Callable[[list[str]], NDArray[np.int64]]
     ) -> None:
         """At a fixed place in the stream: put what the labels since the last one say into force, and
@@ -97,9 +99,9 @@ class LabelStore:
         self.fresh_intervals.clear()
         self._bound(event_counts)
         self._ends = None
-        if self.judged:
-            order = sorted(self.judged)
-            self.judged = []
+        if self.label_results:
+            order = sorted(self.label_results)
+            self.label_results = []
             self.importance.update(
                 np.array([entry[2] for entry in order]), np.array([entry[3] for entry in order], np.bool_)
             )
@@ -108,7 +110,7 @@ class LabelStore:
     # ------------------------------------------------------------------- join
 
     def on_event_label(
-        self, record: int, sensor_id: str, target: Target | None, event: int, place: int, before: int, verdict: int
+        self, record: int, sensor_id: str, target: Target | None, event: int, event_number: int, before: int, label: int
     ) -> bool:
         """Apply a label that names an event.
 
@@ -123,41 +125,41 @@ class LabelStore:
         Returns:
             Whether it met its event.
         """
-        if target is None or place < 0:
-            if verdict == UNLABELLED:
+        if target is None or event_number < 0:
+            if label == UNLABELLED:
                 self.early.pop(sensor_id, event)
             else:
-                self.early.put(sensor_id, event, EarlyLabel(verdict, record, before))
+                self.early.put(sensor_id, event, EarlyLabel(label, record, before))
             self.outcomes["unknown_sensor" if target is None else "early"] += 1
             return False
-        pending, slot = target.pending, place % target.pending.capacity
-        old, source = int(pending.verdict[target.row, slot]), int(pending.source[target.row, slot])
-        if verdict == UNLABELLED:
+        pending, slot = target.pending, event_number % target.pending.capacity
+        old, source = int(pending.label[target.row, slot]), int(pending.source[target.row, slot])
+        if label == UNLABELLED:
             if source != FROM_EVENT:
                 self.outcomes["repeated"] += 1
                 return True
             time = int(pending.times[target.row, slot])
-            pending.judge(target.row, place, self._covering(sensor_id, time), FROM_INTERVAL)
+            pending.set_label(target.row, event_number, self._interval_label(sensor_id, time), FROM_INTERVAL)
             self.outcomes["retracted"] += 1
             return True
         if source == FROM_EVENT:
-            outcome = "repeated" if old == verdict else "corrected"
+            outcome = "repeated" if old == label else "corrected"
         else:
             outcome = "applied" if pending.learned[target.row, slot] == WAITING else "late"
         self.outcomes[outcome] += 1
-        self._judge(record, target, place, verdict, FROM_EVENT)
+        self._set_label(record, target, event_number, label, FROM_EVENT)
         return True
 
     def on_interval_label(
-        self, record: int, sensor_id: str, target: Target | None, start: int, end: int, verdict: int
+        self, record: int, sensor_id: str, target: Target | None, start: int, end: int, label: int
     ) -> None:
         """Apply a label that names an interval: to the events in memory now, to others when they arrive."""
         self._ends = None
         known = self.intervals.setdefault(sensor_id, [])
         same = next((interval for interval in known if (interval.start, interval.end) == (start, end)), None)
-        if (same.verdict if same else UNLABELLED) == verdict:
+        if (same.label if same else UNLABELLED) == label:
             self.outcomes["repeated"] += 1
-        elif verdict == UNLABELLED:
+        elif label == UNLABELLED:
             self.outcomes["retracted"] += 1
         elif same:
             self.outcomes["corrected"] += 1
@@ -165,12 +167,12 @@ class LabelStore:
             self.outcomes["interval" if target else "unknown_sensor"] += 1
         if same:
             known.remove(same)
-        if verdict != UNLABELLED:
-            known.append(Interval(start, end, verdict, record))
+        if label != UNLABELLED:
+            known.append(Interval(start, end, label, record))
             self.fresh_intervals.add(sensor_id)
         if target:
-            for place in target.pending.covered(target.row, start, end, record).tolist():
-                self.cover(record, sensor_id, target, place)
+            for event_number in target.pending.in_interval(target.row, start, end, record).tolist():
+                self.apply_intervals(record, sensor_id, target, event_number)
         if not known:
             del self.intervals[sensor_id]
 
@@ -205,34 +207,34 @@ class LabelStore:
             self.intervals = {sensor: known for sensor, known in self.intervals.items() if known}
             self.counts["intervals_evicted"] += over
 
-    def cover(self, record: int, sensor_id: str, target: Target, place: int) -> None:
+    def apply_intervals(self, record: int, sensor_id: str, target: Target, event_number: int) -> None:
         """Give an event the verdict of the intervals that cover it, unless a label names it."""
-        slot = place % target.pending.capacity
+        slot = event_number % target.pending.capacity
         if target.pending.source[target.row, slot] == FROM_EVENT:
             return
         time = int(target.pending.times[target.row, slot])
-        self._judge(record, target, place, self._covering(sensor_id, time), FROM_INTERVAL)
+        self._set_label(record, target, event_number, self._interval_label(sensor_id, time), FROM_INTERVAL)
 
-    def on_arrival(self, record: int, sensor_id: str, target: Target, place: int, event: int) -> None:
+    def on_arrival(self, record: int, sensor_id: str, target: Target, event_number: int, event: int) -> None:
         """Give a new event the verdict that came before it, if one did."""
         early = self.early.pop(sensor_id, event)
         if early is not None:
-            self._judge(record, target, place, early.label, FROM_EVENT)
+            self._set_label(record, target, event_number, early.label, FROM_EVENT)
         elif sensor_id in self.intervals:
-            self.cover(record, sensor_id, target, place)
+            self.apply_intervals(record, sensor_id, target, event_number)
 
-    def _judge(self, record: int, target: Target, place: int, verdict: int, source: int) -> None:
-        pending, slot = target.pending, place % target.pending.capacity
-        changed = verdict != pending.verdict[target.row, slot]
-        pending.judge(target.row, place, verdict, source)
-        if changed and verdict != UNLABELLED and place >= self.learning.warmup_events:
+    def _set_label(self, record: int, target: Target, event_number: int, label: int, source: int) -> None:
+        pending, slot = target.pending, event_number % target.pending.capacity
+        changed = label != pending.label[target.row, slot]
+        pending.set_label(target.row, event_number, label, source)
+        if changed and label != UNLABELLED and event_number >= self.learning.warmup_events:
             flagged = bool(pending.flagged[target.row, slot])
-            self.judged.append((record, place, verdict, flagged == (verdict == NORMAL)))
+            self.label_results.append((record, event_number, label, flagged == (label == NORMAL)))
 
-    def _covering(self, sensor_id: str, time: int) -> int:
+    def _interval_label(self, sensor_id: str, time: int) -> int:
         for interval in reversed(self.intervals.get(sensor_id, ())):
             if interval.start <= time <= interval.end:
-                return interval.verdict
+                return interval.label
         return UNLABELLED
 
     # -------------------------------------------------------------- snapshots
@@ -247,11 +249,11 @@ class LabelStore:
             "weights": self.weights.tolist(),
             "early": self.early.state(),
             "intervals": {
-                sensor: [[one.start, one.end, one.verdict, one.record] for one in known]
+                sensor: [[one.start, one.end, one.label, one.record] for one in known]
                 for sensor, known in self.intervals.items()
             },
             "fresh_intervals": sorted(self.fresh_intervals),
-            "judged": sorted(list(entry) for entry in self.judged),
+            "label_results": sorted(list(entry) for entry in self.label_results),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -267,4 +269,4 @@ class LabelStore:
             sensor: [Interval(*one) for one in known] for sensor, known in state["intervals"].items() if known
         }
         self._ends = None
-        self.judged = [(int(a), int(b), int(c), bool(d)) for a, b, c, d in state["judged"]]
+        self.label_results = [(int(a), int(b), int(c), bool(d)) for a, b, c, d in state["label_results"]]

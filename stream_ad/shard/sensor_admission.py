@@ -72,7 +72,7 @@ class SensorAdmission:
                 if not self._fits(int(sensors.group[number]), block):
                     if i > start:
                         return numbers, i
-                    evicted = sensors.widen(number, features)
+                    evicted = sensors.add_features(number, features)
                     self._counts["features_evicted"] += evicted or 0
                     self._counts["features_refused"] += evicted is None
                     fitting.clear()  # where a feature made room, others may fit no longer

@@ -102,7 +102,7 @@ class SensorRegistry(FeatureSets):
             self.detectors[group].append(np.array(keys, np.uint64))
         self._to_build.clear()
 
-    def widen(self, number: int, features: tuple[str, ...]) -> int | None:
+    def add_features(self, number: int, features: tuple[str, ...]) -> int | None:
         """Let a sensor have these features too, those of its next event.
 
         Returns:
@@ -121,7 +121,7 @@ class SensorRegistry(FeatureSets):
             old = int(self.group[number])
             group = self._detector_for(tuple(sorted({*self.features[old], *features})))
             positions = self.positions(group, self.features[old])
-            row = self.detectors[group].adopt(
+            row = self.detectors[group].migrate_from(
                 self.detectors[old], int(self.row[number]), key=self._key(number), positions=positions
             )
             self._move(number, group, row)
@@ -305,7 +305,7 @@ class SensorRegistry(FeatureSets):
             used = slice(pending.size)
             queued_from = pending.queued_from[used]
             count, expired = pending.count[used], pending.expired[used]
-            if (pending.verdict[used] >= classes).any() or (pending.verdict[used] < -1).any():
+            if (pending.label[used] >= classes).any() or (pending.label[used] < -1).any():
                 raise NonsenseError(f"{name} waits with a verdict of a class that is not there")
             if ((queued_from < 0) | (count < queued_from)).any():
                 raise NonsenseError(f"{name} has labels to learn on events that cannot be")

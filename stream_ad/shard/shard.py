@@ -27,28 +27,28 @@ if TYPE_CHECKING:
 
 __all__ = ["COUNTERS", "LABEL_OUTCOMES", "Shard"]
 
-FIRST_SETTLEMENT, SETTLE_RECORDS = 1024, 8192  # powers of two
+FIRST_STATISTICS_RECORD, STATISTICS_RECORDS = 1024, 8192  # powers of two
 KEPT_BYTES = 400  # of what Python keeps of a label that waits
 
 
-def next_settlement(records: int) -> int:
+def next_statistics_record(records: int) -> int:
     """The number of records of a shard at which class importance comes into force, the next one after ``records``.
 
     Sensors that are scored together must not see each other's labels at places that depend on the cut, and
     each such place cuts what could be computed together: there are few, but some come early.
     """
-    if records >= SETTLE_RECORDS:
-        return (records // SETTLE_RECORDS + 1) * SETTLE_RECORDS
-    return max(FIRST_SETTLEMENT, 1 << records.bit_length())
+    if records >= STATISTICS_RECORDS:
+        return (records // STATISTICS_RECORDS + 1) * STATISTICS_RECORDS
+    return max(FIRST_STATISTICS_RECORD, 1 << records.bit_length())
 
 
 class Shard:
-    """One partition's sensors, models, verdicts and incidents."""
+    """One partition's sensors, models, labels and incidents."""
 
     def __init__(self, options: DetectorOptions, *, quiet_events: int = 16) -> None:
         self.options = options
         self.sensors = SensorRegistry(options, choose_device(options.detector.device))
-        self.verdicts = LabelStore(options.learning)
+        self.label_store = LabelStore(options.learning)
         self.incidents = Incidents(quiet_events)
         self.records = 0  # events and labels so far
         self.watermark_ns = 0
@@ -62,21 +62,21 @@ class Shard:
             events: The next events of the shard.
             labels: The next labels; merged with the events by record time, labels first when equal.
         """
-        run = ShardStep(self.sensors, self.verdicts, events, labels)
+        run = ShardStep(self.sensors, self.label_store, events, labels)
         before = merge_order(events.record_times_ms, labels.record_times_ms)  # (N,)
         after = np.searchsorted(before, np.arange(len(labels)), side="right")  # (K,) events before each label
         label_records = np.arange(len(labels)) + after + self.records
         event_records = np.arange(len(events)) + before + self.records
         total = self.records + len(events) + len(labels)
         while self.records < total:
-            settle_at = next_settlement(self.records)
+            settle_at = next_statistics_record(self.records)
             stop = min(settle_at, total)
             bounds = np.searchsorted(event_records, [self.records, stop])
             label_bounds = np.searchsorted(label_records, [self.records, stop])
             run.segment(range(*bounds.tolist()), range(*label_bounds.tolist()), event_records, label_records)
             self.records = stop
             if stop == settle_at:
-                self.verdicts.settle(self._target, self.sensors.event_counts)
+                self.label_store.apply_statistics(self._target, self.sensors.event_counts)
         if len(events):
             self.watermark_ns = max(self.watermark_ns, int(events.times_ns.max()))
         scores = Scores(run.score, run.live, run.contributions)
@@ -89,7 +89,7 @@ class Shard:
             scores=scores,
             incidents=incidents,
             counts=dict(run.counts),
-            label_outcomes={outcome: self.verdicts.outcomes[outcome] for outcome in LABEL_OUTCOMES},
+            label_outcomes={outcome: self.label_store.outcomes[outcome] for outcome in LABEL_OUTCOMES},
             label_delays_s=np.array(run.delays, np.float64),
             losses=np.array(run.losses, np.float64),
         )
@@ -108,9 +108,9 @@ class Shard:
         warmup = self.options.learning.warmup_events
         levels = np.concatenate([np.zeros(0), *(d.threshold.log_level[: d.size] for d in detectors)])
         finite = levels[np.isfinite(levels)]
-        rates = self.verdicts.importance.miss_rate()
-        weights = self.verdicts.weights
-        names = list(self.verdicts.classes)
+        rates = self.label_store.importance.miss_rate()
+        weights = self.label_store.weights
+        names = list(self.label_store.classes)
         return ShardStatus(
             sensors=len(self.sensors),
             warming_sensors=sum(int((d.pending.count[: d.size] < warmup).sum()) for d in detectors)
@@ -130,9 +130,9 @@ class Shard:
     @property
     def held_bytes(self) -> int:
         """Memory that the state takes: detectors, sensors at rest, caches, labels that wait."""
-        verdicts = self.verdicts
-        kept = len(verdicts.early) + sum(map(len, verdicts.intervals.values()))
-        return self.sensors.held_bytes + KEPT_BYTES * (kept + len(verdicts.judged))
+        label_store = self.label_store
+        kept = len(label_store.early) + sum(map(len, label_store.intervals.values()))
+        return self.sensors.held_bytes + KEPT_BYTES * (kept + len(label_store.label_results))
 
     @property
     def model_version(self) -> str:
@@ -150,7 +150,7 @@ class Shard:
                 "records": self.records,
                 "watermark_ns": self.watermark_ns,
                 "sensors": header,
-                "verdicts": self.verdicts.state(),
+                "label_store": self.label_store.state(),
                 "incidents": self.incidents.state(),
             },
             arrays,
@@ -165,8 +165,8 @@ class Shard:
         shard.watermark_ns = int(header["watermark_ns"])
         with damaged_by(NonsenseError):
             shard.sensors.load(header["sensors"], arrays)
-        shard.verdicts.load(header["verdicts"])
+        shard.label_store.load(header["label_store"])
         shard.incidents.load(header["incidents"])
         with damaged_by(NonsenseError):
-            shard.sensors.require_sense(classes=len(shard.verdicts.classes))
+            shard.sensors.require_sense(classes=len(shard.label_store.classes))
         return shard

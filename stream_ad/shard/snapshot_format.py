@@ -17,7 +17,7 @@ from stream_ad import __version__
 from stream_ad.detector.row_store import NonsenseError
 from stream_ad.errors import DamagedStateError, StateError, UnfitStateError
 from stream_ad.shard.label_store import NORMAL_NAME
-from stream_ad.shard.snapshot_upgrade import UPGRADABLE, upgrade
+from stream_ad.shard.snapshot_upgrade import UPGRADABLE, present_names, upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,7 +68,7 @@ class LabelStoreHeader(msgspec.Struct, frozen=True):
     early: dict[str, list[tuple[Hash, Count, Count, Count]]]
     intervals: dict[str, list[tuple[Whole, Whole, Count, Count]]]
     fresh_intervals: list[str]
-    judged: list[tuple[Count, Count, Count, bool]]
+    label_results: list[tuple[Count, Count, Count, bool]]
 
 
 class IncidentHeader(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ class Header(msgspec.Struct, frozen=True):
     records: Count
     watermark_ns: Whole
     sensors: SensorsHeader
-    verdicts: LabelStoreHeader
+    label_store: LabelStoreHeader
     incidents: dict[str, IncidentHeader]
 
 
@@ -103,7 +103,7 @@ class EarlierLabelStoreHeader(LabelStoreHeader, frozen=True):
 class EarlierHeader(Header, frozen=True):
     """Of formats 6 and 7."""
 
-    verdicts: EarlierLabelStoreHeader
+    label_store: EarlierLabelStoreHeader
 
 
 class _Outer(msgspec.Struct, frozen=True):
@@ -233,21 +233,23 @@ def header_text(meta: Mapping[str, str]) -> str:
 
 def read_header(meta: Mapping[str, str]) -> dict[str, Any]:
     """The plain part of the state from what ``metadata`` gave, checked; NonsenseError where it is not of its format."""
-    form = Header if meta["format"] == str(FORMAT) else EarlierHeader
     try:
-        header = msgspec.convert(json.loads(header_text(meta)), form)
+        if meta["format"] == str(FORMAT):
+            header = msgspec.convert(json.loads(header_text(meta)), Header)
+        else:
+            header = msgspec.convert(present_names(json.loads(header_text(meta))), EarlierHeader)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise NonsenseError(f"header: {error}") from error
-    verdicts, sensors = header.verdicts, header.sensors
-    classes = len(verdicts.classes)
-    tables = (verdicts.labels, verdicts.misses, verdicts.average, verdicts.weights)
-    early = [one for known in verdicts.early.values() for one in known]
+    label_store, sensors = header.label_store, header.sensors
+    classes = len(label_store.classes)
+    tables = (label_store.labels, label_store.misses, label_store.average, label_store.weights)
+    early = [one for known in label_store.early.values() for one in known]
     meant = [one[1] for one in early]
-    meant += [interval[2] for known in verdicts.intervals.values() for interval in known]
-    meant += [judged[2] for judged in verdicts.judged]
+    meant += [interval[2] for known in label_store.intervals.values() for interval in known]
+    meant += [result[2] for result in label_store.label_results]
     if any(len(table) != classes or not np.isfinite(table).all() for table in tables):
         raise NonsenseError("header: the tables of the classes do not fit")
-    if verdicts.classes[:1] != [NORMAL_NAME] or max(meant, default=0) >= classes:
+    if label_store.classes[:1] != [NORMAL_NAME] or max(meant, default=0) >= classes:
         raise NonsenseError("header: a verdict of a class that is not there")
     if max((one[0] for one in early), default=0) >= 2**64:
         raise NonsenseError("header: a verdict on an event that cannot be")

@@ -20,8 +20,25 @@ if TYPE_CHECKING:
     from stream_ad.detector.config import LearningConfig
 
 UPGRADABLE = (6, 7)
-_EVENT_FILLS = {"ids": 0, "times": 0, "log_score": 0, "flagged": False, "verdict": UNLABELLED, "source": 0}
+_EVENT_FILLS = {"ids": 0, "times": 0, "log_score": 0, "flagged": False, "label": UNLABELLED, "source": 0}
 _EVENT_FILLS |= {"learned": DROPPED, "queued": False}
+_RENAMED = {  # arrays of a detector
+    "coupling.sharpness": "coupling.inv_std",
+    "head.place": "head.side_row",
+    "pending.last_place": "pending.last_labelled",
+    "pending.last_verdict": "pending.last_label",
+    "pending.verdict": "pending.label",
+    "scoring.sharpness": "scoring.inv_std",
+}
+
+
+def present_names(header: Any) -> Any:
+    """Give the plain part of a snapshot of format 6 or 7 the names of the present format; nothing else is checked."""
+    if isinstance(header, dict) and isinstance(verdicts := header.pop("verdicts", None), dict):
+        header["label_store"] = verdicts
+        if "judged" in verdicts:
+            verdicts["label_results"] = verdicts.pop("judged")
+    return header
 
 
 def upgrade(header: dict[str, Any], arrays: dict[str, NDArray[Any]], learning: LearningConfig) -> None:
@@ -30,6 +47,10 @@ def upgrade(header: dict[str, Any], arrays: dict[str, NDArray[Any]], learning: L
     Raises:
         NonsenseError: They are not what that format holds.
     """
+    for name in list(arrays):
+        group, _, own = name.partition(".")
+        if own in _RENAMED:
+            arrays[f"{group}.{_RENAMED[own]}"] = arrays.pop(name)
     sensor_ids = header["sensors"]["ids"]
     events: dict[str, int] = {}
     for number, owners in enumerate(header["sensors"]["owners"]):
@@ -38,7 +59,7 @@ def upgrade(header: dict[str, Any], arrays: dict[str, NDArray[Any]], learning: L
             raise NonsenseError(f"detector {number} has {len(count)} rows for {len(owners)} sensors")
         events.update((sensor_ids[owner], int(count[row])) for row, owner in enumerate(owners))
         _upgrade_rings(f"g{number}.", arrays, learning)
-    early = header["verdicts"]["early"]
+    early = header["label_store"]["early"]
     for sensor_id, labels in early.items():
         early[sensor_id] = [(*label, events.get(sensor_id, 0)) for label in labels]
 
@@ -57,7 +78,7 @@ def _upgrade_rings(prefix: str, arrays: dict[str, NDArray[Any]], learning: Learn
     arrays[pending + "readings"] = _longer(_array(arrays, pending + "readings", 3), count, capacity + block, np.nan)
     blocks = -(-count // block)
     arrays[pending + "memory"] = _longer(_array(arrays, pending + "memory", 4), blocks, capacity // block + 1, np.nan)
-    place, added = _array(arrays, prefix + "head.place", 1), _array(arrays, prefix + "head.rings.added", 2)
+    place, added = _array(arrays, prefix + "head.side_row", 1), _array(arrays, prefix + "head.rings.added", 2)
     owners = np.flatnonzero(place >= 0)
     if len(place) != len(count) or not np.array_equal(np.sort(place[owners]), np.arange(len(added))):
         raise NonsenseError(f"{prefix}head: {len(owners)} sensors for {len(added)} rings")

@@ -49,8 +49,8 @@ def _where(mask: NDArray[np.bool_]) -> NDArray[np.int64] | slice:
 class ShardStep:
     """Scores, counts and contributions gather here while a step goes through its records."""
 
-    def __init__(self, sensors: SensorRegistry, verdicts: LabelStore, events: Events, labels: Labels) -> None:
-        self.sensors, self.verdicts, self.events, self.labels = sensors, verdicts, events, labels
+    def __init__(self, sensors: SensorRegistry, label_store: LabelStore, events: Events, labels: Labels) -> None:
+        self.sensors, self.label_store, self.events, self.labels = sensors, label_store, events, labels
         self.hashes = hash_ids(events.event_ids)
         self.block_row = np.zeros(len(events), np.int64)  # (N,) in which row of its block an event's values stand
         for block in events.blocks:
@@ -62,10 +62,10 @@ class ShardStep:
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.losses: list[float] = []
         self.delays: list[float] = []
-        self.verdict: dict[int, int] = {}  # class of each label whose turn has come
+        self.label_class: dict[int, int] = {}  # class of each label whose turn has come
         self.label_hashes = hash_ids([event_id or "" for event_id in labels.event_ids])
-        verdicts.outcomes.clear()
-        self.verdicts.counts = self.counts
+        label_store.outcomes.clear()
+        self.label_store.counts = self.counts
         self.admission = SensorAdmission(sensors, events, self.counts)
 
     def numbers(self) -> tuple[NDArray[np.int64], Mapping[str, int]]:
@@ -87,7 +87,7 @@ class ShardStep:
             label_records: (K,) that of each label.
         """
         # Not earlier: a class that is not known yet must not count in a settlement before its first label.
-        self.verdict.update((j, self.verdicts.class_of(self.labels.names[j])) for j in labels)
+        self.label_class.update((j, self.label_store.class_of(self.labels.names[j])) for j in labels)
         start, first_label = rows.start, labels.start
         while start < rows.stop or first_label < labels.stop:
             numbers, stop = self.admission.admit(start, rows.stop, event_records)
@@ -159,17 +159,17 @@ class ShardStep:
         last = int(max(round_of.max(initial=0), label_round.max(initial=0)))
         for number in range(last + 1):
             mine, joined = _where(round_of == number), _where(label_round == number)
-            arrived, places = events[mine], np.empty(0, np.int64)
+            arrived, event_numbers = events[mine], np.empty(0, np.int64)
             if len(arrived):
-                places = self._score(group, arrived, rows[mine], values[mine], records[mine])
+                event_numbers = self._score(group, arrived, rows[mine], values[mine], records[mine])
             self._join(
                 detector,
-                (arrived, rows[mine], records[mine], places),
+                (arrived, rows[mine], records[mine], event_numbers),
                 (labels[joined], label_rows[joined], label_records[joined]),
             )
             due = detector.due()
             if len(due):
-                learned = detector.learn(due, self.verdicts.weights)
+                learned = detector.learn(due, self.label_store.weights)
                 self.counts["learned_normal"] += learned.normal
                 self.counts["learned_anomaly"] += learned.anomaly
                 self.counts["dropped_gate"] += learned.dropped
@@ -208,18 +208,23 @@ class ShardStep:
         arrived = detector.arrive(rows, values, times=times, ids=self.hashes[events], order=records)
         self.score[events], self.live[events] = arrived.score, arrived.live
         self.counts["dropped_overflow"] += arrived.lost
-        if len(arrived.blamed_rows):
+        if len(arrived.anomaly_rows):
             self._explain(group, events, values, arrived)
-        return arrived.places
+        return arrived.event_numbers
 
     def _explain(
         self, group: int, events: NDArray[np.int64], values: NDArray[np.float64], arrived: ScoredEvents
     ) -> None:
         """Name the features behind the anomalies."""
         names = self.sensors.features[group]
-        actual = np.take_along_axis(values[arrived.blamed_rows], arrived.blamed, axis=1)
-        columns = arrived.blamed.tolist(), actual.tolist(), arrived.expected.tolist(), arrived.shares.tolist()
-        for i, *parts in zip(events[arrived.blamed_rows].tolist(), *columns, strict=True):
+        actual = np.take_along_axis(values[arrived.anomaly_rows], arrived.attributed_features, axis=1)
+        columns = (
+            arrived.attributed_features.tolist(),
+            actual.tolist(),
+            arrived.expected.tolist(),
+            arrived.shares.tolist(),
+        )
+        for i, *parts in zip(events[arrived.anomaly_rows].tolist(), *columns, strict=True):
             self.contributions[i] = tuple(
                 Contribution(names[feature], value, expected, share)
                 for feature, value, expected, share in zip(*parts, strict=True)
@@ -230,7 +235,7 @@ class ShardStep:
         self,
         detector: Detector,
         arrived: tuple[NDArray[np.int64], ...],
-        judged: tuple[NDArray[np.int64], ...],
+        label_results: tuple[NDArray[np.int64], ...],
     ) -> None:
         """Let the labels of a round meet the events, in the order of the records.
 
@@ -239,51 +244,51 @@ class ShardStep:
             arrived: Events of the round: index, row, record, number among the sensor's events.
             judged: Labels of the round: index, row, record.
         """
-        verdicts, ids = self.verdicts, self.events.sensor_ids
-        labels, label_rows, label_records = judged
-        if not (len(labels) or verdicts.early or verdicts.intervals):
+        label_store, ids = self.label_store, self.events.sensor_ids
+        labels, label_rows, label_records = label_results
+        if not (len(labels) or label_store.early or label_store.intervals):
             return
         awaited = self._awaited(arrived[0], labels)
         event_numbers, before = detector.pending.find(label_rows, self.label_hashes[labels], label_records)
         actions: list[tuple[int, bool, int, int, int, int]] = [
-            (record, True, j, row, place, count)
-            for j, row, record, place, count in zip(
-                *(part.tolist() for part in (*judged, event_numbers, before)), strict=True
+            (record, True, j, row, event_number, count)
+            for j, row, record, event_number, count in zip(
+                *(part.tolist() for part in (*label_results, event_numbers, before)), strict=True
             )
         ]
         actions += (
-            (record, False, i, row, place, place)
-            for i, row, record, place in zip(*(part[awaited].tolist() for part in arrived), strict=True)
+            (record, False, i, row, event_number, event_number)
+            for i, row, record, event_number in zip(*(part[awaited].tolist() for part in arrived), strict=True)
         )
-        for record, is_label, index, row, place, count in sorted(actions):
+        for record, is_label, index, row, event_number, count in sorted(actions):
             target = Target(detector.pending, row)
             if is_label:  # a sensor is known once an event of it came: that it came in this step counts for nothing
-                self._apply(index, record, target if count else None, place, count)
+                self._apply(index, record, target if count else None, event_number, count)
             else:
-                verdicts.on_arrival(record, ids[index], target, place, int(self.hashes[index]))
+                label_store.on_arrival(record, ids[index], target, event_number, int(self.hashes[index]))
 
     def _awaited(self, events: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which of the events need a look each: their sensor gets a label now, or one waits that may mean them."""
-        known, verdicts = self.sensors.numbers, self.verdicts
+        known, label_store = self.sensors.numbers, self.label_store
         until = np.full(len(self.sensors.ids), -1)  # event time, ns, by sensor
-        for sensor, end in verdicts.ends().items():
+        for sensor, end in label_store.ends().items():
             if (number := known.get(sensor)) is not None:
                 until[number] = end
         for sensor in {self.labels.sensor_ids[j] for j in labels.tolist()}:
             if (number := known.get(sensor)) is not None:
                 until[number] = np.iinfo(np.int64).max
         covered = self.events.times_ns[events] <= until[self.number[events]]
-        return np.flatnonzero(covered | verdicts.early.may_mean(self.hashes[events]))
+        return np.flatnonzero(covered | label_store.early.may_mean(self.hashes[events]))
 
-    def _apply(self, j: int, record: int, target: Target | None, place: int, before: int) -> None:
-        """Apply label ``j`` of the step to event ``place`` of its sensor, which had ``before`` events."""
+    def _apply(self, j: int, record: int, target: Target | None, event_number: int, before: int) -> None:
+        """Apply label ``j`` of the step to event ``event_number`` of its sensor, which had ``before`` events."""
         sensor_id = self.labels.sensor_ids[j]
         if self.labels.event_ids[j] is None:
             start, end = int(self.labels.starts_ns[j]), int(self.labels.ends_ns[j])
-            self.verdicts.on_interval_label(record, sensor_id, target, start, end, self.verdict[j])
-        elif self.verdicts.on_event_label(
-            record, sensor_id, target, int(self.label_hashes[j]), place, before, self.verdict[j]
+            self.label_store.on_interval_label(record, sensor_id, target, start, end, self.label_class[j])
+        elif self.label_store.on_event_label(
+            record, sensor_id, target, int(self.label_hashes[j]), event_number, before, self.label_class[j]
         ):
             assert target is not None
-            time_ns = int(target.pending.times[target.row, place % target.pending.capacity])
+            time_ns = int(target.pending.times[target.row, event_number % target.pending.capacity])
             self.delays.append(int(self.labels.record_times_ms[j]) / 1e3 - time_ns / 1e9)

@@ -27,23 +27,23 @@ class Finding:
     """What was looked at: «connection», «disk»."""
     level: Level
     what: str
-    mend: str = ""
+    remediation: str = ""
     """What to do; not empty unless all is well."""
 
 
-def fine(check: str, what: str) -> Finding:
+def ok(check: str, what: str) -> Finding:
     return Finding(check, Level.OK, what)
 
 
-def warning(check: str, what: str, mend: str) -> Finding:
-    return Finding(check, Level.WARNING, what, mend)
+def warning(check: str, what: str, remediation: str) -> Finding:
+    return Finding(check, Level.WARNING, what, remediation)
 
 
-def problem(check: str, what: str, mend: str) -> Finding:
-    return Finding(check, Level.PROBLEM, what, mend)
+def problem(check: str, what: str, remediation: str) -> Finding:
+    return Finding(check, Level.PROBLEM, what, remediation)
 
 
-def disk(where: str, free: int, total: int, *, needed: int, mend: str) -> Finding:
+def disk(where: str, free: int, total: int, *, needed: int, remediation: str) -> Finding:
     """Whether a disk has room.
 
     Args:
@@ -55,11 +55,11 @@ def disk(where: str, free: int, total: int, *, needed: int, mend: str) -> Findin
     """
     text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are free on {where}."
     if free < needed:
-        return problem("disk", text, mend)
-    return fine("disk", text) if free >= total / 10 else warning("disk", text, mend)
+        return problem("disk", text, remediation)
+    return ok("disk", text) if free >= total / 10 else warning("disk", text, remediation)
 
 
-def local_disk(folder: Path, *, needed: int, mend: str) -> Finding:
+def local_disk(folder: Path, *, needed: int, remediation: str) -> Finding:
     """The same, of a folder of this machine."""
     usage = shutil.disk_usage(folder)
-    return disk(f"the disk of {folder}", usage.free, usage.total, needed=needed, mend=mend)
+    return disk(f"the disk of {folder}", usage.free, usage.total, needed=needed, remediation=remediation)

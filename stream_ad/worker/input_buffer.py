@@ -84,7 +84,7 @@ class InputBuffer:
     Args:
         shard: The partition number.
         topics: Names of the two inputs.
-        limit: Records of one side from which on it is not to be fetched (see ``held``).
+        limit: Records of one side from which on it is not to be fetched (see ``paused``).
         start: The next offsets to be taken, as given to ``Broker.seek``.
     """
 
@@ -110,7 +110,7 @@ class InputBuffer:
         for side, found in fetched.items():
             self._lanes[side].put(found)
 
-    def held(self) -> set[InputTopic]:
+    def paused(self) -> set[InputTopic]:
         """Sides that are full: do not fetch them now, what they wait for is on the other side."""
         return {
             side

@@ -24,7 +24,7 @@ class StepReport:
     rejected: dict[InputTopic, list[OutRecord]]
     result: StepResult
 
-    def tell(self, metrics: Metrics, line: ThroughputLog, commit: Commit, *, ago_s: float) -> None:
+    def record(self, metrics: Metrics, line: ThroughputLog, commit: Commit, *, ago_s: float) -> None:
         """Count it: its commit was through so long ago."""
         events = self.events
         metrics.committed(

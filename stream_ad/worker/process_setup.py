@@ -30,7 +30,7 @@ FAULTS = (200, 201, 300, 301)  # events of the start, labelled so
 NEW_OBJECTS = 50_000  # several steps' records, nearly all of which go as soon as they are not needed any more
 
 
-def prepare_process(tell: Teller | None = None) -> None:
+def prepare_process(record: Teller | None = None) -> None:
     """One thread for torch and BLAS, freed memory kept for the next step, the detector's loops compiled, and few
     searches for garbage.
 
@@ -42,14 +42,14 @@ def prepare_process(tell: Teller | None = None) -> None:
     """
     when_torch_is_here(_tame_torch)
     _keep_freed_blocks()
-    compile_loops(tell)
+    compile_loops(record)
     threadpool_limits(1, user_api="blas")  # of the libraries that are loaded by now
     _collect_seldom()
 
 
-def compile_loops(tell: Teller | None = None) -> None:
+def compile_loops(record: Teller | None = None) -> None:
     """What of ``prepare_process`` changes nothing for others in the process: the detector's loops, compiled."""
-    with compiling_told(tell) if tell is not None else nullcontext():
+    with compiling_told(record) if record is not None else nullcontext():
         _use_every_loop()
 
 

@@ -33,8 +33,8 @@ class LoadedState:
     start: InputOffsets
     source: str
     """One of ``telemetry.metrics.RESTORE_SOURCES``."""
-    origin: str = ""
-    """See ``Commit.origin``: not empty where the first snapshot from here on begins a new line."""
+    lineage_reason: str = ""
+    """See ``Commit.lineage_reason``: not empty where the first snapshot from here on begins a new line."""
     unmarked: bool = False
     """The journal does not reach back to the start: the replay merges by record time alone."""
     lost: tuple[tuple[InputTopic, int], ...] = ()
@@ -94,8 +94,8 @@ def _restored(
             )  # fmt: skip
             shard = make(options, quiet_events=quiet)
             fresh = ShardCheckpoint(stored.positions)
-            origin = f"new model: snapshot {snapshot.number} did not fit the settings"
-            return LoadedState(shard, fresh, fresh.positions, "new_model", origin)
+            lineage_reason = f"new model: snapshot {snapshot.number} did not fit the settings"
+            return LoadedState(shard, fresh, fresh.positions, "new_model", lineage_reason)
         else:
             source = "snapshot" if older is None else "older_snapshot"
             return LoadedState(shard, stored, snapshot.positions, source)
@@ -107,8 +107,8 @@ def _without_snapshot(number: int, stored: ShardCheckpoint, shard: Shard) -> Loa
             "no snapshot can be used; learning anew from the beginning of the topics",
             shard=number, positions=str(stored.positions),
         )  # fmt: skip
-        origin = "rebuilt from the beginning of the topics"
-        return LoadedState(shard, stored, InputOffsets(), "beginning", origin, unmarked=True)
+        lineage_reason = "rebuilt from the beginning of the topics"
+        return LoadedState(shard, stored, InputOffsets(), "beginning", lineage_reason, unmarked=True)
     start = stored.journal[0] if stored.journal else stored.positions
     return LoadedState(shard, stored, start, "nothing")
 
@@ -128,7 +128,7 @@ def _without_the_lost(state: LoadedState, bounds: tuple[InputOffsets, InputOffse
         state,
         stored=ShardCheckpoint(InputOffsets(*ends)),
         start=InputOffsets(*starts),
-        origin=state.origin or "records were lost",
+        lineage_reason=state.lineage_reason or "records were lost",
         unmarked=True,
         lost=tuple(lost),
     )

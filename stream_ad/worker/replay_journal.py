@@ -1,6 +1,6 @@
 """How events and labels of a shard were interleaved, so that a replay interleaves them alike.
 
-See ``brokers.base.Commit.marks`` for the rule. In pictures, E a run of events and S a step that read
+See ``brokers.base.Commit.step_boundaries`` for the rule. In pictures, E a run of events and S a step that read
 labels too::
 
     snapshot ──E──E──S──E──S──S──E── committed positions
@@ -46,7 +46,7 @@ class ReplayJournal:
                 )
         self._last = stored.journal[-1] if stored.journal else None
         self._began = bool(stored.journal) or stored.snapshot is not None
-        self.marks_since_snapshot = len(stored.journal)
+        self.boundaries_since_snapshot = len(stored.journal)
         self._marks_covered = 0  # of these, by the snapshot under way
 
     def target(self, at: InputOffsets, most_events: int) -> InputOffsets | None:
@@ -65,7 +65,7 @@ class ReplayJournal:
             return InputOffsets(min(cut.events, at.events + most_events), at.labels)
         return cut
 
-    def marks(self, before: InputOffsets, after: InputOffsets) -> tuple[InputOffsets, ...]:
+    def step_boundaries(self, before: InputOffsets, after: InputOffsets) -> tuple[InputOffsets, ...]:
         """What the commit of a step from ``before`` to ``after`` must add to the journal."""
         if after.labels != before.labels:
             return (after,) if before == self._last else (before, after)
@@ -74,14 +74,14 @@ class ReplayJournal:
     def committed(self, commit: Commit) -> None:
         """Take note of a commit that is through."""
         self._began = True
-        if commit.marks:
-            self._last = commit.marks[-1]
-        self.marks_since_snapshot += len(commit.marks)
+        if commit.step_boundaries:
+            self._last = commit.step_boundaries[-1]
+        self.boundaries_since_snapshot += len(commit.step_boundaries)
         piece = commit.piece
         if piece is not None and piece.start == 0:
-            self._marks_covered = self.marks_since_snapshot
+            self._marks_covered = self.boundaries_since_snapshot
         if piece is not None and piece.last:
-            self.marks_since_snapshot -= self._marks_covered
+            self.boundaries_since_snapshot -= self._marks_covered
 
 
 def _start(stored: ShardCheckpoint) -> InputOffsets:

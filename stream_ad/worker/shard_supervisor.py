@@ -30,7 +30,7 @@ class ShardSupervisor:
 
     def __init__(self, number: int, around: WorkerContext) -> None:
         self.number = number
-        self._around = around
+        self._context = around
         self._patience = RetryPolicy(
             f"Shard {number}", give_up_s=around.settings.broker.give_up_seconds, clock=around.clock
         )
@@ -54,9 +54,9 @@ class ShardSupervisor:
         """For ``Metrics.show``."""
         return ShardView(lag=lag) if self._loaded is None else self._loaded.view(lag)
 
-    def held(self) -> set[InputTopic]:
+    def paused(self) -> set[InputTopic]:
         """Sides that must not be fetched now."""
-        return set(InputTopic) if self._loaded is None else self._loaded.held()
+        return set(InputTopic) if self._loaded is None else self._loaded.paused()
 
     def receive(self, fetched: dict[InputTopic, Fetched]) -> None:
         """Take what a poll brought."""
@@ -85,7 +85,7 @@ class ShardSupervisor:
         try:
             with self._memory_told():
                 if self._loaded is None:
-                    self._loaded = ShardTask(self.number, self._around)
+                    self._loaded = ShardTask(self.number, self._context)
                     return True
                 return self._counted(self._loaded.advance)
         except LostRecordsError:

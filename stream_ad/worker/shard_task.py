@@ -66,7 +66,7 @@ class ShardTask:
         self.number = number
         self.recovering = True
         self.commits = 0
-        self._around = around
+        self._context = around
         self._flight: PendingCommit | None = None
         self._began = around.clock()
         with around.metrics.stage("load"):
@@ -78,7 +78,7 @@ class ShardTask:
             self._inbox = InputBuffer(number, around.settings.topics, limit=limit, start=state.start)
         around.metrics.restored(state.source)
         self._unmarked = state.unmarked
-        self._origin, self._lost = state.origin, state.lost  # until they are committed
+        self._origin, self._lost = state.lineage_reason, state.lost  # until they are committed
         moved = state.start != stored.positions
         self._view = ShardView(
             positions=stored.positions,
@@ -88,7 +88,7 @@ class ShardTask:
         self._starved = False  # the replay waits for records
         self._status_due = 0.0
         interval_s = around.settings.worker.snapshot_interval_seconds
-        self._saving = SnapshotScheduler(number, interval_s, around.broker.part_bytes, around.clock)
+        self._saving = SnapshotScheduler(number, interval_s, around.broker.chunk_bytes, around.clock)
         if moved:
             _log.info("shard replays", shard=number, start=str(state.start), end=str(self._journal.end))
 
@@ -103,14 +103,14 @@ class ShardTask:
             state="recovering" if self.recovering else "live",
             lag=lag,
             inbox_records=len(self._inbox),
-            journal_marks=self._journal.marks_since_snapshot,
+            journal_marks=self._journal.boundaries_since_snapshot,
         )
 
-    def held(self) -> set[InputTopic]:
+    def paused(self) -> set[InputTopic]:
         """Sides that must not be fetched now."""
         if self._starved:  # whatever the bound says, the step being repeated must become whole
             return set()
-        return self._inbox.held()
+        return self._inbox.paused()
 
     def receive(self, fetched: dict[InputTopic, Fetched]) -> None:
         """Take what a poll brought."""
@@ -140,26 +140,26 @@ class ShardTask:
         """See to it that the commit on its way is through; errors as ``advance``."""
         if self._flight is None:
             return
-        flight, self._flight, metrics = self._flight, None, self._around.metrics
+        flight, self._flight, metrics = self._flight, None, self._context.metrics
         with self._committing(flight.began):
-            at = flight.under_way.land()
+            at = flight.under_way.wait()
         metrics.commit_tried("ok", at - flight.began)
         self.commits += 1
         commit, unsaved = flight.commit, self._view.unsaved_since
         self._view = replace(self._view, positions=commit.positions, unsaved_since=unsaved or time.time())
-        self._saving.landed(commit, at - flight.began)
+        self._saving.on_committed(commit, at - flight.began)
         if (piece := commit.piece) is not None and piece.last:
             metrics.snapshot_committed()
             for side, count in self._lost:
                 metrics.lost_records(side, count)
             self._lost = ()
-            unsaved = None if piece.positions == commit.positions else self._saving.made_at
+            unsaved = None if piece.positions == commit.positions else self._saving.built_at
             self._view = replace(self._view, unsaved_since=unsaved, snapshot_bytes=len(piece.data))
         if flight.step is not None:
-            flight.step.tell(metrics, self._around.line, commit, ago_s=time.perf_counter() - at)
+            flight.step.record(metrics, self._context.line, commit, ago_s=time.perf_counter() - at)
 
     def _replay(self) -> bool:
-        end, most = self._journal.end, self._around.settings.worker.step_records
+        end, most = self._journal.end, self._context.settings.worker.step_records
         if self._unmarked:
             if self._inbox.arrived(end):
                 self._go_live()
@@ -178,27 +178,27 @@ class ShardTask:
                 return False
             taken = step
         events, labels, _ = self._decode(*taken)
-        with self._around.metrics.stage("step"):
+        with self._context.metrics.stage("step"):
             self._shard.step(events, labels)
-        self._around.metrics.replayed(events=len(taken[0]), labels=len(taken[1]))
+        self._context.metrics.replayed(events=len(taken[0]), labels=len(taken[1]))
         return True
 
     def _go_live(self) -> None:
         self.recovering = False
-        seconds = self._around.clock() - self._began
-        self._around.metrics.recovered(seconds)
+        seconds = self._context.clock() - self._began
+        self._context.metrics.recovered(seconds)
         self._saving.recovered(seconds)
         self._refresh_status()
         _log.info("shard live", shard=self.number, positions=str(self._journal.end), seconds=round(seconds, 3))
 
     def _step(self) -> bool:
-        around, began = self._around, time.perf_counter()
+        around, began = self._context, time.perf_counter()
         before = self._inbox.positions
         raw_events, raw_labels = self._inbox.take(around.settings.worker.step_records)
         if not len(raw_events) and not len(raw_labels):
             self.settle()
             changed = self._view.unsaved_since is not None
-            if self._origin or self.saving or (changed and self._saving.due(self._journal.marks_since_snapshot)):
+            if self._origin or self.saving or (changed and self._saving.due(self._journal.boundaries_since_snapshot)):
                 self._begin(self._saved_along(Commit(self.number, self._inbox.positions)))
             return False
         events, labels, rejected = self._decode(raw_events, raw_labels)
@@ -214,27 +214,27 @@ class ShardTask:
         """Send a commit on its way; where it fails, this object and what it goes on to compute are of no use."""
         began = time.perf_counter()
         with self._committing(began):
-            self._flight = PendingCommit(began, commit, self._around.broker.begin(commit), step)
+            self._flight = PendingCommit(began, commit, self._context.broker.begin(commit), step)
         self._journal.committed(commit)
-        if commit.origin:
+        if commit.lineage_reason:
             self._origin = ""
 
     @contextmanager
     def _committing(self, began: float) -> Iterator[None]:
         try:
-            with self._around.metrics.stage("commit"):
+            with self._context.metrics.stage("commit"):
                 yield
         except BaseException as error:
             outcome = "fenced" if isinstance(error, FencedError) else "error"
-            self._around.metrics.commit_tried(outcome, time.perf_counter() - began)
+            self._context.metrics.commit_tried(outcome, time.perf_counter() - began)
             raise
 
     def _decode(
         self, raw_events: RawRecords, raw_labels: RawRecords
     ) -> tuple[Events, Labels, dict[InputTopic, list[OutRecord]]]:
-        with self._around.metrics.stage("decode"):
-            events, bad_events = self._around.codec.decode_events(raw_events)
-            labels, bad_labels = self._around.codec.decode_labels(raw_labels)
+        with self._context.metrics.stage("decode"):
+            events, bad_events = self._context.codec.decode_events(raw_events)
+            labels, bad_labels = self._context.codec.decode_labels(raw_labels)
         return events, labels, {InputTopic.EVENTS: bad_events, InputTopic.LABELS: bad_labels}
 
     def _encode(
@@ -244,15 +244,15 @@ class ShardTask:
         result: StepResult,
         rejected: dict[InputTopic, list[OutRecord]],
     ) -> Commit:
-        codec, after = self._around.codec, self._inbox.positions
-        with self._around.metrics.stage("encode"):
+        codec, after = self._context.codec, self._inbox.positions
+        with self._context.metrics.stage("encode"):
             commit = Commit(
                 shard=self.number,
                 positions=after,
                 scores=codec.encode_scores(events, result.scores, self._shard.model_version),
                 incidents=codec.encode_incidents(result.incidents),
                 dead_letters=[*rejected[InputTopic.EVENTS], *rejected[InputTopic.LABELS]],
-                marks=self._journal.marks(before, after),
+                step_boundaries=self._journal.step_boundaries(before, after),
             )
         return self._saved_along(commit)
 
@@ -260,26 +260,26 @@ class ShardTask:
         """A commit of the present state, with a snapshot of it, if one is due, or the next part of an earlier one."""
         if self._origin:
             return self._whole(commit)
-        if self._saving.due(self._journal.marks_since_snapshot):
+        if self._saving.due(self._journal.boundaries_since_snapshot):
             self._saving.begin(commit.positions, self._snapshot())
-        return self._saving.go_along(commit)
+        return self._saving.attach_next_chunk(commit)
 
     def _whole(self, commit: Commit) -> Commit:
         """A commit of the present state, with a snapshot of it."""
-        return replace(commit, snapshot=self._snapshot(), origin=self._origin)
+        return replace(commit, snapshot=self._snapshot(), lineage_reason=self._origin)
 
     def _snapshot(self) -> bytes:
         began = time.perf_counter()
-        if journal_is_full(self._journal.marks_since_snapshot):
-            self._around.metrics.bound_hit("journal")
-        self._saving.making()
-        with self._around.metrics.stage("snapshot"):
+        if journal_is_full(self._journal.boundaries_since_snapshot):
+            self._context.metrics.bound_hit("journal")
+        self._saving.start_build()
+        with self._context.metrics.stage("snapshot"):
             data = self._shard.snapshot()
-        self._saving.made()
-        self._around.metrics.snapshot_made(time.perf_counter() - began)
+        self._saving.finish_build()
+        self._context.metrics.snapshot_made(time.perf_counter() - began)
         return data
 
     def _refresh_status(self) -> None:
-        if (now := self._around.clock()) >= self._status_due:
+        if (now := self._context.clock()) >= self._status_due:
             self._status_due = now + STATUS_SECONDS
             self._view = replace(self._view, status=self._shard.status())

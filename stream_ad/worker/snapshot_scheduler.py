@@ -21,15 +21,15 @@ SAVE_AFTER_SECONDS = 10.0  # of recovery: so long a replay shall not be repeated
 _SMOOTHED = 8  # commits over which the usual time of one is smoothed
 
 
-def journal_is_full(marks: int) -> bool:
+def journal_is_full(step_boundaries: int) -> bool:
     """Whether a journal of so many marks since the last snapshot wants another one."""
-    return marks >= MAX_MARKS
+    return step_boundaries >= MAX_MARKS
 
 
 class SnapshotScheduler:
     """Snapshots of one shard: when the next one is due, and what of the last one is still to be written.
 
-    One that is larger than ``part_bytes`` would hold the scores of a step up. It is written piece by piece, along with
+    One that is larger than ``chunk_bytes`` would hold the scores of a step up. It is written piece by piece, along with
     the next commits, and counts once its last piece is committed; until then the one before does.
 
     Args:
@@ -39,14 +39,14 @@ class SnapshotScheduler:
         clock: Monotonic seconds.
     """
 
-    def __init__(self, number: int, interval_s: float, part_bytes: int, clock: Callable[[], float]) -> None:
-        self._interval_s, self._part_bytes, self._clock = interval_s, part_bytes, clock
+    def __init__(self, number: int, interval_s: float, chunk_bytes: int, clock: Callable[[], float]) -> None:
+        self._interval_s, self._part_bytes, self._clock = interval_s, chunk_bytes, clock
         self._due = clock() + interval_s * (1 + number * 0.618 % 1) / 2
         self._began = 0.0
         self._took_s = 0.0
         self._usual_s: float | None = None  # a commit with nothing of a snapshot
         self._next: SnapshotChunk | None = None
-        self.made_at = 0.0
+        self.built_at = 0.0
         """Seconds since the epoch: what was committed later is not in the last snapshot."""
 
     @property
@@ -54,21 +54,21 @@ class SnapshotScheduler:
         """Whether a part is still to go along with a commit."""
         return self._next is not None
 
-    def due(self, marks: int) -> bool:
+    def due(self, step_boundaries: int) -> bool:
         """Whether a snapshot is to be made, now that the journal has so many marks since the last one."""
-        return self._clock() >= self._due or (journal_is_full(marks) and self._due < math.inf)
+        return self._clock() >= self._due or (journal_is_full(step_boundaries) and self._due < math.inf)
 
     def recovered(self, seconds: float) -> None:
         """Save soon what took long to recover."""
         if seconds > SAVE_AFTER_SECONDS:
             self._due = self._clock() + SCORES_FIRST_SECONDS
 
-    def making(self) -> None:
+    def start_build(self) -> None:
         """A snapshot is made from here on; one of which parts are still to be written is given up."""
         self._began, self._due, self._next = self._clock(), math.inf, None
-        self.made_at = time.time()
+        self.built_at = time.time()
 
-    def made(self) -> None:
+    def finish_build(self) -> None:
         """It is there."""
         self._took_s = self._clock() - self._began
 
@@ -79,7 +79,7 @@ class SnapshotScheduler:
     def _part(self, positions: InputOffsets, data: bytes, start: int) -> SnapshotChunk:
         return SnapshotChunk(positions, data, start, min(len(data), start + self._part_bytes))
 
-    def go_along(self, commit: Commit) -> Commit:
+    def attach_next_chunk(self, commit: Commit) -> Commit:
         """The commit with what is to be written next."""
         part = self._next
         if part is None:
@@ -92,7 +92,7 @@ class SnapshotScheduler:
             self._next = self._part(part.positions, part.data, part.stop)
         return replace(commit, part=part)
 
-    def landed(self, commit: Commit, seconds: float) -> None:
+    def on_committed(self, commit: Commit, seconds: float) -> None:
         """Take note of a commit that is through, and took so long."""
         piece = commit.piece
         if piece is None:

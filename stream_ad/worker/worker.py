@@ -142,7 +142,7 @@ class _Loop:
         stop: Stop,
     ) -> None:
         self._line = ThroughputLog(clock)
-        self._around = WorkerContext(
+        self._context = WorkerContext(
             settings, settings.detector_options, broker, Codec(settings), metrics, self._line, clock
         )
         self._health = health
@@ -155,7 +155,7 @@ class _Loop:
         self._awaited: dict[int, str] = {}  # shards that another process has for a while, and who
 
     def run(self, until_idle_s: float | None) -> None:
-        clock = self._around.clock
+        clock = self._context.clock
         busy, last_work = False, clock()
         while not self._stop.is_set():
             self._health.tick()  # with or without a shard
@@ -172,7 +172,7 @@ class _Loop:
 
     def drain(self) -> None:
         """Save every shard that moved, for as long as ``worker.drain_timeout_seconds`` allows."""
-        clock, deadline = self._around.clock, self._around.settings.worker.drain_timeout_seconds
+        clock, deadline = self._context.clock, self._context.settings.worker.drain_timeout_seconds
         began = clock()
         for number, shard in sorted(self._shards.items()):
             if clock() - began > deadline:
@@ -184,15 +184,15 @@ class _Loop:
 
     def _poll(self, *, timeout_s: float) -> bool:
         """Whether nothing came, because there is nothing more to come for now."""
-        around = self._around
-        held = {(number, side) for number, shard in self._shards.items() for side in shard.held()}
-        full = {(number, side) for number, side in held - self._held if self._shards[number].live}
+        around = self._context
+        paused = {(number, side) for number, shard in self._shards.items() for side in shard.paused()}
+        full = {(number, side) for number, side in paused - self._held if self._shards[number].live}
         around.metrics.bound_hit("inbox", len(full))
-        self._held = held
+        self._held = paused
         began = time.perf_counter()
         try:
             fetched = around.broker.poll(
-                timeout_s=timeout_s, max_records=around.settings.worker.poll_records, hold=held
+                timeout_s=timeout_s, max_records=around.settings.worker.poll_records, paused=paused
             )
         except LostRecordsError as error:
             self._shards[error.shard].forget(error)
@@ -209,20 +209,20 @@ class _Loop:
 
     def _follow_assignment(self) -> None:
         self._follow_locks()
-        owned = self._around.broker.assigned()
+        owned = self._context.broker.assigned()
         lost, gained = self._shards.keys() - owned, owned - self._shards.keys()
         for number in lost:
             del self._shards[number]
         for number in sorted(gained):
-            self._shards[number] = ShardSupervisor(number, self._around)
+            self._shards[number] = ShardSupervisor(number, self._context)
         if lost or gained:
             if self._joined:
-                self._around.metrics.rebalanced()
+                self._context.metrics.rebalanced()
             self._joined = True
             _log.info("shards assigned", owned=sorted(owned), gained=sorted(gained), lost=sorted(lost))
 
     def _follow_locks(self) -> None:
-        broker, before = self._around.broker, self._awaited.keys()
+        broker, before = self._context.broker, self._awaited.keys()
         self._awaited = dict(broker.awaited()) if isinstance(broker, Awaiting) else {}
         if self._awaited.keys() - before:
             _log.warning("shards are locked; each is taken once it is free", shards=self._awaited)
@@ -233,10 +233,10 @@ class _Loop:
         A commit is on its way while the next steps, of its shard and of others, are computed. All are through
         before the next poll: a rebalance shall not find one half done.
         """
-        busy, over = False, self._around.clock() + PASS_SECONDS
+        busy, over = False, self._context.clock() + PASS_SECONDS
         while self._round(over):
             busy = True
-            if self._stop.is_set() or self._around.clock() > over:
+            if self._stop.is_set() or self._context.clock() > over:
                 break
             if not any(shard.live for shard in self._shards.values()):
                 break  # replays can wait for a poll
@@ -252,7 +252,7 @@ class _Loop:
             self._health.tick()
             if self._stop.is_set():
                 break
-            if self._around.clock() > over:
+            if self._context.clock() > over:
                 return True
             shard = self._shards[number] = self._shards.pop(number)  # to the end of the queue
             busy |= shard.advance()
@@ -260,10 +260,10 @@ class _Loop:
 
     def _report(self) -> None:
         self._health.shards(self._awaited | {number: shard.condition() for number, shard in self._shards.items()})
-        if (now := self._around.clock()) >= self._lag_due:
+        if (now := self._context.clock()) >= self._lag_due:
             self._lag_due = now + LAG_SECONDS
             try:
-                self._lag = self._around.broker.lag()
+                self._lag = self._context.broker.lag()
                 self._health.broker("")
             except BrokerError as error:
                 self._health.broker(error.what)
@@ -276,4 +276,4 @@ class _Loop:
     def _show(self) -> None:
         views = {number: ShardView() for number in self._awaited}
         views |= {number: shard.view(self._lag.get(number, {})) for number, shard in self._shards.items()}
-        self._around.metrics.show(views)
+        self._context.metrics.show(views)

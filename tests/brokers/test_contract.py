@@ -114,7 +114,7 @@ def test_a_held_input_waits(place: Place) -> None:
     labels: list[bytes | None] = []
     drained = False
     while not drained:
-        sides = broker.poll(timeout_s=0.5, max_records=20, hold=[(0, InputTopic.EVENTS)])[0]
+        sides = broker.poll(timeout_s=0.5, max_records=20, paused=[(0, InputTopic.EVENTS)])[0]
         assert len(sides[InputTopic.EVENTS].records) == 0
         assert not sides[InputTopic.EVENTS].drained
         labels += sides[InputTopic.LABELS].records.values
@@ -134,7 +134,7 @@ def test_an_input_held_in_the_middle_goes_on(place: Place) -> None:
     begun: list[bytes | None] = []
     while not begun:
         begun += broker.poll(timeout_s=0.5, max_records=20)[0][InputTopic.EVENTS].records.values
-    while not broker.poll(timeout_s=0.5, max_records=20, hold=[(0, InputTopic.EVENTS)])[1][InputTopic.EVENTS].drained:
+    while not broker.poll(timeout_s=0.5, max_records=20, paused=[(0, InputTopic.EVENTS)])[1][InputTopic.EVENTS].drained:
         pass
     rest = [] if len(begun) == 50 else values(drain(broker, 20), 0, InputTopic.EVENTS)
     assert begun + rest == [b"value %d" % n for n in range(50)]
@@ -188,10 +188,14 @@ def test_a_failed_commit_leaves_nothing(place: Place) -> None:
     producer, broker, reader = place.producer(), place.worker(), place.reader()
     producer.send(InputTopic.EVENTS, records(0, 9))
     producer.flush()
-    broker.commit(Commit(0, InputOffsets(3, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(InputOffsets(0, 0),)))
+    broker.commit(
+        Commit(0, InputOffsets(3, 0), scores=[OutRecord(b"a", b"1", 1)], step_boundaries=(InputOffsets(0, 0),))
+    )
     bad = [OutRecord(b"a", b"2", 1), OutRecord(b"a", object(), 1)]  # type: ignore[arg-type]
     with pytest.raises(BrokerError):
-        broker.commit(Commit(0, InputOffsets(9, 0), scores=bad, snapshot=b"state", marks=(InputOffsets(9, 0),)))
+        broker.commit(
+            Commit(0, InputOffsets(9, 0), scores=bad, snapshot=b"state", step_boundaries=(InputOffsets(9, 0),))
+        )
     stored = broker.load(0)
     assert (stored.positions, stored.snapshot, stored.journal) == (InputOffsets(3, 0), None, (InputOffsets(0, 0),))
     broker.commit(Commit(0, InputOffsets(4, 0), scores=[OutRecord(b"a", b"3", 1)]))
@@ -205,7 +209,7 @@ def test_goes_on_where_it_was_committed(place: Place) -> None:
         producer.send(side, records(1, 10))
     producer.flush()
     drain(broker)
-    broker.commit(Commit(1, InputOffsets(6, 4), marks=(InputOffsets(0, 0), InputOffsets(6, 4))))
+    broker.commit(Commit(1, InputOffsets(6, 4), step_boundaries=(InputOffsets(0, 0), InputOffsets(6, 4))))
     broker.close()
     again = place.worker()
     assert positions(again, 1) == InputOffsets(6, 4)
@@ -256,7 +260,7 @@ def test_old_snapshots_go(place: Place) -> None:
     publish(place, InputTopic.EVENTS, records(0, 20))
     broker = place.worker()
     for n in range(8):
-        broker.commit(Commit(0, InputOffsets(n, 0), snapshot=b"state %d" % n, marks=(InputOffsets(n, 0),)))
+        broker.commit(Commit(0, InputOffsets(n, 0), snapshot=b"state %d" % n, step_boundaries=(InputOffsets(n, 0),)))
     snapshot = broker.load(0).snapshot
     assert snapshot is not None
     assert snapshot.data == b"state 7"
@@ -265,16 +269,16 @@ def test_old_snapshots_go(place: Place) -> None:
 
 def test_the_journal_holds_the_marks_since_the_snapshot(place: Place) -> None:
     """Marks come back in order, without those that the snapshot covers; without a snapshot, from the beginning."""
-    marks = [InputOffsets(n, n // 2) for n in range(0, 12, 2)]
+    step_boundaries = [InputOffsets(n, n // 2) for n in range(0, 12, 2)]
     broker = place.worker()
     publish(place, InputTopic.EVENTS, records(0, 20))
     publish(place, InputTopic.LABELS, records(0, 20))
-    for before, after in itertools.pairwise(marks):
-        broker.commit(Commit(0, after, marks=(before, after)))
-    assert broker.load(0).journal == tuple(marks)
+    for before, after in itertools.pairwise(step_boundaries):
+        broker.commit(Commit(0, after, step_boundaries=(before, after)))
+    assert broker.load(0).journal == tuple(step_boundaries)
     broker.commit(Commit(0, InputOffsets(11, 5), snapshot=b"state"))
     assert broker.load(0).journal == ()
-    broker.commit(Commit(0, InputOffsets(13, 6), marks=(InputOffsets(12, 5), InputOffsets(13, 6))))
+    broker.commit(Commit(0, InputOffsets(13, 6), step_boundaries=(InputOffsets(12, 5), InputOffsets(13, 6))))
     broker.commit(Commit(0, InputOffsets(15, 6)))
     stored = broker.load(0)
     assert stored.journal == (InputOffsets(12, 5), InputOffsets(13, 6))
@@ -292,8 +296,8 @@ def test_a_damaged_snapshot_falls_back(place: Place) -> None:
     producer.flush()
     for n in range(1, 5):
         mark = InputOffsets(10 * n, n)
-        broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
-    broker.commit(Commit(0, InputOffsets(45, 5), marks=(InputOffsets(45, 5),)))
+        broker.commit(Commit(0, mark, step_boundaries=(mark,), snapshot=b"state %d" % n))
+    broker.commit(Commit(0, InputOffsets(45, 5), step_boundaries=(InputOffsets(45, 5),)))
     place.damage_newest_snapshot(0)
     stored = broker.load(0)
     assert stored.snapshot is not None
@@ -317,7 +321,7 @@ def test_a_snapshot_that_its_reader_refuses_falls_back(place: Place) -> None:
     producer.flush()
     for n in range(1, 4):
         mark = InputOffsets(10 * n, 0)
-        broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
+        broker.commit(Commit(0, mark, step_boundaries=(mark,), snapshot=b"state %d" % n))
     newest = broker.load(0).snapshot
     assert newest is not None
     stored = broker.load(0, older_than=newest.number)
@@ -335,12 +339,16 @@ def test_a_new_line_is_never_replayed_across(place: Place) -> None:
     publish(place, InputTopic.LABELS, records(0, 90))
     for n in (1, 2):
         mark = InputOffsets(10 * n, n)
-        broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
-    broker.commit(Commit(0, InputOffsets(25, 3), marks=(InputOffsets(25, 3),)))
-    broker.commit(Commit(0, InputOffsets(30, 4), marks=(InputOffsets(30, 4),), snapshot=b"new", origin="for a test"))
+        broker.commit(Commit(0, mark, step_boundaries=(mark,), snapshot=b"state %d" % n))
+    broker.commit(Commit(0, InputOffsets(25, 3), step_boundaries=(InputOffsets(25, 3),)))
+    broker.commit(
+        Commit(
+            0, InputOffsets(30, 4), step_boundaries=(InputOffsets(30, 4),), snapshot=b"new", lineage_reason="for a test"
+        )
+    )
     snapshots = place.snapshots()
     kept = snapshots.kept(0)
-    assert [(one.number, one.origin) for one in kept] == [(3, "for a test"), (2, "")]
+    assert [(one.number, one.lineage_reason) for one in kept] == [(3, "for a test"), (2, "")]
     assert snapshots.read(0, 2) == b"state 2"
     stored = broker.load(0)
     assert (stored.snapshot and stored.snapshot.data, stored.journal) == (b"new", ())
@@ -348,11 +356,17 @@ def test_a_new_line_is_never_replayed_across(place: Place) -> None:
     assert broker.load(0).rebuild
     for n in (5, 6, 7):
         mark = InputOffsets(10 * n, n)
-        broker.commit(Commit(0, mark, marks=(mark,), snapshot=b"state %d" % n))
+        broker.commit(Commit(0, mark, step_boundaries=(mark,), snapshot=b"state %d" % n))
     assert [one.number for one in place.snapshots().kept(0)] == [6, 5, 2]
-    broker.commit(Commit(0, InputOffsets(75, 8), marks=(InputOffsets(75, 8),)))
+    broker.commit(Commit(0, InputOffsets(75, 8), step_boundaries=(InputOffsets(75, 8),)))
     broker.commit(
-        Commit(0, InputOffsets(3, 1), marks=(InputOffsets(3, 1),), snapshot=b"anew", origin="a topic made anew")
+        Commit(
+            0,
+            InputOffsets(3, 1),
+            step_boundaries=(InputOffsets(3, 1),),
+            snapshot=b"anew",
+            lineage_reason="a topic made anew",
+        )
     )
     stored = broker.load(0)
     assert (stored.positions, stored.snapshot and stored.snapshot.data) == (InputOffsets(3, 1), b"anew")
@@ -381,30 +395,30 @@ def test_a_snapshot_goes_along_with_several_commits(place: Place) -> None:
     """
     publish(place, InputTopic.EVENTS, records(0, 40))
     worker = place.worker()
-    size, at = worker.part_bytes, [InputOffsets(number, 0) for number in range(10)]
-    worker.commit(Commit(0, at[1], marks=(at[0], at[1]), snapshot=b"first"))
+    size, at = worker.chunk_bytes, [InputOffsets(number, 0) for number in range(10)]
+    worker.commit(Commit(0, at[1], step_boundaries=(at[0], at[1]), snapshot=b"first"))
     data = os.urandom(2 * size + 100)
     parts = [SnapshotChunk(at[2], data, start, min(len(data), start + size)) for start in (0, size, 2 * size)]
     for step, part in enumerate(parts, 2):
         assert [one.number for one in place.snapshots().kept(0)] == [1]
-        worker.commit(Commit(0, at[step], scores=[OutRecord(b"a", b"1", 1)], marks=(at[step],), part=part))
+        worker.commit(Commit(0, at[step], scores=[OutRecord(b"a", b"1", 1)], step_boundaries=(at[step],), part=part))
     newest = place.snapshots().kept(0)[0]
     assert (newest.number, newest.positions, newest.size_bytes) == (2, at[2], len(data))
     assert place.snapshots().read(0, 2) == data
-    worker.commit(Commit(0, at[5], marks=(at[5],)))
+    worker.commit(Commit(0, at[5], step_boundaries=(at[5],)))
     worker = place.takeover(worker)
     stored = worker.load(0)
     assert stored.snapshot is not None
     assert (stored.positions, stored.snapshot.positions, stored.snapshot.data == data) == (at[5], at[2], True)
     assert stored.journal == (at[3], at[4], at[5])
-    worker.commit(Commit(0, at[6], marks=(at[6],), part=replace(parts[0], positions=at[6])))
-    worker.commit(Commit(0, at[7], marks=(at[7],), part=replace(parts[1], positions=at[6])))
+    worker.commit(Commit(0, at[6], step_boundaries=(at[6],), part=replace(parts[0], positions=at[6])))
+    worker.commit(Commit(0, at[7], step_boundaries=(at[7],), part=replace(parts[1], positions=at[6])))
     worker = place.takeover(worker)
     stored = worker.load(0)
     assert stored.snapshot is not None
     assert (stored.snapshot.number, stored.journal) == (2, (at[3], at[4], at[5], at[6], at[7]))
-    worker.commit(Commit(0, at[8], marks=(at[8],), part=replace(parts[0], positions=at[8])))
-    worker.commit(Commit(0, at[9], marks=(at[9],), snapshot=b"third"))
+    worker.commit(Commit(0, at[8], step_boundaries=(at[8],), part=replace(parts[0], positions=at[8])))
+    worker.commit(Commit(0, at[9], step_boundaries=(at[9],), snapshot=b"third"))
     stored = place.takeover(worker).load(0)
     assert stored.snapshot is not None
     assert (stored.snapshot.number, stored.snapshot.data, stored.journal) == (3, b"third", ())
@@ -416,7 +430,9 @@ def test_people_go_back_to_an_older_snapshot(place: Place) -> None:
     publish(place, InputTopic.EVENTS, records(0, 30))
     for n in (1, 2):
         mark = InputOffsets(10 * n, 0)
-        broker.commit(Commit(0, mark, scores=[OutRecord(b"a", b"%d" % n, 1)], marks=(mark,), snapshot=b"state %d" % n))
+        broker.commit(
+            Commit(0, mark, scores=[OutRecord(b"a", b"%d" % n, 1)], step_boundaries=(mark,), snapshot=b"state %d" % n)
+        )
     broker.commit(Commit(0, InputOffsets(25, 0)))
     broker.close()
     snapshots = place.snapshots()
@@ -424,8 +440,10 @@ def test_people_go_back_to_an_older_snapshot(place: Place) -> None:
     begin, end = snapshots.bounds(0)
     assert begin == InputOffsets(0, 0)
     assert end in (InputOffsets(30, 0), InputOffsets(31, 0))  # Kafka counts the mark at the end of a transaction
-    new = snapshots.begin_line(0, snapshots.read(0, 1), positions=InputOffsets(25, 0), origin="restored from 1")
-    assert (new.number, new.positions, new.origin) == (3, InputOffsets(25, 0), "restored from 1")
+    new = snapshots.start_lineage(
+        0, snapshots.read(0, 1), positions=InputOffsets(25, 0), lineage_reason="restored from 1"
+    )
+    assert (new.number, new.positions, new.lineage_reason) == (3, InputOffsets(25, 0), "restored from 1")
     again = place.worker()
     stored = again.load(0)
     assert stored.snapshot is not None
@@ -442,7 +460,7 @@ def test_people_change_nothing_under_a_worker(place: Place) -> None:
     snapshots = place.snapshots()
     assert len(snapshots.kept(0)) == 2
     with pytest.raises(ShardBusyError):
-        snapshots.begin_line(0, b"x", positions=InputOffsets(0, 0), origin="x")
+        snapshots.start_lineage(0, b"x", positions=InputOffsets(0, 0), lineage_reason="x")
     with pytest.raises(ShardBusyError):
         snapshots.delete(0, 1)
     broker.commit(Commit(0, InputOffsets(0, 0), snapshot=b"three"))
@@ -520,8 +538,8 @@ def test_a_damaged_first_snapshot_leads_back_to_the_beginning(place: Place) -> N
     broker = place.worker()
     publish(place, InputTopic.EVENTS, records(0, 50))
     publish(place, InputTopic.LABELS, records(0, 50))
-    broker.commit(Commit(0, InputOffsets(10, 1), marks=(InputOffsets(0, 0), InputOffsets(10, 1))))
-    broker.commit(Commit(0, InputOffsets(20, 2), marks=(InputOffsets(20, 2),), snapshot=b"state"))
+    broker.commit(Commit(0, InputOffsets(10, 1), step_boundaries=(InputOffsets(0, 0), InputOffsets(10, 1))))
+    broker.commit(Commit(0, InputOffsets(20, 2), step_boundaries=(InputOffsets(20, 2),), snapshot=b"state"))
     place.damage_newest_snapshot(0)
     stored = broker.load(0)
     assert stored.snapshot is None
@@ -534,7 +552,9 @@ def test_an_earlier_owner_is_fenced(place: Place) -> None:
     producer.send(InputTopic.EVENTS, records(0, 9))
     producer.flush()
     first = place.worker()
-    first.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"first", 1)], marks=(InputOffsets(0, 0),)))
+    first.commit(
+        Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"first", 1)], step_boundaries=(InputOffsets(0, 0),))
+    )
     second = place.takeover(first)
     with pytest.raises(FencedError):
         first.commit(Commit(0, InputOffsets(5, 0), scores=[OutRecord(b"a", b"zombie", 1)], snapshot=b"zombie"))
@@ -553,7 +573,7 @@ def test_two_applications_share_everything_but_their_state(place: Place) -> None
     for broker, name in ((one, b"one"), (other, b"other")):
         assert len(values(drain(broker), 0, InputTopic.EVENTS)) == 6
         end = InputOffsets(3 if broker is one else 4, 0)
-        broker.commit(Commit(0, end, scores=[OutRecord(b"a", name, 1)], snapshot=name, marks=(end,)))
+        broker.commit(Commit(0, end, scores=[OutRecord(b"a", name, 1)], snapshot=name, step_boundaries=(end,)))
     for broker, name in ((one, b"one"), (other, b"other")):
         stored = broker.load(0)
         assert stored.snapshot is not None
@@ -568,10 +588,10 @@ def test_lag_counts_what_waits(place: Place) -> None:
     producer.send(InputTopic.LABELS, records(1, 3))
     producer.flush()
     broker = place.worker()
-    marks = int(place.settings.broker.kind == "kafka")  # of the producer's transaction
+    step_boundaries = int(place.settings.broker.kind == "kafka")  # of the producer's transaction
     assert broker.lag() == {
-        0: {InputTopic.EVENTS: 40 + marks, InputTopic.LABELS: 0},
-        1: {InputTopic.EVENTS: 0, InputTopic.LABELS: 3 + marks},
+        0: {InputTopic.EVENTS: 40 + step_boundaries, InputTopic.LABELS: 0},
+        1: {InputTopic.EVENTS: 0, InputTopic.LABELS: 3 + step_boundaries},
     }
     drain(broker)
     assert all(lag == 0 for sides in broker.lag().values() for lag in sides.values())

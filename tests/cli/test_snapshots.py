@@ -138,7 +138,7 @@ def test_open_incidents_stay_open(site):
     with closing(open_snapshots(settings)) as snapshots:
         positions = snapshots.positions(0)
         assert positions is not None
-        snapshots.begin_line(0, shard.snapshot(), positions=positions, origin="test")
+        snapshots.start_lineage(0, shard.snapshot(), positions=positions, lineage_reason="test")
     run(site, "snapshots", "restore", "0", str(oldest))
     assert listed(site, "0")[0]["open_incidents"] == 1
 

@@ -251,8 +251,8 @@ def test_kept_labels_are_bounded():
         labels = Labels(numbers, numbers, ["a"] * count, ["leak"] * count, named, none + numbers, none + numbers)
         shard.step(events_of(np.empty((0, 1))), labels)
     shard.step(events_of(waves(1200)), NO_LABELS)  # bounds are kept at fixed points of the records
-    assert len(shard.verdicts.early) <= 10
-    assert sum(map(len, shard.verdicts.intervals.values())) <= 5
+    assert len(shard.label_store.early) <= 10
+    assert sum(map(len, shard.label_store.intervals.values())) <= 5
 
 
 # ---------------------------------------------------------------- state and cuts

@@ -67,24 +67,26 @@ def test_what_was_derived_follows_from_what_is_kept():
     context.gate_count[:], context.gate_var[:] = 1000, 4.0
     scored, at = np.empty((number, WIDTH), np.float32), 0
     for cut in (1, 2, 5, 64, 59):
-        places = np.arange(at, at + cut)
-        scored[places] = derived = context.derive(rows(cut), values[places], (places, store.memory, block))
+        event_numbers = np.arange(at, at + cut)
+        scored[event_numbers] = derived = context.derive(
+            rows(cut), values[event_numbers], (event_numbers, store.memory, block)
+        )
         nothing = np.zeros(cut)
         store.push(
             rows(cut),
-            places,
+            event_numbers,
             ids=nothing.astype(np.uint64),
-            times=places,
-            order=places,
+            times=event_numbers,
+            order=event_numbers,
             log_score=nothing,
             flagged=nothing > 0,
             derived=derived,
         )
         at += cut
     kept = np.arange(number - reach - block, number)
-    for places in (kept, rng.permutation(kept), np.repeat(kept[:3], 2)):
-        again = context.derive_again(ROW, places[None], store.readings, store.memory)[0]
-        np.testing.assert_allclose(again, scored[places], rtol=1e-6, atol=1e-5)  # of readings up to some tens
+    for event_numbers in (kept, rng.permutation(kept), np.repeat(kept[:3], 2)):
+        again = context.recompute(ROW, event_numbers[None], store.readings, store.memory)[0]
+        np.testing.assert_allclose(again, scored[event_numbers], rtol=1e-6, atol=1e-5)  # of readings up to some tens
 
 
 @pytest.mark.parametrize(("memory", "gate"), [(0.0, 0.0), (0.95, 1.0)])
@@ -160,8 +162,8 @@ def test_score_is_that_of_its_formula(gate):
         q, m = (share * np.minimum(error**2, 100)).sum(), (share * np.minimum(smooth**2 * SMOOTH_SCALE, 100)).sum()
         z = (share * ((scaled[n, : 3 * F] - 0.5) * SCALE_SD) ** 2).sum()
         here = q + (1 - gate) * z + beside[0, n].sum()
-        lasting = m + beside[1, n].sum()
-        assert found[n] == pytest.approx(np.log(here + FLOOR) + gate * np.log(lasting + FLOOR), abs=1e-4)
+        smoothed = m + beside[1, n].sum()
+        assert found[n] == pytest.approx(np.log(here + FLOOR) + gate * np.log(smoothed + FLOOR), abs=1e-4)
     by_input = shares(parts, np.full(number, gate))
     np.testing.assert_allclose(by_input.sum(axis=1), 1 + gate, rtol=1e-5)
 

@@ -169,7 +169,7 @@ def test_a_running_worker_is_shown(site):
 
 def test_disks_are_judged():
     """Plenty is well, less than a tenth is worth a look, less than is needed is wrong."""
-    judged = [disk("d", free, 10**12, needed=10**9, mend="m").level for free in (10**11, 10**10, 10**8)]
+    judged = [disk("d", free, 10**12, needed=10**9, remediation="m").level for free in (10**11, 10**10, 10**8)]
     assert judged == [Level.OK, Level.WARNING, Level.PROBLEM]
 
 

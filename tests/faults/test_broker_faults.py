@@ -14,7 +14,7 @@ from tests.support.soak_environment import LONGEST_WAIT_S
 def held(site, kafka):
     """A worker behind the proxy that stands in the middle of a commit: what it produced is there, but not committed."""
     member = site.member(
-        Fault("after produce", at=9, hold=True),
+        Fault("after produce", at=9, paused=True),
         bootstrap_servers=kafka.address("PROXIED"),
         transaction_timeout_seconds=3.0,
         give_up_seconds=LONGEST_WAIT_S,

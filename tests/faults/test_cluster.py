@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import OffsetSpec
 
-from stream_ad.brokers.kafka.connection import connect, once_settled
+from stream_ad.brokers.kafka.connection import connect, retry_while_unavailable
 from stream_ad.settings import Settings
 from tests.faults.conftest import kafka_site
 from tests.support.fault_points import Fault
@@ -38,7 +38,7 @@ def test_leaders_and_coordinators_move(cluster, tmp_path, reference, client):
     first, second = cluster
     site = kafka_site(reference, first, tmp_path, client, more={"application_id": "moving"}, replicas=2)
     servers = f"{first.bootstrap_servers},{second.bootstrap_servers}"
-    member = site.member(Fault("after produce", at=9, hold=True), bootstrap_servers=servers)
+    member = site.member(Fault("after produce", at=9, paused=True), bootstrap_servers=servers)
     member.wait_held()
     second.kill()
     member.release()
@@ -55,11 +55,11 @@ def test_a_partition_without_a_leader_is_waited_for(cluster):
     with ExitStack() as stack:
         admin = stack.enter_context(closing(connect(KafkaAdminClient, settings)))
         made = {alone.topic: {"assignments": {0: [2]}}}
-        once_settled(lambda: admin.create_topics(made, wait_for_metadata=True))
+        retry_while_unavailable(lambda: admin.create_topics(made, wait_for_metadata=True))
         second.stop()
         asking = stack.enter_context(closing(connect(KafkaAdminClient, settings)))  # knows of no leader
         with pytest.raises(kafka_errors.UnknownBrokerIdError, match="-1"):
             asking.list_partition_offsets({alone: OffsetSpec.LATEST})
         second.start()
-        found = once_settled(lambda: asking.list_partition_offsets({alone: OffsetSpec.LATEST}))
+        found = retry_while_unavailable(lambda: asking.list_partition_offsets({alone: OffsetSpec.LATEST}))
         assert found[alone].offset == 0

@@ -12,10 +12,10 @@ def test_stopped_for_longer_than_its_session(site):
     it can write nothing more, joins again and, once the other has left, does the rest.
     """
     # Kafka itself would abort its transaction much later
-    sleeper = site.member(Fault("before commit", at=9, hold=True), transaction_timeout_seconds=150.0)
+    sleeper = site.member(Fault("before commit", at=9, paused=True), transaction_timeout_seconds=150.0)
     sleeper.wait_held()
     sleeper.pause()
-    other = site.member(Fault("before produce", at=9, hold=True))
+    other = site.member(Fault("before produce", at=9, paused=True))
     other.wait_held()
     sleeper.release()
     sleeper.resume()
@@ -30,7 +30,7 @@ def test_stuck_for_longer_than_between_two_polls(site):
     """It does not poll for longer than max_poll_interval_seconds, though its heartbeats go on: it leaves, its commit is
     refused, and it joins again.
     """
-    member = site.member(Fault("before commit", at=9, hold=True), max_poll_interval_seconds=1.0)
+    member = site.member(Fault("before commit", at=9, paused=True), max_poll_interval_seconds=1.0)
     member.wait_held()
     time.sleep(2.5)
     member.release()
@@ -40,7 +40,7 @@ def test_stuck_for_longer_than_between_two_polls(site):
 
 def test_stuck_for_longer_than_its_transaction(site):
     """Kafka aborts a transaction that stays open for too long; what it held is done again, and published once."""
-    member = site.member(Fault("after produce", at=9, hold=True), transaction_timeout_seconds=1.0)
+    member = site.member(Fault("after produce", at=9, paused=True), transaction_timeout_seconds=1.0)
     member.wait_held()
     time.sleep(3)
     member.release()

@@ -46,7 +46,7 @@ def examined(place: KafkaPlace, *more: str) -> list[Finding]:
 def found(findings: list[Finding], check: str, level: Level) -> str:
     """What was found of this kind, as one text; each finding has a mend."""
     chosen = [one for one in findings if one.check == check and one.level is level]
-    assert all(one.mend for one in chosen if level is not Level.OK)
+    assert all(one.remediation for one in chosen if level is not Level.OK)
     return " ".join(one.what for one in chosen)
 
 
@@ -66,7 +66,7 @@ def test_a_good_kafka_is_well(place: KafkaPlace) -> None:
     """Topics made by `topics apply`, before and after a worker has worked on them, while it runs and afterwards."""
     assert wrong(examined(place)) == set()
     worker = place.worker()
-    worker.commit(Commit(0, InputOffsets(0, 0), marks=(InputOffsets(0, 0),)))
+    worker.commit(Commit(0, InputOffsets(0, 0), step_boundaries=(InputOffsets(0, 0),)))
     findings = examined(place)
     assert wrong(findings) == set()
     assert "1 run, on 127.0.0.1" in found(findings, "workers", Level.OK)
@@ -128,7 +128,7 @@ def test_lost_records_are_found(place: KafkaPlace, admin: KafkaAdminClient) -> N
     producer, worker = place.producer(), place.worker()
     producer.send(InputTopic.EVENTS, [OutRecord(None, b"b", 1_500_000_000_000)] * 20)
     producer.flush()
-    worker.commit(Commit(0, InputOffsets(5, 0), marks=(InputOffsets(0, 0),)))
+    worker.commit(Commit(0, InputOffsets(5, 0), step_boundaries=(InputOffsets(0, 0),)))
     worker.close()
     admin.delete_records({TopicPartition(place.settings.topics.events, 0): 15})
     assert "had come to offset 5 of its events" in found(examined(place), "state", Level.PROBLEM)
@@ -143,4 +143,4 @@ def test_forgotten_positions_are_found(place: KafkaPlace, admin: KafkaAdminClien
     admin.delete_groups([place.settings.application_id])
     findings = examined(place)
     assert "nobody knows how far it had come" in found(findings, "state", Level.PROBLEM)
-    assert any("--at newest" in one.mend for one in findings)
+    assert any("--at newest" in one.remediation for one in findings)

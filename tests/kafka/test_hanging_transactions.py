@@ -70,10 +70,10 @@ def keep_secret(producer: KafkaPythonProducer, *partitions: tuple[str, int]) -> 
     manager.maybe_add_partition_to_transaction = told
 
 
-def scored(number: int, *, marks: bool = False) -> Commit:
+def scored(number: int, *, step_boundaries: bool = False) -> Commit:
     """A commit of one score, up to an event; with marks the state topic has a part in it, too."""
-    some = (InputOffsets(number - 1, 0),) if marks else ()
-    return Commit(0, InputOffsets(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], marks=some)
+    some = (InputOffsets(number - 1, 0),) if step_boundaries else ()
+    return Commit(0, InputOffsets(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], step_boundaries=some)
 
 
 def values(place: KafkaPlace, topic: str) -> list[bytes]:
@@ -100,7 +100,7 @@ def worker(place: KafkaPlace) -> Broker:
     producer.send(InputTopic.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(40)])
     producer.flush()
     worker = place.worker()
-    worker.commit(scored(1, marks=True))
+    worker.commit(scored(1, step_boundaries=True))
     assert scores(place) == [1]  # waits for the end of the transaction, which secret records would not
     return worker
 
@@ -122,7 +122,7 @@ def test_what_was_aborted_does_not_come_up_with_the_next_commit(place: KafkaPlac
 def test_what_was_committed_is_not_lost(place: KafkaPlace, worker: Broker, successor) -> None:
     """Scores of a commit whose offsets are committed, still open in their partition, are committed there, too."""
     keep_secret(worker._writers[0]._producer, (place.settings.topics.scores, 0))
-    worker.commit(scored(2, marks=True))
+    worker.commit(scored(2, step_boundaries=True))
     assert place.reader().read(place.settings.topics.scores) == [(b"a", b"1")]
     if successor != "itself":
         worker.close()
@@ -329,10 +329,10 @@ def test_a_note_is_read_as_written_or_not_at_all() -> None:
 @over_both_clients
 def test_the_next_owner_reads_the_note_of_the_last_commit(place: KafkaPlace, worker: Broker) -> None:
     """Whichever client wrote it: without it nobody knows how an open transaction ended."""
-    worker.commit(scored(2, marks=True))
+    worker.commit(scored(2, step_boundaries=True))
     first = worker._writers[0]._note
     worker.close()
     successor = place.worker()
-    assert first.lasts.keys() == {place.settings.topics.scores, place.settings.topics.state}
-    ends = {topic: last + 1 for topic, last in first.lasts.items()}  # the end of the transaction stands there
+    assert first.last_offsets.keys() == {place.settings.topics.scores, place.settings.topics.state}
+    ends = {topic: last + 1 for topic, last in first.last_offsets.items()}  # the end of the transaction stands there
     assert successor._writers[0]._note == CommitMetadata(first.state_start, ends)

@@ -109,7 +109,7 @@ def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
     fill(place, 20)
     zombie = place.worker()
     drain(zombie)
-    zombie.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),)))
+    zombie.commit(Commit(0, InputOffsets(1, 0), step_boundaries=(InputOffsets(),)))
     leave_group(zombie)
     zombie._group = zombie._consumer.group_metadata()
     with pytest.raises(FencedError):
@@ -124,7 +124,7 @@ def test_a_commit_with_the_membership_of_before_is_refused(place: KafkaPlace) ->
     fill(place, 20)
     zombie = place.worker()
     drain(zombie)
-    zombie.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),)))
+    zombie.commit(Commit(0, InputOffsets(1, 0), step_boundaries=(InputOffsets(),)))
     leave_group(zombie)
     with pytest.raises(FencedError):
         zombie.commit(Commit(0, InputOffsets(3, 0), scores=[OutRecord(b"a", b"1", 1)]))
@@ -145,7 +145,7 @@ def test_offsets_of_a_refused_commit_do_not_come_back(place: KafkaPlace) -> None
     own(worker, PARTITIONS - 1)  # it is gone for a poll, so that the worker forgets its state
     own(worker, PARTITIONS)
     worker.load(0)
-    worker.commit(Commit(0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"2", 1)], marks=(InputOffsets(),)))
+    worker.commit(Commit(0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"2", 1)], step_boundaries=(InputOffsets(),)))
     assert committed(worker, place, 0) == 2
     assert scores(place) == [2]
 
@@ -156,7 +156,7 @@ def test_a_stalled_kafka_costs_the_whole_commit(place: KafkaPlace, kafka: KafkaS
     fill(place, 20)
     worker = place.worker(place.altered(broker={"transaction_timeout_seconds": 1.5}))
     drain(worker)
-    worker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(InputOffsets(),)))
+    worker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"1", 1)], step_boundaries=(InputOffsets(),)))
     kafka.pause()
     try:
         with pytest.raises(BrokerError):
@@ -193,7 +193,7 @@ def test_a_batch_refused_inside_a_transaction_costs_the_whole_commit(place: Kafk
 
     sender._complete_batch = refuse
     commit = Commit(
-        0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state", marks=(InputOffsets(),)
+        0, InputOffsets(2, 0), scores=[OutRecord(b"a", b"2", 1)], snapshot=b"state", step_boundaries=(InputOffsets(),)
     )
     with pytest.raises(BrokerError):
         worker.commit(commit)
@@ -275,8 +275,8 @@ def test_what_was_held_in_a_rebalance_is_read_once_it_is_not(
     first, second = place.worker(), place.broker()
     held = [(shard, side) for shard in range(PARTITIONS) for side in InputTopic]
     while len(first.assigned()) != 1 or not second.assigned():
-        assert not any(len(one.records) for one in polled(first, hold=held))
-        second.poll(timeout_s=0.2, max_records=1, hold=held)
+        assert not any(len(one.records) for one in polled(first, paused=held))
+        second.poll(timeout_s=0.2, max_records=1, paused=held)
     (kept,) = first.assigned()
     wanted = {record.value for record in numbered(400) if partition_for(record.key, PARTITIONS) == kept}
     deadline = time.monotonic() + 10
@@ -285,8 +285,8 @@ def test_what_was_held_in_a_rebalance_is_read_once_it_is_not(
     assert not wanted
 
 
-def polled(broker: Broker, **hold: Any) -> list[Fetched]:
-    return [one for sides in broker.poll(timeout_s=0.2, max_records=100, **hold).values() for one in sides.values()]
+def polled(broker: Broker, **paused: Any) -> list[Fetched]:
+    return [one for sides in broker.poll(timeout_s=0.2, max_records=100, **paused).values() for one in sides.values()]
 
 
 @only_kafka_python
@@ -299,7 +299,7 @@ def test_a_rebalance_begun_in_passing_is_finished(place: KafkaPlace) -> None:
     while worker._group.generation_id == generation or worker._group.state != MemberState.STABLE:
         worker.poll(timeout_s=0, max_records=1)
     own(worker, PARTITIONS)
-    worker.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),)))
+    worker.commit(Commit(0, InputOffsets(1, 0), step_boundaries=(InputOffsets(),)))
 
 
 def test_a_restarted_kafka_costs_nothing(place: KafkaPlace, kafka: KafkaServer) -> None:
@@ -408,7 +408,7 @@ def test_a_neighbours_open_transaction_hides_no_state(place: KafkaPlace) -> None
     neighbour.begin_transaction()
     neighbour.send(place.settings.topics.state, key=b"neighbour/x", value=b"1", partition=0).get(10)
     mark = InputOffsets(3, 0)
-    worker.commit(Commit(0, mark, marks=(InputOffsets(), mark), snapshot=b"state"))
+    worker.commit(Commit(0, mark, step_boundaries=(InputOffsets(), mark), snapshot=b"state"))
     stored = worker.load(0)  # Kafka aborts the neighbour's transaction meanwhile
     neighbour.close(timeout=0)
     assert stored.snapshot is not None
@@ -616,9 +616,11 @@ def test_a_load_reads_no_older_snapshots(place: KafkaPlace) -> None:
     settings = place.altered(worker={"snapshot_history": 3, "snapshot_history_interval_seconds": 0.0})
     worker = place.worker(settings)
     for number in range(1, 7):
-        marks = (InputOffsets(), InputOffsets(1, 0)) if number == 1 else (InputOffsets(number, 0),)
-        worker.commit(Commit(0, InputOffsets(number, 0), marks=marks, snapshot=b"%d" % number * 900_000))
-    worker.commit(Commit(0, InputOffsets(7, 0), marks=(InputOffsets(7, 0),)))
+        step_boundaries = (InputOffsets(), InputOffsets(1, 0)) if number == 1 else (InputOffsets(number, 0),)
+        worker.commit(
+            Commit(0, InputOffsets(number, 0), step_boundaries=step_boundaries, snapshot=b"%d" % number * 900_000)
+        )
+    worker.commit(Commit(0, InputOffsets(7, 0), step_boundaries=(InputOffsets(7, 0),)))
     worker.close()
     kept = place.snapshots(settings).kept(0)
     assert [one.number for one in kept] == [6, 5, 4, 3, 2]
@@ -650,7 +652,7 @@ def test_a_large_snapshot_goes_ahead_of_its_commit(place: KafkaPlace, monkeypatc
     end = producer.end_transaction
     monkeypatch.setattr(producer, "end_transaction", lambda timeout_s: (ended.append(1), end(timeout_s)))
     first, third = (os.urandom(count * kafka_state.CHUNK_BYTES) for count in (7, 3))
-    worker.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(), InputOffsets(1, 0)), snapshot=first))
+    worker.commit(Commit(0, InputOffsets(1, 0), step_boundaries=(InputOffsets(), InputOffsets(1, 0)), snapshot=first))
     assert len(ended) == 4
     with monkeypatch.context() as harm:
         harm.setattr(producer, "send_offsets", raiser(kafka_errors.KafkaTimeoutError("no answer")))
@@ -672,7 +674,7 @@ def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, adm
     """The place where a load begins is a hint: when it leads nowhere, all of the state topic is read."""
     fill(place, 40)
     worker = place.worker()
-    worker.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),), snapshot=b"state"))
+    worker.commit(Commit(0, InputOffsets(1, 0), step_boundaries=(InputOffsets(),), snapshot=b"state"))
     worker._writers[0].state.start = 1_000_000
     worker.commit(Commit(0, InputOffsets(2, 0)))
     stored = place.takeover(worker).load(0)
@@ -684,7 +686,7 @@ def test_a_load_that_cannot_read_the_state_says_so(place: KafkaPlace, monkeypatc
     """Kafka away in the middle of a load is no hint that leads nowhere: it is told, and nothing else is read."""
     fill(place, 40)
     worker = place.worker()
-    worker.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),), snapshot=b"state"))
+    worker.commit(Commit(0, InputOffsets(1, 0), step_boundaries=(InputOffsets(),), snapshot=b"state"))
     worker._writers[0].state.start = 1
     worker.commit(Commit(0, InputOffsets(2, 0)))
     read, starts = kafka_module.read_state, []
@@ -758,14 +760,16 @@ def test_positions_and_state_must_fit(place: KafkaPlace, admin: KafkaAdminClient
     """Forgotten positions beside state, or lost state beside positions: refused, since either would double or lose."""
     fill(place, 40)
     worker = place.worker()
-    worker.commit(Commit(0, InputOffsets(3, 0), marks=(InputOffsets(), InputOffsets(3, 0)), snapshot=b"state"))
+    worker.commit(
+        Commit(0, InputOffsets(3, 0), step_boundaries=(InputOffsets(), InputOffsets(3, 0)), snapshot=b"state")
+    )
     worker.close()
     admin.delete_groups([place.settings.application_id])
     with pytest.raises(StateError, match="forgotten how far"):
         place.worker()
     settings = place.altered(application_id=f"{place.settings.application_id}-b")
     worker = place.worker(settings)
-    worker.commit(Commit(0, InputOffsets(3, 0), marks=(InputOffsets(), InputOffsets(3, 0))))
+    worker.commit(Commit(0, InputOffsets(3, 0), step_boundaries=(InputOffsets(), InputOffsets(3, 0))))
     worker.close()
     admin.delete_topics([settings.topics.state])
     while settings.topics.state in admin.list_topics():
@@ -779,7 +783,7 @@ def test_added_partitions_are_refused(place: KafkaPlace, admin: KafkaAdminClient
     """With more partitions sensors live in other shards: state that was saved before does not fit any more."""
     fill(place, 40)
     worker = place.worker()
-    worker.commit(Commit(0, InputOffsets(3, 0), marks=(InputOffsets(),), snapshot=b"state"))
+    worker.commit(Commit(0, InputOffsets(3, 0), step_boundaries=(InputOffsets(),), snapshot=b"state"))
     worker.close()
     topics = [getattr(place.settings.topics, role) for role in ("events", "labels", "scores", "incidents", "state")]
     admin.create_partitions(dict.fromkeys([*topics, place.settings.topics.dead_letters], 3))
@@ -795,7 +799,7 @@ def test_one_instance_id_is_for_one_worker(place: KafkaPlace) -> None:
     fill(place, 20)
     settings = place.altered(broker={"instance_id": "here"})
     first = place.worker(settings)
-    first.commit(Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),)))
+    first.commit(Commit(0, InputOffsets(1, 0), step_boundaries=(InputOffsets(),)))
     second = place.broker(settings)
     own(second, PARTITIONS)
     with pytest.raises(BrokerError, match="instance_id «here»"):

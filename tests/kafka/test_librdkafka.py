@@ -127,7 +127,7 @@ def test_a_missing_package_is_named(place: KafkaPlace, monkeypatch: pytest.Monke
     assert 'pip install "stream-ad[librdkafka]"' in missing.value.hint
     assert missing.value.exit_code == 3
     (found,) = [one for one in place.admin().examine() if one.level is Level.PROBLEM]
-    assert "stream-ad[librdkafka]" in found.mend
+    assert "stream-ad[librdkafka]" in found.remediation
 
 
 def test_the_other_client_does_not_import_it(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_both_clients_share_a_group(place: KafkaPlace) -> None:
         (shard,) = broker.assigned()
         broker.seek(shard, broker.load(shard).positions)
         broker.commit(
-            Commit(shard, InputOffsets(), scores=[OutRecord(b"a", b"%d" % shard, 1)], marks=(InputOffsets(),))
+            Commit(shard, InputOffsets(), scores=[OutRecord(b"a", b"%d" % shard, 1)], step_boundaries=(InputOffsets(),))
         )
     assert sorted(value for _, value in place.reader().read(place.settings.topics.scores)) == [b"0", b"1"]
 
@@ -204,8 +204,8 @@ def test_a_client_takes_over_from_the_other(place: KafkaPlace) -> None:
         worker = place.worker(place.altered(broker={"client": client}))
         stored = worker.load(0)
         assert (stored.snapshot.data if stored.snapshot else b"0") == b"%d" % number
-        marks = (InputOffsets(),) if number == 0 else ()
-        worker.commit(Commit(0, InputOffsets(), marks=marks, snapshot=b"%d" % (number + 1)))
+        step_boundaries = (InputOffsets(),) if number == 0 else ()
+        worker.commit(Commit(0, InputOffsets(), step_boundaries=step_boundaries, snapshot=b"%d" % (number + 1)))
         worker.close()
 
 
@@ -216,7 +216,7 @@ def test_a_transaction_of_others_is_fenced(place: KafkaPlace, kafka: KafkaServer
     intruder = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": name})
     intruder.init_transactions(10)
     with pytest.raises(BrokerError, match="taken over by another worker"):
-        worker.commit(Commit(0, InputOffsets(), scores=[OutRecord(b"a", b"1", 1)], marks=(InputOffsets(),)))
+        worker.commit(Commit(0, InputOffsets(), scores=[OutRecord(b"a", b"1", 1)], step_boundaries=(InputOffsets(),)))
     intruder.close()
     assert place.reader().read(place.settings.topics.scores) == []
 
@@ -224,7 +224,7 @@ def test_a_transaction_of_others_is_fenced(place: KafkaPlace, kafka: KafkaServer
 def test_a_link_that_breaks_between_commits_ends_the_producer(place: KafkaPlace, kafka: KafkaServer) -> None:
     """The coordinator may have left the last commit open somewhere: that is settled before another one writes."""
     worker = place.worker(place.altered(broker={"bootstrap_servers": kafka.address("PROXIED")}))
-    worker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"1", 1)], marks=(InputOffsets(),)))
+    worker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"1", 1)], step_boundaries=(InputOffsets(),)))
     kafka.proxy.cut()
     time.sleep(0.5)  # until the client has seen it
     with pytest.raises(BrokerError, match=r"(?i)disconnected"):

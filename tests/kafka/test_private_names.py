@@ -134,7 +134,9 @@ def test_a_worker_over_another_version_keeps_its_promises(place: KafkaPlace, mon
         assert isinstance(worker._writers[0]._producer, PublicProducer)
         drain(worker)
         scores = [OutRecord(b"a", b"1", 1)]
-        worker.commit(Commit(0, InputOffsets(1, 0), scores=scores, marks=(InputOffsets(),), snapshot=b"state"))
+        worker.commit(
+            Commit(0, InputOffsets(1, 0), scores=scores, step_boundaries=(InputOffsets(),), snapshot=b"state")
+        )
         assert [value for _, value in place.reader().read(place.settings.topics.scores)] == [b"1"]
         found = [one for one in place.admin().examine() if one.check == "versions" and one.level is Level.WARNING]
         assert "3.0.99" in found[0].what

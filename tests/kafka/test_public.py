@@ -67,8 +67,10 @@ def keep_secret(producer: PublicProducer, *partitions: tuple[str, int]) -> None:
 
 def scored(number: int) -> Commit:
     """A commit of one score, up to an event."""
-    marks = (InputOffsets(number - 1, 0),)
-    return Commit(0, InputOffsets(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], marks=marks)
+    step_boundaries = (InputOffsets(number - 1, 0),)
+    return Commit(
+        0, InputOffsets(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], step_boundaries=step_boundaries
+    )
 
 
 def scores(place: KafkaPlace) -> list[int]:
@@ -167,7 +169,7 @@ def test_an_input_that_was_held_in_the_middle_is_read_on(place: KafkaPlace) -> N
     worker, came = place.worker(), {shard: [] for shard in range(2)}
     held: list[tuple[int, InputTopic]] = []
     while sum(map(len, came.values())) < 400:
-        for shard, sides in worker.poll(timeout_s=0.2, max_records=7, hold=held).items():
+        for shard, sides in worker.poll(timeout_s=0.2, max_records=7, paused=held).items():
             assert (shard, InputTopic.EVENTS) not in held or not len(sides[InputTopic.EVENTS].records)
             came[shard] += [int(value) for value in sides[InputTopic.EVENTS].records.values]
         held = [] if held else [(sum(map(len, came.values())) % 2, InputTopic.EVENTS)]

@@ -113,7 +113,7 @@ def test_lost_records_are_stepped_over(kafka, tmp_path):
     assert f'stream_ad_lost_records_total{{side="events"}} {lost}.0'.encode() in worker.metrics.exposition()[0]
     after = len(site.scores())
     assert after - (before + MACHINES * 60 - lost) in {0, 1}, "the mark of a transaction takes an offset too"
-    assert listed(site)[0].origin or any(one.origin == "records were lost" for one in listed(site))
+    assert listed(site)[0].lineage_reason or any(one.lineage_reason == "records were lost" for one in listed(site))
     site.run()
     assert len(site.scores()) == after
 
@@ -139,7 +139,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning(kafka, tmp_path):
     )
     site.run()
     assert len(site.scores()) == before + MACHINES * 60
-    assert any(one.origin == "records were lost" for one in listed(site))
+    assert any(one.lineage_reason == "records were lost" for one in listed(site))
     worker = site.run()
     assert len(site.scores()) == before + MACHINES * 60
     assert b'stream_ad_restores_total{source="snapshot"} 2.0' in worker.metrics.exposition()[0]

@@ -74,16 +74,18 @@ def test_a_load_from_where_the_note_says_finds_all_that_it_needs(story, size):
     """
     log, whole, journal = Log(), [], []
     part: SnapshotChunk | None = None  # the last one of a snapshot that is under way
-    for number, ((after, marks), (_, action)) in enumerate(zip(steps([one for one, _ in story]), story, strict=True)):
+    for number, ((after, step_boundaries), (_, action)) in enumerate(
+        zip(steps([one for one, _ in story]), story, strict=True)
+    ):
         data = (b"%d " % number) * size
         if action == "compact":
             log.compact()
         elif action in {"restart", "die"}:
             if action == "die":
-                log.commit(Commit(0, after, marks=marks, snapshot=data), dies=True)
+                log.commit(Commit(0, after, step_boundaries=step_boundaries, snapshot=data), dies=True)
             log.restart()
             part = None
-        commit = Commit(0, after, marks=marks)
+        commit = Commit(0, after, step_boundaries=step_boundaries)
         if action == "whole":
             commit, part = replace(commit, snapshot=data), None
         elif action in {"part", "give up"}:
@@ -92,7 +94,7 @@ def test_a_load_from_where_the_note_says_finds_all_that_it_needs(story, size):
         if commit.saved is not None:
             whole.append((commit.saved, part.data if part else data))
             part = None
-        journal += [mark for mark in marks if mark not in journal]
+        journal += [mark for mark in step_boundaries if mark not in journal]
         log.commit(commit)
         check(log, whole, journal)
 
@@ -114,7 +116,12 @@ def test_chunks_of_one_that_was_given_up_are_removed(dies):
     """A snapshot begun in parts and given up for a smaller one, or by a writer that is gone, leaves nothing behind."""
     log, large = Log(), bytes(range(95))
     log.commit(
-        Commit(0, InputOffsets(1, 0), marks=(InputOffsets(),), part=SnapshotChunk(InputOffsets(1, 0), large, 0, 40))
+        Commit(
+            0,
+            InputOffsets(1, 0),
+            step_boundaries=(InputOffsets(),),
+            part=SnapshotChunk(InputOffsets(1, 0), large, 0, 40),
+        )
     )
     log.commit(Commit(0, InputOffsets(2, 0), part=SnapshotChunk(InputOffsets(1, 0), large, 40, 80)))
     if dies:

@@ -30,8 +30,8 @@ class Honest(Autoencoder):
 class Shifted(Honest):
     """One weight is off by a thousandth after one step."""
 
-    def plain_step(self, which, x, weight, inputs):
-        told = super().plain_step(which, x, weight, inputs)
+    def train_step(self, which, x, weight, inputs):
+        told = super().train_step(which, x, weight, inputs)
         self.calls += 1
         if self.calls == 1:
             self.flat[1, 5] += 1e-3
@@ -41,9 +41,9 @@ class Shifted(Honest):
 class ShiftedLater(Shifted):
     """All is well until operations are recorded and played."""
 
-    def plain_step(self, which, x, weight, inputs):
+    def train_step(self, which, x, weight, inputs):
         self.calls += 1
-        told = Honest.plain_step(self, which, x, weight, inputs)
+        told = Honest.train_step(self, which, x, weight, inputs)
         if self.calls >= 4:
             self.flat[1, 5] += 1e-3
         return told
@@ -68,7 +68,7 @@ class Nothing(Honest):
 class Raising(Honest):
     """There is no memory left for a step."""
 
-    def plain_step(self, which, x, weight, inputs):
+    def train_step(self, which, x, weight, inputs):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore of it")
 
 
@@ -145,8 +145,8 @@ def test_any_weight_or_moment_that_is_off_is_seen(array, place):
     """A thousandth of the largest number in it is enough, in whatever place of whatever model."""
 
     class Off(Honest):
-        def plain_step(self, which, x, weight, inputs):
-            told = super().plain_step(which, x, weight, inputs)
+        def train_step(self, which, x, weight, inputs):
+            told = super().train_step(which, x, weight, inputs)
             numbers = getattr(self, array)
             numbers[2, place] += 1e-3 * float(numbers.abs().max())
             return told

@@ -309,7 +309,7 @@ def test_rest_changes_nothing(monkeypatch):
         for start in range(0, story.second, 10):
             results.append(shard.step(*story.columns(start, start + 10)))
             rested = max(rested, len(shard.sensors.resting))
-        found.append((scores(results), [one.label_outcomes for one in results], shard.verdicts.state()))
+        found.append((scores(results), [one.label_outcomes for one in results], shard.label_store.state()))
         assert (rested > 20) == (block == BLOCK)
     assert np.array_equal(found[0][0], found[1][0])
     assert found[0][1:] == found[1][1:]

@@ -174,13 +174,13 @@ def test_a_label_on_an_event_long_gone_is_forgotten_in_time():
     records.label("never-seen", "leak", 5)
     records.event("a")
     records.step(shard, BEFORE, len(records.records))
-    assert len(shard.verdicts.early) == 2
+    assert len(shard.label_store.early) == 2
     start = len(records.records)
     for _ in range(8192 + REACH):
         records.event("a")
     _, counts = records.step(shard, start, len(records.records))
     assert counts["expired"] == 1
-    assert list(shard.verdicts.early.state()) == ["never-seen"]
+    assert list(shard.label_store.early.state()) == ["never-seen"]
 
 
 def test_events_of_a_sensor_with_a_late_label_are_not_looked_at_each():
@@ -190,8 +190,8 @@ def test_events_of_a_sensor_with_a_late_label_are_not_looked_at_each():
     records.records, records.events = [()] * BEFORE, BEFORE
     records.label("a", "leak", 4)
     looked_at = []
-    on_arrival = shard.verdicts.on_arrival
-    shard.verdicts.on_arrival = lambda *event: (looked_at.append(event), on_arrival(*event))
+    on_arrival = shard.label_store.on_arrival
+    shard.label_store.on_arrival = lambda *event: (looked_at.append(event), on_arrival(*event))
     for _ in range(1000):
         records.event("a")
     records.step(shard, BEFORE, len(records.records))
@@ -208,7 +208,7 @@ def test_a_snapshot_of_0_1_0_goes_on_as_it_would_have():
     assert pending.queued[: pending.size].sum(axis=1).tolist() == [255, 0]
     assert pending.queued_from[: pending.size].tolist() == [133, 389]
     assert Shard.restore(shard.snapshot(), options).snapshot() == shard.snapshot()
-    assert sorted(shard.verdicts.early.state()) == ["a", "c"]
+    assert sorted(shard.label_store.early.state()) == ["a", "c"]
     records = Records()
     values, expected = next_of_earlier()
     for number, reading in enumerate(values):

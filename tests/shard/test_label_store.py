@@ -28,8 +28,8 @@ def verdict(shard: Shard, place: int, sensor: str = "a") -> str | None:
     """The verdict in force on a sensor's event."""
     number = shard.sensors.numbers[sensor]
     pending = shard.sensors.detectors[shard.sensors.group[number]].pending
-    value = int(pending.verdict[shard.sensors.row[number], place % pending.capacity])
-    return None if value == UNLABELLED else list(shard.verdicts.classes)[value]
+    value = int(pending.label[shard.sensors.row[number], place % pending.capacity])
+    return None if value == UNLABELLED else list(shard.label_store.classes)[value]
 
 
 def test_a_label_by_event_id_is_applied():
@@ -55,9 +55,11 @@ def test_the_same_label_twice_changes_nothing():
             results = story.play(shard, since=since)
         if times > 1:
             assert total(results, "repeated") == 2
-        state = shard.verdicts.state()
+        state = shard.label_store.state()
         pending = shard.sensors.detectors[0].pending.state("")
-        states.append((state["judged"], state["labels"], pending["verdict"].tolist(), pending["queued_from"].tolist()))
+        states.append(
+            (state["label_results"], state["labels"], pending["label"].tolist(), pending["queued_from"].tolist())
+        )
     assert states[0] == states[1]
 
 
@@ -98,8 +100,8 @@ def test_an_interval_may_lie_in_the_future():
     story.interval("a", "maintenance", 110, 112)
     noise(story, 20, seed=1)
     outcomes(story, shard)
-    judged = [place for place in range(100, 120) if verdict(shard, place) == "maintenance"]
-    assert [story.events[place][0] for place in judged] == [110, 111, 112]
+    label_results = [place for place in range(100, 120) if verdict(shard, place) == "maintenance"]
+    assert [story.events[place][0] for place in label_results] == [110, 111, 112]
 
 
 def test_an_event_label_outranks_an_interval():
@@ -207,7 +209,7 @@ def test_waiting_labels_are_bounded():
     results = story.play(shard)
     assert total(results, "early_labels_evicted") == 5
     assert total(results, "intervals_evicted") == 3
-    assert [one.start for one in shard.verdicts.intervals["b"]] == [30_000_000_000, 40_000_000_000]
+    assert [one.start for one in shard.label_store.intervals["b"]] == [30_000_000_000, 40_000_000_000]
 
 
 def test_intervals_of_the_past_are_forgotten():
@@ -217,7 +219,7 @@ def test_intervals_of_the_past_are_forgotten():
     story.interval("a", "leak", 1, 5)
     noise(story, 1100, seed=1)
     story.play(shard)
-    assert shard.verdicts.intervals == {}
+    assert shard.label_store.intervals == {}
 
 
 def test_classes_are_bounded():
@@ -227,7 +229,7 @@ def test_classes_are_bounded():
     for number in range(6):
         story.label("a", f"class-{number}", ids[90 + number])
     story.play(shard)
-    assert list(shard.verdicts.classes) == ["normal", "class-0", "class-1", "class-2", OTHER_NAME]
+    assert list(shard.label_store.classes) == ["normal", "class-0", "class-1", "class-2", OTHER_NAME]
     assert verdict(shard, 95) == OTHER_NAME
 
 
@@ -253,13 +255,13 @@ def test_importance_follows_the_published_decision():
 
 def test_verdicts_change_what_comes():
     """The same readings with and without verdicts get different scores, once the verdicts were learned."""
-    plain, judged = Story(), Story()
+    plain, label_results = Story(), Story()
     noise(plain, 800)
     for number, (_, sensor, values, event) in enumerate(plain.events):
-        judged.event(sensor, values, event)
+        label_results.event(sensor, values, event)
         if number >= 30:
-            judged.label(sensor, "leak" if number % 9 == 0 else "normal", plain.events[number - 30][3])
-    without, with_them = (scores(story.play(Shard(options()))) for story in (plain, judged))
+            label_results.label(sensor, "leak" if number % 9 == 0 else "normal", plain.events[number - 30][3])
+    without, with_them = (scores(story.play(Shard(options()))) for story in (plain, label_results))
     assert np.array_equal(without[:64], with_them[:64])
     assert not np.array_equal(without[-64:], with_them[-64:])
 

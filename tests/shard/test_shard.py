@@ -16,7 +16,7 @@ from stream_ad.shard import shard as shard_module
 from stream_ad.shard.event_hash import hash_ids
 from stream_ad.shard.incidents import Incidents
 from stream_ad.shard.label_store import LABEL_OUTCOMES
-from stream_ad.shard.shard import COUNTERS, SETTLE_RECORDS, Shard, next_settlement
+from stream_ad.shard.shard import COUNTERS, STATISTICS_RECORDS, Shard, next_statistics_record
 from stream_ad.shard.snapshot_format import dump
 from tests.support.streams import Story, noise, options, scores, total
 
@@ -70,9 +70,9 @@ def test_cuts_change_nothing(models, seed, data):
 @given(st.integers(0, 100_000), st.integers(0, 20_000))
 def test_importance_comes_into_force_at_places_of_the_stream(records, more):
     """Wherever a step ends, the next such place is the one that was the next before; places are never far apart."""
-    place = next_settlement(records)
-    assert 0 < place - records <= SETTLE_RECORDS
-    assert next_settlement(min(records + more, place - 1)) == place
+    place = next_statistics_record(records)
+    assert 0 < place - records <= STATISTICS_RECORDS
+    assert next_statistics_record(min(records + more, place - 1)) == place
 
 
 def test_learned_weights_differ_when_a_record_differs():

@@ -12,7 +12,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from stream_ad.brokers import open_admin, open_broker, open_producer, open_reader, open_snapshots
-from stream_ad.brokers.kafka.connection import connect, once_settled
+from stream_ad.brokers.kafka.connection import connect, retry_while_unavailable
 from stream_ad.settings import Settings
 from stream_ad.testing import MemoryBroker
 
@@ -223,7 +223,7 @@ def await_commits(settings: Settings) -> None:
     deadline = time.monotonic() + LONGEST_MARKING_S
     with closing(connect(KafkaAdminClient, settings)) as admin:
         while time.monotonic() < deadline:
-            states = once_settled(lambda: admin.describe_producers(inputs)).values()
+            states = retry_while_unavailable(lambda: admin.describe_producers(inputs)).values()
             if all(one.current_transaction_start_offset < 0 for state in states for one in state.active_producers):
                 return
             time.sleep(0.02)

@@ -32,7 +32,7 @@ class Copier:
             if shard in self._at and len(records):
                 end = InputOffsets(int(records.offsets[-1]) + 1, 0)
                 scores = [OutRecord(b"k", value, 0) for value in records.values]
-                self._try(shard, Commit(shard, end, scores=scores, marks=(self._at[shard], end)))
+                self._try(shard, Commit(shard, end, scores=scores, step_boundaries=(self._at[shard], end)))
         for shard in owned - self._at.keys():
             self._try(shard, None)
 

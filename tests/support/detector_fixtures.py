@@ -16,11 +16,11 @@ def steps(sizes: list[tuple[int, int]]) -> Iterator[tuple[InputOffsets, tuple[In
     at, first, last = InputOffsets(), True, None
     for events, labels in sizes:
         after = InputOffsets(at.events + events, at.labels + labels)
-        marks: tuple[InputOffsets, ...] = (at,) if first else ()
+        step_boundaries: tuple[InputOffsets, ...] = (at,) if first else ()
         if labels:
-            marks = (after,) if at == last else (at, after)
-        at, first, last = after, False, marks[-1] if marks else last
-        yield after, marks
+            step_boundaries = (after,) if at == last else (at, after)
+        at, first, last = after, False, step_boundaries[-1] if step_boundaries else last
+        yield after, step_boundaries
 
 
 def part_after(part: SnapshotChunk | None, positions: InputOffsets, data: bytes, size: int) -> SnapshotChunk:

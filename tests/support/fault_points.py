@@ -54,11 +54,11 @@ class Fault:
 
     point: str
     at: int = 1
-    hold: bool = False
+    paused: bool = False
     dormant: bool = False
 
     def __str__(self) -> str:
-        return f"{'held' if self.hold else 'killed'} {self.point} ({self.at})"
+        return f"{'held' if self.paused else 'killed'} {self.point} ({self.at})"
 
 
 def arm(fault: Fault, broker: BrokerSettings, release: Path, rouse: Path) -> None:
@@ -75,16 +75,16 @@ def arm(fault: Fault, broker: BrokerSettings, release: Path, rouse: Path) -> Non
     def reached() -> None:
         if (fault.dormant and not rouse.exists()) or next(times, None) != fault.at - 1:
             return
-        if not fault.hold:
+        if not fault.paused:
             os.kill(os.getpid(), signal.SIGKILL)
         print(fault, file=sys.stderr, flush=True)
         while not release.exists():
             time.sleep(0.01)
 
     if fault.point == "making a snapshot":
-        _around(Shard, "snapshot", after=reached)
+        _context(Shard, "snapshot", after=reached)
     elif fault.point == "recovering":
-        _around(ShardTask, "_replay", after=reached)
+        _context(ShardTask, "_replay", after=reached)
     elif broker.kind == "kafka":
         _arm_kafka(PRODUCERS[broker.client], fault.point, reached)
     else:
@@ -93,32 +93,32 @@ def arm(fault: Fault, broker: BrokerSettings, release: Path, rouse: Path) -> Non
 
 def _arm_kafka(producer, point, reached):
     if point == "before produce":
-        _around(producer, "begin_transaction", before=reached)
+        _context(producer, "begin_transaction", before=reached)
     elif point == "after produce":
-        _around(producer, "check", after=reached)
+        _context(producer, "check", after=reached)
     elif point == "before commit":
-        _around(producer, "end_transaction", before=reached)
+        _context(producer, "end_transaction", before=reached)
     elif point == "after commit":
-        _around(producer, "end_transaction", after=reached)
+        _context(producer, "end_transaction", after=reached)
     elif point == "writing a snapshot":
         with_snapshot = []
-        _around(ShardState, "_chunk_records", before=lambda: with_snapshot.append(True))
-        _around(producer, "check", after=lambda: with_snapshot and (with_snapshot.clear(), reached()))
+        _context(ShardState, "_chunk_records", before=lambda: with_snapshot.append(True))
+        _context(producer, "check", after=lambda: with_snapshot and (with_snapshot.clear(), reached()))
     elif point == "loading":
-        _around(ShardState, "newest_whole", after=reached)
+        _context(ShardState, "newest_whole", after=reached)
     else:
         raise ValueError(point)
 
 
 def _arm_sqlite(point, reached):
     committing = []
-    _around(SqliteBroker, "commit", before=lambda: committing.append(True), after=committing.clear)
+    _context(SqliteBroker, "commit", before=lambda: committing.append(True), after=committing.clear)
     once = _when(committing, reached)
     if point == "before produce":
-        _around(SqliteBroker, "commit", before=reached)
+        _context(SqliteBroker, "commit", before=reached)
     elif point == "after produce":
         appended = []
-        _around(Database, "append", after=lambda: (appended.append(True), len(appended) % 3 or once()))
+        _context(Database, "append", after=lambda: (appended.append(True), len(appended) % 3 or once()))
     elif point in ("before commit", "after commit"):
         write = Database.write
 
@@ -133,9 +133,9 @@ def _arm_sqlite(point, reached):
 
         Database.write = watched
     elif point == "writing a snapshot":
-        _around(StateTables, "save", after=reached)
+        _context(StateTables, "save", after=reached)
     elif point == "loading":
-        _around(SqliteBroker, "_newest_whole", after=reached)
+        _context(SqliteBroker, "_newest_whole", after=reached)
     else:
         raise ValueError(point)
 
@@ -144,7 +144,7 @@ def _when(condition, reached):
     return lambda: condition and reached()
 
 
-def _around(owner, name, *, before=lambda: None, after=lambda: None):
+def _context(owner, name, *, before=lambda: None, after=lambda: None):
     method = getattr(owner, name)
 
     @functools.wraps(method)

@@ -40,7 +40,7 @@ def spread(kinds: tuple[str, ...], count: int, random_: random.Random) -> deque[
     return deque(random_.sample(kinds * (count // len(kinds) + 1), count))
 
 
-def marks(count: int, total: int, random_: random.Random) -> deque[int]:
+def step_boundaries(count: int, total: int, random_: random.Random) -> deque[int]:
     """Progress at which each is due."""
     return deque(sorted(random_.randint(total // 100, total * 97 // 100) for _ in range(count)))
 
@@ -86,11 +86,11 @@ class Harm:
     def run(self) -> None:
         self._began = time.monotonic()
         self._kinds = spread(POINTS, self.kills, self.random_)
-        self._kill_marks = marks(self.kills, self.total, self.random_)
+        self._kill_marks = step_boundaries(self.kills, self.total, self.random_)
         self._broker_kinds = spread(BROKER, self.broker_faults, self.random_)
-        self._broker_marks = marks(self.broker_faults, self.total, self.random_)
-        self._stall_marks = marks(self.broker_faults // 5, self.total, self.random_)
-        self._guest_marks = marks(self.broker_faults // 3, self.total, self.random_)
+        self._broker_marks = step_boundaries(self.broker_faults, self.total, self.random_)
+        self._stall_marks = step_boundaries(self.broker_faults // 5, self.total, self.random_)
+        self._guest_marks = step_boundaries(self.broker_faults // 3, self.total, self.random_)
         self._broker_fault: Iterator[float] | None = None
         self._broker_due = 0.0
         self._guest: Member | None = None

@@ -161,7 +161,7 @@ def test_a_full_side_is_held_until_the_other_one_lets_it_go():
             InputTopic.LABELS: fetched(topic(InputTopic.LABELS, []), drained=False),
         }
     )
-    assert box.held() == {InputTopic.EVENTS}
+    assert box.paused() == {InputTopic.EVENTS}
     box.put(
         {
             InputTopic.EVENTS: fetched(RawRecords.empty("events", 0), drained=False),
@@ -169,7 +169,7 @@ def test_a_full_side_is_held_until_the_other_one_lets_it_go():
         }
     )
     assert values(box.take(2)) == ([b"events-0"], [b"labels-0"])
-    assert box.held() == set()
+    assert box.paused() == set()
 
 
 @settings(deadline=None, max_examples=200)
@@ -190,7 +190,7 @@ def test_a_step_taken_before_is_taken_again_whole(event_times, label_times, data
             break
         assert box.positions == InputOffsets()
         polled = {}
-        for side in set(SIDES) - box.held():
+        for side in set(SIDES) - box.paused():
             stop = min(len(whole[side]), read[side] + data.draw(st.integers(1, 6)))
             polled[side] = fetched(whole[side].slice(read[side], stop), drained=stop == len(whole[side]))
             read[side] = stop
@@ -211,7 +211,7 @@ def test_a_side_is_fetched_beyond_its_limit_when_a_step_taken_before_needs_it():
         }
     )
     assert box.take_upto(InputOffsets(3, 0)) is None
-    assert box.held() == set()
+    assert box.paused() == set()
     box.put({InputTopic.EVENTS: fetched(topic(InputTopic.EVENTS, [3, 4], first=2), drained=False)})
     assert values(box.take_upto(InputOffsets(3, 0))) == ([b"events-0", b"events-1", b"events-0"], [])
     assert box.positions == InputOffsets(3, 0)

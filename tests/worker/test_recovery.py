@@ -67,10 +67,10 @@ def make_settings(partitions=1, **worker):
 class Plant:
     """A broker in memory, a clock that nobody waits for, and workers that come and go."""
 
-    def __init__(self, part_bytes=PART_BYTES, **changes):
+    def __init__(self, chunk_bytes=PART_BYTES, **changes):
         self.settings = make_settings(**changes)
         self.clock = ManualClock()
-        self.broker = MemoryBroker(clock=self.clock, part_bytes=part_bytes)
+        self.broker = MemoryBroker(clock=self.clock, chunk_bytes=chunk_bytes)
         self.producer = self.broker.producer(self.settings)
         self.sent = {InputTopic.EVENTS: 0, InputTopic.LABELS: 0}
         self.bad = 0
@@ -145,12 +145,12 @@ RUN = st.tuples(st.just("run"))
     PART_BYTES,
     0.0,
 )
-def test_whatever_happens_the_scores_are_those_of_one_order(story, part_bytes, pass_s):
+def test_whatever_happens_the_scores_are_those_of_one_order(story, chunk_bytes, pass_s):
     """Kills, commit failures before and after the write, stops and late records, in any order, snapshots whole or in
     parts, between steps or at rest: every event is scored exactly once, and every score fits one single order of
     records, replays included.
     """
-    plant = Plant(part_bytes)
+    plant = Plant(chunk_bytes)
     for action, *details in story:
         if action == "send":
             plant.send(*details)
@@ -238,7 +238,7 @@ def test_a_standby_stays_alive():
     said = set()
 
     class Spare:
-        part_bytes = PART_BYTES
+        chunk_bytes = PART_BYTES
 
         def assigned(self):
             return frozenset()
@@ -346,7 +346,7 @@ def test_a_large_snapshot_holds_no_scores_up():
     """Its parts go along with the scores of the next steps, one with each; with the last one it counts, at the
     positions of the first.
     """
-    plant = Plant(part_bytes=100, step_records=4, poll_records=1_000, inbox_records=1_000)
+    plant = Plant(chunk_bytes=100, step_records=4, poll_records=1_000, inbox_records=1_000)
     plant.send(InputTopic.EVENTS, range(60))
     worker, written = watched_worker(plant)
     Worker(plant.settings, worker, clock=plant.clock, stop=Every(plant.clock, 0.4, math.inf)).run(3.0)
@@ -364,7 +364,7 @@ def test_a_large_snapshot_holds_no_scores_up():
 
 def test_a_large_snapshot_is_written_at_rest():
     """Where no records come any more, its parts follow one another, and what comes meanwhile waits for one at most."""
-    plant = Plant(part_bytes=50, step_records=50, poll_records=1_000, inbox_records=1_000)
+    plant = Plant(chunk_bytes=50, step_records=50, poll_records=1_000, inbox_records=1_000)
     plant.send(InputTopic.EVENTS, range(50))
     plant.clock.advance(10)
     worker, commits = watched_worker(plant)
@@ -421,7 +421,7 @@ class OnItsWay:
         self._trace.append("on its way")
 
         class CommitHandle:
-            def land(flight):  # noqa: N805
+            def wait(flight):  # noqa: N805
                 fails, self._failing = self._failing & 3, self._failing >> 2
                 self._trace.append("landed")
                 if fails != 1:

@@ -17,17 +17,22 @@ def live(steps, *, snapshot_after=None):
     """Commit steps one after the other; what a broker would then have stored, and where the steps ended."""
     at, stored, ends = InputOffsets(7, 2), ShardCheckpoint(InputOffsets(7, 2)), []
     journal = ReplayJournal(stored)
-    marks, snapshot = [], None
+    step_boundaries, snapshot = [], None
     for number, (events, labels) in enumerate(steps):
         after = InputOffsets(at.events + events, at.labels + labels)
-        commit = Commit(0, after, marks=journal.marks(at, after), snapshot=b"" if number == snapshot_after else None)
+        commit = Commit(
+            0,
+            after,
+            step_boundaries=journal.step_boundaries(at, after),
+            snapshot=b"" if number == snapshot_after else None,
+        )
         journal.committed(commit)
-        marks += commit.marks
+        step_boundaries += commit.step_boundaries
         if commit.snapshot is not None:
-            snapshot, marks = Snapshot(after, b""), []
+            snapshot, step_boundaries = Snapshot(after, b""), []
         at = after
         ends.append(at)
-    return ShardCheckpoint(at, snapshot, tuple(marks)), ends
+    return ShardCheckpoint(at, snapshot, tuple(step_boundaries)), ends
 
 
 def replay(stored, most_events):
@@ -65,15 +70,15 @@ def test_two_marks_a_step_at_most_and_none_for_events(steps):
     journal, at, previous = ReplayJournal(ShardCheckpoint(InputOffsets())), InputOffsets(), None
     for number, (events, labels) in enumerate(steps):
         after = InputOffsets(at.events + events, at.labels + labels)
-        marks = journal.marks(at, after)
+        step_boundaries = journal.step_boundaries(at, after)
         if number == 0 and not labels:
-            assert marks == (at,)  # where the shard began
+            assert step_boundaries == (at,)  # where the shard began
         elif labels:
-            assert marks == ((after,) if previous == at else (at, after))
+            assert step_boundaries == ((after,) if previous == at else (at, after))
         else:
-            assert marks == ()
-        previous = marks[-1] if marks else previous
-        journal.committed(Commit(0, after, marks=marks))
+            assert step_boundaries == ()
+        previous = step_boundaries[-1] if step_boundaries else previous
+        journal.committed(Commit(0, after, step_boundaries=step_boundaries))
         at = after
 
 
@@ -81,29 +86,36 @@ def test_a_snapshot_empties_the_journal():
     """After a snapshot the count of marks begins anew; it is what bounds the journal."""
     journal = ReplayJournal(ShardCheckpoint(InputOffsets()))
     step = InputOffsets(5, 1)
-    journal.committed(Commit(0, step, marks=journal.marks(InputOffsets(), step)))
-    assert journal.marks_since_snapshot == 2
+    journal.committed(Commit(0, step, step_boundaries=journal.step_boundaries(InputOffsets(), step)))
+    assert journal.boundaries_since_snapshot == 2
     journal.committed(Commit(0, step, snapshot=b"x"))
-    assert journal.marks_since_snapshot == 0
+    assert journal.boundaries_since_snapshot == 0
 
 
 def test_a_snapshot_in_parts_empties_the_journal_up_to_where_it_was_made():
     """Marks of commits that came while its parts were written still count: a replay has to follow them."""
     journal, at = ReplayJournal(ShardCheckpoint(InputOffsets())), InputOffsets(5, 1)
-    journal.committed(Commit(0, at, marks=journal.marks(InputOffsets(), at), part=SnapshotChunk(at, b"xyz", 0, 1)))
+    journal.committed(
+        Commit(0, at, step_boundaries=journal.step_boundaries(InputOffsets(), at), part=SnapshotChunk(at, b"xyz", 0, 1))
+    )
     for start, after in ((1, InputOffsets(6, 2)), (2, InputOffsets(7, 3))):
-        marks = journal.marks(at, after)
+        step_boundaries = journal.step_boundaries(at, after)
         journal.committed(
-            Commit(0, after, marks=marks, part=SnapshotChunk(InputOffsets(5, 1), b"xyz", start, start + 1))
+            Commit(
+                0,
+                after,
+                step_boundaries=step_boundaries,
+                part=SnapshotChunk(InputOffsets(5, 1), b"xyz", start, start + 1),
+            )
         )
         at = after
-    assert journal.marks_since_snapshot == 2
+    assert journal.boundaries_since_snapshot == 2
 
 
 def test_the_mark_at_a_snapshot_is_kept_for_the_snapshot_before():
     """A step right after a snapshot marks its beginning: should the snapshot be damaged, the replay cuts there."""
     journal = ReplayJournal(ShardCheckpoint(InputOffsets(9, 4), Snapshot(InputOffsets(9, 4), b"")))
-    assert journal.marks(InputOffsets(9, 4), InputOffsets(12, 5)) == (InputOffsets(9, 4), InputOffsets(12, 5))
+    assert journal.step_boundaries(InputOffsets(9, 4), InputOffsets(12, 5)) == (InputOffsets(9, 4), InputOffsets(12, 5))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +123,7 @@ def test_the_mark_at_a_snapshot_is_kept_for_the_snapshot_before():
     [(InputOffsets(5, 3), InputOffsets(6, 2)), (InputOffsets(5, 3), InputOffsets(50, 3))],
     ids=["labels run backwards", "beyond what was committed"],
 )
-def test_a_journal_that_contradicts_itself_is_refused(marks):
+def test_a_journal_that_contradicts_itself_is_refused(step_boundaries):
     """Damaged state is named, never replayed."""
     with pytest.raises(StateError, match="no order of records does that"):
-        ReplayJournal(ShardCheckpoint(InputOffsets(10, 5), None, marks))
+        ReplayJournal(ShardCheckpoint(InputOffsets(10, 5), None, step_boundaries))

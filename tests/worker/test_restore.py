@@ -236,7 +236,7 @@ def test_settings_that_do_not_fit_start_a_new_model_and_keep_the_old_one(monkeyp
     plant.send(50)
     assert exposed(plant.run(), 'restores_total{source="snapshot"} 1.0')
     assert old in plant.kept()
-    assert [one.origin for one in plant.kept() if one.origin] in (
+    assert [one.lineage_reason for one in plant.kept() if one.lineage_reason] in (
         [],
         [f"new model: snapshot {old.number} did not fit the settings"],
     )

@@ -13,17 +13,17 @@ AT = InputOffsets(1, 0)
 
 def saved(saving, clock, *, size, made_s, commit_s, usual_s):
     """Go through a snapshot; seconds from when it was made to when the next one is due."""
-    saving.landed(Commit(0, AT), usual_s)
+    saving.on_committed(Commit(0, AT), usual_s)
     began = clock()
-    saving.making()
+    saving.start_build()
     clock.advance(made_s)
-    saving.made()
+    saving.finish_build()
     saving.begin(AT, b"x" * size)
     while saving.under_way:
-        commit = saving.go_along(Commit(0, AT))
+        commit = saving.attach_next_chunk(Commit(0, AT))
         assert not saving.due(10**6), "one at a time"
         clock.advance(commit_s)
-        saving.landed(commit, commit_s)
+        saving.on_committed(commit, commit_s)
     while not saving.due(0):
         clock.advance(1)
     return clock() - began
@@ -51,12 +51,12 @@ def test_snapshots_cost_a_share_of_the_time_at_most(size, made_s, commit_s, usua
 def test_one_is_made_at_a_time():
     """While parts are to be written, no other snapshot is due, however full the journal; a whole one gives them up."""
     saving = SnapshotScheduler(0, 60.0, 100, ManualClock())
-    saving.making()
-    saving.made()
+    saving.start_build()
+    saving.finish_build()
     saving.begin(AT, b"x" * 250)
-    assert [saving.go_along(Commit(0, AT)).part.start for _ in range(2)] == [0, 100]
+    assert [saving.attach_next_chunk(Commit(0, AT)).part.start for _ in range(2)] == [0, 100]
     assert not saving.due(10**6)
-    saving.making()
+    saving.start_build()
     assert not saving.under_way
-    saving.landed(Commit(0, AT, snapshot=b"x"), 0.1)
+    saving.on_committed(Commit(0, AT, snapshot=b"x"), 0.1)
     assert saving.due(10**6)

@@ -102,27 +102,27 @@ class KafkaBroker:
         self._closed = False
 
     @property
-    def part_bytes(self) -> int:
+    def chunk_bytes(self) -> int:
         return kafka_state.CHUNK_BYTES
 
     def assigned(self) -> frozenset[int]:
         return self._members.owned
 
     def poll(
-        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, InputTopic]] = ()
+        self, *, timeout_s: float, max_records: int, paused: Collection[tuple[int, InputTopic]] = ()
     ) -> dict[int, dict[InputTopic, Fetched]]:
         self._must_live()
         deadline = time.monotonic() + timeout_s
         while True:
             began = time.monotonic()
-            self._members.hold(hold)
-            self._ends.ask_ahead(set(self._members.next) - set(hold), began)
+            self._members.paused(paused)
+            self._ends.ask_ahead(set(self._members.next) - set(paused), began)
             batches = self._fetch(min(max(0.0, deadline - began), _SLICE_S), max_records)
             gone = self._members.settle()
             for shard in gone:
                 self._abandon(shard)
             records = self._ours(batches)
-            inputs = set(self._members.next) - set(hold)
+            inputs = set(self._members.next) - set(paused)
             over = bool(records or gone or not self._members.next or time.monotonic() >= deadline)
             if over or self._ends.may_have_drained(inputs, self._told_drained):
                 drained = self._ends.drained(inputs, began)
@@ -252,7 +252,7 @@ class KafkaBroker:
             return input_bounds(self._settings, self._consumer, shard)
 
     def commit(self, commit: Commit) -> None:
-        self.begin(commit).land()
+        self.begin(commit).wait()
 
     def begin(self, commit: Commit) -> AsyncCommit:
         writer = self._writers.get(commit.shard)

@@ -104,7 +104,7 @@ _UNSETTLED = (
 )
 
 
-def once_settled(ask: Callable[[], Answer]) -> Answer:
+def retry_while_unavailable(ask: Callable[[], Answer]) -> Answer:
     """What the coordinator or leader in charge answers, asked again while nobody is: on a Kafka that nobody has used
     yet, for a topic just made, after a restart or a freeze. Clients do not ask all questions again by themselves.
     """
@@ -120,7 +120,7 @@ def once_settled(ask: Callable[[], Answer]) -> Answer:
 
 def group_members(client: KafkaAdminClient, group: str) -> list[str]:
     """The machines on which members of a consumer group run, one for each member; none where there is no group."""
-    members = once_settled(lambda: client.describe_groups([group])[group]["members"])
+    members = retry_while_unavailable(lambda: client.describe_groups([group])[group]["members"])
     return [str(member["client_host"]).lstrip("/") for member in members]
 
 

@@ -12,7 +12,7 @@ from kafka.admin import OffsetSpec
 from stream_ad.brokers.kafka.connection import errors, group_members
 from stream_ad.brokers.kafka.topics import INPUTS, OUTPUTS, ROLES
 from stream_ad.errors import BrokerError
-from stream_ad.util.findings import disk, fine, problem, warning
+from stream_ad.util.findings import disk, ok, problem, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,13 +52,13 @@ def _brokers(settings: Settings, client: KafkaAdminClient) -> Iterator[Finding]:
     cluster = client.describe_cluster()
     number = len(cluster["brokers"])
     how = settings.broker.security.protocol
-    yield fine("connection", f"{number} broker{'s' * (number > 1)} at {settings.broker.bootstrap_servers}, by {how}.")
+    yield ok("connection", f"{number} broker{'s' * (number > 1)} at {settings.broker.bootstrap_servers}, by {how}.")
     version = tuple(client.get_broker_version_data(cluster["brokers"][0]["broker_id"]).broker_version)
     told = ".".join(map(str, version))
     if version and version < OLDEST_KAFKA:
         yield problem("versions", f"Kafka speaks protocols of {told}.", "Use Apache Kafka 2.5 or newer.")
     else:
-        yield fine("versions", f"Kafka, with the protocols of {told} or newer.")
+        yield ok("versions", f"Kafka, with the protocols of {told} or newer.")
     if settings.topics.replication_factor > number:
         yield problem(
             "settings",
@@ -69,7 +69,7 @@ def _brokers(settings: Settings, client: KafkaAdminClient) -> Iterator[Finding]:
 
 def _group(settings: Settings, client: KafkaAdminClient) -> Iterator[Finding]:
     members = group_members(client, settings.application_id)
-    yield fine("workers", f"{len(members)} run, on {', '.join(sorted(set(members)))}." if members else "none runs.")
+    yield ok("workers", f"{len(members)} run, on {', '.join(sorted(set(members)))}." if members else "none runs.")
 
 
 def _transactions(settings: Settings, client: KafkaAdminClient) -> Iterator[Finding]:
@@ -99,7 +99,7 @@ def _disks(_settings: Settings, client: KafkaAdminClient) -> Iterator[Finding]:
                     folder["usable_bytes"],
                     folder["total_bytes"],
                     needed=LEAST_FREE,
-                    mend="Free some space there, or bound the topics with retention.ms.",
+                    remediation="Free some space there, or bound the topics with retention.ms.",
                 )
 
 
@@ -115,7 +115,7 @@ def _topics(settings: Settings, plan: Sequence[TopicPlan]) -> Iterator[Finding]:
                 "topics", f"{topic.topic}: {topic.note}.", "Else a rejected record that large stops its shard."
             )
     if not missing and not any(topic.problem for topic in plan):
-        yield fine(
+        yield ok(
             "topics",
             f"all {len(ROLES)} are there; {settings.topics.partitions} partitions of events and labels, the state is "
             "compacted.",
@@ -139,7 +139,7 @@ def _rights(settings: Settings, client: KafkaAdminClient, plan: Sequence[TopicPl
             "Give this user these rights; docs/how-to/operations.md lists all that are needed.",
         )
     elif roles:
-        yield fine("rights", f"«{user}» may read and write the topics.")
+        yield ok("rights", f"«{user}» may read and write the topics.")
 
 
 def _retention(settings: Settings, plan: Sequence[TopicPlan]) -> Iterator[Finding]:
@@ -152,21 +152,21 @@ def _retention(settings: Settings, plan: Sequence[TopicPlan]) -> Iterator[Findin
         seen = True
         kept_s = int(topic.config["retention.ms"]) / 1000
         told = f"{topic.topic} keeps records for {_span(kept_s)}"
-        mend = f"Raise retention.ms of {topic.topic}."
+        remediation = f"Raise retention.ms of {topic.topic}."
         if kept_s < 0:
             continue
         if kept_s < 10 * interval_s:
             yield problem(
-                "retention", f"{told}, snapshots are {_span(interval_s)} apart: a replay may miss some.", mend
+                "retention", f"{told}, snapshots are {_span(interval_s)} apart: a replay may miss some.", remediation
             )
         elif kept_s < horizon_s:
-            yield warning("retention", f"{told}, verdicts may come {_span(horizon_s)} late.", mend)
+            yield warning("retention", f"{told}, verdicts may come {_span(horizon_s)} late.", remediation)
         elif kept_s < DAY_S:
-            yield warning("retention", f"{told}: a worker that is away for longer loses some.", mend)
+            yield warning("retention", f"{told}: a worker that is away for longer loses some.", remediation)
         else:
-            yield fine("retention", f"{told}.")
+            yield ok("retention", f"{told}.")
     if seen and all(int(t.config.get("retention.ms", 0)) < 0 for t in plan if t.role in INPUTS):
-        yield fine("retention", "events and labels are kept for ever.")
+        yield ok("retention", "events and labels are kept for ever.")
 
 
 def _span(seconds: float) -> str:

@@ -24,7 +24,7 @@ from kafka import IsolationLevel, KafkaAdminClient, OffsetAndMetadata, OffsetSpe
 from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata
 
-from stream_ad.brokers.kafka.connection import connect, errors, once_settled
+from stream_ad.brokers.kafka.connection import connect, errors, retry_while_unavailable
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
 from stream_ad.brokers.kafka.snapshot_manifest import Offset  # noqa: TC001 -- msgspec reads the annotation
 from stream_ad.brokers.worker_api import InputOffsets
@@ -48,7 +48,7 @@ class CommitMetadata(msgspec.Struct, array_like=True):
 
     state_start: Offset = 0
     """Where reading the state topic may begin."""
-    lasts: dict[str, Offset] = {}
+    last_offsets: dict[str, Offset] = {}
     """By output topic: an offset before which, or at which, every transaction of the shard was over with this commit,
     and its own records there stand."""
 
@@ -63,7 +63,7 @@ def note_of(text: str | None) -> CommitMetadata:
         return CommitMetadata()
 
 
-def nobody(settings: Settings) -> ConsumerGroupMetadata:
+def standalone_group_metadata(settings: Settings) -> ConsumerGroupMetadata:
     """Of the application's group, but no member of it: Kafka takes its offsets in a transaction unchecked."""
     return ConsumerGroupMetadata(settings.application_id, -1, "", None)
 
@@ -103,23 +103,23 @@ def settle_shard(settings: Settings, producer: SettlingProducer, shard: int, top
     outputs = [TopicPartition(topic, shard) for topic in topics]
     timeout_s = settings.broker.transaction_timeout_seconds
     with errors(settings, f"settling shard {shard}"), closing(connect(KafkaAdminClient, settings)) as admin:
-        found = once_settled(lambda: admin.list_group_offsets({group: [events]}))[group].get(events)
+        found = retry_while_unavailable(lambda: admin.list_group_offsets({group: [events]}))[group].get(events)
         known = found is not None and found.offset >= 0
         note = note_of(found.metadata if known else None)
         later = _seen_after(settings, admin, note, outputs) if known else None
 
         def committed(still_open: dict[TopicPartition, int]) -> set[TopicPartition]:
-            return {one for one, start in still_open.items() if later or start <= note.lasts.get(one.topic, -1)}
+            return {one for one, start in still_open.items() if later or start <= note.last_offsets.get(one.topic, -1)}
 
         _settle(admin, producer, outputs, committed, timeout_s)
         ends = _offsets(admin, outputs, OffsetSpec.LATEST)
-        lasts = {one.topic: max(end - 1, note.lasts.get(one.topic, -1)) for one, end in ends.items()}
-        note = CommitMetadata(note.state_start, {topic: last for topic, last in lasts.items() if last >= 0})
+        last_offsets = {one.topic: max(end - 1, note.last_offsets.get(one.topic, -1)) for one, end in ends.items()}
+        note = CommitMetadata(note.state_start, {topic: last for topic, last in last_offsets.items() if last >= 0})
         offsets = {events: OffsetAndMetadata(0, "", -1)}
         if later is not None:
             log.warning("Kafka had kept what a commit published, but not how far it came; it is completed", shard=shard)
             offsets = commit_offsets(settings, shard, later, note)
-        producer.end_open(timeout_s, (), offsets, nobody(settings), commit=later is not None)
+        producer.end_open(timeout_s, (), offsets, standalone_group_metadata(settings), commit=later is not None)
     return note
 
 
@@ -139,7 +139,7 @@ def _offsets(
 ) -> dict[TopicPartition, int]:
     """Of what readers of committed records get."""
     asked = dict.fromkeys(partitions, which)
-    found = once_settled(lambda: admin.list_partition_offsets(asked, IsolationLevel.READ_COMMITTED))
+    found = retry_while_unavailable(lambda: admin.list_partition_offsets(asked, IsolationLevel.READ_COMMITTED))
     return {partition: int(one.offset) for partition, one in found.items()}
 
 
@@ -149,7 +149,7 @@ def _seen_after(
     """How far a commit came that the note knows nothing of, but of which readers may have seen something."""
     seen: list[InputOffsets] = []
     ends = _offsets(admin, outputs, OffsetSpec.LATEST)
-    starts = {one: note.lasts.get(one.topic, -1) + 1 for one in outputs}
+    starts = {one: note.last_offsets.get(one.topic, -1) + 1 for one in outputs}
     # at the start itself the end of the noted transaction may stand
     grown = {one: start for one, start in starts.items() if ends[one] > start + 1}
     oldest = _offsets(admin, grown, OffsetSpec.EARLIEST) if grown else {}
@@ -224,7 +224,7 @@ def _still_open(
 def open_in(admin: KafkaAdminClient, partitions: Collection[TopicPartition]) -> dict[TopicPartition, dict[int, int]]:
     """Where transactions are open, by producer the offset from which on; partitions without any are left out."""
     try:
-        found = once_settled(lambda: admin.describe_producers(partitions))
+        found = retry_while_unavailable(lambda: admin.describe_producers(partitions))
     except kafka_errors.UnsupportedVersionError:  # before Kafka 3.0: it does not forget to tell, and cannot be asked
         return {}
     starts = {

@@ -117,7 +117,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
             if partition in self._consumer.assignment():  # else the rebalance under way will place it
                 self._consumer.seek(partition, offset)
 
-    def hold(self, held: Collection[Input]) -> None:
+    def paused(self, held: Collection[Input]) -> None:
         """Let the client fetch the inputs that have a position and are not held, and nothing else; also in a rebalance
         under way.
         """

@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
-from stream_ad.brokers.kafka.connection import HEARTBEAT_S, REQUEST_MS, connect, once_settled
+from stream_ad.brokers.kafka.connection import HEARTBEAT_S, REQUEST_MS, connect, retry_while_unavailable
 from stream_ad.errors import BrokerError, TopicError
 from stream_ad.records.columns import RawRecords
 
@@ -123,7 +123,9 @@ class PartitionReader:
             numbers = self._all_partitions() if partitions is None else partitions
             self._partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
             self._consumer.assign(self._partitions)
-            for partition, offset in once_settled(lambda: self._consumer.beginning_offsets(self._partitions)).items():
+            for partition, offset in retry_while_unavailable(
+                lambda: self._consumer.beginning_offsets(self._partitions)
+            ).items():
                 self._consumer.seek(partition, offset if start is None else start)
         except BaseException:
             self.close()
@@ -131,7 +133,7 @@ class PartitionReader:
 
     def _all_partitions(self) -> set[int]:
         for _ in range(3):  # an answer that was under way already may not know of the topic
-            if found := once_settled(lambda: self._consumer.partitions_for_topic(self._topic)):
+            if found := retry_while_unavailable(lambda: self._consumer.partitions_for_topic(self._topic)):
                 return set(found)
         raise TopicError(f"There is no topic {self._topic} on Kafka.", hint="Run `stream-ad topics apply`.")
 
@@ -147,7 +149,7 @@ class PartitionReader:
         deadline = time.monotonic() + timeout_s
         while True:
             came = False
-            for record in self._read_to(once_settled(lambda: self._consumer.end_offsets(self._partitions))):
+            for record in self._read_to(retry_while_unavailable(lambda: self._consumer.end_offsets(self._partitions))):
                 came = True
                 yield record
             if came or time.monotonic() >= deadline:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kafka import TopicPartition
 
-from stream_ad.brokers.kafka.connection import REQUEST_MS, once_settled
+from stream_ad.brokers.kafka.connection import REQUEST_MS, retry_while_unavailable
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
 from stream_ad.brokers.kafka.state_topic import ShardState
 from stream_ad.brokers.worker_api import InputOffsets
@@ -76,6 +76,6 @@ def committed_positions(
 def input_bounds(settings: Settings, consumer: KafkaConsumer, shard: int) -> tuple[InputOffsets, InputOffsets]:
     """See ``base.Broker.bounds``."""
     partitions = _inputs(settings, shard)
-    oldest = once_settled(lambda: consumer.beginning_offsets(partitions))
-    ends = once_settled(lambda: consumer.end_offsets(partitions))
+    oldest = retry_while_unavailable(lambda: consumer.beginning_offsets(partitions))
+    ends = retry_while_unavailable(lambda: consumer.end_offsets(partitions))
     return InputOffsets(*(oldest[p] for p in partitions)), InputOffsets(*(ends[p] for p in partitions))

@@ -15,7 +15,13 @@ from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka.client_api import client_of
 from stream_ad.brokers.kafka.connection import errors, translated
-from stream_ad.brokers.kafka.hanging_transactions import CommitMetadata, commit_offsets, marked, nobody, settle_shard
+from stream_ad.brokers.kafka.hanging_transactions import (
+    CommitMetadata,
+    commit_offsets,
+    marked,
+    settle_shard,
+    standalone_group_metadata,
+)
 from stream_ad.errors import BrokerError, FencedError, TopicError
 
 if TYPE_CHECKING:
@@ -104,7 +110,11 @@ class ShardWriter:
 
     def commit_alone(self, commit: Commit) -> None:
         """A commit while nobody is in the group."""
-        self._write({self._topics.state: self._state_records(commit)}, commit.positions, nobody(self._settings))
+        self._write(
+            {self._topics.state: self._state_records(commit)},
+            commit.positions,
+            standalone_group_metadata(self._settings),
+        )
 
     def remove_snapshot(self, number: int) -> None:
         """Delete a snapshot from the state topic."""
@@ -150,11 +160,11 @@ class ShardWriter:
         # it when a batch has timed out, and calls it committed when the last batch fails while it is committed.
         self._producer.flush(self._timeout_s)
         self._producer.check([one for some in sent.values() for one in some])
-        lasts = {topic: self._producer.last_offset(some) for topic, some in sent.items() if some}
+        last_offsets = {topic: self._producer.last_offset(some) for topic, some in sent.items() if some}
         if positions is not None and group is not None:
-            if self._topics.state in lasts:
-                self._known.written_to(lasts[self._topics.state])
-            self._note = CommitMetadata(self._known.start, self._note.lasts | lasts)
+            if self._topics.state in last_offsets:
+                self._known.written_to(last_offsets[self._topics.state])
+            self._note = CommitMetadata(self._known.start, self._note.last_offsets | last_offsets)
             offsets = commit_offsets(self._settings, self._shard, positions, self._note)
             self._producer.send_offsets(self._timeout_s, offsets, group)
         self._producer.end_transaction(self._timeout_s)

@@ -17,7 +17,7 @@ class Older(msgspec.Struct, frozen=True, array_like=True):
     events: Offset
     labels: Offset
     line: Offset
-    origin: Annotated[str, msgspec.Meta(max_length=200)]
+    lineage_reason: Annotated[str, msgspec.Meta(max_length=200)]
     saved_ms: Offset
     size_bytes: Offset
     chunks: Chunks
@@ -33,7 +33,7 @@ class Manifest(msgspec.Struct, frozen=True):
     partitions: int
     """Of the events topic at the time: with another number sensors live in other shards."""
     line: Offset = 0
-    origin: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    lineage_reason: Annotated[str, msgspec.Meta(max_length=200)] = ""
     saved_ms: Offset = 0
     older: Annotated[tuple[Older, ...], msgspec.Meta(max_length=1000)] = ()
     """All that were kept when this one was written: whoever loads the shard reads none of their data."""

@@ -58,9 +58,9 @@ class KafkaSnapshots:
         with errors(self._settings, f"looking at the inputs of shard {shard}"):
             return input_bounds(self._settings, self._consumer, shard)
 
-    def begin_line(self, shard: int, data: bytes, *, positions: InputOffsets, origin: str) -> KeptSnapshot:
+    def start_lineage(self, shard: int, data: bytes, *, positions: InputOffsets, lineage_reason: str) -> KeptSnapshot:
         with self._writer(shard) as writer:
-            writer.commit_alone(Commit(shard, positions, snapshot=data, origin=origin))
+            writer.commit_alone(Commit(shard, positions, snapshot=data, lineage_reason=lineage_reason))
         return self.kept(shard)[0]
 
     def delete(self, shard: int, number: int) -> None:

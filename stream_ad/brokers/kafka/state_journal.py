@@ -49,13 +49,13 @@ class KafkaJournal:
             self._marks.pop(last, None)
             return
         try:
-            marks = msgspec.json.decode(value, type=list[tuple[Offset, Offset]])
+            step_boundaries = msgspec.json.decode(value, type=list[tuple[Offset, Offset]])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StateError(
                 f"The journal of shard {self._shard} in {self._topic} cannot be read ({error}).",
                 hint=f"`stream-ad snapshots reset {self._shard}` starts with a new model.",
             ) from error
-        self._marks[last] = tuple(InputOffsets(*mark) for mark in marks)
+        self._marks[last] = tuple(InputOffsets(*mark) for mark in step_boundaries)
 
     def closed(self, positions: InputOffsets) -> None:
         """Take note that the manifest of a snapshot comes here: later marks that came before it are written once more,
@@ -63,13 +63,13 @@ class KafkaJournal:
         """
         self._before = {last for last in self._marks if last > positions}
 
-    def add(self, marks: tuple[InputOffsets, ...]) -> list[Written]:
+    def add(self, step_boundaries: tuple[InputOffsets, ...]) -> list[Written]:
         """What is to be written of a commit with these marks."""
         repeated = sorted(self._before & self._marks.keys())
         self._before = set()
-        if marks:
-            self._marks[marks[-1]] = marks
-        return [_record(self._marks[last]) for last in [*repeated, *marks[-1:]]]
+        if step_boundaries:
+            self._marks[step_boundaries[-1]] = step_boundaries
+        return [_record(self._marks[last]) for last in [*repeated, *step_boundaries[-1:]]]
 
     def prune(self, floor: InputOffsets | None) -> list[Written]:
         """What removes the marks at or before a position; None: all of them."""
@@ -80,12 +80,14 @@ class KafkaJournal:
 
     def since(self, snapshot: Snapshot | None) -> tuple[InputOffsets, ...]:
         """See ``base.ShardCheckpoint.journal``."""
-        marks = dict.fromkeys(mark for commit in self._marks.values() for mark in commit)  # a repeated one counts once
-        return tuple(mark for mark in marks if snapshot is None or mark > snapshot.positions)
+        step_boundaries = dict.fromkeys(
+            mark for commit in self._marks.values() for mark in commit
+        )  # a repeated one counts once
+        return tuple(mark for mark in step_boundaries if snapshot is None or mark > snapshot.positions)
 
 
-def _record(marks: tuple[InputOffsets, ...]) -> Written:
-    return _key(marks[-1]), msgspec.json.encode([(mark.events, mark.labels) for mark in marks])
+def _record(step_boundaries: tuple[InputOffsets, ...]) -> Written:
+    return _key(step_boundaries[-1]), msgspec.json.encode([(mark.events, mark.labels) for mark in step_boundaries])
 
 
 def _key(last: InputOffsets) -> str:

@@ -125,7 +125,7 @@ class ShardState:
         if manifest is None:
             return KeptSnapshot(number, InputOffsets(), line=number, size_bytes=size)
         positions = InputOffsets(manifest.events, manifest.labels)
-        return KeptSnapshot(number, positions, manifest.line, manifest.origin, manifest.saved_ms, size)
+        return KeptSnapshot(number, positions, manifest.line, manifest.lineage_reason, manifest.saved_ms, size)
 
     def _not_read(self) -> list[KeptSnapshot]:
         """Snapshots before ``start``, which only the newest manifest tells of."""
@@ -138,7 +138,12 @@ class ShardState:
         self._places.update({one.number: list(range(one.chunks)) for one in unread})
         return [
             KeptSnapshot(
-                one.number, InputOffsets(one.events, one.labels), one.line, one.origin, one.saved_ms, one.size_bytes
+                one.number,
+                InputOffsets(one.events, one.labels),
+                one.line,
+                one.lineage_reason,
+                one.saved_ms,
+                one.size_bytes,
             )
             for one in unread
         ]
@@ -204,7 +209,7 @@ class ShardState:
         A large snapshot takes longer than a transaction may. So most of its chunks go ahead, in transactions of their
         own: without the manifest, which the commit writes, they are nothing.
         """
-        written = self._journal.add(commit.marks)
+        written = self._journal.add(commit.step_boundaries)
         ahead: list[list[OutRecord]] = []
         if (part := commit.piece) is not None:
             chunks = self._chunk_records(part)
@@ -213,7 +218,7 @@ class ShardState:
                 chunks = chunks[PART_CHUNKS:]
             written += chunks
             if part.last:
-                written += self._closing_records(part, commit.origin)
+                written += self._closing_records(part, commit.lineage_reason)
                 self._journal.closed(part.positions)
                 self._unplaced = True
         return ahead, self._as_records(written)
@@ -239,11 +244,11 @@ class ShardState:
             for start in starts
         ]
 
-    def _closing_records(self, part: SnapshotChunk, origin: str) -> list[Written]:
+    def _closing_records(self, part: SnapshotChunk, lineage_reason: str) -> list[Written]:
         """The manifest, and what removes all that it supersedes."""
         positions, size = part.positions, len(part.data)
         now_ms, count = int(time.time() * 1000), -(-size // CHUNK_BYTES)
-        new = following(self.kept, positions=positions, origin=origin, saved_ms=now_ms, size_bytes=size)
+        new = following(self.kept, positions=positions, lineage_reason=lineage_reason, saved_ms=now_ms, size_bytes=size)
         manifest = Manifest(
             positions.events,
             positions.labels,
@@ -251,7 +256,7 @@ class ShardState:
             self._digest.hexdigest(),
             self._settings.topics.partitions,
             new.line,
-            new.origin,
+            new.lineage_reason,
             new.saved_ms,
             tuple(self._older()),
         )
@@ -264,14 +269,16 @@ class ShardState:
         for old in superseded(self.kept, self._settings):
             written += self._remove(old.number)
         floor = journal_floor(self.kept)
-        if origin or floor is not None:
-            written += self._journal.prune(None if origin else floor)
+        if lineage_reason or floor is not None:
+            written += self._journal.prune(None if lineage_reason else floor)
         return written
 
     def _older(self) -> Iterable[Older]:
         for one in self.kept:
             at, chunks = one.positions, len(self._places.get(one.number, ()))
-            yield Older(one.number, at.events, at.labels, one.line, one.origin, one.saved_ms, one.size_bytes, chunks)
+            yield Older(
+                one.number, at.events, at.labels, one.line, one.lineage_reason, one.saved_ms, one.size_bytes, chunks
+            )
 
     def _remove(self, number: int) -> list[Written]:
         self.kept = [one for one in self.kept if one.number != number]

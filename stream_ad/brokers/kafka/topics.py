@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource
 
-from stream_ad.brokers.kafka.connection import connect, errors, once_settled
+from stream_ad.brokers.kafka.connection import connect, errors, retry_while_unavailable
 from stream_ad.brokers.tools_api import TopicPlan
 from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.errors import BrokerError, TopicError
@@ -140,7 +140,7 @@ class TopicAdmin:
     def plan(self) -> list[TopicPlan]:
         """All topics, judged."""
         with errors(self._settings, "looking at the topics"):
-            found = once_settled(self._found)
+            found = retry_while_unavailable(self._found)
         return [judge(self._settings, role, found) for role in ROLES]
 
     def _found(self) -> dict[str, TopicState]:
@@ -177,7 +177,7 @@ class TopicAdmin:
             for plan in plans
         }
         with errors(self._settings, "making topics"):
-            once_settled(lambda: self._create(request))
+            retry_while_unavailable(lambda: self._create(request))
 
     def _create(self, request: dict[str, dict[str, Any]]) -> None:
         wanted = self._settings.topics.replication_factor

@@ -16,7 +16,7 @@ from stream_ad.brokers.partitioner import partition_for
 from stream_ad.brokers.tools_api import TopicPlan
 from stream_ad.brokers.worker_api import PART_BYTES, InputTopic
 from stream_ad.errors import BrokerError, TopicError
-from stream_ad.util.findings import fine, problem
+from stream_ad.util.findings import ok, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,8 +40,8 @@ class MemoryBroker:
         part_bytes: Most of a snapshot that workers shall write with one commit.
     """
 
-    def __init__(self, *, clock: Clock | None = None, part_bytes: int = PART_BYTES) -> None:
-        self._store = Store(clock, part_bytes)
+    def __init__(self, *, clock: Clock | None = None, chunk_bytes: int = PART_BYTES) -> None:
+        self._store = Store(clock, chunk_bytes)
 
     def worker(self, settings: Settings) -> Broker:
         return MemoryWorker(self._store, settings)
@@ -180,7 +180,7 @@ class _Admin:
         return plan
 
     def examine(self) -> Iterator[Finding]:
-        yield fine("connection", "a broker in memory.")
+        yield ok("connection", "a broker in memory.")
         for topic in self.plan():
             if topic.problem:
                 yield problem("topics", topic.problem, "Use one MemoryBroker for each number of partitions.")

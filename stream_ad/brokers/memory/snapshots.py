@@ -41,13 +41,13 @@ class MemorySnapshots:
         with self._store.changed:
             return self._store.bounds(self._settings.topics, shard)
 
-    def begin_line(self, shard: int, data: bytes, *, positions: InputOffsets, origin: str) -> KeptSnapshot:
+    def start_lineage(self, shard: int, data: bytes, *, positions: InputOffsets, lineage_reason: str) -> KeptSnapshot:
         with self._store.changed:
             self._refuse_owned(shard)
             state = self._state(shard)
             state.epoch += 1
             state.positions = positions
-            return state.add(positions, data, origin, self._settings)
+            return state.add(positions, data, lineage_reason, self._settings)
 
     def delete(self, shard: int, number: int) -> None:
         with self._store.changed:

@@ -49,29 +49,31 @@ class ShardState:
 
     def save(self, commit: Commit, settings: Settings) -> None:
         self.positions = commit.positions
-        self.journal += [mark for mark in commit.marks if not self.journal or mark > self.journal[-1]]
+        self.journal += [mark for mark in commit.step_boundaries if not self.journal or mark > self.journal[-1]]
         if (piece := commit.piece) is not None:
-            self.go_on(piece, commit.origin, settings)
+            self.go_on(piece, commit.lineage_reason, settings)
 
-    def go_on(self, part: SnapshotChunk, origin: str, settings: Settings) -> None:
+    def go_on(self, part: SnapshotChunk, lineage_reason: str, settings: Settings) -> None:
         """Add a part of a snapshot to those before it."""
         begun = b"" if part.start == 0 else self.begun
         if begun is None or begun != part.data[: part.start]:
             raise BrokerError("This part of a snapshot does not follow the one before.")
         self.begun = begun + part.data[part.start : part.stop]
         if part.last:
-            self.add(part.positions, self.begun, origin, settings)
+            self.add(part.positions, self.begun, lineage_reason, settings)
             self.begun = None
 
-    def add(self, positions: InputOffsets, data: bytes, origin: str, settings: Settings) -> KeptSnapshot:
+    def add(self, positions: InputOffsets, data: bytes, lineage_reason: str, settings: Settings) -> KeptSnapshot:
         """Keep a snapshot, and drop what is of no use beside it."""
         now_ms = int(time.time() * 1000)
-        new = following(self.kept, positions=positions, origin=origin, saved_ms=now_ms, size_bytes=len(data))
+        new = following(
+            self.kept, positions=positions, lineage_reason=lineage_reason, saved_ms=now_ms, size_bytes=len(data)
+        )
         self.kept.append(new)
         self.data[new.number] = data
         for one in superseded(self.kept, settings):
             self.drop(one)
-        if origin:
+        if lineage_reason:
             self.journal = []
         elif (floor := journal_floor(self.kept)) is not None:
             self.journal = [mark for mark in self.journal if mark > floor]
@@ -87,7 +89,7 @@ class Store:
     """Take ``changed`` before touching anything else."""
 
     clock: Clock | None
-    part_bytes: int
+    chunk_bytes: int
     changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
     topics: dict[str, int] = field(default_factory=dict)  # name: partitions
     oldest: defaultdict[tuple[str, int], int] = field(

@@ -47,21 +47,21 @@ class MemoryWorker:
             store.owners |= {(self._application, shard): self for shard in self._owned}
 
     @property
-    def part_bytes(self) -> int:
-        return self._store.part_bytes
+    def chunk_bytes(self) -> int:
+        return self._store.chunk_bytes
 
     def assigned(self) -> frozenset[int]:
         return frozenset(self._owned)
 
     def poll(
-        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, InputTopic]] = ()
+        self, *, timeout_s: float, max_records: int, paused: Collection[tuple[int, InputTopic]] = ()
     ) -> dict[int, dict[InputTopic, Fetched]]:
         with self._store.changed:
             self._store.reach("poll")
-            fetched = self._read(max_records, hold)
+            fetched = self._read(max_records, paused)
             if fetched and not self._news(fetched):
                 self._store.wait(timeout_s)
-                fetched = self._read(max_records, hold)
+                fetched = self._read(max_records, paused)
             self._told_drained = _drained(fetched)
             return fetched
 
@@ -71,14 +71,16 @@ class MemoryWorker:
             len(one.records) for sides in fetched.values() for one in sides.values()
         )
 
-    def _read(self, max_records: int, hold: Collection[tuple[int, InputTopic]]) -> dict[int, dict[InputTopic, Fetched]]:
+    def _read(
+        self, max_records: int, paused: Collection[tuple[int, InputTopic]]
+    ) -> dict[int, dict[InputTopic, Fetched]]:
         share = max(1, max_records // max(1, len(self._next)))
         fetched: dict[int, dict[InputTopic, Fetched]] = {}
         for (shard, side), start in self._next.items():
             topic = self._topic(side)
             log = self._store.logs[topic, shard]
             require_offset(shard, topic, start, (self._store.oldest[topic, shard], len(log)))
-            held = (shard, side) in hold
+            held = (shard, side) in paused
             some = [] if held else log[start : start + share]
             records = RawRecords(
                 topic,

@@ -92,14 +92,14 @@ class SqliteBroker:
         return {shard: f"locked by {lock.owner()}" for shard, lock in self._busy.items()}
 
     @property
-    def part_bytes(self) -> int:
+    def chunk_bytes(self) -> int:
         return sqlite_state.CHUNK_BYTES
 
     def assigned(self) -> frozenset[int]:
         return frozenset(self._locks)
 
     def poll(
-        self, *, timeout_s: float, max_records: int, hold: Collection[tuple[int, InputTopic]] = ()
+        self, *, timeout_s: float, max_records: int, paused: Collection[tuple[int, InputTopic]] = ()
     ) -> dict[int, dict[InputTopic, Fetched]]:
         if not self._locks:
             raise ShardBusyError(
@@ -113,7 +113,7 @@ class SqliteBroker:
         deadline = time.monotonic() + timeout_s
         while True:
             version = self._database.data_version()  # first: what is committed from here on wakes us up
-            fetched = self._read(max_records, hold)
+            fetched = self._read(max_records, paused)
             drained = {(shard, side) for shard in fetched for side in InputTopic if fetched[shard][side].drained}
             news = drained - self._told_drained or any(
                 len(fetched[s][side].records) for s in fetched for side in InputTopic
@@ -122,15 +122,15 @@ class SqliteBroker:
                 self._told_drained = drained
                 return fetched
 
-    def _read(self, max_records: int, hold: Collection[Input]) -> dict[int, dict[InputTopic, Fetched]]:
+    def _read(self, max_records: int, paused: Collection[Input]) -> dict[int, dict[InputTopic, Fetched]]:
         heads = self._database.heads()
         ends = {key: heads[self._database.logs[self._inputs[key[1]], key[0]]] for key in self._next}
-        shares = share({key: end - self._next[key] for key, end in ends.items() if key not in hold}, max_records)
+        shares = share({key: end - self._next[key] for key, end in ends.items() if key not in paused}, max_records)
         fetched: dict[int, dict[InputTopic, Fetched]] = {}
         for (shard, side), end in ends.items():
             records = self._records(shard, side, shares.get((shard, side), 0))
             next_offset = int(records.offsets[-1]) + 1 if len(records) else self._next[shard, side]
-            drained = (shard, side) not in hold and next_offset >= end
+            drained = (shard, side) not in paused and next_offset >= end
             fetched.setdefault(shard, {})[side] = Fetched(records, drained)
         for shard, sides in fetched.items():  # not before all could be read: else some would be lost with an error
             for side, one in sides.items():
@@ -169,12 +169,12 @@ class SqliteBroker:
             kept = self._state.kept(shard)
             usable = for_replay(kept, committed, older_than) if kept else []
             snapshot = self._newest_whole(shard, usable)
-            marks = self._state.journal(shard)
-            if committed == InputOffsets() and not kept and not marks:  # nothing was ever committed
+            step_boundaries = self._state.journal(shard)
+            if committed == InputOffsets() and not kept and not step_boundaries:  # nothing was ever committed
                 committed, _ = self.bounds(shard)
         if snapshot is None and must_rebuild(shard, kept, self.bounds(shard)[0]):
             return ShardCheckpoint(committed, rebuild=True)
-        since = (mark for mark in marks if snapshot is None or mark > snapshot.positions)
+        since = (mark for mark in step_boundaries if snapshot is None or mark > snapshot.positions)
         return ShardCheckpoint(committed, snapshot, tuple(since))
 
     def _newest_whole(self, shard: int, usable: Sequence[KeptSnapshot]) -> Snapshot | None:
@@ -205,9 +205,9 @@ class SqliteBroker:
             self._database.append(self._topics.scores, commit.shard, commit.scores)
             self._database.append(self._topics.incidents, commit.shard, commit.incidents)
             self._database.append(self._topics.dead_letters, commit.shard, commit.dead_letters)
-            self._state.mark(commit.shard, commit.marks)
+            self._state.mark(commit.shard, commit.step_boundaries)
             if (piece := commit.piece) is not None:
-                self._state.save(commit.shard, piece, commit.origin)
+                self._state.save(commit.shard, piece, commit.lineage_reason)
 
     def begin(self, commit: Commit) -> CompletedCommit:
         self.commit(commit)

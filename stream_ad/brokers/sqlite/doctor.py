@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stream_ad.brokers.sqlite.read_only import DatabaseView
 from stream_ad.brokers.sqlite.shard_lock import ShardLock
-from stream_ad.util.findings import fine, local_disk, problem, warning
+from stream_ad.util.findings import local_disk, ok, problem, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,29 +27,29 @@ AHEAD_S = 60.0
 
 def examine(settings: Settings, path: Path, plan: Sequence[TopicPlan]) -> Iterator[Finding]:
     """See ``tools.Admin.examine``."""
-    yield fine("versions", f"SQLite {sqlite3.sqlite_version}.")
+    yield ok("versions", f"SQLite {sqlite3.sqlite_version}.")
     if not path.exists():
-        yield fine("connection", f"{path} is not there yet; the first command that writes makes it.")
+        yield ok("connection", f"{path} is not there yet; the first command that writes makes it.")
     else:
         yield from _file(settings, path)
     if problems := {topic.problem for topic in plan if topic.problem}:
         for text in sorted(problems):
             yield problem("topics", text, "Set topics.partitions to what the file was made with.")
     elif missing := [topic.topic for topic in plan if not topic.exists]:
-        yield fine("topics", f"{', '.join(missing)}: made by the first command that writes.")
+        yield ok("topics", f"{', '.join(missing)}: made by the first command that writes.")
     else:
-        yield fine("topics", f"all {len(plan)} are there, with {settings.topics.partitions} partitions.")
-    mend = "Free some space, or move the file and set broker.path."
-    yield local_disk(path.parent.resolve(), needed=LEAST_FREE, mend=mend)
+        yield ok("topics", f"all {len(plan)} are there, with {settings.topics.partitions} partitions.")
+    remediation = "Free some space, or move the file and set broker.path."
+    yield local_disk(path.parent.resolve(), needed=LEAST_FREE, remediation=remediation)
 
 
 def _file(settings: Settings, path: Path) -> Iterator[Finding]:
     size = path.stat().st_size
-    yield fine("connection", f"{path} is an embedded broker of {size / 1e6:.1f} MB.")
+    yield ok("connection", f"{path} is an embedded broker of {size / 1e6:.1f} MB.")
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         yield problem("rights", f"{path} or its folder is read-only.", "Make both writable for the user of the worker.")
     else:
-        yield fine("rights", f"{path} and its folder are writable.")
+        yield ok("rights", f"{path} and its folder are writable.")
     with closing(DatabaseView(settings)) as database:
         older = database.older_format()
     if older is not None:
@@ -62,7 +62,7 @@ def _file(settings: Settings, path: Path) -> Iterator[Finding]:
         with closing(DatabaseView(settings)) as database, database.errors():
             told = str(database.cursor("PRAGMA quick_check(1)").fetchone()[0])
         if told == "ok":
-            yield fine("file", "no damage found.")
+            yield ok("file", "no damage found.")
         else:
             yield problem(
                 "file", f"it is damaged: {told}.", "Restore it from a backup, or set broker.path to a new file."
@@ -75,4 +75,4 @@ def _file(settings: Settings, path: Path) -> Iterator[Finding]:
         )
     locks = [ShardLock(path, settings.application_id, shard) for shard in range(settings.topics.partitions)]
     owners = sorted({lock.owner() for lock in locks if lock.held()})
-    yield fine("workers", f"{', '.join(owners)} works on it." if owners else "none runs.")
+    yield ok("workers", f"{', '.join(owners)} works on it." if owners else "none runs.")

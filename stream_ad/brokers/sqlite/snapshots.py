@@ -54,11 +54,11 @@ class SqliteSnapshots:
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
         return self._state.bounds(shard)
 
-    def begin_line(self, shard: int, data: bytes, *, positions: InputOffsets, origin: str) -> KeptSnapshot:
+    def start_lineage(self, shard: int, data: bytes, *, positions: InputOffsets, lineage_reason: str) -> KeptSnapshot:
         with self._mine(shard) as state:
             epoch, _ = state.take_over(shard)
             state.move(shard, positions, epoch)
-            state.save(shard, SnapshotChunk(positions, data, 0, len(data)), origin)
+            state.save(shard, SnapshotChunk(positions, data, 0, len(data)), lineage_reason)
             return state.kept(shard)[-1]
 
     def delete(self, shard: int, number: int) -> None:

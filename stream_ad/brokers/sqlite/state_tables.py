@@ -69,9 +69,9 @@ class StateTables:
         )
         return [InputOffsets(*row) for row in rows]
 
-    def mark(self, shard: int, marks: Collection[InputOffsets]) -> None:
+    def mark(self, shard: int, step_boundaries: Collection[InputOffsets]) -> None:
         """Add to the journal."""
-        for mark in marks:
+        for mark in step_boundaries:
             self._database.cursor(
                 "INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?)", self._application, shard, mark.events, mark.labels
             )
@@ -104,7 +104,7 @@ class StateTables:
         whole = b"".join(data for _, data in parts)
         return whole if len(whole) == size else None
 
-    def save(self, shard: int, piece: SnapshotChunk, origin: str) -> None:
+    def save(self, shard: int, piece: SnapshotChunk, lineage_reason: str) -> None:
         """Add a piece of a snapshot; with the last one drop what is of no use beside it.
 
         What is dropped gives its room back piece by piece, too: to free all of it takes as long as to write it.
@@ -122,16 +122,16 @@ class StateTables:
             )  # fmt: skip
         self._free(shard, 2 * len(starts))
         if piece.last:
-            self._close(shard, piece, origin, kept)
+            self._close(shard, piece, lineage_reason, kept)
 
-    def _close(self, shard: int, piece: SnapshotChunk, origin: str, kept: list[KeptSnapshot]) -> None:
+    def _close(self, shard: int, piece: SnapshotChunk, lineage_reason: str, kept: list[KeptSnapshot]) -> None:
         mine, now_ms = (self._application, shard), int(time.time() * 1000)
         at, size = piece.positions, len(piece.data)
-        new = following(kept, positions=at, origin=origin, saved_ms=now_ms, size_bytes=size)
+        new = following(kept, positions=at, lineage_reason=lineage_reason, saved_ms=now_ms, size_bytes=size)
         self._database.cursor(
             """INSERT INTO snapshots (application, shard, seq, events, labels, line, origin, saved_ms, size)
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            *mine, new.number, at.events, at.labels, new.line, new.origin, new.saved_ms, new.size_bytes,
+            *mine, new.number, at.events, at.labels, new.line, new.lineage_reason, new.saved_ms, new.size_bytes,
         )  # fmt: skip
         kept.append(new)
         for one in superseded(kept, self._settings):
@@ -139,7 +139,7 @@ class StateTables:
                 "UPDATE snapshots SET dropped = 1 WHERE application = ? AND shard = ? AND seq = ?", *mine, one.number
             )
             kept.remove(one)
-        if new.origin:
+        if new.lineage_reason:
             self._database.cursor("DELETE FROM journal WHERE application = ? AND shard = ?", *mine)
         elif (floor := journal_floor(kept)) is not None:
             self._database.cursor(

@@ -17,7 +17,7 @@ import numpy as np
 from stream_ad.detector.features.origin import move_origin, shift_back
 from stream_ad.detector.features.scaler import CLIP_AFTER
 from stream_ad.detector.features.temporal import MOST
-from stream_ad.detector.feedback.label_head import MOST_OPENNESS
+from stream_ad.detector.feedback.label_head import MOST_GATE
 from stream_ad.kernels.jit import Arrays, kernel
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def screen(
 def _spoiled(state: SensorState, row: int, glitches: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(B,) which of a sensor's latest events were scored as they were because of glitches."""
     latest: NDArray[np.int64] = state.pending.latest(np.array([row]), state.batch)[0]
-    if state.context.open_share[row] < MOST_OPENNESS:  # each event is scored by itself
+    if state.context.open_share[row] < MOST_GATE:  # each event is scored by itself
         return np.isin(latest, glitches)
     return latest >= glitches[0]
 

@@ -46,7 +46,7 @@ class LinearResiduals(SensorTable):
     weights: NDArray[np.float32]  # (S, F, F) residual k is the sum over j of reading j times weight (j, k)
     judged: NDArray[np.int64]  # (S,) events behind the usual residuals
     squares: NDArray[np.float64]  # (S, F) mean squared residual
-    sharpness: NDArray[np.float32]  # (S, F) what residuals are multiplied with: 1 / sqrt of the same with its floor
+    inv_std: NDArray[np.float32]  # (S, F) what residuals are multiplied with: 1 / sqrt of the same with its floor
     smooth: NDArray[np.float32]  # (S, F) EWMA of the normalised residual
 
     def __init__(self, features: int) -> None:
@@ -60,7 +60,7 @@ class LinearResiduals(SensorTable):
                 "weights": ColumnSpec(square, np.float32),
                 "judged": number,
                 "squares": ColumnSpec((features,), np.float64, 1.0, "features"),
-                "sharpness": ColumnSpec((features,), np.float32, 1.0, "features"),
+                "inv_std": ColumnSpec((features,), np.float32, 1.0, "features"),
                 "smooth": ColumnSpec((features,), np.float32, 0.0, "features"),
             },
         )
@@ -84,7 +84,7 @@ class LinearResiduals(SensorTable):
         for square in (self.covariance, self.weights):
             square[row, feature], square[row, :, feature] = 0, 0
 
-    def look(
+    def residuals(
         self, rows: NDArray[np.int64], scaled: NDArray[np.float32], observed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What the residuals of the next events add to Q and to M (see Scoring), (N, F) each; moves their averages on.
@@ -94,9 +94,9 @@ class LinearResiduals(SensorTable):
             scaled: (N, d) as ``Scaler.scale`` gave it, the readings first.
             observed: (N, d) false where missing.
         """
-        now, lasting = (np.empty((len(rows), self.features), np.float32) for _ in range(2))
-        _look(rows, scaled, observed, (self.weights, self.sharpness, self.smooth), now, lasting)
-        return now, lasting
+        now, smoothed = (np.empty((len(rows), self.features), np.float32) for _ in range(2))
+        _look(rows, scaled, observed, (self.weights, self.inv_std, self.smooth), now, smoothed)
+        return now, smoothed
 
     def update(
         self,
@@ -119,7 +119,7 @@ class LinearResiduals(SensorTable):
         resting = np.maximum(np.minimum(self.count[rows], WINDOW), REFRESH_SHARE * self.features / 2)
         due = rows[(self.count[rows] >= FIRST_EVENTS) & (REFRESH_SHARE * self.fresh[rows] >= resting)]
         if len(due):
-            _refresh(due, (self.count, self.fresh, self.covariance, self.weights, self.squares, self.sharpness))
+            _refresh(due, (self.count, self.fresh, self.covariance, self.weights, self.squares, self.inv_std))
 
     def forget(self, rows: NDArray[np.int64], most: int) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""
@@ -130,7 +130,7 @@ class LinearResiduals(SensorTable):
 @kernel
 def _refresh(rows: NDArray[np.int64], figures: Arrays) -> None:
     """Set the weights from the covariance, shrunk towards its diagonal while there are few events."""
-    count, fresh, covariance, weights, squares, sharpness = figures
+    count, fresh, covariance, weights, squares, inv_std = figures
     features = squares.shape[1]
     ordered = np.empty(features)
     for a in range(len(rows)):
@@ -146,7 +146,7 @@ def _refresh(rows: NDArray[np.int64], figures: Arrays) -> None:
         rise(ordered, features)
         median = (ordered[(features - 1) // 2] + ordered[features // 2]) / 2
         for k in range(features):
-            sharpness[s, k] = 1 / np.sqrt(squares[s, k] + 0.1 * median + 1e-6)
+            inv_std[s, k] = 1 / np.sqrt(squares[s, k] + 0.1 * median + 1e-6)
             for j in range(features):
                 weights[s, j, k] = precision[j, k] / precision[k, k]
 
@@ -211,9 +211,9 @@ def _look(
     observed: NDArray[np.bool_],
     figures: Arrays,
     now: NDArray[np.float32],
-    lasting: NDArray[np.float32],
+    smoothed: NDArray[np.float32],
 ) -> None:
-    weights, sharpness, smooth = figures
+    weights, inv_std, smooth = figures
     features = now.shape[1]
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
     rate, smooth_scale, most = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE), np.float32(SMOOTH_CAP)
@@ -227,12 +227,12 @@ def _look(
         share = np.float32(WEIGHT / max(number, 1))
         for k in range(features):
             if observed[n, k]:
-                size = residual[k] * sharpness[s, k]
+                size = residual[k] * inv_std[s, k]
                 smooth[s, k] = min(max(smooth[s, k] + rate * (size - smooth[s, k]), -most), most)
                 now[n, k] = share * min(size * size, SQUARE_CAP)
-                lasting[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
+                smoothed[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
             else:
-                now[n, k] = lasting[n, k] = 0
+                now[n, k] = smoothed[n, k] = 0
 
 
 @kernel

@@ -31,8 +31,8 @@ def move_origin(state: SensorState, row: int, feature: int, by: float) -> None:
         scaler.mean[row, feature] -= by
         scaler.follow(row, feature)
     shift_back(pending.readings[row, :, feature], by)
-    for note in DISTANCES:
-        pending.memory[row, :, note, feature] -= np.float32(by)
+    for figure in DISTANCES:
+        pending.memory[row, :, figure, feature] -= np.float32(by)
     replay = state.network.replay
     if state.shared:
         shift_back(replay.derived[0, :, feature], by, replay.sensor[0] == row)
@@ -41,7 +41,7 @@ def move_origin(state: SensorState, row: int, feature: int, by: float) -> None:
     if state.head.has(np.array([row]))[0]:
         rings = state.head.rings
         for ring in (rings.normal, rings.anomaly):
-            shift_back(ring[state.head.place[row], :, feature], by)
+            shift_back(ring[state.head.side_row[row], :, feature], by)
 
 
 def shift_back(readings: NDArray[np.float32], by: float, some: NDArray[np.bool_] | None = None) -> None:

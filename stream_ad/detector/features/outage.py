@@ -37,7 +37,9 @@ class Outage(SensorTable):
         )
         self.intervals = intervals
 
-    def arrive(self, rows: NDArray[np.int64], places: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
+    def arrive(
+        self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64], times: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
         """(K,) which of the next events, (N,) each in the order of arrival, are the first after an outage.
 
         Args:
@@ -47,14 +49,16 @@ class Outage(SensorTable):
         """
         first = np.zeros(len(rows), np.bool_)
         if self.intervals:
-            _arrive(rows, places, times, self.intervals, (self.heard, self.pace, self.longest, self.began), first)
+            _arrive(
+                rows, event_numbers, times, self.intervals, (self.heard, self.pace, self.longest, self.began), first
+            )
         return np.flatnonzero(first)
 
 
 @kernel
 def _arrive(
     rows: NDArray[np.int64],
-    places: NDArray[np.int64],
+    event_numbers: NDArray[np.int64],
     times: NDArray[np.int64],
     intervals: int,
     figures: Arrays,
@@ -63,13 +67,13 @@ def _arrive(
     heard, pace, longest, began = figures
     for n in range(len(rows)):
         s = rows[n]
-        if places[n] > 0:
+        if event_numbers[n] > 0:
             silence = max(times[n] - heard[s], np.int64(0))
-            settled = places[n] - began[s] > intervals
+            settled = event_numbers[n] - began[s] > intervals
             if settled and silence >= max(LEAST_NS, TIMES_LONGEST * longest[s]) and silence > intervals * pace[s]:
                 first[n] = True
-                began[s] = places[n]
+                began[s] = event_numbers[n]
             else:
-                pace[s] += (silence - pace[s]) / min(np.float64(places[n]), PACE_EVENTS)
+                pace[s] += (silence - pace[s]) / min(np.float64(event_numbers[n]), PACE_EVENTS)
             longest[s] = max(longest[s], silence)
         heard[s] = max(heard[s], times[n])

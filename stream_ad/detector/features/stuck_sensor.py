@@ -84,7 +84,7 @@ def _look(
     usual_jump: NDArray[np.float64],
     usual: NDArray[np.float64],
     now: NDArray[np.float32],
-    lasting: NDArray[np.float32],
+    smoothed: NDArray[np.float32],
 ) -> None:
     features = usual.shape[1]
     for n in range(len(rows)):
@@ -98,7 +98,7 @@ def _look(
             if still > 0:
                 added = share * min(np.float32(still * still / (usual[s, k] + LEAST_VARIANCE)), SQUARE_CAP)
                 now[n, k] += added
-                lasting[n, k] += added
+                smoothed[n, k] += added
 
 
 @kernel

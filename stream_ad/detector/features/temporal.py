@@ -24,7 +24,9 @@ GATE_FIRST_EVENTS = 64
 GATE_CLIP_SD = 5.0
 GATE_SHUT, GATE_OPEN = 0.2, 0.6  # lag-one autocorrelation between which the gate opens
 MEMORY_CLIP_SD = 1000.0  # a reading farther off enters the averages as if no farther: they must recover from a glitch
-MEMORIES = 6  # figures of each feature that say how what is derived goes on: level, last, jump and the reach of memory
+CHECKPOINT_FIGURES = (
+    6  # figures of each feature that say how what is derived goes on: level, last, jump and the reach of memory
+)
 NO_BLOCK = -(2**62)
 MOST = 1e30  # of a reading less its shift: squares of it stay finite
 
@@ -90,12 +92,12 @@ class TemporalFeatures(SensorTable):
         _derive(rows, values, memory, gate, kept or NOT_KEPT, derived)
         return derived
 
-    def derive_again(
+    def recompute(
         self,
         rows: NDArray[np.int64],
-        places: NDArray[np.int64],
+        event_numbers: NDArray[np.int64],
         readings: NDArray[np.float32],
-        notes: NDArray[np.float32],
+        ewma_checkpoints: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         """(A, B, d) what ``derive`` gave for kept events, to rounding.
 
@@ -105,19 +107,19 @@ class TemporalFeatures(SensorTable):
             readings: (S, R, F) the ring of readings, derived ones of the first kind.
             notes: (S, blocks, 6, F) of the blocks in it.
         """
-        derived = np.empty((*places.shape, derived_size(self.features)), np.float32)
-        _derive_again(rows, places, readings, notes, derived, np.empty((len(rows), 3, self.features)))
+        derived = np.empty((*event_numbers.shape, derived_size(self.features)), np.float32)
+        _recompute(rows, event_numbers, readings, ewma_checkpoints, derived, np.empty((len(rows), 3, self.features)))
         return derived
 
     def remember(
-        self, row: int, place: int, readings: NDArray[np.float32], notes: NDArray[np.float32]
+        self, row: int, event_number: int, readings: NDArray[np.float32], ewma_checkpoints: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """(3, F) level, last value and jump after a kept event of a sensor; arguments as of ``derive_again``."""
+        """(3, F) level, last value and jump after a kept event of a sensor; arguments as of ``recompute``."""
         derived, memory = np.empty((1, 1, derived_size(self.features)), np.float32), np.empty((1, 3, self.features))
-        _derive_again(np.array([row]), np.array([[place]]), readings, notes, derived, memory)
+        _recompute(np.array([row]), np.array([[event_number]]), readings, ewma_checkpoints, derived, memory)
         return memory[0]
 
-    def update_gate(self, rows: NDArray[np.int64], places: NDArray[np.int64], ring: NDArray[np.float32]) -> None:
+    def update_gate(self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64], ring: NDArray[np.float32]) -> None:
         """Look at the events of one learn interval, in order, whatever they were.
 
         Lag-one autocorrelation of each feature, 1 - E[jump²] / (2 Var), opens its gate between .2
@@ -130,10 +132,10 @@ class TemporalFeatures(SensorTable):
             ring: (S, R, k) derived inputs as ``derive`` gave them, the readings at least.
         """
         figures = self.gate_count, self.gate_mean, self.gate_var, self.gate_jump
-        _update_gate(rows, places, ring, figures, self.gate)
+        _update_gate(rows, event_numbers, ring, figures, self.gate)
         self.open_share[rows] = self.gate[rows].mean(axis=1)
 
-    def openness(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def autocorrelation_gate(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """(A,) the mean gate of a sensor's features."""
         return self.open_share[rows]
 
@@ -149,20 +151,27 @@ def _derive(
 ) -> None:
     shift, last, level, jump = memory
     gate_count, gate_mean, gate_var, gate_jump = gate
-    places, notes, block = kept
+    event_numbers, ewma_checkpoints, block = kept
     features = values.shape[1]
     for n in range(len(rows)):
         s = rows[n]
-        if len(places) and places[n] % block == 0:
-            at = places[n] // block % notes.shape[1]
+        if len(event_numbers) and event_numbers[n] % block == 0:
+            at = event_numbers[n] // block % ewma_checkpoints.shape[1]
             for f in range(features):
-                notes[s, at, 0, f], notes[s, at, 1, f], notes[s, at, 2, f] = level[s, f], last[s, f], jump[s, f]
+                ewma_checkpoints[s, at, 0, f], ewma_checkpoints[s, at, 1, f], ewma_checkpoints[s, at, 2, f] = (
+                    level[s, f],
+                    last[s, f],
+                    jump[s, f],
+                )
                 reach = most = np.inf
                 if gate_count[s, f] >= GATE_FIRST_EVENTS and gate_var[s, f] > 0:
                     reach = MEMORY_CLIP_SD * np.sqrt(gate_var[s, f])
                     most = JUMP_CLIP * np.sqrt(gate_jump[s, f])
-                notes[s, at, 3, f], notes[s, at, 4, f] = gate_mean[s, f] - reach, gate_mean[s, f] + reach
-                notes[s, at, 5, f] = most
+                ewma_checkpoints[s, at, 3, f], ewma_checkpoints[s, at, 4, f] = (
+                    gate_mean[s, f] - reach,
+                    gate_mean[s, f] + reach,
+                )
+                ewma_checkpoints[s, at, 5, f] = most
         out[n, 3 * features :] = np.nan
         for f in range(features):
             value = values[n, f]
@@ -200,40 +209,44 @@ def _derive(
 
 
 @kernel
-def _derive_again(
+def _recompute(
     rows: NDArray[np.int64],
-    places: NDArray[np.int64],
+    event_numbers: NDArray[np.int64],
     readings: NDArray[np.float32],
-    notes: NDArray[np.float32],
+    ewma_checkpoints: NDArray[np.float32],
     out: NDArray[np.float32],
     memory: NDArray[np.float64],
 ) -> None:
     features = readings.shape[2]
-    block = readings.shape[1] // notes.shape[1]
+    block = readings.shape[1] // ewma_checkpoints.shape[1]
     level, last, jump = np.empty(features), np.empty(features), np.empty(features)
     for a in range(len(rows)):
         s, here, current = rows[a], np.int64(0), NO_BLOCK  # here: the event that comes next
-        for b in range(places.shape[1]):
-            place = places[a, b]
-            at = place // block % notes.shape[1]
-            if place < here or place // block != current:
-                current = place // block
+        for b in range(event_numbers.shape[1]):
+            event_number = event_numbers[a, b]
+            at = event_number // block % ewma_checkpoints.shape[1]
+            if event_number < here or event_number // block != current:
+                current = event_number // block
                 here = current * block
                 for f in range(features):
-                    level[f], last[f], jump[f] = notes[s, at, 0, f], notes[s, at, 1, f], notes[s, at, 2, f]
+                    level[f], last[f], jump[f] = (
+                        ewma_checkpoints[s, at, 0, f],
+                        ewma_checkpoints[s, at, 1, f],
+                        ewma_checkpoints[s, at, 2, f],
+                    )
             out[a, b, 3 * features :] = np.nan
-            while here <= place:
+            while here <= event_number:
                 slot = here % readings.shape[1]
                 for f in range(features):
                     x = np.float64(readings[s, slot, f])
                     there = not np.isnan(x)
-                    low, high = np.float64(notes[s, at, 3, f]), np.float64(notes[s, at, 4, f])
+                    low, high = np.float64(ewma_checkpoints[s, at, 3, f]), np.float64(ewma_checkpoints[s, at, 4, f])
                     bounded = x
                     if x < low or x > high:  # never where nothing was noted of a feature
                         bounded = min(max(x, low), high)
                     size = abs(bounded - last[f])  # NaN where one of the two is missing
-                    if size > notes[s, at, 5, f]:
-                        size = np.float64(notes[s, at, 5, f])
+                    if size > ewma_checkpoints[s, at, 5, f]:
+                        size = np.float64(ewma_checkpoints[s, at, 5, f])
                     if np.isnan(level[f]):
                         level[f] = bounded
                     elif there:
@@ -244,7 +257,7 @@ def _derive_again(
                         jump[f] += JUMP_RATE * (size - jump[f])
                     if there:
                         last[f] = bounded
-                    if here == place:
+                    if here == event_number:
                         out[a, b, f] = x
                         out[a, b, features + f] = x - level[f]
                         out[a, b, 2 * features + f] = jump[f] if there else np.nan
@@ -256,13 +269,13 @@ def _derive_again(
 @kernel
 def _update_gate(
     rows: NDArray[np.int64],
-    places: NDArray[np.int64],
+    event_numbers: NDArray[np.int64],
     ring: NDArray[np.float32],
     figures: Arrays,
     gate: NDArray[np.float64],
 ) -> None:
     count, mean, var, jump = figures
-    steps = places.shape[1]
+    steps = event_numbers.shape[1]
     for a in range(len(rows)):
         s = rows[a]
         for f in range(gate.shape[1]):
@@ -271,7 +284,7 @@ def _update_gate(
             low, high = mean[s, f] - reach, mean[s, f] + reach
             number, total, square, pairs, jumps, before = 0, 0.0, 0.0, 0, 0.0, np.nan
             for b in range(steps):
-                x = np.float64(ring[s, places[a, b], f])
+                x = np.float64(ring[s, event_numbers[a, b], f])
                 if not np.isnan(x):
                     x = min(max(x, low), high)
                     number += 1
@@ -285,7 +298,7 @@ def _update_gate(
             delta = total / number
             centre = mean[s, f] + delta
             for b in range(steps):
-                x = np.float64(ring[s, places[a, b], f])
+                x = np.float64(ring[s, event_numbers[a, b], f])
                 if not np.isnan(x):
                     square += (min(max(x, low), high) - centre) ** 2
             count[s, f] += number

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.features.temporal import MEMORIES
+from stream_ad.detector.features.temporal import CHECKPOINT_FIGURES
 from stream_ad.detector.row_store import ColumnSpec, SensorTable
 from stream_ad.detector.scoring.score_quantization import pack_score, unpack_scores
-from stream_ad.kernels.jit import Arrays, count_up, kernel
+from stream_ad.kernels.jit import Arrays, cumcount, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class EventBuffer(SensorTable):
     point are taken for one that comes, so every marked event is taken before it leaves the ring.
 
     Of what was derived from a sensor's past only the readings are kept, and for every block of B
-    events the memory that their first one met: the rest follows from them (``TemporalFeatures.derive_again``).
+    events the memory that their first one met: the rest follows from them (``TemporalFeatures.recompute``).
     Their rings are longer by a block, so that the last event of the oldest block still has its first.
     """
 
@@ -42,7 +42,7 @@ class EventBuffer(SensorTable):
     order: NDArray[np.int64]  # (S, O) number among the shard's records, of the last O events
     log_score: NDArray[np.uint16]  # (S, C) score when it was made, before the threshold; packed
     flagged: NDArray[np.bool_]  # (S, C) published as an anomaly
-    verdict: NDArray[np.int16]  # (S, C) class, -1 none
+    label: NDArray[np.int16]  # (S, C) class, -1 none
     source: NDArray[np.int8]  # (S, C) what the verdict came from
     learned: NDArray[np.int8]  # (S, C) what has become of the event
     queued: NDArray[np.bool_]  # (S, C) whether a new label of the event is to be learned
@@ -51,8 +51,8 @@ class EventBuffer(SensorTable):
     readings: NDArray[np.float32]  # (S, C + B, F) as the context takes them
     memory: NDArray[np.float32]  # (S, C / B + 1, 6, F) what the first event of each block met, see Context
     newest_time: NDArray[np.int64]  # (S,) the sensor's watermark, ns
-    last_place: NDArray[np.int64]  # (S,) number of the newest event with a verdict, -1 none
-    last_verdict: NDArray[np.int16]  # (S,) that verdict
+    last_labelled: NDArray[np.int64]  # (S,) number of the newest event with a verdict, -1 none
+    last_label: NDArray[np.int16]  # (S,) that verdict
 
     def __init__(
         self, features: int, *, reach: int, horizon_events: int, block: int, every_order: bool = False
@@ -77,17 +77,19 @@ class EventBuffer(SensorTable):
                 "order": ColumnSpec(orders, np.int64),
                 "log_score": ColumnSpec(c, np.uint16),
                 "flagged": ColumnSpec(c, np.bool_),
-                "verdict": ColumnSpec(c, np.int16, UNLABELLED),
+                "label": ColumnSpec(c, np.int16, UNLABELLED),
                 "source": ColumnSpec(c, np.int8),
                 "learned": ColumnSpec(c, np.int8, DROPPED),
                 "queued": ColumnSpec(c, np.bool_),
                 "queued_from": ColumnSpec(scalar, np.int64),
                 "expired": ColumnSpec(scalar, np.int64),
                 "readings": ColumnSpec((capacity + block, features), np.float32, np.nan, "features"),
-                "memory": ColumnSpec((capacity // block + 1, MEMORIES, features), np.float32, np.nan, "features"),
+                "memory": ColumnSpec(
+                    (capacity // block + 1, CHECKPOINT_FIGURES, features), np.float32, np.nan, "features"
+                ),
                 "newest_time": ColumnSpec(scalar, np.int64),
-                "last_place": ColumnSpec(scalar, np.int64, -1),
-                "last_verdict": ColumnSpec(scalar, np.int16, UNLABELLED),
+                "last_labelled": ColumnSpec(scalar, np.int64, -1),
+                "last_label": ColumnSpec(scalar, np.int16, UNLABELLED),
             },
         )
         self.reach, self.capacity, self.orders, self.kept_readings = reach, capacity, orders[0], capacity + block
@@ -96,7 +98,7 @@ class EventBuffer(SensorTable):
     def push(
         self,
         rows: NDArray[np.int64],
-        places: NDArray[np.int64],
+        event_numbers: NDArray[np.int64],
         *,
         ids: NDArray[np.uint64],
         times: NDArray[np.int64],
@@ -107,18 +109,18 @@ class EventBuffer(SensorTable):
     ) -> int:
         """Keep new events, all arrays (N, …); returns how many that nobody has learned had to make room."""
         per_event = self.ids, self.times, self.order, self.log_score, self.flagged, self.readings
-        fresh = self.verdict, self.source, self.learned, self.queued
+        fresh = self.label, self.source, self.learned, self.queued
         new = ids, times, order, log_score, flagged, derived
-        return _push(rows, places, per_event, fresh, new, (self.count, self.newest_time))
+        return _push(rows, event_numbers, per_event, fresh, new, (self.count, self.newest_time))
 
-    def scores(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    def scores(self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64]) -> NDArray[np.float64]:
         """(A, B) log scores of events (A, B) of some rows (A,), as they were made."""
-        return unpack_scores(self.log_score[rows[:, None], places % self.capacity]).astype(np.float64)
+        return unpack_scores(self.log_score[rows[:, None], event_numbers % self.capacity]).astype(np.float64)
 
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(N,) the number that each of the next events will have among its sensor's."""
         out = np.empty_like(rows)
-        count_up(rows, self.count.copy(), out)
+        cumcount(rows, self.count.copy(), out)
         return out
 
     def find(
@@ -145,25 +147,25 @@ class EventBuffer(SensorTable):
         newest = np.arange(max(0, count - self.orders), count)
         return count - int((self.order[row, newest % self.orders] >= record).sum())
 
-    def covered(self, row: int, start: int, end: int, before: int) -> NDArray[np.int64]:
+    def in_interval(self, row: int, start: int, end: int, before: int) -> NDArray[np.int64]:
         """Numbers of the last R events before a record with start <= time <= end, rising."""
         count = self.count_before(row, before)
-        places = np.arange(max(0, count - self.reach), count)
-        times = self.times[row, places % self.capacity]
-        return places[(times >= start) & (times <= end)]
+        event_numbers = np.arange(max(0, count - self.reach), count)
+        times = self.times[row, event_numbers % self.capacity]
+        return event_numbers[(times >= start) & (times <= end)]
 
-    def judge(self, row: int, place: int, verdict: int, source: int) -> None:
+    def set_label(self, row: int, event_number: int, label: int, source: int) -> None:
         """Set an event's verdict (-1 takes it away)."""
-        slot = place % self.capacity
-        self.verdict[row, slot] = verdict
-        self.source[row, slot] = source if verdict != UNLABELLED else FROM_NOTHING
-        if verdict != UNLABELLED:
+        slot = event_number % self.capacity
+        self.label[row, slot] = label
+        self.source[row, slot] = source if label != UNLABELLED else FROM_NOTHING
+        if label != UNLABELLED:
             self.queued[row, slot] = True
-            self.queued_from[row] = min(self.queued_from[row], place)
-        if verdict != UNLABELLED and place >= self.last_place[row]:
-            self.last_place[row], self.last_verdict[row] = place, verdict
-        elif verdict == UNLABELLED and place == self.last_place[row]:
-            self.last_verdict[row] = UNLABELLED
+            self.queued_from[row] = min(self.queued_from[row], event_number)
+        if label != UNLABELLED and event_number >= self.last_labelled[row]:
+            self.last_labelled[row], self.last_label[row] = event_number, label
+        elif label == UNLABELLED and event_number == self.last_labelled[row]:
+            self.last_label[row] = UNLABELLED
 
     def latest(self, rows: NDArray[np.int64], batch: int) -> NDArray[np.int64]:
         """(A, B) numbers of each sensor's last events, oldest first; negative where there is none."""
@@ -185,7 +187,7 @@ class EventBuffer(SensorTable):
         """
         out, valid = np.zeros((len(rows), batch), np.int64), np.zeros((len(rows), batch), np.bool_)
         more = np.empty(len(rows), np.bool_)
-        events = self.times, self.verdict, self.learned, self.queued
+        events = self.times, self.label, self.learned, self.queued
         sensors = self.count, self.expired, self.newest_time, self.queued_from
         wait = self.horizon_events, -1 if horizon_ns is None else horizon_ns
         _take(rows, events, sensors, wait, out, valid, more)
@@ -199,30 +201,30 @@ class EventBuffer(SensorTable):
 @kernel
 def _push(
     rows: NDArray[np.int64],
-    places: NDArray[np.int64],
+    event_numbers: NDArray[np.int64],
     per_event: Arrays,
     fresh: Arrays,
     new: Arrays,
     sensors: Arrays,
 ) -> int:
     ids, times, order, log_score, flagged, readings = per_event
-    verdict, source, learned, queued = fresh
+    label, source, learned, queued = fresh
     new_ids, new_times, new_order, new_log_score, new_flagged, new_derived = new
     count, newest_time = sensors
     lost = 0
     for n in range(len(rows)):
-        s, slot = rows[n], places[n] % ids.shape[1]
+        s, slot = rows[n], event_numbers[n] % ids.shape[1]
         lost += learned[s, slot] == WAITING
         ids[s, slot], times[s, slot] = new_ids[n], new_times[n]
-        order[s, places[n] % order.shape[1]] = new_order[n]
+        order[s, event_numbers[n] % order.shape[1]] = new_order[n]
         log_score[s, slot], flagged[s, slot] = pack_score(new_log_score[n]), new_flagged[n]
-        verdict[s, slot], source[s, slot] = UNLABELLED, FROM_NOTHING
+        label[s, slot], source[s, slot] = UNLABELLED, FROM_NOTHING
         learned[s, slot], queued[s, slot] = WAITING, False
-        reading = places[n] % readings.shape[1]
+        reading = event_numbers[n] % readings.shape[1]
         for f in range(readings.shape[2]):
             readings[s, reading, f] = new_derived[n, f]
         newest_time[s] = max(newest_time[s], new_times[n])
-        count[s] = places[n] + 1
+        count[s] = event_numbers[n] + 1
     return lost
 
 
@@ -244,11 +246,11 @@ def _find(
         while stop > oldest and order[s, (stop - 1) % orders] >= before[k]:
             stop -= 1
         event_numbers[k], counts[k] = -1, stop
-        place, first = stop - 1, max(np.int64(0), stop - reach)
-        while event_numbers[k] < 0 and place >= first:
-            if ids[s, place % capacity] == wanted[k]:
-                event_numbers[k] = place
-            place -= 1
+        event_number, first = stop - 1, max(np.int64(0), stop - reach)
+        while event_numbers[k] < 0 and event_number >= first:
+            if ids[s, event_number % capacity] == wanted[k]:
+                event_numbers[k] = event_number
+            event_number -= 1
 
 
 @kernel
@@ -261,40 +263,40 @@ def _take(
     valid: NDArray[np.bool_],
     more: NDArray[np.bool_],
 ) -> None:
-    times, verdict, learned, queued = events
+    times, label, learned, queued = events
     count, expired, newest_time, queued_from = sensors
     horizon_events, horizon_ns = wait
     batch, capacity = out.shape[1], times.shape[1]
     for a in range(len(rows)):
         s, taken = rows[a], 0
         oldest = max(np.int64(0), count[s] - capacity)
-        place = max(queued_from[s], oldest)
-        while place < count[s] and taken < batch:
-            slot = place % capacity
+        event_number = max(queued_from[s], oldest)
+        while event_number < count[s] and taken < batch:
+            slot = event_number % capacity
             if queued[s, slot]:
                 queued[s, slot] = False
-                wanted = LEARNED_NORMAL if verdict[s, slot] == NORMAL else LEARNED_ANOMALY
-                if verdict[s, slot] != UNLABELLED and learned[s, slot] != wanted:
-                    out[a, taken], valid[a, taken] = place, True
+                wanted = LEARNED_NORMAL if label[s, slot] == NORMAL else LEARNED_ANOMALY
+                if label[s, slot] != UNLABELLED and learned[s, slot] != wanted:
+                    out[a, taken], valid[a, taken] = event_number, True
                     taken += 1
-            place += 1
-        queued_from[s] = place
+            event_number += 1
+        queued_from[s] = event_number
         left = 0  # further events with a label to learn: whether there is a batch of them is all that counts
-        while place < count[s] and left < batch:
-            left += queued[s, place % capacity]
-            place += 1
+        while event_number < count[s] and left < batch:
+            left += queued[s, event_number % capacity]
+            event_number += 1
         expired[s] = max(expired[s], oldest)
         for _ in range(batch):
-            place = expired[s]
-            slot = place % capacity
-            past = count[s] - place > horizon_events
+            event_number = expired[s]
+            slot = event_number % capacity
+            past = count[s] - event_number > horizon_events
             past = past or (horizon_ns >= 0 and times[s, slot] < newest_time[s] - horizon_ns)
-            if place >= count[s] or not past:
+            if event_number >= count[s] or not past:
                 break
-            if learned[s, slot] == WAITING and verdict[s, slot] == UNLABELLED:
+            if learned[s, slot] == WAITING and label[s, slot] == UNLABELLED:
                 if taken == batch:
                     break
-                out[a, taken], valid[a, taken] = place, True
+                out[a, taken], valid[a, taken] = event_number, True
                 taken += 1
             expired[s] += 1
         more[a] = max(left, count[s] - horizon_events - expired[s]) >= batch

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.features.scaler import Scaler
 
-MOST_OPENNESS = 0.1  # of the context; the head fades out towards it
+MOST_GATE = 0.1  # of the context; the head fades out towards it
 RING = 512  # labelled events of each kind that the head is fitted on
 FIRST_ANOMALIES = 3
 HALF_TRUST = 5.0  # anomalies at which the head has half its say
@@ -120,15 +120,17 @@ class LabelHead(SparseSensorTable):
         self.fitted[row] = 0
         self.trust[row] = 0.0
 
-    def say(self, rows: NDArray[np.int64], openness: NDArray[np.float64]) -> NDArray[np.float64]:
+    def gate_weight(self, rows: NDArray[np.int64], autocorrelation_gate: NDArray[np.float64]) -> NDArray[np.float64]:
         """(A,) what a sensor's log odds are multiplied with; 0 where its head is silent."""
-        return self.trust[rows] * np.maximum(0.0, 1 - openness / MOST_OPENNESS)
+        return self.trust[rows] * np.maximum(0.0, 1 - autocorrelation_gate / MOST_GATE)
 
     @property
     def held_bytes(self) -> int:
         return super().held_bytes + self._directions.nbytes + self._phases.nbytes
 
-    def note(self, rows: NDArray[np.int64], places: NDArray[np.int64], added: NDArray[np.float64]) -> None:
+    def store_contribution(
+        self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64], added: NDArray[np.float64]
+    ) -> None:
         """Keep what was added to the scores of events.
 
         Args:
@@ -138,14 +140,14 @@ class LabelHead(SparseSensorTable):
         """
         judged = np.flatnonzero(self.has(rows))
         ring = self.rings.added
-        ring[self.place[rows[judged]], places[judged] % ring.shape[1]] = added[judged]
+        ring[self.side_row[rows[judged]], event_numbers[judged] % ring.shape[1]] = added[judged]
 
-    def added(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    def added(self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64]) -> NDArray[np.float64]:
         """(A, B) what was added to the scores of kept events (A, B) of some sensors (A,)."""
-        out = np.zeros(places.shape)
+        out = np.zeros(event_numbers.shape)
         judged = np.flatnonzero(self.has(rows))
         ring = self.rings.added
-        out[judged] = ring[self.place[rows[judged], None], places[judged] % ring.shape[1]]
+        out[judged] = ring[self.side_row[rows[judged], None], event_numbers[judged] % ring.shape[1]]
         return out
 
     def log_odds(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -169,7 +171,7 @@ class LabelHead(SparseSensorTable):
             turns += z[..., feature, None] * self._directions[feature]
         return 1 - 4 * np.abs(turns - np.rint(turns))
 
-    def blame(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
+    def attribute(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
         """(K, F) by how much each reading of K events raised the log odds, compared with its mean.
 
         Args:
@@ -207,13 +209,13 @@ class LabelHead(SparseSensorTable):
         Returns:
             By sensor whose head is new: (n,) what the kept normals would score now, had the head not seen them.
         """
-        self.give(rows[(normal | anomalous).any(axis=1)])
+        self.allocate(rows[(normal | anomalous).any(axis=1)])
         if not self.rings.size:
             return {}
-        push_ring(self.rings.normal_score, self.normals.copy(), rows, scores, normal, self.place[rows])
-        push_ring(self.rings.anomaly_score, self.anomalies.copy(), rows, scores, anomalous, self.place[rows])
-        push_ring(self.rings.normal, self.normals, rows, readings, normal, self.place[rows])
-        push_ring(self.rings.anomaly, self.anomalies, rows, readings, anomalous, self.place[rows])
+        push_ring(self.rings.normal_score, self.normals.copy(), rows, scores, normal, self.side_row[rows])
+        push_ring(self.rings.anomaly_score, self.anomalies.copy(), rows, scores, anomalous, self.side_row[rows])
+        push_ring(self.rings.normal, self.normals, rows, readings, normal, self.side_row[rows])
+        push_ring(self.rings.anomaly, self.anomalies, rows, readings, anomalous, self.side_row[rows])
         kept = np.minimum(self.normals[rows], RING) + np.minimum(self.anomalies[rows], RING)
         new = self.normals[rows] + self.anomalies[rows] - self.fitted[rows]
         growth = REFIT_GROWTH * max(1, self.features / WIDE)
@@ -232,7 +234,7 @@ class LabelHead(SparseSensorTable):
 
         one = np.array([row])
         anomalies, normals = min(int(self.anomalies[row]), RING), min(int(self.normals[row]), RING)
-        ring = self.place[row]
+        ring = self.side_row[row]
         rings = self.rings
         readings = np.concatenate([rings.anomaly[ring, :anomalies], rings.normal[ring, :normals]])
         scores = np.concatenate([rings.anomaly_score[ring, :anomalies], rings.normal_score[ring, :normals]])

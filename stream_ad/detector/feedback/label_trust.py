@@ -35,7 +35,7 @@ LEAST_BELIEF = 0.02
 
 
 def doubtful(
-    pending: EventBuffer, rows: NDArray[np.int64], places: NDArray[np.int64], high: NDArray[np.bool_]
+    pending: EventBuffer, rows: NDArray[np.int64], event_numbers: NDArray[np.int64], high: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """(A, B) verdicts that both their neighbours and the score contradict.
 
@@ -45,12 +45,12 @@ def doubtful(
         places: (A, B) numbers of events.
         high: (A, B) which of them scored above nearly all events labelled normal.
     """
-    out = np.zeros(places.shape, np.bool_)
-    _doubt(rows, places, high, (pending.count, pending.verdict), out)
+    out = np.zeros(event_numbers.shape, np.bool_)
+    _doubt(rows, event_numbers, high, (pending.count, pending.label), out)
     return out
 
 
-def novelty(pending: EventBuffer, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+def novelty(pending: EventBuffer, rows: NDArray[np.int64], event_numbers: NDArray[np.int64]) -> NDArray[np.float64]:
     """(A, B) how much a labelled anomaly of a stream with memory still tells, 0 to 1: an episode is nearly one event.
 
     All labelled anomalies among the last 256 events up to this one count as 64 at the most. To push the model away
@@ -61,52 +61,52 @@ def novelty(pending: EventBuffer, rows: NDArray[np.int64], places: NDArray[np.in
         rows: (A,) different sensors.
         places: (A, B) numbers of events.
     """
-    out = np.empty(places.shape)
-    _tell(rows, places, (pending.count, pending.verdict), out)
+    out = np.empty(event_numbers.shape)
+    _tell(rows, event_numbers, (pending.count, pending.label), out)
     return out
 
 
 @kernel
-def _tell(rows: NDArray[np.int64], places: NDArray[np.int64], figures: Arrays, out: NDArray[np.float64]) -> None:
-    count, verdicts = figures
-    capacity = verdicts.shape[1]
+def _tell(rows: NDArray[np.int64], event_numbers: NDArray[np.int64], figures: Arrays, out: NDArray[np.float64]) -> None:
+    count, labels = figures
+    capacity = labels.shape[1]
     for a in range(len(rows)):
         s = rows[a]
         first = max(0, count[s] - capacity)
-        for b in range(places.shape[1]):
+        for b in range(event_numbers.shape[1]):
             anomalies = 0
-            for other in range(max(first, places[a, b] - EPISODE + 1), places[a, b] + 1):
-                anomalies += verdicts[s, other % capacity] > NORMAL
+            for other in range(max(first, event_numbers[a, b] - EPISODE + 1), event_numbers[a, b] + 1):
+                anomalies += labels[s, other % capacity] > NORMAL
             out[a, b] = min(1.0, EPISODE_WORTH / max(anomalies, 1))
 
 
 @kernel
 def _doubt(
     rows: NDArray[np.int64],
-    places: NDArray[np.int64],
+    event_numbers: NDArray[np.int64],
     high: NDArray[np.bool_],
     figures: Arrays,
     out: NDArray[np.bool_],
 ) -> None:
-    count, verdicts = figures
-    capacity = verdicts.shape[1]
+    count, labels = figures
+    capacity = labels.shape[1]
     for a in range(len(rows)):
         s = rows[a]
         first, stop = max(0, count[s] - capacity), count[s]
-        for b in range(places.shape[1]):
-            place = places[a, b]
-            verdict = verdicts[s, place % capacity]
-            if verdict < NORMAL or (verdict > NORMAL) == high[a, b]:
+        for b in range(event_numbers.shape[1]):
+            event_number = event_numbers[a, b]
+            label = labels[s, event_number % capacity]
+            if label < NORMAL or (label > NORMAL) == high[a, b]:
                 continue
             anomalies, known = 0, 0
-            for other in range(max(first, place - NEIGHBOURS), min(stop, place + NEIGHBOURS + 1)):
-                said = verdicts[s, other % capacity]
-                if other != place and said >= NORMAL:
+            for other in range(max(first, event_number - NEIGHBOURS), min(stop, event_number + NEIGHBOURS + 1)):
+                said = labels[s, other % capacity]
+                if other != event_number and said >= NORMAL:
                     known += 1
                     anomalies += said > NORMAL
             share = (anomalies + 0.5) / (known + 1)
             if known >= LEAST:
-                out[a, b] = share > MOST_AROUND_NORMAL if verdict == NORMAL else share < LEAST_AROUND_ANOMALY
+                out[a, b] = share > MOST_AROUND_NORMAL if label == NORMAL else share < LEAST_AROUND_ANOMALY
 
 
 def believed(anomalies: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -49,11 +49,11 @@ class CudaAutoencoder(Autoencoder):
         (out,) = self._replay("rebuild", lambda x: (super(CudaAutoencoder, self).rebuild(which, x),), x)
         return out
 
-    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def train_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """As Autoencoder.plain_step; good until the next call of the same shape."""
         if not self._all(which):
-            return super().plain_step(which, x, weight, inputs)
-        plain = super().plain_step
+            return super().train_step(which, x, weight, inputs)
+        plain = super().train_step
         loss, rebuilt = self._replay("step", lambda *batch: plain(which, *batch), x, weight, inputs)
         return loss, rebuilt
 

@@ -88,11 +88,11 @@ def _story(stack: Stack) -> Iterator[tuple[str, NDArray[Any]]]:
     stack.append(np.arange(1, len(ALL) + 1, dtype=np.uint64))
     yield "the first weights", stack.state("")["flat"]
     for step in range(1, STEPS + 1):
-        yield from taken(f"step {step}", *stack.plain_step(ALL, *batch(len(ALL))))
+        yield from taken(f"step {step}", *stack.train_step(ALL, *batch(len(ALL))))
         yield f"the reconstructions after step {step}", stack.to_array(stack.rebuild(ALL, numbers(len(ALL), 8, WIDTH)))
     yield from taken("two steps at once", *stack.plain_steps(ALL, batch(len(ALL)), batch(len(ALL))))
-    yield from taken("a step of some models", *stack.plain_step(SOME, *batch(len(SOME))))
-    stack.descend(SOME, numbers(len(SOME), ROWS, WIDTH), numbers(len(SOME), ROWS, WIDTH))
+    yield from taken("a step of some models", *stack.train_step(SOME, *batch(len(SOME))))
+    stack.apply_gradient(SOME, numbers(len(SOME), ROWS, WIDTH), numbers(len(SOME), ROWS, WIDTH))
     yield "the weights after a step down a given slope", stack.state("")["flat"]
     models = random.integers(0, len(ALL), 50)
     yield "the reconstructions of single events", stack.reconstruct(models, random.random((50, WIDTH), np.float32))

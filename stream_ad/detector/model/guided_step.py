@@ -35,7 +35,7 @@ class Guided:
     variance: Numbers  # (A, 1 or B, d) usual squared errors
 
 
-def descend(
+def apply_gradient(
     stack: Stack,
     models: NDArray[np.int64],
     base: Inputs,
@@ -94,13 +94,13 @@ def descend(
         scores = losses.per_event(own_squares / tensor(variance), mask[:, :normals])
         loss = loss + loss_of.score_penalty * losses.score_penalty(scores, (normal_weight > 0).float())
     (slope,) = torch.autograd.grad(loss.sum(), rebuilt)
-    stack.descend(models, native(inputs), native(slope))
+    stack.apply_gradient(models, native(inputs), native(slope))
     return np.asarray(to_numpy(loss), np.float64)
 
 
 def _apart(wrong: Guided, rebuilt: Tensor, scaled: Tensor, variance: Tensor, loss_of: LossConfig) -> Tensor:
     """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
-    if loss_of.guide == "away":
+    if loss_of.anomaly_target == "away":
         target, inputs = losses.guide_away(scaled, rebuilt, variance)
         return (target - rebuilt) ** 2 * inputs
-    return (losses.guide(torch.as_tensor(wrong.batch.inputs), loss_of.guide) - rebuilt) ** 2
+    return (losses.anomaly_target(torch.as_tensor(wrong.batch.inputs), loss_of.anomaly_target) - rebuilt) ** 2

@@ -21,7 +21,7 @@ AMPLIFY_LIMIT = 0.99
 AWAY_SD = 5.0
 
 
-def guide(x: Tensor, form: Literal["f0", "f1", "f2"]) -> Tensor:
+def anomaly_target(x: Tensor, form: Literal["f0", "f1", "f2"]) -> Tensor:
     """AE-SAD's target F(x) of a labelled anomaly: something in [0, 1] that is not x.
 
     ``f0``: 1 - x (no margin where x is near .5); ``f1``: 1 where x <= .5, else 0; ``f2``: x moved by

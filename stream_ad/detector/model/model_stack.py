@@ -30,7 +30,7 @@ Numbers = Any
 """An array where the stack computes: of NumPy on the processor, of torch on a GPU."""
 
 PlainBatch = tuple[Numbers, Numbers, Numbers]
-"""Inputs, weights of the events and of the inputs, as of ``Stack.plain_step``."""
+"""Inputs, weights of the events and of the inputs, as of ``Stack.train_step``."""
 
 
 def _up(size: int, to: int = 8) -> int:
@@ -193,7 +193,7 @@ class Stack(ABC):
         """
 
     @abstractmethod
-    def plain_step(
+    def train_step(
         self, which: NDArray[np.int64], x: Numbers, weight: Numbers, inputs: Numbers
     ) -> tuple[Numbers, Numbers]:
         """One step down the plain loss; the arguments are those of losses.plain_slope.
@@ -210,10 +210,10 @@ class Stack(ABC):
 
     @abstractmethod
     def plain_steps(self, which: NDArray[np.int64], first: PlainBatch, second: PlainBatch) -> tuple[Numbers, Numbers]:
-        """Two ``plain_step``, one after the other; returns what the first gives."""
+        """Two ``train_step``, one after the other; returns what the first gives."""
 
     @abstractmethod
-    def descend(self, which: NDArray[np.int64], x: Numbers, slope: Numbers) -> None:
+    def apply_gradient(self, which: NDArray[np.int64], x: Numbers, slope: Numbers) -> None:
         """One step of Adam down a loss.
 
         Args:

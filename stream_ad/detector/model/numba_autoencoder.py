@@ -56,7 +56,7 @@ class CompiledAutoencoder(Stack):
         """As Stack.rebuild."""
         return self.reconstruct(np.repeat(which, x.shape[1]), x.reshape(-1, self.width)).reshape(x.shape)
 
-    def plain_step(
+    def train_step(
         self,
         which: NDArray[np.int64],
         x: NDArray[np.float32],
@@ -73,7 +73,7 @@ class CompiledAutoencoder(Stack):
         """As Stack.plain_steps: the second while the model is still in the cache."""
         return self._steps(which, first, second, 2)
 
-    def descend(self, which: NDArray[np.int64], x: NDArray[np.float32], slope: NDArray[np.float32]) -> None:
+    def apply_gradient(self, which: NDArray[np.int64], x: NDArray[np.float32], slope: NDArray[np.float32]) -> None:
         """As Stack.descend."""
         batch = x, NO_WEIGHT, NO_SLOPE
         self._steps(which, batch, batch, 1, slope)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.model.model_stack import SLOPE
-from stream_ad.kernels.jit import ONE, ZERO, Arrays, kernel, sigmoid, together
+from stream_ad.kernels.jit import ONE, ZERO, Arrays, group_by_row, kernel, sigmoid
 from stream_ad.kernels.matmul import product, products_apart
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def reconstruct(
     states, width = room[1], scaled.shape[1]
     x, rebuilt = room[0].reshape((-1, width)), states[-1].reshape((-1, width))
     nothing, one = np.float32(0), np.float32(1)
-    order = together(models, len(flat) // parameters)
+    order = group_by_row(models, len(flat) // parameters)
     begin = ZERO
     while begin < len(order):
         model, stop = models[order[begin]], begin

@@ -53,9 +53,9 @@ class OnlineAutoencoder:
         self.replay.append(len(keys))
         self.replay.key[self.size - len(keys) : self.size] = keys
 
-    def embed(self, other: OnlineAutoencoder, model: int, *, positions: NDArray[np.int64]) -> None:
+    def transplant(self, other: OnlineAutoencoder, model: int, *, positions: NDArray[np.int64]) -> None:
         """Let the last model go on from a model of fewer features (see transplant.embed)."""
-        transplant.embed(
+        transplant.transplant(
             self.stack, other.stack, model, features=other.features, positions=positions, among=self.features
         )
         self.replay.copy_row(other.replay, model, positions=positions)
@@ -198,15 +198,15 @@ class OnlineAutoencoder:
         """One step on (A, B) normal events and, if given, labelled anomalies; returns (A,) losses."""
         if guided is None and self.plain:
             weights = to_device(weight, self.device)
-            return _numbers(self.stack.plain_step(models, base.inputs, weights, base.weights)[0])
-        from stream_ad.detector.model.guided_step import Guided, descend  # noqa: PLC0415 -- brings torch along (see device)
+            return _numbers(self.stack.train_step(models, base.inputs, weights, base.weights)[0])
+        from stream_ad.detector.model.guided_step import Guided, apply_gradient  # noqa: PLC0415 -- brings torch along (see device)
 
         wrong = None
         if guided is not None:
             lam = self._lambda(models, guided[1])
             wrong = Guided(guided[0], guided[1], lam, own.variance(guided[0].rows, self.device))
         variance = own.variance(base.rows, self.device) if self.loss.score_penalty else None
-        return descend(self.stack, models, base, weight, self.loss, self.device, wrong=wrong, variance=variance)
+        return apply_gradient(self.stack, models, base, weight, self.loss, self.device, wrong=wrong, variance=variance)
 
     def _lambda(self, models: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
         """(A,) alpha divided by the odds of an anomaly so far, those of this batch included."""

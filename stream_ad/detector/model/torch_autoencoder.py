@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from stream_ad.detector.model import losses
 from stream_ad.detector.model.device import settle, to_device
 from stream_ad.detector.model.model_stack import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, PlainBatch, Stack
-from stream_ad.kernels.jit import count_up
+from stream_ad.kernels.jit import cumcount
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,7 +119,7 @@ class Autoencoder(Stack):
         """As Stack.reconstruct."""
         inputs, out = np.clip(scaled, 0, 1), np.empty_like(scaled)
         slot, count = np.empty_like(models), np.zeros(self.size, np.int64)
-        count_up(models, count, slot)
+        cumcount(models, count, slot)
         # Models with few events are not padded to the length of the busiest: each length has its grid.
         length = -(-count // ROW_UNIT) * ROW_UNIT
         for rows in np.unique(length[length > 0]).tolist():
@@ -131,7 +131,7 @@ class Autoencoder(Stack):
             out[mine] = self.rebuild(chosen, torch.as_tensor(to_device(grid, self.device))).cpu().numpy()[at]
         return out
 
-    def plain_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def train_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """As Stack.plain_step."""
         flat = self.models(which)
         states = self.forward(flat, x)
@@ -141,11 +141,11 @@ class Autoencoder(Stack):
 
     def plain_steps(self, which: NDArray[np.int64], first: PlainBatch, second: PlainBatch) -> tuple[Tensor, Tensor]:
         """As Stack.plain_steps."""
-        loss, rebuilt = (kept.clone() for kept in self.plain_step(which, *first))
-        self.plain_step(which, *second)
+        loss, rebuilt = (kept.clone() for kept in self.train_step(which, *first))
+        self.train_step(which, *second)
         return loss, rebuilt
 
-    def descend(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
+    def apply_gradient(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
         """As Stack.descend."""
         flat = self.models(which)
         self.step(which, self.backward(flat, self.forward(flat, x), slope))

@@ -106,14 +106,14 @@ class Matured:
     def gather(self, which: tuple[NDArray[np.int64], ...], rows: int) -> Matured:
         """The chosen events as (1, rows), filled up with zeros: a batch of one model."""
 
-        def together(array: NDArray[Any]) -> NDArray[Any]:
+        def group_by_row(array: NDArray[Any]) -> NDArray[Any]:
             chosen = array[which]
             out = np.zeros((1, rows, *chosen.shape[1:]), chosen.dtype)
             out[0, : len(chosen)] = chosen
             return out
 
         arrays: tuple[NDArray[Any], ...] = self.sensors, self.derived, self.normal, self.anomalous, self.class_weight
-        return Matured(*map(together, arrays))
+        return Matured(*map(group_by_row, arrays))
 
 
 def scatter(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], shape: tuple[int, ...]) -> NDArray[Any]:

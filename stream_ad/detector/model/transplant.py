@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from stream_ad.detector.model.model_stack import Stack
 
 
-def embed(stack: Stack, other: Stack, model: int, *, features: int, positions: NDArray[np.int64], among: int) -> None:
+def transplant(
+    stack: Stack, other: Stack, model: int, *, features: int, positions: NDArray[np.int64], among: int
+) -> None:
     """Make the last model of a stack do on some features what a model of a narrower stack does on its own.
 
     Args:

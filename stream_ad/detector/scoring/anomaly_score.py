@@ -31,7 +31,7 @@ class Scoring(SensorTable):
     error_count: NDArray[np.float64]  # (S, d)
     error_var: NDArray[np.float64]  # (S, d) mean squared error on events taken as normal
     variance: NDArray[np.float64]  # (S, d) the same with its floor
-    sharpness: NDArray[np.float32]  # (S, d) what errors are multiplied with: 1 / sqrt(variance)
+    inv_std: NDArray[np.float32]  # (S, d) what errors are multiplied with: 1 / sqrt(variance)
     smooth: NDArray[np.float32]  # (S, d) EWMA of the normalised error
 
     def __init__(self, features: int) -> None:
@@ -42,7 +42,7 @@ class Scoring(SensorTable):
         usual = ColumnSpec(shape, np.float32, UNKNOWN_VARIANCE**-0.5, "derived")
         super().__init__(
             features,
-            {"error_count": column, "error_var": column, "variance": unknown, "sharpness": usual, "smooth": smooth},
+            {"error_count": column, "error_var": column, "variance": unknown, "inv_std": usual, "smooth": smooth},
         )
 
     def score(
@@ -74,7 +74,7 @@ class Scoring(SensorTable):
         """
         log_score = np.empty(len(rows))
         parts = np.empty_like(scaled), np.empty_like(scaled)
-        _score(rows, scaled, observed, rebuilt, gate, (self.sharpness, self.smooth), log_score, (*parts, *residuals))
+        _score(rows, scaled, observed, rebuilt, gate, (self.inv_std, self.smooth), log_score, (*parts, *residuals))
         return log_score, parts
 
     def update(
@@ -92,7 +92,7 @@ class Scoring(SensorTable):
             observed: (A, B, d) false where missing.
             used: (A, B) the events that count.
         """
-        figures = self.error_count, self.error_var, self.variance, self.sharpness
+        figures = self.error_count, self.error_var, self.variance, self.inv_std
         _update(rows, error, observed, used, figures)
 
     def forget(self, rows: NDArray[np.int64], most: float) -> None:
@@ -100,11 +100,11 @@ class Scoring(SensorTable):
         self.error_count[rows] = np.minimum(self.error_count[rows], most)
 
 
-def shares(parts: Sequence[NDArray[np.float32]], openness: NDArray[np.float64]) -> NDArray[np.float64]:
+def shares(parts: Sequence[NDArray[np.float32]], autocorrelation_gate: NDArray[np.float64]) -> NDArray[np.float64]:
     """(K, d) how much each input adds to K scores: of each of the two sums its part, the second times the openness."""
     first, second = (part.astype(np.float64) for part in parts)
     out = first / np.maximum(first.sum(axis=1, keepdims=True), 1e-12)
-    out += openness[:, None] * second / np.maximum(second.sum(axis=1, keepdims=True), 1e-12)
+    out += autocorrelation_gate[:, None] * second / np.maximum(second.sum(axis=1, keepdims=True), 1e-12)
     return out
 
 
@@ -119,7 +119,7 @@ def _score(
     log_score: NDArray[np.float64],
     parts: Arrays,
 ) -> None:
-    sharpness, smooth = figures
+    inv_std, smooth = figures
     first, second, now, over_time = parts
     features = gate.shape[1]
     width = scaled.shape[1]
@@ -129,18 +129,18 @@ def _score(
     square_sd, smooth_scale, most = np.float32(SCALE_SD**2), np.float32(SMOOTH_SCALE), np.float32(SMOOTH_CAP)
     for n in range(len(rows)):
         s = rows[n]
-        openness = 0.0
+        autocorrelation_gate = 0.0
         for f in range(features):
-            openness += gate[s, f]
+            autocorrelation_gate += gate[s, f]
             weight[features + f] = weight[2 * features + f] = gate[s, f]
-        openness /= features
-        tabular = np.float32(1 - openness)
+        autocorrelation_gate /= features
+        tabular = np.float32(1 - autocorrelation_gate)
         for k in range(width):
             own[0, k] = weight[k] if observed[n, k] else np.float32(0)
         part = one / max(total(own, ZERO), least)
         for k in range(width):
             share = own[0, k] * part
-            error = (scaled[n, k] - rebuilt[n, k]) * sharpness[s, k]
+            error = (scaled[n, k] - rebuilt[n, k]) * inv_std[s, k]
             if observed[n, k]:
                 smooth[s, k] = min(max(smooth[s, k] + rate * (error - smooth[s, k]), -most), most)
             z = scaled[n, k] - half
@@ -149,7 +149,7 @@ def _score(
         for f in range(features):
             first[n, f] += now[n, f]
             second[n, f] += over_time[n, f]
-        log_score[n] = np.log(total(first, n) + FLOOR) + openness * np.log(total(second, n) + FLOOR)
+        log_score[n] = np.log(total(first, n) + FLOOR) + autocorrelation_gate * np.log(total(second, n) + FLOOR)
 
 
 @kernel
@@ -160,7 +160,7 @@ def _update(
     used: NDArray[np.bool_],
     figures: Arrays,
 ) -> None:
-    count, var, variance, sharpness = figures
+    count, var, variance, inv_std = figures
     steps, width = error.shape[1:]
     number, squares, cap, known = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
     for a in range(len(rows)):
@@ -189,4 +189,4 @@ def _update(
         median = known[(n - 1) // 2] if n else 0.0
         for k in range(width):
             variance[s, k] = var[s, k] + 0.1 * median + 1e-8 if count[s, k] > 0 else UNKNOWN_VARIANCE
-            sharpness[s, k] = 1 / np.sqrt(variance[s, k])
+            inv_std[s, k] = 1 / np.sqrt(variance[s, k])

@@ -30,7 +30,7 @@ STATIC_SIZE = 20.0  # times its usual size: an error that one event in a thousan
 MIDDLE = 3.0  # log score that is published as .5 below the threshold and as 2 above it
 
 
-def static_level(openness: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
+def static_level(autocorrelation_gate: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
     """The level for sensors of which little is known: Q, and on a stream with memory M too, 20 times what is usual.
 
     The scores of the first events lie close together, the more so where each event resembles the one before:
@@ -40,7 +40,7 @@ def static_level(openness: NDArray[np.float64], rate: float) -> NDArray[np.float
         openness: (A,) of the temporal context: 0 for tables, 1 where M counts in full.
         rate: Tolerated false-alarm rate; the level is lower where more are tolerated.
     """
-    return (1 + openness) * np.log(STATIC_SIZE) * np.log(rate) / np.log(STATIC_TARGET)
+    return (1 + autocorrelation_gate) * np.log(STATIC_SIZE) * np.log(rate) / np.log(STATIC_TARGET)
 
 
 def published(log_score: NDArray[np.float64], log_level: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -103,7 +103,7 @@ class Threshold(SensorTable):
         scores: NDArray[np.float64],
         labelled: NDArray[np.bool_],
         unlabelled: NDArray[np.bool_],
-        openness: NDArray[np.float64],
+        autocorrelation_gate: NDArray[np.float64],
     ) -> None:
         """Take one batch of matured events in and set the levels anew.
 
@@ -117,7 +117,7 @@ class Threshold(SensorTable):
         due = np.empty(len(rows), np.bool_)
         rings = self.scores, self.first, self.labelled_count, self.unlabelled_count
         _push(rows, scores, labelled, unlabelled, (self.log_level, self.fresh), rings, due)
-        static = static_level(openness[due], self.rate)
+        static = static_level(autocorrelation_gate[due], self.rate)
         for first in range(0, len(static), TOGETHER):
             some = slice(first, first + TOGETHER)
             self._refresh(rows[due][some], static[some])
@@ -133,10 +133,10 @@ class Threshold(SensorTable):
             self.expected[row] = level(np.sort(scores)[None], np.array([len(scores)]), self.rate)[0]
             self.log_level[row] = max(self.own[row], self.expected[row])
 
-    def begin_anew(self, rows: NDArray[np.int64], openness: NDArray[np.float64]) -> None:
+    def reset_after_outage(self, rows: NDArray[np.int64], autocorrelation_gate: NDArray[np.float64]) -> None:
         """Forget the scores of some sensors; the static level stands in, or the present one where that is higher."""
         known = np.where(np.isfinite(self.log_level[rows]), self.log_level[rows], -np.inf)
-        self.own[rows] = self.log_level[rows] = np.maximum(known, static_level(openness, self.rate))
+        self.own[rows] = self.log_level[rows] = np.maximum(known, static_level(autocorrelation_gate, self.rate))
         self.scores[rows], self.first[rows] = NO_SCORE, NO_SCORE
         self.labelled_count[rows] = self.unlabelled_count[rows] = self.fresh[rows] = 0
         self.expected[rows] = -np.inf
@@ -181,8 +181,8 @@ class Threshold(SensorTable):
         Nonsense where there are not enough of them yet.
         """
         number = self.labelled_count[rows]
-        places = (number[:, None] - 1 - np.arange(min(most, self.window))) % self.window
-        last, used = self.scores[rows[:, None], places], np.minimum(number, places.shape[1])
+        event_numbers = (number[:, None] - 1 - np.arange(min(most, self.window))) % self.window
+        last, used = self.scores[rows[:, None], event_numbers], np.minimum(number, event_numbers.shape[1])
         last = np.sort(np.where(np.arange(last.shape[1]) < used[:, None], last, np.uint16(NO_SCORE)), axis=1)
         return unpack_scores(last), used
 

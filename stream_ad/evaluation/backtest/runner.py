@@ -105,14 +105,14 @@ def run_backtest(
         baseline_seconds=dict.fromkeys(against, 0.0),
     )
     shard = Shard(options, quiet_events=quiet_events)
-    deaf = Shard(options, quiet_events=quiet_events)
+    unlabelled_shard = Shard(options, quiet_events=quiet_events)
     silence = _no_labels()
     others = make_baselines(list(against), stream, group, protocol.seed)
     while run.done < total and not (stop is not None and stop.is_set()):
         start, end = run.done, min(run.done + CHUNK_ROWS, total)
         _step(shard, run.detector, stream, start, end, run.schedule.labels(start, end))
         if run.unlabelled is not None:
-            _step(deaf, run.unlabelled, stream, start, end, silence)
+            _step(unlabelled_shard, run.unlabelled, stream, start, end, silence)
         values = stream.values(start, end) if others else None
         for name, baseline in others.items():
             assert values is not None

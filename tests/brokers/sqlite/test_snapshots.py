@@ -67,10 +67,10 @@ def test_what_is_kept_is_what_a_broker_in_memory_keeps(story, size):
                 place.producer().send(side, [OutRecord(b"a", b"", n) for n in range(100)])
         workers = [place.worker() for place in places]
         part = None  # the last one of a snapshot that is under way
-        for number, ((after, marks), (_, action)) in enumerate(
+        for number, ((after, step_boundaries), (_, action)) in enumerate(
             zip(steps([one for one, _ in story]), story, strict=True)
         ):
-            data, commit = (b"%d " % number) * size, Commit(0, after, marks=marks)
+            data, commit = (b"%d " % number) * size, Commit(0, after, step_boundaries=step_boundaries)
             if action == "take over":
                 workers, part = [place.takeover(old) for place, old in zip(places, workers, strict=True)], None
             elif action == "delete":

@@ -30,15 +30,15 @@ def pending(sensors: int = 1) -> EventBuffer:
 
 def push(store: EventBuffer, number: int, row: int = 0, *, step_ns: int = 1) -> int:
     """Add events with ids = numbers and times = numbers * step; returns how many were lost."""
-    places = store.count[row] + np.arange(number)
+    event_numbers = store.count[row] + np.arange(number)
     return store.push(
         np.full(number, row),
-        places,
-        ids=places.astype(np.uint64) + np.uint64(1),
-        times=places * step_ns,
-        order=places,
-        log_score=places.astype(np.float64),
-        flagged=places % 2 == 0,
+        event_numbers,
+        ids=event_numbers.astype(np.uint64) + np.uint64(1),
+        times=event_numbers * step_ns,
+        order=event_numbers,
+        log_score=event_numbers.astype(np.float64),
+        flagged=event_numbers % 2 == 0,
         derived=np.zeros((number, 8), np.float32),
     )
 
@@ -49,12 +49,12 @@ def find(store: EventBuffer, rows: list[int], ids: list[int], before: list[int])
 
 
 def take(store: EventBuffer, horizon_ns: int | None = None) -> list[int]:
-    places, valid, _ = store.take(ROW, BATCH, horizon_ns)
-    return places[valid].tolist()
+    event_numbers, valid, _ = store.take(ROW, BATCH, horizon_ns)
+    return event_numbers[valid].tolist()
 
 
-def mark(store: EventBuffer, places: list[int], state: int) -> None:
-    store.learned[0, np.array(places, np.int64) % CAPACITY] = state
+def mark(store: EventBuffer, event_numbers: list[int], state: int) -> None:
+    store.learned[0, np.array(event_numbers, np.int64) % CAPACITY] = state
 
 
 def test_an_event_waits_for_its_horizon():
@@ -71,8 +71,8 @@ def test_a_verdict_ends_the_wait():
     """Labelled events are taken at once, the oldest first, before those whose horizon passed."""
     store = pending()
     push(store, HORIZON + 2)
-    store.judge(0, 9, NORMAL, FROM_EVENT)
-    store.judge(0, 5, 3, FROM_EVENT)
+    store.set_label(0, 9, NORMAL, FROM_EVENT)
+    store.set_label(0, 5, 3, FROM_EVENT)
     assert take(store) == [5, 9, 0, 1]
 
 
@@ -108,10 +108,10 @@ def test_a_correction_is_learned_anew():
     store = pending()
     push(store, 3)
     for verdict, state, again in ((NORMAL, LEARNED_NORMAL, []), (2, LEARNED_ANOMALY, [1])):
-        store.judge(0, 1, verdict, FROM_EVENT)
+        store.set_label(0, 1, verdict, FROM_EVENT)
         assert take(store) == [1]
         mark(store, [1], state)
-        store.judge(0, 1, verdict, FROM_EVENT)
+        store.set_label(0, 1, verdict, FROM_EVENT)
         assert take(store) == [], again
 
 
@@ -120,7 +120,7 @@ def test_a_late_verdict_revives_a_dropped_event():
     store = pending()
     push(store, HORIZON + 1)
     mark(store, take(store), DROPPED)
-    store.judge(0, 0, NORMAL, FROM_EVENT)
+    store.set_label(0, 0, NORMAL, FROM_EVENT)
     assert take(store) == [0]
 
 
@@ -128,8 +128,8 @@ def test_a_retracted_verdict_lets_the_event_wait_again():
     """Retraction before learning puts the event back among the unlabelled ones until its horizon."""
     store = pending()
     push(store, 4)
-    store.judge(0, 2, 1, FROM_EVENT)
-    store.judge(0, 2, UNLABELLED, FROM_EVENT)
+    store.set_label(0, 2, 1, FROM_EVENT)
+    store.set_label(0, 2, UNLABELLED, FROM_EVENT)
     assert take(store) == []
     push(store, HORIZON)
     assert take(store) == [0, 1, 2, 3]
@@ -159,7 +159,7 @@ def test_a_label_reaches_back_from_where_it_stands():
         stands = CAPACITY + 20 - after
         oldest = stands - REACH
         assert find(store, [0, 0, 0], [oldest, oldest + 1, stands + 1], [stands] * 3) == [-1, oldest, -1]
-        assert store.covered(0, 0, 10**9, stands).tolist() == list(range(oldest, stands))
+        assert store.in_interval(0, 0, 10**9, stands).tolist() == list(range(oldest, stands))
         assert store.count_before(0, stands) == stands
 
 
@@ -168,14 +168,14 @@ def test_a_bulk_upload_is_learned_whole():
     store = pending()
     push(store, REACH)
     mark(store, list(range(REACH)), DROPPED)
-    for place in reversed(range(REACH)):
-        store.judge(0, place, NORMAL, FROM_EVENT)
+    for event_number in reversed(range(REACH)):
+        store.set_label(0, event_number, NORMAL, FROM_EVENT)
     learned: list[int] = []
     for _ in range(3 * REACH // BATCH):
-        places = range(int(store.count[0]), int(store.count[0]) + BATCH)
+        event_numbers = range(int(store.count[0]), int(store.count[0]) + BATCH)
         push(store, BATCH)
-        for place in places:
-            store.judge(0, place, NORMAL, FROM_EVENT)
+        for event_number in event_numbers:
+            store.set_label(0, event_number, NORMAL, FROM_EVENT)
         for _ in range(2):  # as many batches as a learn point takes of a backlog
             taken = take(store)
             mark(store, taken, LEARNED_NORMAL)
@@ -187,7 +187,7 @@ def test_covered_gives_an_interval_with_both_ends():
     """Events at the very start and end of an interval belong to it."""
     store = pending()
     push(store, CAPACITY + 10, step_ns=10)
-    assert store.covered(0, 200, 230, 999).tolist() == [20, 21, 22, 23]
+    assert store.in_interval(0, 200, 230, 999).tolist() == [20, 21, 22, 23]
 
 
 actions = st.lists(
@@ -213,20 +213,20 @@ def test_every_event_is_learned_as_its_last_verdict_says(steps):
             push(store, step[1])
             pushed += step[1]
         elif pushed - REACH <= step[1] < pushed:
-            store.judge(0, step[1], step[2], FROM_EVENT)
+            store.set_label(0, step[1], step[2], FROM_EVENT)
             verdicts[step[1]] = step[2]
         while now := take(store):
-            for place in now:
-                verdict = verdicts.get(place, UNLABELLED)
+            for event_number in now:
+                verdict = verdicts.get(event_number, UNLABELLED)
                 wanted = {UNLABELLED: DROPPED, NORMAL: LEARNED_NORMAL}.get(verdict, LEARNED_ANOMALY)
-                assert state.get(place) != wanted
-                assert verdict != UNLABELLED or pushed - place > HORIZON
-                state[place] = wanted
-                mark(store, [place], wanted)
-    for place in range(max(0, pushed - CAPACITY), pushed):
-        verdict = verdicts.get(place, UNLABELLED)
+                assert state.get(event_number) != wanted
+                assert verdict != UNLABELLED or pushed - event_number > HORIZON
+                state[event_number] = wanted
+                mark(store, [event_number], wanted)
+    for event_number in range(max(0, pushed - CAPACITY), pushed):
+        verdict = verdicts.get(event_number, UNLABELLED)
         if verdict != UNLABELLED:
-            assert state[place] == (LEARNED_NORMAL if verdict == NORMAL else LEARNED_ANOMALY)
-        elif pushed - place > HORIZON:
-            assert place in state
-        assert (store.learned[0, place % CAPACITY] == WAITING) == (place not in state)
+            assert state[event_number] == (LEARNED_NORMAL if verdict == NORMAL else LEARNED_ANOMALY)
+        elif pushed - event_number > HORIZON:
+            assert event_number in state
+        assert (store.learned[0, event_number % CAPACITY] == WAITING) == (event_number not in state)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from stream_ad.detector.features.scaler import SCALE_SD, Scaler
-from stream_ad.detector.feedback.label_head import LEAST, MOST, MOST_OPENNESS, RIDGE, RING, LabelHead, balanced
-from stream_ad.detector.row_store import NO_PLACE
+from stream_ad.detector.feedback.label_head import LEAST, MOST, MOST_GATE, RIDGE, RING, LabelHead, balanced
+from stream_ad.detector.row_store import NO_SIDE_ROW
 
 F = 4
 
@@ -41,14 +41,14 @@ def odds(head, scaler, readings, row=0):
     return head.log_odds(np.array([row]), scaled.transpose(1, 0, 2))[:, 0]
 
 
-CLOSED, OPEN = np.array([0.0]), np.array([MOST_OPENNESS])
+CLOSED, OPEN = np.array([0.0]), np.array([MOST_GATE])
 
 
 def test_silent_without_verdicts():
     """Labelled normals alone say nothing: the score stays what the errors make it."""
     head, scaler = parts()
     teach(head, scaler, draw(np.random.default_rng(1), 400), draw(np.random.default_rng(2), 0))
-    assert head.say(np.array([0]), CLOSED) == 0
+    assert head.gate_weight(np.array([0]), CLOSED) == 0
 
 
 def test_silent_where_the_context_means_something():
@@ -56,8 +56,8 @@ def test_silent_where_the_context_means_something():
     head, scaler = parts()
     rng = np.random.default_rng(1)
     teach(head, scaler, draw(rng, 400), draw(rng, 40, shift=3))
-    assert head.say(np.array([0]), CLOSED) > 0.5
-    assert head.say(np.array([0]), OPEN) == 0
+    assert head.gate_weight(np.array([0]), CLOSED) > 0.5
+    assert head.gate_weight(np.array([0]), OPEN) == 0
 
 
 def test_tells_known_anomalies_from_normals():
@@ -93,9 +93,9 @@ def test_blames_the_feature_that_tells():
     rng = np.random.default_rng(1)
     teach(head, scaler, draw(rng, 400), draw(rng, 60, feature=2, shift=4))
     scaled, _ = scaler.scale(np.array([0]), draw(rng, 200, feature=2, shift=4)[None])
-    blame = head.blame(np.zeros(200, np.int64), scaled[0])
-    assert (blame >= 0).all()
-    assert np.mean(blame.argmax(axis=1) == 2) > 0.9
+    attribute = head.attribute(np.zeros(200, np.int64), scaled[0])
+    assert (attribute >= 0).all()
+    assert np.mean(attribute.argmax(axis=1) == 2) > 0.9
 
 
 def test_trust_grows_with_anomalies():
@@ -145,12 +145,12 @@ def test_only_judged_sensors_have_rings():
     for row in (0, 2):
         kept[row] = odds(head, scaler, fresh, row=row)
     assert head.rings.size == 2
-    mine = head.rings.normal[head.place[2]].copy()
+    mine = head.rings.normal[head.side_row[2]].copy()
     head.remove(0)  # the last row takes its place
     assert head.rings.size == 1
-    np.testing.assert_array_equal(head.rings.normal[head.place[0]], mine)
+    np.testing.assert_array_equal(head.rings.normal[head.side_row[0]], mine)
     np.testing.assert_array_equal(odds(head, scaler, fresh, row=0), kept[2])
-    assert head.place[1] == NO_PLACE
+    assert head.side_row[1] == NO_SIDE_ROW
 
 
 def test_missing_readings_make_no_nan():
@@ -175,11 +175,11 @@ def test_a_new_feature_waits_for_a_new_fit():
     wide_scaler.append(1)
     wide_scaler.count[:], wide_scaler.var[:], wide_scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
     wide.copy_row(head, 0, positions=np.arange(F))
-    assert wide.say(np.array([0]), CLOSED) == 0
+    assert wide.gate_weight(np.array([0]), CLOSED) == 0
     assert wide.anomalies[0] == 30
     one = np.zeros((1, 1, F + 1), np.float32)
     wide.learn(np.array([0]), one, np.zeros((1, 1)), np.array([[True]]), np.array([[False]]), wide_scaler)
-    assert wide.say(np.array([0]), CLOSED) > 0
+    assert wide.gate_weight(np.array([0]), CLOSED) > 0
 
 
 def test_wrong_verdicts_cost_little():
@@ -226,9 +226,9 @@ def test_keeps_what_it_added():
     """Of a judged sensor, for as many events as may still get a verdict; of others nothing was added."""
     head = LabelHead(F, capacity=8)
     head.append(3)
-    head.give(np.array([1]))
-    rows, places = np.array([1, 0, 1, 2, 1]), np.array([3, 0, 4, 7, 11])
-    head.note(rows, places, np.array([0.5, 9.0, 1.5, 9.0, -2.0]))
+    head.allocate(np.array([1]))
+    rows, event_numbers = np.array([1, 0, 1, 2, 1]), np.array([3, 0, 4, 7, 11])
+    head.store_contribution(rows, event_numbers, np.array([0.5, 9.0, 1.5, 9.0, -2.0]))
     found = head.added(np.array([0, 1, 2]), np.array([[0, 0], [4, 11], [7, 7]]))
     assert found.tolist() == [[0, 0], [1.5, -2], [0, 0]]
 

@@ -26,21 +26,21 @@ def judged(verdicts, *, capacity=64):
     number = len(verdicts)
     one = EventBuffer(2, reach=capacity - 8, horizon_events=capacity * 3 // 4, block=8)
     one.append(1)
-    rows, places = np.zeros(number, np.int64), np.arange(number)
+    rows, event_numbers = np.zeros(number, np.int64), np.arange(number)
     one.numbers(rows)
     one.push(
         rows,
-        places,
-        ids=places.astype(np.uint64),
-        times=places,
-        order=places,
+        event_numbers,
+        ids=event_numbers.astype(np.uint64),
+        times=event_numbers,
+        order=event_numbers,
         log_score=np.zeros(number),
         flagged=np.zeros(number, np.bool_),
         derived=np.zeros((number, 8), np.float32),
     )
     for place, verdict in enumerate(verdicts):
         if verdict is not None:
-            one.judge(0, place, verdict, FROM_EVENT)
+            one.set_label(0, place, verdict, FROM_EVENT)
     return one
 
 

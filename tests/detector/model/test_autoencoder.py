@@ -9,7 +9,7 @@ import torch
 from stream_ad.detector.model.model_stack import SLOPE
 from stream_ad.detector.model.numba_autoencoder import CompiledAutoencoder
 from stream_ad.detector.model.torch_autoencoder import Autoencoder
-from stream_ad.detector.model.transplant import embed
+from stream_ad.detector.model.transplant import transplant
 from stream_ad.detector.row_store import derived_size
 
 
@@ -120,8 +120,8 @@ def test_the_compiled_stack_learns_what_torchs_operations_learn(features, which)
     for kind in KINDS:
         own = stack(3, width, kind)
         for step in range(0, 30, 2):
-            loss, _ = own.plain_step(chosen, x[step], weight[step], inputs)
-            own.descend(chosen, x[step + 1], (own.rebuild(chosen, x[step + 1]) - 0.5) / width)
+            loss, _ = own.train_step(chosen, x[step], weight[step], inputs)
+            own.apply_gradient(chosen, x[step + 1], (own.rebuild(chosen, x[step + 1]) - 0.5) / width)
         found.append((own, loss))
     (torchs, torchs_loss), (compiled, compiled_loss) = found
     assert torchs.steps.tolist() == compiled.steps.tolist()
@@ -138,8 +138,8 @@ def test_two_steps_at_once_are_one_after_the_other(kind):
     x, weight, inputs = torch.rand(2, 2, 32, width), torch.rand(2, 2, 32), torch.rand(2, 2, 32, width)
     at_once, in_turn = stack(3, width, kind), stack(3, width, kind)
     told = at_once.plain_steps(which, *zip(x, weight, inputs, strict=True))
-    expected = [part.clone() for part in in_turn.plain_step(which, x[0], weight[0], inputs[0])]
-    in_turn.plain_step(which, x[1], weight[1], inputs[1])
+    expected = [part.clone() for part in in_turn.train_step(which, x[0], weight[0], inputs[0])]
+    in_turn.train_step(which, x[1], weight[1], inputs[1])
     for one, other in zip(told, expected, strict=True):
         assert torch.equal(one, other)
     for name in ("flat", "first", "second", "steps"):
@@ -182,8 +182,8 @@ def test_a_step_does_not_depend_on_its_neighbours(features):
     def learn(which: np.ndarray) -> torch.Tensor:
         own = stack(40, width, Compiled)
         for _ in range(3):
-            own.plain_step(which, x[which], weight[which], inputs[which])
-            own.descend(which, x[which], inputs[which] - 0.5)
+            own.train_step(which, x[which], weight[which], inputs[which])
+            own.apply_gradient(which, x[which], inputs[which] - 0.5)
         return own.flat
 
     together = learn(np.arange(40))
@@ -202,7 +202,7 @@ def test_initial_weights_follow_from_the_key_alone():
 def test_a_wider_model_goes_on_where_the_narrow_one_stood():
     """Embedded among more features, a model rebuilds its own features as before, whatever the new ones read."""
     narrow, wide = stack(1, derived_size(2)), stack(1, derived_size(3))
-    embed(wide, narrow, 0, features=2, positions=np.array([0, 2]), among=3)
+    transplant(wide, narrow, 0, features=2, positions=np.array([0, 2]), among=3)
     x, y = torch.full((1, 8, 8), 0.5), torch.rand(1, 8, 16)
     own = torch.rand(8, 3, 2)  # row, kind of input, feature
     x[0, :, :6] = own.reshape(8, 6)
@@ -235,10 +235,10 @@ def test_moments_that_fade_end_at_nought():
     """What has no gradient for thousands of steps leaves no numbers behind that a processor is slow to compute with."""
     own = stack(1, 24, Compiled)
     x, weight, inputs = torch.rand(1, 32, 24), torch.ones(1, 32), torch.ones(1, 32, 24)
-    own.plain_step(np.zeros(1, np.int64), x, weight, inputs)
+    own.train_step(np.zeros(1, np.int64), x, weight, inputs)
     inputs[:, :, 16:] = 0  # these outputs move nothing any more
     for _ in range(1000):
-        own.plain_step(np.zeros(1, np.int64), x, weight, inputs)
+        own.train_step(np.zeros(1, np.int64), x, weight, inputs)
     for moment in (own.first, own.second):
         sizes = moment.abs()
         assert not ((sizes > 0) & (sizes < torch.finfo(torch.float32).tiny)).any()

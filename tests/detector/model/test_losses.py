@@ -41,7 +41,7 @@ def reference_loss(x, rebuilt, y, w, alpha, form):
 def torch_loss(x, rebuilt, y, w, lam, form):
     ones = torch.ones_like(x)
     normal = losses.per_event((x - rebuilt) ** 2, ones)
-    guided = losses.per_event((losses.guide(x, form) - rebuilt) ** 2, ones)
+    guided = losses.per_event((losses.anomaly_target(x, form) - rebuilt) ** 2, ones)
     return losses.guided_loss(normal, guided, y, w, lam)
 
 
@@ -59,20 +59,22 @@ def test_guided_loss_is_the_formula(x, rebuilt, data):
 @pytest.mark.parametrize(("form", "expected"), [("f0", [0.8, 0.5, 0.1]), ("f1", [1, 1, 0]), ("f2", [0.7, 1.0, 0.4])])
 def test_guides_number_by_number(form, expected):
     """F0, F1 and F2 of .2, .5 and .9 are what AE-SAD defines."""
-    got = losses.guide(torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64), form)
+    got = losses.anomaly_target(torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64), form)
     assert got.tolist() == pytest.approx(expected, abs=1e-15)
 
 
 @given(x=unit, form=st.sampled_from(FORMS))
 def test_guides_stay_in_the_unit_interval(x, form):
     """Every F maps [0, 1] into [0, 1], where a sigmoid can reach it."""
-    assert 0 <= losses.guide(torch.tensor(x, dtype=torch.float64), form).item() <= 1
+    assert 0 <= losses.anomaly_target(torch.tensor(x, dtype=torch.float64), form).item() <= 1
 
 
 @given(x=unit)
 def test_f2_keeps_its_margin(x):
     """F2(x) is exactly one half away from x everywhere, which F0 is not near .5."""
-    assert abs(losses.guide(torch.tensor(x, dtype=torch.float64), "f2").item() - x) == pytest.approx(0.5, abs=1e-15)
+    assert abs(losses.anomaly_target(torch.tensor(x, dtype=torch.float64), "f2").item() - x) == pytest.approx(
+        0.5, abs=1e-15
+    )
 
 
 def test_loss_of_one_normal_event_is_its_squared_error():
@@ -189,7 +191,7 @@ def test_gradients(form, amplified):
     def loss(rebuilt):
         ones, squares = torch.ones_like(x), (x - rebuilt) ** 2
         normal = losses.per_event(losses.amplify(squares) if amplified else squares, ones)
-        guided = losses.per_event((losses.guide(x, form) - rebuilt) ** 2, ones)
+        guided = losses.per_event((losses.anomaly_target(x, form) - rebuilt) ** 2, ones)
         penalty = losses.score_penalty(losses.per_event(squares / 0.01, ones), 1 - y)
         return losses.guided_loss(normal, guided, y, w, 1.5) + 0.1 * penalty
 

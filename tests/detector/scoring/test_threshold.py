@@ -165,7 +165,7 @@ def test_level_is_no_lower_than_what_is_expected_of_normals():
     assert one.log_level[0] == pytest.approx(before[0], abs=0.3)
     assert one.log_level[1] == before[1]
     one.expect(0, rng.normal(size=512) + 2)
-    one.begin_anew(np.array([0]), np.zeros(1))
+    one.reset_after_outage(np.array([0]), np.zeros(1))
     assert one.expected[0] == -np.inf
 
 

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from kafka import errors as kafka_errors
 
-from stream_ad.brokers.kafka.connection import connect, once_settled
-from stream_ad.brokers.kafka.kafka_python.fetcher import fetch_plainly, has_fetched_ahead, take_up_parked
+from stream_ad.brokers.kafka.connection import connect, retry_while_unavailable
+from stream_ad.brokers.kafka.kafka_python.fetcher import (
+    has_fetched_ahead,
+    install_batch_reader,
+    requeue_resumed_partitions,
+)
 from stream_ad.brokers.kafka.kafka_python.record_batch import prepare
 from stream_ad.brokers.kafka.partition_reader import (
     CommittedConsumer,
@@ -38,10 +42,12 @@ class KafkaPythonConsumer(CommittedConsumer):
 
     def join(self, topics: Collection[str], listener: Membership) -> None:
         self.subscribe(topics=list(topics), listener=listener)
-        once_settled(self.topics)  # a leader that joins before it knows the partitions must join again at once
+        retry_while_unavailable(
+            self.topics
+        )  # a leader that joins before it knows the partitions must join again at once
 
     def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
-        take_up_parked(self)
+        requeue_resumed_partitions(self)
         ahead = has_fetched_ahead(self)
         found = self.poll(timeout_ms=max(int(timeout_s * 1000), LATEST_MS), max_records=max_records)
         count = sum(map(len, found.values()))
@@ -83,5 +89,5 @@ def open_consumer(settings: Settings) -> KafkaPythonConsumer:
         KafkaPythonConsumer, settings, **group_options(settings), **consumer_options()
     )
     consumer.settings = settings
-    fetch_plainly(consumer)
+    install_batch_reader(consumer)
     return consumer

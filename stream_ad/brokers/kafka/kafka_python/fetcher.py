@@ -93,12 +93,12 @@ def _records(batch: Any) -> list[Record]:
     return decode(data, batch.records_count, batch.base_offset, batch.first_timestamp, append_time_ms)
 
 
-def fetch_plainly(consumer: KafkaConsumer) -> None:
+def install_batch_reader(consumer: KafkaConsumer) -> None:
     """Let a consumer's polls give ``Record`` tuples."""
     consumer._fetcher.PartitionRecords = FetchedPartition  # noqa: SLF001
 
 
-def take_up_parked(consumer: KafkaConsumer) -> None:
+def requeue_resumed_partitions(consumer: KafkaConsumer) -> None:
     """Let the next poll go on with what was fetched of a partition before it was paused.
 
     The client (3.0.12) puts such records aside, and takes them up again only when it holds no fetch at all. But a

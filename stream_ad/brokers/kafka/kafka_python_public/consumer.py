@@ -13,7 +13,7 @@ from kafka import ConsumerRebalanceListener, KafkaAdminClient
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState
 
-from stream_ad.brokers.kafka.connection import connect, once_settled
+from stream_ad.brokers.kafka.connection import connect, retry_while_unavailable
 from stream_ad.brokers.kafka.partition_reader import (
     CommittedConsumer,
     consumer_options,
@@ -79,7 +79,9 @@ class PublicConsumer:
     def join(self, topics: Collection[str], listener: Membership) -> None:
         self._topics, self._members = list(topics), listener
         self._subscribe()
-        once_settled(self._client.topics)  # a leader that joins before it knows the partitions must join again at once
+        retry_while_unavailable(
+            self._client.topics
+        )  # a leader that joins before it knows the partitions must join again at once
 
     def _subscribe(self) -> None:
         self._listener = _Listener(self, self._members)

@@ -139,23 +139,23 @@ class Assignment:
             with translated_errors():
                 what([rd(one) for one in partitions if one not in self._idle])
 
-    def came_to(self, partition: TopicPartition, offset: int) -> None:
+    def advance_to(self, partition: TopicPartition, offset: int) -> None:
         """Take note of where a partition is read on: behind its records, or marks of transactions that are none."""
         if partition in self.positions:  # else it was taken away meanwhile
             self.positions[partition] = max(self.positions[partition], offset)
 
-    def gave(self, batches: Mapping[TopicPartition, RawRecords]) -> None:
+    def on_records(self, batches: Mapping[TopicPartition, RawRecords]) -> None:
         """Take note of records."""
         for partition, batch in batches.items():
-            self.came_to(partition, int(batch.offsets[-1]) + 1)
+            self.advance_to(partition, int(batch.offsets[-1]) + 1)
         self._silence.ends(batches)
 
     def stopped(self, partition: TopicPartition) -> None:
         """Take note that the library has given up fetching it."""
         self._stopped.add(partition)
 
-    def mind_silence(self) -> None:
+    def restart_stalled(self) -> None:
         """Begin to read anew where there is more than the library gives."""
-        if behind := self._silence.behind(self.positions, self.paused):
-            log.warning("Nothing comes although there is more; reading anew", positions=behind)
+        if stalled := self._silence.stalled(self.positions, self.paused):
+            log.warning("Nothing comes although there is more; reading anew", positions=stalled)
             self._begin()

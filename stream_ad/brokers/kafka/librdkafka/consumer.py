@@ -111,7 +111,7 @@ class LibrdkafkaConsumer(MetadataClient):
         with translated_errors():
             self._client.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
-    def _begin_anew(self) -> None:
+    def _recreate_client(self) -> None:
         """Let another client join in the place of this one."""
         old = self._client
         with translated_errors():
@@ -182,15 +182,15 @@ class LibrdkafkaConsumer(MetadataClient):
             messages = self._client.consume(1, timeout_s)
             if messages and max_records > 1:
                 messages += self._client.consume(max_records - 1, 0)
-        batches = in_columns(messages, self._meet)
-        self._places.gave(batches)
+        batches = in_columns(messages, self._handle_error_message)
+        self._places.on_records(batches)
         self._fetched_at = time.monotonic()
         self._mind_membership(self._fetched_at - began)
         if batches:
             self._in_doubt = self._in_doubt or None in self._ids.values()
         else:
             self._raise_failure()
-            self._places.mind_silence()
+            self._places.restart_stalled()
         return batches
 
     def _mind_membership(self, waited_s: float) -> None:
@@ -203,17 +203,17 @@ class LibrdkafkaConsumer(MetadataClient):
         if fenced or self._waited_s > self._patience_s:
             log.warning("The membership of the group did not come back; joining anew", fenced=fenced)
             self._failure = None
-            self._begin_anew()
+            self._recreate_client()
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
 
-    def _meet(self, error: KafkaError, message: Message) -> None:
+    def _handle_error_message(self, error: KafkaError, message: Message) -> None:
         place = TopicPartition(message.topic(), message.partition())
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-            self._places.came_to(place, message.offset() or 0)
+            self._places.advance_to(place, message.offset() or 0)
             return
         failure = in_our_words(error)
         if isinstance(failure, kafka_errors.OffsetOutOfRangeError):

@@ -34,7 +34,7 @@ class StallDetector:
         """Take note that these gave something now, or could not before."""
         self._ended |= dict.fromkeys(partitions, time.monotonic())
 
-    def behind(
+    def stalled(
         self, positions: Mapping[TopicPartition, int], unread: Collection[TopicPartition]
     ) -> dict[TopicPartition, int]:
         """The positions of those that have been still for long before their end, but for those that are not read."""

@@ -126,10 +126,10 @@ def test_what_is_read_is_where_it_goes_on() -> None:
     places = Assignment(library, ends)
     places.assign([rd(PARTITIONS[0])], lambda them: [places.seek(one, 3) for one in them])
     records = RawRecords("events", 0, np.array([3, 5]), np.array([0, 0]), [None] * 2, [None] * 2)
-    places.gave({PARTITIONS[0]: records, PARTITIONS[1]: records})
+    places.on_records({PARTITIONS[0]: records, PARTITIONS[1]: records})
     assert places.positions == {PARTITIONS[0]: 6}
-    places.came_to(PARTITIONS[0], 8)
-    places.came_to(PARTITIONS[0], 7)
-    places.came_to(PARTITIONS[1], 7)
+    places.advance_to(PARTITIONS[0], 8)
+    places.advance_to(PARTITIONS[0], 7)
+    places.advance_to(PARTITIONS[1], 7)
     places.seek(PARTITIONS[0], places.positions[PARTITIONS[0]])
     assert library.reads() == places.positions == {PARTITIONS[0]: 8}
