@@ -28,9 +28,9 @@ VARIABLES = frozenset({"one", "some", "found", "known", "told", "mine", "here", 
 
 CLASSES = frozenset(
     """
-    Arrived KafkaPythonProducer Flight Harm Head InFlight Inbox Journal Judged Landed ShardTask Lookup Mark Note ShardSupervisor
-    Patience EventBuffer Places KafkaPythonConsumer Positions LibrdkafkaConsumer LibrdkafkaProducer Replayed Run Saving Side Silence SnapshotPart
-    Sourced Stored Surroundings AsyncCommit Verdicts Watch _Lane
+    Arrived BatchProducer Flight Harm Head InFlight Inbox Journal Judged Landed LoadedShard Lookup Mark Note OwnedShard
+    Patience Pending Places PlainConsumer Positions RdConsumer RdProducer Replayed Run Saving Side Silence SnapshotPart
+    Sourced Stored Surroundings ThreadFlight Verdicts Watch _Lane
     """.split()  # noqa: SIM905 -- thirty lines otherwise
 )
 """Names of before the packages; what each is called now stands in docs/glossary.md."""

@@ -92,7 +92,8 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
             self._lost = set()
         if added := sorted(shard for shard in given if shard >= self._shards):
             raise TopicError(
-                f"Partition {added[0]} was added to {self._topics[InputTopic.EVENTS]}; topics.partitions is {self._shards}.",
+                f"Partition {added[0]} was added to {self._topics[InputTopic.EVENTS]}; "
+                f"topics.partitions is {self._shards}.",
                 hint="Sensors live in other shards now: make topics with the new number of partitions under other "
                 "names, move the records there, and start with another application_id.",
             )

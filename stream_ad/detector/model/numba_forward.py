@@ -87,7 +87,7 @@ def reconstruct(
     room: tuple[Any, ...],
     out: NDArray[np.float32],
 ) -> None:
-    """SensorTable of the same model are brought together, at most as many as the room has; single ones of four models, too."""
+    """Rows of the same model are brought together, at most as many as the room has; single ones of four models, too."""
     states, width = room[1], scaled.shape[1]
     x, rebuilt = room[0].reshape((-1, width)), states[-1].reshape((-1, width))
     nothing, one = np.float32(0), np.float32(1)
