@@ -12,11 +12,11 @@ from kafka.consumer.fetcher import Fetcher
 from structlog.testing import capture_logs
 
 import stream_ad
+from stream_ad.brokers.kafka import private_names as names_of_the_client
 from stream_ad.brokers.kafka.client_api import client_of
-from stream_ad.brokers.kafka.kafka_python import private_names as kafka_insides
-from stream_ad.brokers.kafka.kafka_python.private_names import INSIDES, TESTED, fast, unknown
 from stream_ad.brokers.kafka.kafka_python_public.consumer import PublicConsumer
 from stream_ad.brokers.kafka.kafka_python_public.producer import PublicProducer
+from stream_ad.brokers.kafka.private_names import INSIDES, TESTED, fast, unknown
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from tests.support.broker_fixtures import KafkaPlace
 
 FOLDER = Path(stream_ad.__file__).parent / "brokers" / "kafka"
-BELOW = {FOLDER / "kafka_python" / f"{name}.py" for name in ("connection_attempts", "producer", "consumer", "fetcher")}
+BELOW = {FOLDER / "connection_attempts.py"}
+BELOW |= {FOLDER / "kafka_python" / f"{name}.py" for name in ("producer", "consumer", "fetcher")}
 """Modules that are imported only where the client's insides are known."""
 PRIVATE_MODULES = {"kafka.net.compat", "kafka.producer", "kafka.record", "kafka.consumer"}
 
@@ -37,9 +38,9 @@ PRIVATE_MODULES = {"kafka.net.compat", "kafka.producer", "kafka.record", "kafka.
 @pytest.fixture(autouse=True)
 def unasked() -> Iterator[None]:
     """The client is looked into once for a process; here once for a test."""
-    kafka_insides._known.cache_clear()
+    names_of_the_client._known.cache_clear()
     yield
-    kafka_insides._known.cache_clear()
+    names_of_the_client._known.cache_clear()
 
 
 def private_names(module: Path) -> set[str]:
@@ -128,7 +129,7 @@ def test_a_worker_over_another_version_keeps_its_promises(place: KafkaPlace, mon
     producer.flush()
     with monkeypatch.context() as other:
         other.setattr(kafka, "__version__", "3.0.99")
-        kafka_insides._known.cache_clear()
+        names_of_the_client._known.cache_clear()
         worker = place.worker()
         assert isinstance(worker._consumer, PublicConsumer)
         assert isinstance(worker._writers[0]._producer, PublicProducer)
@@ -141,7 +142,7 @@ def test_a_worker_over_another_version_keeps_its_promises(place: KafkaPlace, mon
         found = [one for one in place.admin().examine() if one.check == "versions" and one.level is Level.WARNING]
         assert "3.0.99" in found[0].what
         worker.close()
-    kafka_insides._known.cache_clear()
+    names_of_the_client._known.cache_clear()
     stored = place.worker().load(0)
     assert stored.snapshot is not None
     assert (stored.positions, stored.snapshot.data) == (InputOffsets(1, 0), b"state")

@@ -8,7 +8,7 @@ from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka.client_api import client_of
 from stream_ad.brokers.kafka.doctor import examine
-from stream_ad.brokers.kafka.kafka_python.private_names import TESTED, unknown
+from stream_ad.brokers.kafka.private_names import TESTED, unknown
 from stream_ad.brokers.kafka.topics import TopicAdmin
 from stream_ad.errors import BrokerError, SettingsError
 from stream_ad.util.findings import problem, warning

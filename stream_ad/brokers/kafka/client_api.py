@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stream_ad.brokers.kafka.kafka_python.private_names import fast
+from stream_ad.brokers.kafka.private_names import fast
 from stream_ad.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka.first_contact import looked_at, told_early
-from stream_ad.brokers.kafka.kafka_python.private_names import fast
+from stream_ad.brokers.kafka.private_names import fast
 from stream_ad.errors import BrokerError, TopicError, UnreachableError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def connect(make: Callable[..., Client], settings: Settings, **options: Any) -> 
     _require_files(settings)
     attempts: Any = None
     if fast(settings):
-        from stream_ad.brokers.kafka.kafka_python.connection_attempts import Attempts  # noqa: PLC0415 -- only where the client is known
+        from stream_ad.brokers.kafka.connection_attempts import Attempts  # noqa: PLC0415 -- only where the client is known
 
         attempts = Attempts()
         options["kafka_client"] = attempts

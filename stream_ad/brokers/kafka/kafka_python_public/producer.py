@@ -13,8 +13,8 @@ from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka.connection import connect, producer_options
 from stream_ad.brokers.kafka.hanging_transactions import names, open_in
-from stream_ad.brokers.kafka.kafka_python.private_names import TESTED
 from stream_ad.brokers.kafka.limits import GRACE_S, within
+from stream_ad.brokers.kafka.private_names import TESTED
 from stream_ad.errors import BrokerError
 
 if TYPE_CHECKING:
