@@ -76,7 +76,7 @@ def write_sections(formatter: Any, params: Iterable[Any], ctx: Any) -> None:
         if isinstance(param, TyperArgument):
             sections["Arguments"].append((param.metavar or str(param.name).upper(), record[1]))
         else:
-            sections.setdefault(_text(param.rich_help_panel) or "Options", []).append(record)
+            sections.setdefault(_text(getattr(param, "rich_help_panel", None)) or "Options", []).append(record)
     sections[INPUT] = sections.pop(INPUT, [])
     _write(formatter, sections)
 

@@ -76,7 +76,7 @@ def _row(view: SnapshotView) -> tuple[str, ...]:
         thousands(view.labels),
         *(known or ("-", "-", "-")),
         _size(view.size_bytes),
-        "; ".join(filter(None, ("next start" if view.in_use else "", view.lineage_reason, view.problem))),
+        "; ".join(filter(None, ("next start" if view.in_use else "", view.origin, view.problem))),
     )
 
 
@@ -134,7 +134,7 @@ def _describe(view: SnapshotView) -> None:
         "shard": str(view.shard),
         "number": f"{view.number}{' (the next start begins with it)' if view.in_use else ''}",
         "saved": view.saved or "unknown",
-        "origin": view.lineage_reason or "follows from the one before",
+        "origin": view.origin or "follows from the one before",
         "positions": f"events {thousands(view.events)}, labels {thousands(view.labels)}",
         "size": _size(view.size_bytes),
     }

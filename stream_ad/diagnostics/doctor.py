@@ -61,8 +61,8 @@ def _settings(resolved: Resolved) -> Iterator[Finding]:
             "settings", f"{what} unencrypted to {settings.broker.bootstrap_servers}.",
             "Set broker.security.protocol to SASL_SSL or SSL where the network is not yours alone.",
         )  # fmt: skip
-    lineage_reason = origins.get("broker.security.password", "")
-    if lineage_reason.startswith("--set"):
+    origin = origins.get("broker.security.password", "")
+    if origin.startswith("--set"):
         yield warning(
             "settings", "the password stands on the command line, where every user of this machine can read it.",
             "Put it into a file and name that in STREAM_AD_BROKER__SECURITY__PASSWORD_FILE.",

@@ -46,7 +46,7 @@ class SnapshotView:
     size_bytes: int
     in_use: bool
     """The next start of a worker begins with it."""
-    lineage_reason: str
+    origin: str
     problem: str
     """Why it cannot be used; "" when it can."""
     foreign: bool = False

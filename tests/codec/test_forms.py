@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.codec.test_decode_events import BAD
 
 from stream_ad.codec import Codec
 from stream_ad.codec.feature_layouts import Form
 from stream_ad.settings import EventSettings, FieldMapping, Settings
+from tests.codec.test_event_decoder import BAD
 from tests.support.wire_records import event, raw
 
 USUAL = {"temp": 71.25, "vib": 0.5, "a.b": 3.0}

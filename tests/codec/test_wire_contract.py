@@ -15,7 +15,7 @@ from stream_ad.records.schemas import AnomalyScore, Label, SensorEvent
 from stream_ad.settings import EventSettings, Settings
 from tests.support.wire_records import event, header, raw, readings
 
-CODEC = Codec(Settings(events=EventSettings(max_ahead_seconds=1e12)))
+CODEC = Codec(Settings(events=EventSettings(max_ahead_seconds=3e9)))
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END = datetime(2262, 4, 11, 23, 47, 16, tzinfo=UTC)
 

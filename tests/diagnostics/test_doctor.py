@@ -45,7 +45,7 @@ def doctor(config, *more):
     told = json.loads(result.stdout)
     assert told["well"] == (result.exit_code == 0)
     for one in told["findings"]:
-        assert bool(one["mend"]) == (one["level"] != "ok")
+        assert bool(one["remediation"]) == (one["level"] != "ok")
     return result.exit_code, told["findings"]
 
 
@@ -143,7 +143,7 @@ def test_a_foreign_format_is_found(site, monkeypatch):
     wrong = [one for one in found if one["level"] == "problem"]
     assert {one["check"] for one in wrong} == {"state"}
     assert "this program reads format 99" in wrong[0]["what"]
-    assert "snapshots reset 0" in wrong[0]["mend"]
+    assert "snapshots reset 0" in wrong[0]["remediation"]
 
 
 def test_lost_records_are_found(site):

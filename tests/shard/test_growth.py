@@ -188,7 +188,7 @@ def test_what_makes_room_disturbs_no_other_feature(company):
     story.event("a", {"f0": 10.0, "f2": 10.0})
     story.event("a", {"f0": 10.0, "g": 10.0})
     shard.step(*story.columns(since, story.second - 1))
-    shard.sensors.widen(0, ("f0", "g"))
+    shard.sensors.add_features(0, ("f0", "g"))
     assert features_of(shard) == ("f0", "g", "f2")
     after, row = shard.sensors.detectors[shard.sensors.group[0]], int(shard.sensors.row[0])
     for part, name in (("scaler.", "mean"), ("scaler.", "count"), ("scoring.", "variance")):

@@ -54,8 +54,8 @@ def test_cuts_change_nothing(models, seed, data):
     story, chosen = busy_story(seed), options(detector={"models": models})
     whole = Shard(chosen)
     with pytest.MonkeyPatch.context() as patch:  # the story is short: let importance change several times in it
-        patch.setattr(shard_module, "FIRST_SETTLEMENT", 32)
-        patch.setattr(shard_module, "SETTLE_RECORDS", 128)
+        patch.setattr(shard_module, "FIRST_STATISTICS_RECORD", 32)
+        patch.setattr(shard_module, "STATISTICS_RECORDS", 128)
         expected = scores(story.play(whole))
         state = whole.snapshot()
         bounds = sorted({0, story.second, *data.draw(st.lists(st.integers(1, story.second), max_size=12))})

@@ -119,7 +119,7 @@ def test_the_mark_at_a_snapshot_is_kept_for_the_snapshot_before():
 
 
 @pytest.mark.parametrize(
-    "marks",
+    "step_boundaries",
     [(InputOffsets(5, 3), InputOffsets(6, 2)), (InputOffsets(5, 3), InputOffsets(50, 3))],
     ids=["labels run backwards", "beyond what was committed"],
 )

@@ -86,7 +86,7 @@ class Pair:
             one.load("", {name: array.copy() for name, array in one.state("").items()})
 
     def step(self, rows: int, everyone: bool) -> None:
-        self._same("plain_step", rows, everyone, 3)
+        self._same("train_step", rows, everyone, 3)
 
     def rebuild(self, rows: int, everyone: bool) -> None:
         self._same("rebuild", rows, everyone, 1)
