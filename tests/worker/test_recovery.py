@@ -350,7 +350,10 @@ def test_a_large_snapshot_holds_no_scores_up():
     plant.send(InputTopic.EVENTS, range(60))
     worker, written = watched_worker(plant)
     Worker(plant.settings, worker, clock=plant.clock, stop=Every(plant.clock, 0.4, math.inf)).run(3.0)
-    commits = [(len(one.scores), None if one.part is None else one.part.start, one.completed_snapshot_offsets) for one in written]
+    commits = [
+        (len(one.scores), None if one.part is None else one.part.start, one.completed_snapshot_offsets)
+        for one in written
+    ]
     begun = next(number for number, (_, start, _) in enumerate(commits) if start == 0)
     closed = next(number for number, (_, _, saved) in enumerate(commits) if number >= begun and saved is not None)
     parts = commits[begun : closed + 1]
