@@ -42,7 +42,7 @@ class Loops(Listener):
 
 loops = Loops()
 register("numba:compile", loops)
-from stream_ad import worker
+from stream_ad.worker import worker
 from stream_ad.cli.app import app
 
 def polls(self, **_):

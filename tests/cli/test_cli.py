@@ -29,7 +29,7 @@ COMMANDS = ("run", "demo", "replay", "simulate", "backtest", "doctor", "health",
 NOWHERE = ("--set", "broker.kind=kafka", "--set", "broker.bootstrap_servers=127.0.0.1:1")
 FIRST_START = """
 import numba
-from stream_ad import process
+from stream_ad.worker import process_setup as process
 process._use_every_loop = lambda: numba.njit(lambda x: x + 1)(1)
 from stream_ad.cli.app import app
 app()

@@ -16,6 +16,7 @@ from stream_ad.settings import EventSettings, Settings
 from tests.support.wire_records import event, header, raw, readings
 
 CODEC = Codec(Settings(events=EventSettings(max_ahead_seconds=3e9)))
+WRITTEN_MS = 7_258_118_400_000  # 2200, when records were written: no time that is valid lies too far ahead of it
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END = datetime(2262, 4, 11, 23, 47, 16, tzinfo=UTC)
 
@@ -109,7 +110,7 @@ labels_on_the_wire = st.sampled_from(targets).flatmap(
 @given(events_on_the_wire)
 def test_the_codec_takes_the_events_that_the_model_takes(value):
     """What SensorEvent accepts is decoded to equal values, what it refuses is a dead letter."""
-    events, dead = CODEC.decode_events(raw([value]))
+    events, dead = CODEC.decode_events(raw([value], times_ms=WRITTEN_MS))
     model = parsed(SensorEvent, value)
     if model is None or not in_range(model.timestamp):
         assert [letter.value for letter in dead] == [value]
@@ -125,7 +126,7 @@ def test_the_codec_takes_the_events_that_the_model_takes(value):
 @given(labels_on_the_wire)
 def test_the_codec_takes_the_labels_that_the_model_takes(value):
     """What Label accepts is decoded to equal values, what it refuses is a dead letter."""
-    labels, dead = CODEC.decode_labels(raw([value]))
+    labels, dead = CODEC.decode_labels(raw([value], times_ms=WRITTEN_MS))
     model = parsed(Label, value)
     interval = [] if model is None or model.start is None else [model.start, model.end]
     if model is None or not in_range(*interval):
@@ -143,7 +144,7 @@ def test_the_codec_takes_the_labels_that_the_model_takes(value):
 def test_what_stands_in_unknown_fields_is_judged_alike(note):
     """A field nobody reads may hold any JSON, and nothing else, for both."""
     value = event()[:-1] + b', "note": ' + note + b"}"
-    _, dead = CODEC.decode_events(raw([value]))
+    _, dead = CODEC.decode_events(raw([value], times_ms=WRITTEN_MS))
     assert (parsed(SensorEvent, value) is None) == bool(dead)
 
 
@@ -153,7 +154,7 @@ def test_what_stands_in_unknown_fields_is_judged_alike(note):
 )
 def test_of_equal_keys_the_last_counts_for_both(value):
     """Repeated keys are no error, in a message or in its readings."""
-    events, dead = CODEC.decode_events(raw([value]))
+    events, dead = CODEC.decode_events(raw([value], times_ms=WRITTEN_MS))
     model = parsed(SensorEvent, value)
     assert dead == []
     assert (events.sensor_ids[0], readings(events)[0]) == (model.sensor_id, model.values)
@@ -163,7 +164,7 @@ def test_of_equal_keys_the_last_counts_for_both(value):
 def test_the_deviations_are_those_the_docstring_names(note, reason):
     """NaN in a field nobody reads is no JSON for the codec; nesting may go deeper than pydantic reads."""
     value = event()[:-1] + b', "note": ' + note + b"}"
-    _, dead = CODEC.decode_events(raw([value]))
+    _, dead = CODEC.decode_events(raw([value], times_ms=WRITTEN_MS))
     assert (parsed(SensorEvent, value) is None) != bool(dead)
     assert [header(letter, "reason") for letter in dead] == ([reason] if reason else [])
 
@@ -175,7 +176,7 @@ def test_the_models_take_rfc_3339_and_no_looser_form(stamp):
     """Numbers, dates and other forms of ISO 8601 are refused by the models as by the codec."""
     value = event(timestamp=stamp)
     assert parsed(SensorEvent, value) is None
-    assert CODEC.decode_events(raw([value]))[1]
+    assert CODEC.decode_events(raw([value], times_ms=WRITTEN_MS))[1]
 
 
 def test_a_time_built_in_python_passes_the_models():

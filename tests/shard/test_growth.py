@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load
@@ -133,7 +132,7 @@ def test_detectors_without_sensors_in_older_snapshots_are_dropped():
     header, arrays = opened(whole)
     arrays = {name.replace("g0.", "g1."): array for name, array in arrays.items()}
     for number, features in ((0, 1), (2, 2)):
-        arrays.update(Detector(features, options(), torch.device("cpu")).state(f"g{number}."))
+        arrays.update(Detector(features, options(), "cpu").state(f"g{number}."))
     sensors = header["sensors"]
     sensors["features"] = [["f0"], *sensors["features"], ["f0", "f1"]]
     sensors["owners"], sensors["arrived"] = [[], *sensors["owners"], []], [7, *sensors["arrived"], 9]

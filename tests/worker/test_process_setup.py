@@ -49,7 +49,7 @@ def test_a_worker_in_the_process_of_another_leaves_it_as_it_is():
     """A worker that is given its end works beside others: threads, memory and search for garbage stay theirs."""
     program = """if True:
         import gc, torch
-        from stream_ad import process
+        from stream_ad.worker import process_setup as process
         from stream_ad.brokers.memory.broker import MemoryBroker
         from stream_ad.settings import Settings
         from stream_ad.util.signals import StopFlag
@@ -143,7 +143,7 @@ def test_a_log_has_one_line_before_and_one_after_and_few_between():
 STARTED = """
 import json, sys
 from numba.core.event import install_recorder
-from stream_ad import worker
+from stream_ad.worker import worker
 from stream_ad.settings import Settings
 
 class Stopped:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -43,7 +42,7 @@ def stream(kind, events, seed=0):
 
 def beginner(features, sensors=1, chosen=None):
     """A detector of sensors that have shown nothing yet, and whose models begin alike."""
-    detector = Detector(features, chosen or DetectorOptions(), torch.device("cpu"))
+    detector = Detector(features, chosen or DetectorOptions(), "cpu")
     detector.append(np.full(sensors, 7, np.uint64))
     return detector
 
