@@ -61,9 +61,9 @@ def parse_columns(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         name, equals, column = (part.strip() for part in text.partition("="))
         if not equals or not column:
-            raise ValueError(f"«{text}» is not of the form NAME=COLUMN")
+            raise ValueError(f'"{text}" is not of the form NAME=COLUMN')
         if name not in (*NAMED_COLUMNS, EVALUATE):
-            raise ValueError(f"«{name}» is none of {', '.join((*NAMED_COLUMNS, EVALUATE))}")
+            raise ValueError(f'"{name}" is none of {", ".join((*NAMED_COLUMNS, EVALUATE))}')
         columns[name] = column
     return columns
 
@@ -79,18 +79,18 @@ def named(header: Sequence[str], columns: Mapping[str, str] | None, where: str) 
     Raises:
         InputFileError: One is missing, has no name, stands there twice, or there is no feature.
     """
-    found = ", ".join(header[:8]) + (", …" if len(header) > 8 else "")
+    listed = ", ".join(header[:8]) + (", …" if len(header) > 8 else "")
     ours = {column: name for name, column in (columns or {}).items()}
     if absent := [column for column in ours if column not in header]:
         raise InputFileError(
-            f"{where}: column {', '.join(absent)} is missing; found: {found}.",
+            f"{where}: column {', '.join(absent)} is missing; found: {listed}.",
             hint="Check the names that were given to --map.",
         )
     names = [ours.get(name, name) for name in header]
     missing = [name for name in NAMED_COLUMNS if name not in names]
     if missing:
         raise InputFileError(
-            f"{where}: column {', '.join(missing)} is missing; found: {found}.",
+            f"{where}: column {', '.join(missing)} is missing; found: {listed}.",
             hint="The first line names the columns, separated by commas: timestamp, sensor_id, label, features."
             " `backtest` takes other names: --map timestamp=ts.",
         )
