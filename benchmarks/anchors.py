@@ -1,4 +1,4 @@
-"""What stands beside the detector in benchmarks/detector.py: river's half-space trees, bare torch, single models."""
+"""Anchors of benchmarks/detector.py: river's half-space trees, bare torch, single models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stream(sensors: int, per_step: int) -> Iterator[Events]:
             number,
             number * 1_000_000,
             [names[sensor] for sensor in which.tolist()],
-            [f"e-{one}" for one in number.tolist()],
+            [f"e-{event_number}" for event_number in number.tolist()],
             (ValueBlock(NAMES, np.arange(per_step), values),),
         )
 
@@ -51,9 +51,9 @@ def half_space_trees(sensors: int, per_step: int, *, each: bool) -> Callable[[],
         [
             [
                 (models[int(number) % len(models)], dict(zip(NAMES, row, strict=True)))
-                for number, row in zip(one.offsets, one.blocks[0].values.tolist(), strict=True)
+                for number, row in zip(batch.offsets, batch.blocks[0].values.tolist(), strict=True)
             ]
-            for one in made
+            for batch in made
         ]
     )
 

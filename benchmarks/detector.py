@@ -3,7 +3,7 @@
     python benchmarks/detector.py [--seconds 2] [--parts] [--write]
 
 Every row is a ratio of events per second of processor time (one thread), both sides measured on the
-same events, in turns, in this process. «detector» is everything a shard does between decoding and
+same events, in turns, in this process. "detector" is everything a shard does between decoding and
 encoding: derived inputs, scaling, scoring, labels, learning. With ``--parts`` a second table says where its time goes:
 in the compiled loops of each part, and in all of Python around them.
 """
@@ -46,8 +46,8 @@ MICRO_BATCH = 2048  # about worker.step_records
 
 def rates(seconds: float, *steps: Callable[[], int]) -> list[float]:
     """Events per second of each, in turns: what disturbs the machine for a while disturbs all alike."""
-    found = [[rate(step, seconds / TURNS) for step in steps] for _ in range(TURNS)]
-    return np.median(found, axis=0).tolist()
+    by_turn = [[rate(step, seconds / TURNS) for step in steps] for _ in range(TURNS)]
+    return np.median(by_turn, axis=0).tolist()
 
 
 def rate(step: Callable[[], int], seconds: float) -> float:
@@ -101,13 +101,13 @@ def loop_of_detectors(sensors: int, horizon: int = 1024) -> Callable[[], int]:
 
 def compiled() -> dict[tuple[str, int, str], str]:
     """How a profile names each compiled loop, and the module it stands in."""
-    found = {}
+    modules = {}
     for name, module in sys.modules.items():
-        for one in vars(module).values() if name.startswith("stream_ad.") else ():
-            if isinstance(one, CPUDispatcher):
-                code = one.py_func.__code__
-                found[code.co_filename, code.co_firstlineno, code.co_name] = Path(code.co_filename).stem
-    return found
+        for member in vars(module).values() if name.startswith("stream_ad.") else ():
+            if isinstance(member, CPUDispatcher):
+                code = member.py_func.__code__
+                modules[code.co_filename, code.co_firstlineno, code.co_name] = Path(code.co_filename).stem
+    return modules
 
 
 def parts(sensors: int, per_step: int, seconds: float) -> Counter[str]:
@@ -118,9 +118,9 @@ def parts(sensors: int, per_step: int, seconds: float) -> Counter[str]:
         whole.append(1e6 / rate(step, seconds / TURNS))
         profiled += profile.runcall(lambda: sum(step() for _ in range(learn_every)))
     spent, loops = Counter[str](), compiled()
-    for place, (_, _, own, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
-        if place in loops:
-            spent[loops[place]] += own * 1e6 / profiled
+    for loop, (_, _, own, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        if loop in loops:
+            spent[loops[loop]] += own * 1e6 / profiled
     spent["Python, NumPy and torch around them"] = float(np.mean(whole)) - spent.total()
     return spent
 

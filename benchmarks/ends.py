@@ -24,7 +24,7 @@ class KafkaIn:
         self._topic = settings.topics.events
 
     def send(self, records: Sequence[OutRecord]) -> int:
-        """How many it took."""
+        """Send records; return how many were accepted."""
         for sent, (key, value, time_ms, _) in enumerate(records):
             try:
                 self._producer.produce(self._topic, value, key, timestamp=time_ms)
@@ -49,10 +49,10 @@ class KafkaOut:
         self._consumer.assign([TopicPartition(settings.topics.scores, 0, OFFSET_BEGINNING)])
 
     def read(self, timeout_s: float) -> list[bytes]:
-        """What has been committed since."""
-        some = self._consumer.consume(1, timeout_s)
-        some += self._consumer.consume(10_000, 0)
-        return [one.value() or b"" for one in some if one.error() is None]
+        """Return the scores committed since the last call."""
+        messages = self._consumer.consume(1, timeout_s)
+        messages += self._consumer.consume(10_000, 0)
+        return [message.value() or b"" for message in messages if message.error() is None]
 
     def close(self) -> None:
         self._consumer.close()

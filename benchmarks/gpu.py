@@ -54,27 +54,27 @@ def batches(models: int, width: int, number: int) -> list[tuple[np.ndarray, ...]
 
 
 def largest_differences() -> list[str]:
-    """What GPU and processor differ by; raises AssertionError beyond the tolerances."""
-    said = []
+    """Return lines on the largest differences between GPU and CPU; raise AssertionError beyond the tolerances."""
+    lines = []
     for models, features in ((1, 1), (64, 8), (16, 64)):
         width, which = derived_size(features), np.arange(models)
-        found = []
+        weights = []
         for kind in (CompiledAutoencoder, CudaAutoencoder):
             own, device = stack(kind, models, width), "cpu" if kind is CompiledAutoencoder else "cuda"
             for batch in batches(models, width, 50):
-                own.train_step(which, *(to_device(one, device) for one in batch))
-            found.append(own.state("")["flat"])
-        off = float(np.abs(found[0] - found[1]).max())
-        said.append(f"{models} models of {features} features, 50 steps: weights differ by at most {off:.1e}")
-        assert off < WEIGHTS, said[-1]
+                own.train_step(which, *(to_device(part, device) for part in batch))
+            weights.append(own.state("")["flat"])
+        off = float(np.abs(weights[0] - weights[1]).max())
+        lines.append(f"{models} models of {features} features, 50 steps: weights differ by at most {off:.1e}")
+        assert off < WEIGHTS, lines[-1]
     scores = []
     for device in ("cpu", "cuda"):
         shard, made = Shard(DetectorOptions(detector=DetectorConfig(device=device))), stream(16, 1024)
         scores.append(np.concatenate([shard.step(next(made), NO_LABELS).scores.score for _ in range(40)]))
     off = float((np.abs(scores[0] - scores[1]) / np.maximum(scores[0], 0.1)).max())
-    said.append(f"a shard of 16 sensors, 40,960 events: scores differ by at most {off:.1e} of themselves")
-    assert off < SCORES, said[-1]
-    return said
+    lines.append(f"a shard of 16 sensors, 40,960 events: scores differ by at most {off:.1e} of themselves")
+    assert off < SCORES, lines[-1]
+    return lines
 
 
 def rate(step: Callable[[], int], seconds: float) -> float:
@@ -98,7 +98,7 @@ def passes(kind: type[Stack], models: int, features: int) -> tuple[Callable[[], 
         return models * SCORED
 
     def learn() -> int:
-        to_numpy(own.train_step(which, *(to_device(one, device) for one in (x, weight, inputs)))[0])
+        to_numpy(own.train_step(which, *(to_device(part, device) for part in (x, weight, inputs)))[0])
         return models * LEARNED
 
     return score, learn
@@ -135,12 +135,12 @@ def main() -> int:
     for models, features in ((64, 8), (1000, 8), (10_000, 8), (64, 64), (1000, 64)):
         kinds = [passes(kind, models, features) for kind in (CompiledAutoencoder, Autoencoder, CudaAutoencoder)]
         for what, number in (("score", 0), ("learn", 1)):
-            found = [rate(kind[number], seconds) for kind in kinds]
-            cells = [f"{one:,.0f}" for one in found]
-            table.add_row(what, f"{models:,}", f"{features}", *cells, f"{found[2] / found[0]:.1f}")
+            rates = [rate(kind[number], seconds) for kind in kinds]
+            cells = [f"{events_s:,.0f}" for events_s in rates]
+            table.add_row(what, f"{models:,}", f"{features}", *cells, f"{rates[2] / rates[0]:.1f}")
     for sensors in (64, 1000):
-        found = [rate(whole(device, sensors), seconds) for device in ("cpu", "cuda")]
-        cells = f"{found[0]:,.0f}", "", f"{found[1]:,.0f}", f"{found[1] / found[0]:.1f}"
+        rates = [rate(whole(device, sensors), seconds) for device in ("cpu", "cuda")]
+        cells = f"{rates[0]:,.0f}", "", f"{rates[1]:,.0f}", f"{rates[1] / rates[0]:.1f}"
         table.add_row("whole shard: score, learn", f"{sensors:,}", "8", *cells)
     Console(width=150).print(table)
     return 0

@@ -32,7 +32,7 @@ from benchmarks.ends import load_end, score_end
 from benchmarks.loops import quix, quix_command
 from benchmarks.page import machine, write
 from benchmarks.pipeline import FEATURES, RIVER, fill, measure, stream_ad
-from benchmarks.recovery import Run, tree_of
+from benchmarks.recovery import WorkerProcess, tree_of
 from benchmarks.scaling import Case, scaling
 from stream_ad.brokers import open_admin
 from stream_ad.codec.encoders import encode_event
@@ -121,16 +121,16 @@ def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds
             now = time.time()
             feed(settings, readings(1 / TICK_S, now, TICK_S, sensors), 1 / TICK_S, now)
         context = multiprocessing.get_context("spawn")
-        told, tells = context.Pipe(duplex=False)
+        begins, tells = context.Pipe(duplex=False)
         load = context.Process(target=begin_feed, args=(tells, settings, rate, SETTLE_S + seconds, sensors))
         load.start()
-        window = told.recv() + SETTLE_S
+        window = begins.recv() + SETTLE_S
         values, came = [], []
         while time.time() < window + seconds + 1:
-            found = scores.read(0.1)
+            arrived = scores.read(0.1)
             now = time.time()
-            values += found
-            came += [now] * len(found)
+            values += arrived
+            came += [now] * len(arrived)
         load.join()
     scores.close()
     decode = msgspec.json.Decoder(_Score).decode  # not while there is something to measure
@@ -144,14 +144,14 @@ def started(tree: dict[str, Any], folder: Path, start: Any, count: int) -> Itera
     with ExitStack() as stack:
         processes = []
         for _ in range(count):
-            processes.append(one := start(tree, folder))
-            stack.callback(one.wait)
-            stack.callback(one.terminate)
+            processes.append(process := start(tree, folder))
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
         yield processes
 
 
 def worker(tree: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
-    return Run(tree, folder).process
+    return WorkerProcess(tree, folder).process
 
 
 def quix_live(python: str, tree: dict[str, Any], _folder: Path) -> subprocess.Popen[bytes]:
@@ -183,17 +183,17 @@ def main() -> None:
             }
             if chosen.quix:
                 sides[RIVER] = partial(quix, chosen.quix, "river"), partial(quix_live, chosen.quix), {}
-            found = {}
+            by_side = {}
             for number, (side, (catch_up, start, broker)) in enumerate(sides.items()):
                 full, over, live = (tree_of(server, f"{name}-{number}", **broker) for name in ("full", "over", "live"))
                 fill(full, chosen.events, chosen.sensors)
                 most = measure(catch_up, full | {"http": {"enabled": False}}, chosen.events).wall
                 sustained = observe(over, folder, start, most, chosen.seconds / 2, chosen.sensors).per_second
                 waits = observe(live, folder, start, sustained / 2, chosen.seconds, chosen.sensors).waits_ms
-                found[side] = (most, sustained, *waits)
+                by_side[side] = (most, sustained, *waits)
             table = Table("reading to committed score", "full topic", "sustained", "load", "p50 ms", "p99 ms", "ratio")
-            anchor = found.get(RIVER, (0, 0, 0, None))[3]
-            for side, (most, sustained, p50, p99) in found.items():
+            anchor = by_side.get(RIVER, (0, 0, 0, None))[3]
+            for side, (most, sustained, p50, p99) in by_side.items():
                 ratio = "" if anchor is None else f"{p99 / anchor:.2f}"
                 figures = (f"{one:,.0f}" for one in (most, sustained, sustained / 2))
                 table.add_row(side, *figures, f"{p50:.1f}", f"{p99:.1f}", ratio)

@@ -142,7 +142,7 @@ def bare_librdkafka(tree: dict[str, Any], events: int) -> Result:
             refused.append(error)
 
     while seen < events:
-        messages = [one for one in consumer.consume(STEP_RECORDS, 0.5) if one.error() is None]
+        messages = [message for message in consumer.consume(STEP_RECORDS, 0.5) if message.error() is None]
         if not messages:
             continue
         readings = [decode(message.value()) for message in messages]

@@ -1,4 +1,4 @@
-"""Made-up streams of many kinds, which stand for what recordings elsewhere may be like."""
+"""Made-up streams of many kinds, in place of recordings from elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Sensor:
     times_s: Floats  # (N,)
     values: Floats  # (N, F)
     labels: list[str]
-    warmup: int  # rows that are not judged
+    warmup: int  # rows that are not evaluated
 
 
 class Faults:
@@ -57,14 +57,14 @@ class Faults:
 
     def gaps(self, first: int, mean_gap: float, least_gap: int, lengths: tuple[int, int]) -> list[slice]:
         """Where faults go, one after the other."""
-        found: list[slice] = []
+        stretches: list[slice] = []
         at = first
         while True:
             at += least_gap + int(self.rng.exponential(mean_gap))
             length = int(self.rng.integers(*lengths))
             if at + length > len(self.values) - 20:
-                return found
-            found.append(slice(at, at + length))
+                return stretches
+            stretches.append(slice(at, at + length))
             at += length
 
 
@@ -100,7 +100,7 @@ def drift(rng: np.random.Generator) -> Sensor:
 
 
 def long_faults(rng: np.random.Generator) -> Sensor:
-    """Faults that last as long as a verdict takes, and longer."""
+    """Faults that last as long as a label takes, and longer."""
     faults = Faults(rng, readings(rng, 7000, 10, memory=0.9, noise=0.3, day=288))
     for rows in faults.gaps(900, 1500, 300, (500, 1500)):
         if rng.random() < 1 / 3:
@@ -168,7 +168,7 @@ def classes(rng: np.random.Generator) -> Sensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """How many sensors, and when verdicts come."""
+    """How many sensors, and when labels come."""
 
     make: Callable[[np.random.Generator], Sensor]
     sensors: int
@@ -187,7 +187,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class PlantTime:
-    """How long the simulator's four machines run, and from when on they are judged."""
+    """How long the simulator's four machines run, and from when on they are evaluated."""
 
     hours: int
     warmup_hours: float
@@ -201,7 +201,7 @@ PLANT_DELAY, PER_HOUR = 500, 360
 
 
 def delay_of(name: str) -> int:
-    """Events of a sensor until the verdict on one comes."""
+    """Events of a sensor until the label of an event comes."""
     return KINDS[name].delay if name in KINDS else PLANT_DELAY
 
 
@@ -210,28 +210,28 @@ def recording(name: str, seed: int) -> Recording:
     if name in PLANTS:
         plant, how_long = Plant(PlantConfig(machines=4, seed=seed)), PLANTS[name]
         chunk = plant.chunk(how_long.hours * PER_HOUR)
-        said = [*(one.label for one in plant.episodes), NORMAL]
+        labels_of = [*(episode.label for episode in plant.episodes), NORMAL]
         return Recording(
             name,
             chunk.times_ns,
             [plant.sensor_ids[i] for i in chunk.machine.tolist()],
-            [said[i] for i in chunk.episode.tolist()],
+            [labels_of[i] for i in chunk.episode.tolist()],
             np.arange(len(chunk)) >= how_long.warmup_hours * PER_HOUR * len(plant.sensor_ids),
             FEATURES,
             chunk.values,
         )
     kind = KINDS[name]
     made = [kind.make(np.random.default_rng([seed, number])) for number in range(kind.sensors)]
-    order = np.argsort(np.concatenate([one.times_s for one in made]), kind="stable")
-    names = [f"{name}-{number}" for number, one in enumerate(made) for _ in one.labels]
-    labels = [label for one in made for label in one.labels]
-    values = np.concatenate([one.values for one in made])[order]
+    order = np.argsort(np.concatenate([sensor.times_s for sensor in made]), kind="stable")
+    names = [f"{name}-{number}" for number, sensor in enumerate(made) for _ in sensor.labels]
+    labels = [label for sensor in made for label in sensor.labels]
+    values = np.concatenate([sensor.values for sensor in made])[order]
     return Recording(
         name,
-        START_NS + (np.concatenate([one.times_s for one in made])[order] * 1e9).astype(np.int64),
+        START_NS + (np.concatenate([sensor.times_s for sensor in made])[order] * 1e9).astype(np.int64),
         [names[i] for i in order.tolist()],
         [labels[i] for i in order.tolist()],
-        np.concatenate([np.arange(len(one.labels)) >= one.warmup for one in made])[order],
+        np.concatenate([np.arange(len(sensor.labels)) >= sensor.warmup for sensor in made])[order],
         tuple(f"f{number:03d}" for number in range(values.shape[1])),
         values,
     )

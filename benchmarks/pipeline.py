@@ -3,7 +3,7 @@
     python benchmarks/pipeline.py [--events 100000] [--sensors 50] [--rounds 3] [--quix PYTHON] [--write]
 
 A bare loop reads with kafka-python or librdkafka, decodes, gives every event the same score, produces a score
-message for each and commits a transaction, with the same client options, record sizes and batches; «anomalies» is
+message for each and commits a transaction, with the same client options, record sizes and batches; "anomalies" is
 stream-ad with scores.publish=anomalies; --quix adds Quix Streams, bare and with river (quix.py). Every side runs in a
 process of its own, in turns, over the same topics, filled beforehand; the first fifth of the events is warm-up and not
 timed. Each ratio is against the bare loop of the same client, or by the clock against Quix Streams with
@@ -145,8 +145,8 @@ def show(results: dict[str, list[Result]], title: str) -> str:
     console = Console(width=110, file=out)
     table = Table("", "events/s", "ratio", "against river", "events/s of processor", "ratio", title=title)
     medians = {
-        name: tuple(statistics.median(getattr(one, field) for one in some) for field in ("wall", "processor"))
-        for name, some in results.items()
+        name: tuple(statistics.median(getattr(result, field) for result in of_side) for field in ("wall", "processor"))
+        for name, of_side in results.items()
     }
     for name, (wall, processor) in medians.items():
         base = medians["bare loop librdkafka" if "librdkafka" in name else "bare loop"]
@@ -155,9 +155,9 @@ def show(results: dict[str, list[Result]], title: str) -> str:
         table.add_row(name, f"{wall:,.0f}", f"{wall / base[0]:.2f}", river, *by_processor)
     console.print(table)
     costs = Table("seconds by stage", *STAGES)
-    for name, some in results.items():
-        if some[-1].stages:
-            costs.add_row(name, *(f"{some[-1].stages.get(stage, 0):.2f}" for stage in STAGES))
+    for name, of_side in results.items():
+        if of_side[-1].stages:
+            costs.add_row(name, *(f"{of_side[-1].stages.get(stage, 0):.2f}" for stage in STAGES))
     console.print(costs)
     return out.getvalue()
 

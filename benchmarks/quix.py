@@ -47,9 +47,9 @@ def main() -> None:
             begin = (time.perf_counter(), time.process_time())
         value = 0.12345678901234567
         if model == "river":
-            one, x = models[reading["sensor_id"]], reading["values"]
-            value = one.score_one(x)
-            one.learn_one(x)
+            tree, x = models[reading["sensor_id"]], reading["values"]
+            value = tree.score_one(x)
+            tree.learn_one(x)
         if seen == total:
             application.stop()
         return {

@@ -81,7 +81,7 @@ class Feed(threading.Thread):
                 producer.flush()
 
 
-class Run:
+class WorkerProcess:
     """A worker in a process of its own, with what it logs."""
 
     def __init__(self, tree: dict[str, Any], folder: Path) -> None:
@@ -97,9 +97,9 @@ class Run:
         """Epoch seconds of the first line about this."""
         for line in self._lines():
             with suppress(json.JSONDecodeError):
-                found = json.loads(line)
-                if found.get("event") == event:
-                    return datetime.fromisoformat(found["time"]).timestamp()
+                entry = json.loads(line)
+                if entry.get("event") == event:
+                    return datetime.fromisoformat(entry["time"]).timestamp()
         return None
 
     def metric(self, name: str) -> float:
@@ -135,7 +135,7 @@ def recovery(
         for number in range(warm):
             producer.send(InputTopic.EVENTS, feed.round(time.time_ns() - (warm - number) * 1_000_000_000))
     feed.start()
-    first = Run(tree, folder)
+    first = WorkerProcess(tree, folder)
     age_s = wait_for_age(first, options.since)
     size = first.metric("stream_ad_snapshot_size_bytes") / 2**20
     print(f"{name}: killed {age_s:.0f} s after its last snapshot, of {size:.0f} MiB", flush=True)
@@ -146,7 +146,7 @@ def recovery(
         first.process.wait()
         killed = time.time()
         reader.read(settings.topics.scores)  # what the dead one committed at the very end
-        second = Run(tree, folder)
+        second = WorkerProcess(tree, folder)
         while not reader.read(settings.topics.scores, timeout_s=0.01):
             pass
         visible = time.time()
@@ -166,24 +166,24 @@ def recovery(
     return [after - before for before, after in itertools.pairwise(step_boundaries)], size
 
 
-def wait_for_age(run: Run, seconds: float) -> float:
+def wait_for_age(worker: WorkerProcess, seconds: float) -> float:
     """Until the worker has caught up, made a snapshot since, and that one is so old; how old it is."""
-    run.wait_for("shard live")
+    worker.wait_for("shard live")
     made = None
     while True:
         time.sleep(0.5)
         if made is None:
-            made = run.metric("stream_ad_snapshots_total") if caught_up(run) else None
-        elif run.metric("stream_ad_snapshots_total") > made:
+            made = worker.metric("stream_ad_snapshots_total") if caught_up(worker) else None
+        elif worker.metric("stream_ad_snapshots_total") > made:
             break
-    while (age_s := run.metric("stream_ad_snapshot_age_seconds")) < seconds:
+    while (age_s := worker.metric("stream_ad_snapshot_age_seconds")) < seconds:
         time.sleep(0.2)
     return age_s
 
 
-def caught_up(run: Run) -> bool:
+def caught_up(worker: WorkerProcess) -> bool:
     """Whether it has scored much and has little left to do."""
-    return run.metric("stream_ad_scores_total") > 0 and run.metric("stream_ad_lag_records") < 5_000
+    return worker.metric("stream_ad_scores_total") > 0 and worker.metric("stream_ad_lag_records") < 5_000
 
 
 def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: int) -> tuple[float, float]:
@@ -214,14 +214,14 @@ def speed(tree: dict[str, Any], folder: Path, events: int) -> float:
     """Events per second from the first score that is visible to the last one."""
     topic = tree["topics"]["scores"]
     with closing(open_reader(Settings.model_validate(tree))) as reader:
-        run, seen, began, start = Run(tree, folder), 0, 0.0, 0
+        worker, seen, began, start = WorkerProcess(tree, folder), 0, 0.0, 0
         while seen < events:
             seen += len(reader.read(topic, timeout_s=0.5))
             if not began and seen > events // 10:
                 began, start = time.monotonic(), seen
         took = time.monotonic() - began
-    run.process.kill()
-    run.process.wait()
+    worker.process.kill()
+    worker.process.wait()
     return (seen - start) / took
 
 
