@@ -170,6 +170,8 @@ def _paragraphs(text: str) -> str:
 def _parameters(parameters: list[Any]) -> Iterator[str]:
     rows = []
     for parameter in parameters:
+        if getattr(parameter, "hidden", False):
+            continue
         if parameter.param_type_name == "argument":
             name, default = f"`{_argument(parameter)}`", ""
         else:

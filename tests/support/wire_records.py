@@ -33,15 +33,15 @@ def event(**parts):
 
 def readings(events):
     """For each event its readings by feature, missing ones as None."""
-    found = [{} for _ in events.sensor_ids]
+    by_event = [{} for _ in events.sensor_ids]
     for block in events.blocks:
         for row, values in zip(block.rows.tolist(), block.values.tolist(), strict=True):
-            assert not found[row]
-            found[row] = {
+            assert not by_event[row]
+            by_event[row] = {
                 name: None if value != value else value  # noqa: PLR0124 - NaN
                 for name, value in zip(block.features, values, strict=True)
             }
-    return found
+    return by_event
 
 
 def rows(events):
