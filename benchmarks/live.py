@@ -195,7 +195,7 @@ def main() -> None:
             anchor = by_side.get(RIVER, (0, 0, 0, None))[3]
             for side, (most, sustained, p50, p99) in by_side.items():
                 ratio = "" if anchor is None else f"{p99 / anchor:.2f}"
-                figures = (f"{one:,.0f}" for one in (most, sustained, sustained / 2))
+                figures = (f"{events_s:,.0f}" for events_s in (most, sustained, sustained / 2))
                 table.add_row(side, *figures, f"{p50:.1f}", f"{p99:.1f}", ratio)
             console.print(f"{on()}; {chosen.seconds:g} s at half of what each side sustains")
             console.print(table)
@@ -205,9 +205,9 @@ def main() -> None:
             for side, broker in (("stream-ad", {}), ("stream-ad librdkafka", {"client": "librdkafka"})):
                 tree = tree_of(server, f"scaling-{len(broker)}", **broker)
                 cases = Case(1, 1), Case(1, 2), Case(2, 2)
-                core, one, two = scaling(tree, folder, chosen.scaling_events, chosen.rounds, server.pid, cases)
-                figures = (text for pace in (one, two) for text in (f"{pace.events:,.0f}", f"{pace.cores:.2f}"))
-                ratios = (f"{two.events / one.events:.2f}", f"{two.events / core.events:.2f}")
+                core, single, double = scaling(tree, folder, chosen.scaling_events, chosen.rounds, server.pid, cases)
+                figures = (text for pace in (single, double) for text in (f"{pace.events:,.0f}", f"{pace.cores:.2f}"))
+                ratios = (f"{double.events / single.events:.2f}", f"{double.events / core.events:.2f}")
                 table.add_row(side, f"{core.events:,.0f}", *figures, *ratios)
             console.print(f"{chosen.scaling_events:,} events, two partitions, median of {chosen.rounds}; {on()}")
             console.print(table)

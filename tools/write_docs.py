@@ -135,9 +135,9 @@ def _labels(family: Metric) -> Iterator[str]:
     for sample in family.samples:
         for label, value in sample.labels.items():
             values[label][value] = None
-    for label, found in values.items():
+    for label, listed in values.items():
         if label not in OPEN_LABELS:
-            yield f"`{label}`: {', '.join(found)}"
+            yield f"`{label}`: {', '.join(listed)}"
         elif label != "le":
             yield f"`{label}`"
 

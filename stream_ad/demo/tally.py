@@ -28,8 +28,8 @@ class ClassFigures:
     """Figures of a worker on the episodes of a class."""
 
     episodes: int
-    found: int  # those with an alarm while they lasted
-    delay_steps: float  # median readings of the machine until the first alarm; NaN if none was found
+    detected: int  # episodes with an alarm while they lasted
+    delay_steps: float  # median readings of the machine until the first alarm; NaN if none was detected
     alarmed: float  # share of its readings that raised an alarm
 
 
@@ -44,9 +44,9 @@ class Figures:
     classes: dict[str, ClassFigures]
 
     @property
-    def found(self) -> int:
+    def detected(self) -> int:
         """Faults with an alarm while they lasted."""
-        return sum(self.classes[kind].found for kind in FAULTS)
+        return sum(self.classes[kind].detected for kind in FAULTS)
 
     @property
     def episodes(self) -> int:
@@ -131,7 +131,7 @@ class Tally:
             delays += [int(raised[0])] if len(raised) else []
         return ClassFigures(
             episodes=len(np.unique(episode)),
-            found=len(delays),
+            detected=len(delays),
             delay_steps=float(np.median(delays)) if delays else float("nan"),
             alarmed=_mean(alarm[members]),
         )

@@ -175,7 +175,7 @@ def _footer(moment: Moment) -> Text:
     for side, figures in zip(SIDES, moment.figures, strict=True):
         text.append(f" {side}: ", style="bold")
         text.append(
-            f"{figures.found}/{figures.episodes} faults, {_number(figures.false_per_1000, '.1f')} false alarms"
+            f"{figures.detected}/{figures.episodes} faults, {_number(figures.false_per_1000, '.1f')} false alarms"
             f" per 1,000, average precision {_number(figures.average_precision, '.2f')} \n"
         )
     for block, meaning in (
@@ -196,7 +196,7 @@ def progress_line(tally: Tally, seconds: float, labels: int) -> str:
         f"{seconds:3.0f} s  {clock(tally.both)}  {tally.both:,} readings scored, {labels:,} labels;"
         f" false alarms per 1,000: {_number(with_.false_per_1000, '.1f')} with them,"
         f" {_number(without.false_per_1000, '.1f')} without;"
-        f" faults found: {with_.found} and {without.found} of {with_.episodes}"
+        f" faults found: {with_.detected} and {without.detected} of {with_.episodes}"
     )
 
 
@@ -216,7 +216,7 @@ def summary(
     for header in ("", "with labels", "without", "2nd half: with", "without"):
         total.add_column(header, justify="right" if header else "left")
     four = (*figures, *late)
-    total.add_row("faults found", *(f"{side.found} of {side.episodes}" for side in four))
+    total.add_row("faults found", *(f"{side.detected} of {side.episodes}" for side in four))
     total.add_row("alarms in faults, of readings", *(_percent(side.recall) for side in four))
     total.add_row("alarms in cleaning, of readings", *(_percent(side.classes[CLEANING].alarmed) for side in four))
     total.add_row("false alarms per 1,000", *(_number(side.false_per_1000, ".1f") for side in four))
@@ -230,7 +230,10 @@ def summary(
         cells: list[str] = []
         for of_side in figures:
             of_kind = of_side.classes[kind]
-            cells += [f"{of_kind.found} of {of_kind.episodes}", _number(of_kind.delay_steps * INTERVAL_S / 60, ".0f")]
+            cells += [
+                f"{of_kind.detected} of {of_kind.episodes}",
+                _number(of_kind.delay_steps * INTERVAL_S / 60, ".0f"),
+            ]
         by_class.add_row(kind, *cells)
     headline = (
         f"{figures[WITH].evaluated:,} readings after warm-up, scored by two workers; one was given {labels:,} labels,"

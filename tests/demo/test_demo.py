@@ -55,7 +55,7 @@ def score(tally, alarms, *, side, live_from=0):
 
 
 def test_figures_are_counted(tally):
-    """Recall, false alarms, found episodes and delays are what one counts by hand."""
+    """Recall, false alarms, detected episodes and delays are what one counts by hand."""
     score(tally, [(4, 0), (0, 1), (50, 2)], side=WITH)
     score(tally, [], side=WITHOUT)
     figures, without = tally.figures()
@@ -63,13 +63,13 @@ def test_figures_are_counted(tally):
     assert figures.evaluated == 100 * MACHINES - recovering
     assert figures.recall == 1 / 4
     assert figures.false_per_1000 == pytest.approx(1000 * 2 / (figures.evaluated - 4))
-    assert (figures.found, figures.episodes) == (1, 1)
+    assert (figures.detected, figures.episodes) == (1, 1)
     leak, cleaning = figures.classes["leak"], figures.classes[CLEANING]
-    assert (leak.found, leak.episodes, leak.delay_steps, leak.alarmed) == (1, 1, 2.0, 0.25)
-    assert (cleaning.found, cleaning.alarmed) == (1, 0.5)
+    assert (leak.detected, leak.episodes, leak.delay_steps, leak.alarmed) == (1, 1, 2.0, 0.25)
+    assert (cleaning.detected, cleaning.alarmed) == (1, 0.5)
     # by hand: three rows score 2, one of them a fault, then 4 faults among all the rest
     assert figures.average_precision == pytest.approx(1 / 4 * 1 / 3 + 3 / 4 * 4 / figures.evaluated)
-    assert (without.found, without.recall, without.false_per_1000) == (0, 0.0, 0.0)
+    assert (without.detected, without.recall, without.false_per_1000) == (0, 0.0, 0.0)
     assert math.isnan(without.classes["leak"].delay_steps)
 
 
@@ -160,7 +160,7 @@ def test_summary_compares():
     )
     text = console.export_text()
     figures = tally.figures()[WITH]
-    assert f"{figures.found} of {figures.episodes}" in text
+    assert f"{figures.detected} of {figures.episodes}" in text
     assert figures.recall == 1.0
     assert all(kind in text for kind in FAULTS)
     assert max(map(len, text.splitlines())) <= 80

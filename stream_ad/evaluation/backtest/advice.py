@@ -141,8 +141,8 @@ def _labels(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]
         yield _piece(
             "Labels do not help here",
             f"Average precision is {result['average_precision']:.3f} with and {without['average_precision']:.3f}"
-            " without them. Are rows of real faults labelled normal? Compare the list of false alarms with what happened"
-            " then.",
+            " without them. Are rows of real faults labelled normal? Compare the list of false alarms with what"
+            " happened then.",
         )
     elif not given:
         yield _piece("No label arrived in time", "All would have come after the last row.", "--label-delay 100")

@@ -36,7 +36,7 @@ def test_files_with_other_features_keep_their_own():
 
 
 def test_what_is_evaluated():
-    """Evaluated is what the file says, else what follows the warm-up; after an explicit one always; never unlabelled."""
+    """Evaluated: what the file says, else what follows the warm-up; always after an explicit one; never unlabelled."""
     labels = ["normal", "normal", None, "leak", "normal"]
     says = recording(labels, evaluate=[0, 1, 1, 1, 1])
     silent = recording(labels)
