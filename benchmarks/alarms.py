@@ -73,6 +73,7 @@ def faults(run: Backtest) -> tuple[int, int]:
 
 
 def go(stream: Stream, delay: int, rate: float, seed: int) -> Backtest:
+    """Run a backtest with every row labelled, at a tolerated false-alarm rate."""
     options = options_of([f"threshold.false_alarm_rate={rate}"], seed)
     return run_backtest(stream, options, Protocol(delay=Delay(delay), seed=seed), without_labels=False)
 
@@ -97,7 +98,7 @@ def plant_counts(run: Backtest, seed: int, counts: Counter[Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables; the exit code."""
+    """Print the tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", metavar="FOLDER", help="of the recordings; without it, made-up streams only")

@@ -39,12 +39,14 @@ NO_GPU = 3
 
 
 def stack(kind: type[Stack], models: int, width: int) -> Stack:
+    """Return a stack of models of a kind, on its device."""
     out = kind(width, rate=3e-3) if kind is CompiledAutoencoder else kind(width, device="cuda", rate=3e-3)
     out.append(np.arange(models, dtype=np.uint64))
     return out
 
 
 def batches(models: int, width: int, number: int) -> list[tuple[np.ndarray, ...]]:
+    """Return random training batches: inputs, weights and targets."""
     random = np.random.default_rng(0)
     shape = (models, LEARNED, width)
     return [
@@ -78,7 +80,7 @@ def largest_differences() -> list[str]:
 
 
 def rate(step: Callable[[], int], seconds: float) -> float:
-    """Events per second by the clock."""
+    """Return events per second by the clock."""
     for _ in range(5):
         step()
     events, begin = 0, time.perf_counter()
@@ -88,7 +90,7 @@ def rate(step: Callable[[], int], seconds: float) -> float:
 
 
 def passes(kind: type[Stack], models: int, features: int) -> tuple[Callable[[], int], Callable[[], int]]:
-    """Score and learn a batch of every model, from and to NumPy arrays."""
+    """Return steps that score and learn a batch of every model, from and to NumPy arrays."""
     own, which = stack(kind, models, derived_size(features)), np.arange(models)
     device = "cpu" if kind is CompiledAutoencoder else "cuda"
     (x, weight, inputs), *_ = batches(models, own.width, 1)
@@ -105,7 +107,7 @@ def passes(kind: type[Stack], models: int, features: int) -> tuple[Callable[[], 
 
 
 def whole(device: str, sensors: int) -> Callable[[], int]:
-    """A shard past its warm-up, in micro-batches of 16 events of each sensor."""
+    """Return a step of a shard past its warm-up, in micro-batches of 16 events of each sensor."""
     options = DetectorOptions(detector=DetectorConfig(device=device, max_sensors=sensors))
     shard, made = Shard(options), stream(sensors, sensors * SCORED)
     for _ in range(-(-(options.learning.label_horizon_events + 256) // SCORED)):
@@ -121,6 +123,7 @@ def whole(device: str, sensors: int) -> Callable[[], int]:
 
 
 def main() -> int:
+    """Compare, measure and print; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="per measurement")
     seconds = parser.parse_args().seconds

@@ -57,7 +57,7 @@ LABEL_AFTER = 500  # events
 
 
 def speed(events: int, *, sensors: int, features: int, step: int, labels: float) -> float:
-    """Events per second of processor time, after a fifth of them."""
+    """Return events per second of processor time, the first fifth left out."""
     settings = Settings.model_validate({"detector": {"device": "cpu"}})
     codec, shard, random = Codec(settings), Shard(settings.detector_options), np.random.default_rng(0)
     names = [f"feature_{number:03}" for number in range(features)]
@@ -86,7 +86,7 @@ def speed(events: int, *, sensors: int, features: int, step: int, labels: float)
 
 
 def raw(topic: str, start: int, records: Sequence[OutRecord]) -> RawRecords:
-    """As a broker would hand them in."""
+    """Return records as a broker hands them in."""
     if not records:
         return RawRecords.empty(topic, 0)
     keys, values, times, _ = zip(*records, strict=True)
@@ -94,7 +94,7 @@ def raw(topic: str, start: int, records: Sequence[OutRecord]) -> RawRecords:
 
 
 def by_workers(events: int) -> dict[float, float]:
-    """By the clock, over a real Kafka, of a topic of four partitions."""
+    """Return events per second by the clock and by the number of workers, over a real Kafka and four partitions."""
     from benchmarks.recovery import tree_of  # noqa: PLC0415 -- needs a Kafka
     from benchmarks.scaling import Case, scaling  # noqa: PLC0415
     from tests.support.kafka_server import KafkaServer  # noqa: PLC0415
@@ -106,7 +106,7 @@ def by_workers(events: int) -> dict[float, float]:
 
 
 def draw(curves: dict[str, dict[float, float]]) -> None:
-    """One small picture for each curve."""
+    """Draw a small picture of each curve."""
     import matplotlib as mpl  # noqa: PLC0415 -- only where it is asked for
 
     mpl.use("svg")
@@ -125,6 +125,7 @@ def draw(curves: dict[str, dict[float, float]]) -> None:
 
 
 def main() -> None:
+    """Measure, print, and write page and picture if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=100_000, help="at least, for each point")
     parser.add_argument("--only", choices=list(CURVES), help="one of the curves without a broker")
@@ -152,7 +153,7 @@ def main() -> None:
 
 
 def usual(name: str, point: float) -> dict[str, Any]:
-    """The usual work but for one thing."""
+    """Return the usual work with a single parameter changed."""
     return USUAL | {name: type(USUAL[name])(point)}
 
 

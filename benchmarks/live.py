@@ -53,11 +53,13 @@ COMMIT_S = 0.05  # between two commits of Quix Streams, whose default is 5 s
 
 
 class _Score(msgspec.Struct):
+    """The part of a score that is needed here."""
+
     timestamp: str
 
 
 def readings(rate: float, begin: float, seconds: float, sensors: int) -> list[OutRecord]:
-    """Those that are due at a rate, in their order, of all sensors in turn."""
+    """Return the readings that are due at a rate, in their order, of all sensors in turn."""
     table = np.round(np.random.default_rng(0).normal(size=(VARIETY, len(FEATURES))), 4).tolist()
     values = [dict(zip(FEATURES, row, strict=True)) for row in table]
     return [
@@ -67,7 +69,7 @@ def readings(rate: float, begin: float, seconds: float, sensors: int) -> list[Ou
 
 
 def feed(settings: Settings, records: Sequence[OutRecord], rate: float, begin: float) -> None:
-    """Send readings when they are due, or as soon after that as the machine lets us."""
+    """Send readings when they are due, or as soon after that as the machine allows."""
     sent, over = 0, begin + len(records) / rate + 1
     with closing(load_end(settings)) as end:
         while sent < len(records) and time.time() < over:
@@ -76,7 +78,7 @@ def feed(settings: Settings, records: Sequence[OutRecord], rate: float, begin: f
 
 
 def begin_feed(tells: Any, settings: Settings, rate: float, seconds: float, sensors: int) -> None:
-    """In a process of its own, which is up by now: tell when the load begins, and send it.
+    """Announce when the load begins, and send it; runs in a process of its own, which is up by now.
 
     Readings are made before that, so as to take no processor from those that are measured.
     """
@@ -89,7 +91,7 @@ def begin_feed(tells: Any, settings: Settings, rate: float, seconds: float, sens
 
 
 class Observed(NamedTuple):
-    """Scores of readings that were sent at a steady rate: when each was due, and when it came; seconds of a window."""
+    """Scores of readings sent at a steady rate: when each was due and when it came, and the window in seconds."""
 
     due: Any
     came: Any
@@ -98,7 +100,7 @@ class Observed(NamedTuple):
 
     @property
     def per_second(self) -> float:
-        """Scores that came in the window."""
+        """Scores per second that came in the window."""
         return float(((self.came >= 0) & (self.came < self.seconds)).sum() / self.seconds)
 
     @property
@@ -111,7 +113,7 @@ class Observed(NamedTuple):
 
 
 def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds: float, sensors: int) -> Observed:
-    """What a side makes of a steady load."""
+    """Measure a side under a steady load."""
     settings = Settings.model_validate(tree)
     with closing(open_admin(settings)) as admin:
         admin.apply()
@@ -140,7 +142,7 @@ def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds
 
 @contextmanager
 def started(tree: dict[str, Any], folder: Path, start: Any, count: int) -> Iterator[list[Any]]:
-    """So many processes of a side, ended afterwards."""
+    """Start ``count`` processes of a side; end them afterwards."""
     with ExitStack() as stack:
         processes = []
         for _ in range(count):
@@ -151,15 +153,18 @@ def started(tree: dict[str, Any], folder: Path, start: Any, count: int) -> Itera
 
 
 def worker(tree: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
+    """Start a worker of stream-ad."""
     return WorkerProcess(tree, folder).process
 
 
 def quix_live(python: str, tree: dict[str, Any], _folder: Path) -> subprocess.Popen[bytes]:
+    """Start Quix Streams with river."""
     command = quix_command(python, "river", tree, 10**9, COMMIT_S)
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def main() -> None:
+    """Measure, print, and write the page if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--events", type=int, default=100_000, help="of the full topic")

@@ -50,17 +50,18 @@ CHURN = {  # sensors one after the other or names of one feature after the other
 
 
 def resident_mb() -> float:
-    """Resident memory now, MiB."""
+    """Return the resident memory of this process, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def options_with(horizon: int) -> DetectorOptions:
+    """Return options with a label horizon."""
     return DetectorOptions.model_validate({"learning": {"label_horizon_events": horizon}})
 
 
 def stream(sensors: int) -> Iterator[Events]:
-    """An event of each sensor, again and again."""
+    """Yield an event of each sensor, again and again."""
     random = np.random.default_rng(0)
     names = [f"sensor-{number}" for number in range(sensors)]
     for start in count(0, sensors):
@@ -73,7 +74,7 @@ def stream(sensors: int) -> Iterator[Events]:
 
 
 def parts(horizon: int) -> dict[str, int]:
-    """Bytes of one sensor by part."""
+    """Return the bytes of a sensor's state by part."""
     detector = Detector(len(FEATURES), options_with(horizon), "cpu")
     detector.append(np.array([1], np.uint64))
     sizes = {f"{name.rstrip('.')}": part.nbytes for name, part in detector.parts().items()}
@@ -112,7 +113,7 @@ def fleet(sensors: int, horizon: int) -> dict[str, float]:
 
 
 def visits(kind: str, number: int, events: int) -> Iterator[Events]:
-    """Sensors, or names of a feature, one after the other: a hundred at a time."""
+    """Yield events of sensors, or of names of a feature, one after the other: a hundred at a time."""
     random, at = np.random.default_rng(0), 0
     of_features = kind.startswith("names")
     turns = [*range(number)]
@@ -164,6 +165,7 @@ def churn(kind: str) -> dict[str, float]:
 
 
 def print_churn(console: Console) -> None:
+    """Print the memory while sensors or features come and go."""
     columns = ("MiB after 2nd tenth", "in the end", "more", "state_bytes, MiB", "sensors", "features", "detectors", "s")
     table = Table("what comes and goes", *columns)
     for kind, (number, events, _) in CHURN.items():
@@ -181,6 +183,7 @@ def print_churn(console: Console) -> None:
 
 
 def print_parts(console: Console) -> None:
+    """Print the bytes of a sensor by part and horizon."""
     by_horizon = {horizon: parts(horizon) for horizon in HORIZONS}
     table = Table(f"bytes of a sensor with {len(FEATURES)} features", *(f"horizon {horizon:,}" for horizon in HORIZONS))
     for name in by_horizon[HORIZONS[0]]:
@@ -191,6 +194,7 @@ def print_parts(console: Console) -> None:
 
 
 def print_fleets(console: Console, sizes: list[int]) -> None:
+    """Print the memory and snapshots of fleets."""
     columns = ("resident KiB a sensor", "snapshot MiB", "s to write", "s to read", "s for the first events")
     table = Table("sensors", "horizon", *columns)
     for horizon in HORIZONS[1:]:
@@ -205,6 +209,7 @@ def print_fleets(console: Console, sizes: list[int]) -> None:
 
 
 def print_growth(console: Console, sensors: int, events: int) -> None:
+    """Print the resident memory over many events."""
     torch.set_num_threads(1)
     shard = Shard(DetectorOptions())
     table = Table("events", "resident MiB", "against the first tenth")
@@ -222,6 +227,7 @@ def print_growth(console: Console, sensors: int, events: int) -> None:
 
 
 def main() -> None:
+    """Measure and print what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=2_000_000, help="0 leaves the last table out")
     parser.add_argument(

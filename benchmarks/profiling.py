@@ -68,7 +68,7 @@ STAGES = (
 
 
 def profile(tree: dict[str, Any], folder: Path, out: Path) -> Counter[str]:
-    """Run a worker until it is idle, twice: once for the picture, once for the samples; samples by stage."""
+    """Run a worker until it is idle, once for the picture and once for the samples; return samples by stage."""
     config = folder / "stream-ad.yaml"
     spy = str(Path(sysconfig.get_path("scripts"), "py-spy"))
     for number, (form, path) in enumerate((("flamegraph", out.with_suffix(".svg")), ("raw", out.with_suffix(".txt")))):
@@ -95,7 +95,7 @@ def by_stage(samples: str) -> Counter[str]:
 
 
 def stage_of(frames: list[str]) -> str:
-    """Of a stack with the leaf first."""
+    """Return the stage of a stack, whose leaf comes first."""
     for name, pattern in STAGES:
         if any(re.search(pattern, frame) for frame in frames):
             return name
@@ -115,6 +115,7 @@ def label(tree: dict[str, Any], events: int, sensors: int) -> None:
 
 
 def main() -> None:
+    """Profile both brokers, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--sensors", type=int, default=50)

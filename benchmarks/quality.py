@@ -78,7 +78,7 @@ HEADER = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line names; the exit code."""
+    """Run what the command line names; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", default=os.environ.get("TEST_DATA"), help="default: $TEST_DATA")
     parser.add_argument("--seeds", type=int, default=3)
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def missing(folder: str | None, targets: Sequence[Target]) -> str:
-    """What is not there and where to put it, or nothing."""
+    """Return which files are missing and where to put them; empty if none is."""
     how = "Put them into a folder as NAME.csv.gz and name it: make quality TEST_DATA=FOLDER"
     if not folder:
         return f"No folder of recordings is named. Needed: {', '.join(target.name for target in targets)}. {how}"
@@ -116,11 +116,12 @@ def missing(folder: str | None, targets: Sequence[Target]) -> str:
 
 
 def path_of(folder: Path, target: Target) -> Path:
+    """Return the path of a file in the folder."""
     return folder / f"{target.name}.csv.gz"
 
 
 def row(target: Target, folder: Path, seeds: int) -> str:
-    """One line of the table."""
+    """Return a line of the table."""
     stream = Stream([read_recording(path_of(folder, target))], warmup=None, default_warmup=0)
     cells = [target.name, "{:.3f} / {:.3f}".format(*target.baseline)]
     alarms: list[float] = []
@@ -134,7 +135,7 @@ def row(target: Target, folder: Path, seeds: int) -> str:
 
 
 def backtest(stream: Stream, target: Target, coverage: float, seed: int) -> tuple[float, float, float]:
-    """Both areas and the false-alarm rate of one run."""
+    """Return both areas and the false-alarm rate of a run."""
     options = DetectorOptions.model_validate({"detector": {"seed": seed}})
     protocol = Protocol(delay=Delay(target.delay), coverage=coverage, seed=seed)
     figures = results(run_backtest(stream, options, protocol, without_labels=False), settings={})
@@ -142,7 +143,7 @@ def backtest(stream: Stream, target: Target, coverage: float, seed: int) -> tupl
 
 
 def page(lines: Sequence[str]) -> str:
-    """docs/explanation/quality.md."""
+    """Return docs/explanation/quality.md."""
     waits = ", ".join(f"{target.delay} for {target.name}" for target in TARGETS)
     return INTRODUCTION.format(waits=waits) + "\n".join(lines) + "\n"
 

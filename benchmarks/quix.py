@@ -22,6 +22,7 @@ from river import anomaly, compose, preprocessing
 
 
 def main() -> None:
+    """Run until the given number of events has passed, then print seconds and processor seconds."""
     servers, events_topic, scores_topic, name, events, step, commit_s, model = sys.argv[1:]
     total, begin = int(events), (0.0, 0.0)
     application = Application(

@@ -45,6 +45,7 @@ PHASES = ("starts and imports", "joins its group", "loads the snapshot", "replay
 
 
 def tree_of(server: KafkaServer, name: str, **broker: Any) -> dict[str, Any]:
+    """Return settings for topics of their own on a Kafka."""
     roles = ("events", "labels", "scores", "incidents", "dead_letters", "state")
     return {
         "application_id": name,
@@ -56,7 +57,7 @@ def tree_of(server: KafkaServer, name: str, **broker: Any) -> dict[str, Any]:
 
 
 class Feed(threading.Thread):
-    """A reading of every sensor each second, for as long as it is not stopped."""
+    """Sends a reading of every sensor each second until it is stopped."""
 
     def __init__(self, settings: Settings, sensors: int) -> None:
         super().__init__(daemon=True)
@@ -66,7 +67,7 @@ class Feed(threading.Thread):
         self.stopped = threading.Event()
 
     def round(self, time_ns: int) -> list[Any]:
-        """A reading of every sensor."""
+        """Return a reading of every sensor."""
         self._level += self._random.normal(size=self._level.shape) * 0.05 - self._level * 0.01
         values = np.round(self._level + self._random.normal(size=self._level.shape), 4).tolist()
         return [
@@ -75,6 +76,7 @@ class Feed(threading.Thread):
         ]
 
     def run(self) -> None:
+        """Send until stopped."""
         with closing(open_producer(self._settings)) as producer:
             while not self.stopped.wait(max(0.0, 1 - time.time() % 1)):
                 producer.send(InputTopic.EVENTS, self.round(time.time_ns()))
@@ -82,7 +84,7 @@ class Feed(threading.Thread):
 
 
 class WorkerProcess:
-    """A worker in a process of its own, with what it logs."""
+    """A worker in a process of its own, with its log."""
 
     def __init__(self, tree: dict[str, Any], folder: Path) -> None:
         config = folder / f"{time.monotonic_ns()}.yaml"
@@ -94,7 +96,7 @@ class WorkerProcess:
         self._port: int | None = None
 
     def at(self, event: str) -> float | None:
-        """Epoch seconds of the first line about this."""
+        """Return the epoch seconds of the first log line on an event, or None."""
         for line in self._lines():
             with suppress(json.JSONDecodeError):
                 entry = json.loads(line)
@@ -103,7 +105,7 @@ class WorkerProcess:
         return None
 
     def metric(self, name: str) -> float:
-        """Sum of a metric of the worker, as it serves it."""
+        """Return the sum of a metric that the worker serves."""
         if self._port is None:
             self.wait_for("listening")
             self._port = next(json.loads(line)["port"] for line in self._lines() if '"listening"' in line)
@@ -115,6 +117,7 @@ class WorkerProcess:
         return self._log.read_text().splitlines()
 
     def wait_for(self, event: str) -> float:
+        """Wait for a log line on an event; return its epoch seconds."""
         while (at := self.at(event)) is None:
             if self.process.poll() is not None:
                 raise RuntimeError(self._log.read_text())
@@ -125,7 +128,7 @@ class WorkerProcess:
 def recovery(
     server: KafkaServer, folder: Path, name: str, options: argparse.Namespace, **broker: Any
 ) -> tuple[list[float], float]:
-    """Seconds of each phase, and the size of the snapshots in MiB."""
+    """Return the seconds of each phase, and the size of the snapshots in MiB."""
     tree = tree_of(server, name, **broker)
     settings = Settings.model_validate(tree)
     with closing(open_admin(settings)) as admin:
@@ -167,7 +170,7 @@ def recovery(
 
 
 def wait_for_age(worker: WorkerProcess, seconds: float) -> float:
-    """Until the worker has caught up, made a snapshot since, and that one is so old; how old it is."""
+    """Wait until the worker has caught up and its next snapshot is ``seconds`` old; return the age."""
     worker.wait_for("shard live")
     made = None
     while True:
@@ -182,12 +185,12 @@ def wait_for_age(worker: WorkerProcess, seconds: float) -> float:
 
 
 def caught_up(worker: WorkerProcess) -> bool:
-    """Whether it has scored much and has little left to do."""
+    """Return whether the worker has scored much and has little left to do."""
     return worker.metric("stream_ad_scores_total") > 0 and worker.metric("stream_ad_lag_records") < 5_000
 
 
 def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: int) -> tuple[float, float]:
-    """Events per second with snapshots at the default interval and without any."""
+    """Return events per second with snapshots at the default interval and without any."""
     feed = Feed(Settings(), sensors)
     name = "cost-input"
     plain = tree_of(server, name)
@@ -211,7 +214,7 @@ def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: i
 
 
 def speed(tree: dict[str, Any], folder: Path, events: int) -> float:
-    """Events per second from the first score that is visible to the last one."""
+    """Return events per second from the first visible score to the last one."""
     topic = tree["topics"]["scores"]
     with closing(open_reader(Settings.model_validate(tree))) as reader:
         worker, seen, began, start = WorkerProcess(tree, folder), 0, 0.0, 0
@@ -226,6 +229,7 @@ def speed(tree: dict[str, Any], folder: Path, events: int) -> float:
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sensors", type=int, default=1_000)
     parser.add_argument(

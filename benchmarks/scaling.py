@@ -28,20 +28,20 @@ SENSORS = 50  # of a partition
 
 
 def busy_seconds() -> float:
-    """Processor time of the whole machine since it started, that of idling left out."""
+    """Return the processor time of the whole machine since it started, idle time left out."""
     times = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     return (sum(times[:8]) - times[3] - times[4]) / os.sysconf("SC_CLK_TCK")
 
 
 class Pace(NamedTuple):
-    """Events per second, and how many cores all processes kept busy meanwhile, Kafka's among them."""
+    """Events per second, and the cores that all processes kept busy meanwhile, Kafka among them."""
 
     events: float
     cores: float
 
 
 def speed(tree: dict[str, Any], folder: Path, workers: int) -> Pace:
-    """Of workers together, from when all are at work until one partition is nearly read."""
+    """Return the pace of workers together, from when all are at work until a partition is nearly read."""
     settings = Settings.model_validate(tree)
     admin = AdminClient({"bootstrap.servers": settings.broker.bootstrap_servers})
     partitions = [TopicPartition(settings.topics.events, number) for number in range(settings.topics.partitions)]
@@ -72,7 +72,7 @@ def speed(tree: dict[str, Any], folder: Path, workers: int) -> Pace:
 
 
 class Case(NamedTuple):
-    """So many workers, on so many cores together with Kafka."""
+    """A number of workers, on a number of cores that they share with Kafka."""
 
     workers: int
     cores: int
@@ -80,7 +80,7 @@ class Case(NamedTuple):
 
 @contextmanager
 def on_cores(count: int, *processes: int) -> Iterator[None]:
-    """Processes, this one among them, and what they start run on so many cores."""
+    """Keep this process, ``processes`` and what they start on ``count`` cores."""
     cores = sorted(os.sched_getaffinity(0))
 
     def pin(allowed: list[int]) -> None:
@@ -99,7 +99,7 @@ def on_cores(count: int, *processes: int) -> Iterator[None]:
 def scaling(
     tree: dict[str, Any], folder: Path, events: int, rounds: int, kafka: int, cases: Sequence[Case]
 ) -> list[Pace]:
-    """Medians of each case, in turns, over a topic of as many partitions as there are workers at most.
+    """Return the medians of each case, measured in turns, over a topic of as many partitions as most workers.
 
     Args:
         tree: Settings.

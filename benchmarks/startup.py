@@ -56,7 +56,7 @@ app()
 
 
 def started(folder: str) -> dict[str, object]:
-    """Figures of a worker from nothing to its first poll."""
+    """Start a worker; return its figures at its first poll."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("STREAM_AD_", "NUMBA_"))}
     environment |= {"NUMBA_CACHE_DIR": f"{folder}/loops", "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -66,6 +66,7 @@ def started(folder: str) -> dict[str, object]:
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loops", action="store_true", help="what each loop took to compile, the heaviest first")
     wanted = parser.parse_args()

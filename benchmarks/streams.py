@@ -47,7 +47,7 @@ def mislabelled(true: Recording, seed: int) -> Recording:
 
 
 def measure(name: str, seed: int, coverage: float, options: DetectorOptions, wrong: bool) -> list[float]:
-    """ROC-AUC, average precision (means over sensors) and false-alarm rate of one run."""
+    """Return ROC-AUC and average precision (means over sensors) and the false-alarm rate of a run."""
     true = recording(name, seed)
     stream = Stream([mislabelled(true, seed) if wrong else true], warmup=None, default_warmup=0)
     truth = Stream([true], warmup=None, default_warmup=0)
@@ -64,7 +64,7 @@ def measure(name: str, seed: int, coverage: float, options: DetectorOptions, wro
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; the exit code."""
+    """Print the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default=",".join([*KINDS, *PLANTS]), metavar="NAMES")
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def options_of(settings: Sequence[str], seed: int) -> DetectorOptions:
-    """``learning.rate=0.001`` and the like, as options."""
+    """Return options from assignments such as ``learning.rate=0.001``."""
     tree: dict[str, Any] = {"detector": {"seed": seed}}
     for assignment in settings:
         path, value = assignment.split("=", 1)

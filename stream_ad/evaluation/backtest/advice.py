@@ -23,7 +23,7 @@ WIDE_OF_PROMISE = 3.0
 
 
 def advice(figures: Figures, result: dict[str, Any]) -> list[dict[str, str]]:
-    """Pieces of advice, the most useful first: a title, a text, perhaps options of the command.
+    """Return pieces of advice, the most useful first: a title, a text, perhaps options of the command.
 
     Args:
         figures: Figures of the backtest.
@@ -70,7 +70,7 @@ def _against(_figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, st
 
 
 def _threshold(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Faults rank high but go unnoticed: another tolerated rate would have found them."""
+    """Advise another tolerated rate if faults rank high but go unnoticed."""
     now = result["at_threshold"]
     score = figures.run.detector.score[figures.rows]
     normal = np.sort(score[~figures.anomalous])

@@ -114,7 +114,7 @@ def _unwritable(path: Path, why: str) -> InputFileError:
 
 
 def comparison(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return rows of a table: name, ROC-AUC and average precision, both pooled over sensors."""
+    """Return rows of a table: name, ROC-AUC and average precision, then both with all sensors pooled."""
     lines = [("stream-ad", result)]
     if result["without_labels"]:
         lines.append(("without labels", result["without_labels"]))

@@ -69,7 +69,7 @@ def read_recording(path: str | Path, columns: Mapping[str, str] | None = None) -
 
 
 def _undecodable_line(path: Path) -> int:
-    """Text is decoded in blocks that know no lines, so look once more, line by line."""
+    """Return the first line that is not UTF-8; text is decoded in blocks that do not follow lines."""
     with _open_binary(path) as stream:
         for number, line in enumerate(stream, start=1):
             try:
@@ -140,7 +140,7 @@ class _Reader:
         return named(header, self.columns, f"{self.path}, line {self.rows.line_num}")
 
     def _checked(self) -> Iterator[list[str]]:
-        """Rows that are not blank; what the csv module complains about gets its place."""
+        """Yield rows that are not blank; errors of the csv module get their line."""
         while True:
             try:
                 row = next(self.rows)

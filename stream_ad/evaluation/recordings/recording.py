@@ -36,12 +36,12 @@ class Recording:
         return len(self.sensor_ids)
 
     def event_id(self, row: int) -> str:
-        """The id of the event made from the row at index ``row`` (from 0)."""
+        """Return the id of the event that is made from the row at index ``row`` (from 0)."""
         return f"{self.stem}-{row + 1}"
 
 
 def stem_of(name: str) -> str:
-    """A file's name without its endings."""
+    """Return a file's name without its endings."""
     for ending in ENDINGS:
         if name.lower().endswith(ending) and len(name) > len(ending):
             name = name[: -len(ending)]
@@ -49,7 +49,7 @@ def stem_of(name: str) -> str:
 
 
 def parse_columns(texts: Iterable[str]) -> dict[str, str]:
-    """``timestamp=ts`` and the like, as a mapping from our names to the file's.
+    """Parse texts such as ``timestamp=ts`` into a mapping from our names to the file's.
 
     Raises:
         ValueError: One is not of this form, or names a column that we do not have.
@@ -69,7 +69,7 @@ def parse_columns(texts: Iterable[str]) -> dict[str, str]:
 
 
 def named(header: Sequence[str], columns: Mapping[str, str] | None, where: str) -> list[str]:
-    """The columns of a file by our names.
+    """Return the columns of a file by our names.
 
     Args:
         header: Its own names.
@@ -106,5 +106,5 @@ def named(header: Sequence[str], columns: Mapping[str, str] | None, where: str) 
 
 
 def feature_names(names: Sequence[str]) -> tuple[str, ...]:
-    """All columns that are readings."""
+    """Return the columns that are readings."""
     return tuple(name for name in names if name not in (*NAMED_COLUMNS, EVALUATE))

@@ -18,7 +18,7 @@ _MARK = re.compile("%(TITLE|STYLE|SCRIPT|DATA)%")
 
 
 def report_html(run: Backtest, result: dict[str, Any]) -> str:
-    """Return the page.
+    """Return the page of a backtest.
 
     Args:
         run: The backtest.
