@@ -1,4 +1,4 @@
-"""What the threshold promises beside what is measured: the share of normal rows published at 1 or above, all labelled.
+"""False-alarm rate as tolerated and as measured: the share of normal rows that score 1 or above, all rows labelled.
 
     python benchmarks/alarms.py [--seeds 3] [--only plant,cardio] [--data FOLDER]
 
@@ -48,17 +48,17 @@ PLANT_HEADER = (
 
 
 def blocks(run: Backtest) -> NDArray[np.float64]:
-    """(K, 2) false alarms and rows of blocks of normal rows, each of one sensor."""
-    found = []
-    calm = run.stream.judged & ~run.stream.anomalous
+    """Return false alarms and rows (K, 2) of blocks of normal rows, each of a single sensor."""
+    counts = []
+    calm = run.stream.evaluated & ~run.stream.anomalous
     for sensor in range(len(run.stream.sensors)):
         alarms = (run.detector.score[calm & (run.stream.sensor == sensor)] >= 1).astype(np.float64)
-        found += [(alarms[at : at + BLOCK].sum(), len(alarms[at : at + BLOCK])) for at in range(0, len(alarms), BLOCK)]
-    return np.array(found).reshape(-1, 2)
+        counts += [(alarms[at : at + BLOCK].sum(), len(alarms[at : at + BLOCK])) for at in range(0, len(alarms), BLOCK)]
+    return np.array(counts).reshape(-1, 2)
 
 
 def interval(parts: NDArray[np.float64]) -> tuple[float, float]:
-    """Where 95 % of the shares of resampled blocks lie."""
+    """Return the interval that holds 95 % of the shares of resampled blocks (K, 2)."""
     rng = np.random.default_rng(0)
     drawn = parts[rng.integers(len(parts), size=(DRAWS, len(parts)))].sum(axis=1)  # (D, 2)
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
@@ -66,13 +66,14 @@ def interval(parts: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def faults(run: Backtest) -> tuple[int, int]:
-    """How many faults have a row at 1 or above, and how many there are."""
-    code = np.where(run.stream.judged, run.stream.code, -1)
-    rows = [one.rows for one in segments(run.stream.sensor, code) if one.code > 0]
-    return sum(bool((run.detector.score[some] >= 1).any()) for some in rows), len(rows)
+    """Return the number of faults with a row at 1 or above, and of all faults."""
+    code = np.where(run.stream.evaluated, run.stream.code, -1)
+    rows = [segment.rows for segment in segments(run.stream.sensor, code) if segment.code > 0]
+    return sum(bool((run.detector.score[fault_rows] >= 1).any()) for fault_rows in rows), len(rows)
 
 
 def go(stream: Stream, delay: int, rate: float, seed: int) -> Backtest:
+    """Run a backtest with every row labelled, at a tolerated false-alarm rate."""
     options = options_of([f"threshold.false_alarm_rate={rate}"], seed)
     return run_backtest(stream, options, Protocol(delay=Delay(delay), seed=seed), without_labels=False)
 
@@ -81,44 +82,44 @@ def plant_counts(run: Backtest, seed: int, counts: Counter[Any]) -> None:
     """Count the plant's faults, those found, and how well the highest alarm of each was explained."""
     plant = Plant(PlantConfig(machines=len(run.stream.sensors), seed=seed))
     chunk = plant.chunk(len(run.stream) // len(run.stream.sensors))
-    for index, one in enumerate(plant.episodes):
-        rows = np.flatnonzero((chunk.episode == index) & run.stream.judged)
-        if one.kind not in FAULTS or not len(rows):
+    for index, episode in enumerate(plant.episodes):
+        rows = np.flatnonzero((chunk.episode == index) & run.stream.evaluated)
+        if episode.kind not in FAULTS or not len(rows):
             continue
-        counts[one.kind, "all"] += 1
+        counts[episode.kind, "all"] += 1
         alarms = rows[run.detector.score[rows] >= 1]
         if not len(alarms):
             continue
-        counts[one.kind, "found"] += 1
+        counts[episode.kind, "found"] += 1
         highest = int(alarms[np.argmax(run.detector.score[alarms])])
         named = [FEATURES.index(part.feature) for part in run.detector.contributions[highest]]
-        counts["first"] += named[0] in one.broken
-        counts["three"] += bool(set(named[:3]) & set(one.broken))
+        counts["first"] += named[0] in episode.broken
+        counts["three"] += bool(set(named[:3]) & set(episode.broken))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables; the exit code."""
+    """Print the tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", metavar="FOLDER", help="of the recordings; without it, made-up streams only")
     parser.add_argument("--only", default="", metavar="NAMES")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    files = {one.name: one for one in TARGETS} if chosen.data else {}
+    files = {target.name: target for target in TARGETS} if chosen.data else {}
     counts: defaultdict[tuple[str, float], Counter[Any]] = defaultdict(Counter)
     print(HEADER, flush=True)
     for name in chosen.only.split(",") if chosen.only else [*KINDS, *PLANTS, *files]:
         cells = [name]
         for rate in RATES:
-            parts, found, present = [], 0, 0
+            parts, detected, present = [], 0, 0
             for seed in range(chosen.seeds):
-                one = read_recording(path_of(Path(chosen.data), files[name])) if name in files else None
-                stream = Stream([one or recording(name, seed)], warmup=None, default_warmup=0)
-                delay = files[name].delay if one else delay_of(name)
+                recorded = read_recording(path_of(Path(chosen.data), files[name])) if name in files else None
+                stream = Stream([recorded or recording(name, seed)], warmup=None, default_warmup=0)
+                delay = files[name].delay if recorded else delay_of(name)
                 run = go(stream, delay, rate, seed)
                 parts.append(blocks(run))
-                some, of = faults(run)
-                found, present = found + some, present + of
+                detected_now, faults_now = faults(run)
+                detected, present = detected + detected_now, present + faults_now
                 if name in PLANTS:
                     plant_counts(run, seed, counts[name, rate])
             every = np.concatenate(parts)
@@ -126,12 +127,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if len(cells) == 1:
                 cells.append(f"{int(every[:, 1].sum()):,}")
             share = every[:, 0].sum() / every[:, 1].sum()
-            cells += [f"{100 * share:.2g} %", f"{100 * low:.2g} to {100 * high:.2g}", f"{found} of {present}"]
+            cells += [f"{100 * share:.2g} %", f"{100 * low:.2g} to {100 * high:.2g}", f"{detected} of {present}"]
         print(f"| {' | '.join(cells)} |", flush=True)
     if counts:
         print("", PLANT_HEADER, sep="\n")
     for (name, rate), count in counts.items():
-        each = [f"{count[kind, 'found']} of {count[kind, 'all']}" for kind in FAULTS]
+        each = [f"{count[kind, 'detected']} of {count[kind, 'all']}" for kind in FAULTS]
         total = sum(count[kind, "found"] for kind in FAULTS)
         summed = f"{total} of {sum(count[kind, 'all'] for kind in FAULTS)}"
         print(

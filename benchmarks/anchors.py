@@ -1,4 +1,4 @@
-"""What stands beside the detector in benchmarks/detector.py: river's half-space trees, bare torch, single models."""
+"""Anchors of benchmarks/detector.py: river's half-space trees, bare torch, single models."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 FEATURES = 8
 NAMES = tuple(f"f{number}" for number in range(FEATURES))
 BATCH = 32
-PREPARED = 64  # micro-batches made beforehand, gone through in turn
+PREPARED = 64  # micro-batches made beforehand and used in turn
 
 
 def stream(sensors: int, per_step: int) -> Iterator[Events]:
-    """Endless micro-batches: a level that wanders around its mean, and noise; sensors in turn."""
+    """Yield micro-batches without end: a level that wanders around its mean, and noise; sensors in turn."""
     random = np.random.default_rng(0)
     level = random.normal(size=(sensors, FEATURES))
     names = [f"sensor-{number}" for number in range(sensors)]
@@ -35,13 +35,13 @@ def stream(sensors: int, per_step: int) -> Iterator[Events]:
             number,
             number * 1_000_000,
             [names[sensor] for sensor in which.tolist()],
-            [f"e-{one}" for one in number.tolist()],
+            [f"e-{event_number}" for event_number in number.tolist()],
             (ValueBlock(NAMES, np.arange(per_step), values),),
         )
 
 
 def half_space_trees(sensors: int, per_step: int, *, each: bool) -> Callable[[], int]:
-    """River's MinMaxScaler | HalfSpaceTrees: one for each sensor, as the detector has it, or one for all."""
+    """Return a step of river's MinMaxScaler | HalfSpaceTrees: one model for each sensor, or one for all."""
     models = [
         compose.Pipeline(preprocessing.MinMaxScaler(), anomaly.HalfSpaceTrees(seed=42))
         for _ in range(sensors if each else 1)
@@ -51,9 +51,9 @@ def half_space_trees(sensors: int, per_step: int, *, each: bool) -> Callable[[],
         [
             [
                 (models[int(number) % len(models)], dict(zip(NAMES, row, strict=True)))
-                for number, row in zip(one.offsets, one.blocks[0].values.tolist(), strict=True)
+                for number, row in zip(batch.offsets, batch.blocks[0].values.tolist(), strict=True)
             ]
-            for one in made
+            for batch in made
         ]
     )
 
@@ -69,7 +69,7 @@ def half_space_trees(sensors: int, per_step: int, *, each: bool) -> Callable[[],
 
 
 def network() -> torch.nn.Sequential:
-    """A single autoencoder of the detector's default shape for 8 features."""
+    """Return an autoencoder of the detector's default shape for 8 features."""
     return torch.nn.Sequential(
         torch.nn.Linear(24, 24),
         torch.nn.LeakyReLU(0.1),
@@ -83,7 +83,7 @@ def network() -> torch.nn.Sequential:
 
 
 def bare_torch(sensors: int, per_step: int) -> Callable[[], int]:
-    """The same number of scoring passes and Adam steps of the same stacked shape, and nothing else."""
+    """Return a step of as many scoring passes and Adam steps of the same stacked shape, and nothing else."""
     sizes = [24, 24, 8, 24, 24]
     weights = [
         torch.nn.Parameter(torch.randn(sensors, a, b) / a**0.5 if kind else torch.zeros(sensors, 1, b))
@@ -119,7 +119,7 @@ def bare_torch(sensors: int, per_step: int) -> Callable[[], int]:
 
 
 def loop_of_models(sensors: int) -> Callable[[], int]:
-    """One torch module and optimiser per sensor, one event each per step, two Adam steps per 32 events."""
+    """Return a step of a torch module and optimiser for each sensor: one event each, two Adam steps per 32 events."""
     models = [network() for _ in range(sensors)]
     adams = [torch.optim.Adam(model.parameters(), lr=3e-3) for model in models]
     x, learn = torch.rand(sensors, 1, 24), torch.rand(BATCH, 24)

@@ -23,12 +23,14 @@ REPEATS = 5
 
 
 def records(values: list[bytes]) -> list[RawRecords]:
+    """Cut values into batches of raw records."""
     offsets = np.arange(len(values))
     raw = RawRecords("sensor-events", 0, offsets, START_NS // 1_000_000 + offsets, [b"pump-7"] * len(values), values)
     return [raw.slice(start, start + BATCH) for start in range(0, len(raw), BATCH)]
 
 
 def report(name: str, count: int, work: Callable[[], object]) -> None:
+    """Print the best and the median events per CPU-second of a piece of work."""
     seconds = []
     for _ in range(REPEATS):
         begin = time.process_time()
@@ -39,6 +41,7 @@ def report(name: str, count: int, work: Callable[[], object]) -> None:
 
 
 def main() -> None:
+    """Measure and print."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
     rng = random.Random(7)
     readings = [{name: round(rng.gauss(50, 10), 4) for name in FEATURES} for _ in range(count)]

@@ -3,7 +3,7 @@
     python benchmarks/detector.py [--seconds 2] [--parts] [--write]
 
 Every row is a ratio of events per second of processor time (one thread), both sides measured on the
-same events, in turns, in this process. «detector» is everything a shard does between decoding and
+same events, in turns, in this process. "detector" is everything a shard does between decoding and
 encoding: derived inputs, scaling, scoring, labels, learning. With ``--parts`` a second table says where its time goes:
 in the compiled loops of each part, and in all of Python around them.
 """
@@ -45,13 +45,13 @@ MICRO_BATCH = 2048  # about worker.step_records
 
 
 def rates(seconds: float, *steps: Callable[[], int]) -> list[float]:
-    """Events per second of each, in turns: what disturbs the machine for a while disturbs all alike."""
-    found = [[rate(step, seconds / TURNS) for step in steps] for _ in range(TURNS)]
-    return np.median(found, axis=0).tolist()
+    """Return events per second of each step, measured in turns, so that a busy machine disturbs all alike."""
+    by_turn = [[rate(step, seconds / TURNS) for step in steps] for _ in range(TURNS)]
+    return np.median(by_turn, axis=0).tolist()
 
 
 def rate(step: Callable[[], int], seconds: float) -> float:
-    """Events per second of processor time."""
+    """Return events per second of processor time."""
     events, begin = 0, time.process_time()
     while (spent := time.process_time() - begin) < seconds:
         events += step()
@@ -59,7 +59,7 @@ def rate(step: Callable[[], int], seconds: float) -> float:
 
 
 def ours(sensors: int, per_step: int, horizon: int = 1024) -> Callable[[], int]:
-    """A shard past its warm-up."""
+    """Return a step of a shard past its warm-up."""
     options = DetectorOptions.model_validate({"learning": {"label_horizon_events": horizon}})
     shard, made = Shard(options), stream(sensors, per_step)
     # Past the horizon: every sensor is live and learns what matured. The rings were taken in full at the start.
@@ -76,12 +76,12 @@ def ours(sensors: int, per_step: int, horizon: int = 1024) -> Callable[[], int]:
 
 
 def many_models(seconds: float) -> list[float]:
-    """Events per second with 10,000 sensors and with 1,000; a short horizon, so that both are soon past it."""
+    """Return events per second with 10,000 sensors and with 1,000; a short horizon, so that both are soon past it."""
     return rates(seconds, *(ours(sensors, sensors, SHORT_HORIZON) for sensors in (10_000, 1000)))
 
 
 def loop_of_detectors(sensors: int, horizon: int = 1024) -> Callable[[], int]:
-    """A detector of its own per sensor, all past their warm-up; one event each per step."""
+    """Return a step of a detector for each sensor, all past their warm-up: one event each."""
     options = DetectorOptions.model_validate({"learning": {"label_horizon_events": horizon}})
     shards = [Shard(options) for _ in range(sensors)]
     # Staggered, so that every step holds the same share of learning.
@@ -100,33 +100,33 @@ def loop_of_detectors(sensors: int, horizon: int = 1024) -> Callable[[], int]:
 
 
 def compiled() -> dict[tuple[str, int, str], str]:
-    """How a profile names each compiled loop, and the module it stands in."""
-    found = {}
+    """Return the module of each compiled loop, by the key that a profile has for it."""
+    modules = {}
     for name, module in sys.modules.items():
-        for one in vars(module).values() if name.startswith("stream_ad.") else ():
-            if isinstance(one, CPUDispatcher):
-                code = one.py_func.__code__
-                found[code.co_filename, code.co_firstlineno, code.co_name] = Path(code.co_filename).stem
-    return found
+        for member in vars(module).values() if name.startswith("stream_ad.") else ():
+            if isinstance(member, CPUDispatcher):
+                code = member.py_func.__code__
+                modules[code.co_filename, code.co_firstlineno, code.co_name] = Path(code.co_filename).stem
+    return modules
 
 
 def parts(sensors: int, per_step: int, seconds: float) -> Counter[str]:
-    """Microseconds of an event in the loops of each module, and in everything around them."""
+    """Return microseconds per event in the loops of each module, and in everything around them."""
     step, profile = ours(sensors, per_step), cProfile.Profile(time.thread_time)
     whole, profiled, learn_every = [], 0, -(-4 * BATCH * sensors // per_step)  # steps: whole rounds of learning
     for _ in range(TURNS):  # in turns, since the machine is not always equally fast
         whole.append(1e6 / rate(step, seconds / TURNS))
         profiled += profile.runcall(lambda: sum(step() for _ in range(learn_every)))
     spent, loops = Counter[str](), compiled()
-    for place, (_, _, own, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
-        if place in loops:
-            spent[loops[place]] += own * 1e6 / profiled
+    for loop, (_, _, own, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        if loop in loops:
+            spent[loops[loop]] += own * 1e6 / profiled
     spent["Python, NumPy and torch around them"] = float(np.mean(whole)) - spent.total()
     return spent
 
 
 def where_it_goes(seconds: float) -> Table:
-    """The time of an event by what it is spent on."""
+    """Return a table of the time per event by module."""
     cases = (64, MICRO_BATCH), (256, MICRO_BATCH), (1000, 1000)
     each = [parts(sensors, per_step, seconds) for sensors, per_step in cases]
     table = Table("µs of an event in the loops of", *(f"{sensors} sensors" for sensors, _ in cases))
@@ -138,6 +138,7 @@ def where_it_goes(seconds: float) -> Table:
 
 
 def main() -> None:
+    """Measure, print, and write the page if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=2.0, help="processor time per measurement")
     parser.add_argument("--parts", action="store_true", help="say where the detector's time goes, too")

@@ -39,12 +39,14 @@ NO_GPU = 3
 
 
 def stack(kind: type[Stack], models: int, width: int) -> Stack:
+    """Return a stack of models of a kind, on its device."""
     out = kind(width, rate=3e-3) if kind is CompiledAutoencoder else kind(width, device="cuda", rate=3e-3)
     out.append(np.arange(models, dtype=np.uint64))
     return out
 
 
 def batches(models: int, width: int, number: int) -> list[tuple[np.ndarray, ...]]:
+    """Return random training batches: inputs, weights and targets."""
     random = np.random.default_rng(0)
     shape = (models, LEARNED, width)
     return [
@@ -54,31 +56,31 @@ def batches(models: int, width: int, number: int) -> list[tuple[np.ndarray, ...]
 
 
 def largest_differences() -> list[str]:
-    """What GPU and processor differ by; raises AssertionError beyond the tolerances."""
-    said = []
+    """Return lines on the largest differences between GPU and CPU; raise AssertionError beyond the tolerances."""
+    lines = []
     for models, features in ((1, 1), (64, 8), (16, 64)):
         width, which = derived_size(features), np.arange(models)
-        found = []
+        weights = []
         for kind in (CompiledAutoencoder, CudaAutoencoder):
             own, device = stack(kind, models, width), "cpu" if kind is CompiledAutoencoder else "cuda"
             for batch in batches(models, width, 50):
-                own.train_step(which, *(to_device(one, device) for one in batch))
-            found.append(own.state("")["flat"])
-        off = float(np.abs(found[0] - found[1]).max())
-        said.append(f"{models} models of {features} features, 50 steps: weights differ by at most {off:.1e}")
-        assert off < WEIGHTS, said[-1]
+                own.train_step(which, *(to_device(part, device) for part in batch))
+            weights.append(own.state("")["flat"])
+        off = float(np.abs(weights[0] - weights[1]).max())
+        lines.append(f"{models} models of {features} features, 50 steps: weights differ by at most {off:.1e}")
+        assert off < WEIGHTS, lines[-1]
     scores = []
     for device in ("cpu", "cuda"):
         shard, made = Shard(DetectorOptions(detector=DetectorConfig(device=device))), stream(16, 1024)
         scores.append(np.concatenate([shard.step(next(made), NO_LABELS).scores.score for _ in range(40)]))
     off = float((np.abs(scores[0] - scores[1]) / np.maximum(scores[0], 0.1)).max())
-    said.append(f"a shard of 16 sensors, 40,960 events: scores differ by at most {off:.1e} of themselves")
-    assert off < SCORES, said[-1]
-    return said
+    lines.append(f"a shard of 16 sensors, 40,960 events: scores differ by at most {off:.1e} of themselves")
+    assert off < SCORES, lines[-1]
+    return lines
 
 
 def rate(step: Callable[[], int], seconds: float) -> float:
-    """Events per second by the clock."""
+    """Return events per second by the clock."""
     for _ in range(5):
         step()
     events, begin = 0, time.perf_counter()
@@ -88,7 +90,7 @@ def rate(step: Callable[[], int], seconds: float) -> float:
 
 
 def passes(kind: type[Stack], models: int, features: int) -> tuple[Callable[[], int], Callable[[], int]]:
-    """Score and learn a batch of every model, from and to NumPy arrays."""
+    """Return steps that score and learn a batch of every model, from and to NumPy arrays."""
     own, which = stack(kind, models, derived_size(features)), np.arange(models)
     device = "cpu" if kind is CompiledAutoencoder else "cuda"
     (x, weight, inputs), *_ = batches(models, own.width, 1)
@@ -98,14 +100,14 @@ def passes(kind: type[Stack], models: int, features: int) -> tuple[Callable[[], 
         return models * SCORED
 
     def learn() -> int:
-        to_numpy(own.train_step(which, *(to_device(one, device) for one in (x, weight, inputs)))[0])
+        to_numpy(own.train_step(which, *(to_device(part, device) for part in (x, weight, inputs)))[0])
         return models * LEARNED
 
     return score, learn
 
 
 def whole(device: str, sensors: int) -> Callable[[], int]:
-    """A shard past its warm-up, in micro-batches of 16 events of each sensor."""
+    """Return a step of a shard past its warm-up, in micro-batches of 16 events of each sensor."""
     options = DetectorOptions(detector=DetectorConfig(device=device, max_sensors=sensors))
     shard, made = Shard(options), stream(sensors, sensors * SCORED)
     for _ in range(-(-(options.learning.label_horizon_events + 256) // SCORED)):
@@ -121,6 +123,7 @@ def whole(device: str, sensors: int) -> Callable[[], int]:
 
 
 def main() -> int:
+    """Compare, measure and print; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="per measurement")
     seconds = parser.parse_args().seconds
@@ -135,12 +138,12 @@ def main() -> int:
     for models, features in ((64, 8), (1000, 8), (10_000, 8), (64, 64), (1000, 64)):
         kinds = [passes(kind, models, features) for kind in (CompiledAutoencoder, Autoencoder, CudaAutoencoder)]
         for what, number in (("score", 0), ("learn", 1)):
-            found = [rate(kind[number], seconds) for kind in kinds]
-            cells = [f"{one:,.0f}" for one in found]
-            table.add_row(what, f"{models:,}", f"{features}", *cells, f"{found[2] / found[0]:.1f}")
+            rates = [rate(kind[number], seconds) for kind in kinds]
+            cells = [f"{events_s:,.0f}" for events_s in rates]
+            table.add_row(what, f"{models:,}", f"{features}", *cells, f"{rates[2] / rates[0]:.1f}")
     for sensors in (64, 1000):
-        found = [rate(whole(device, sensors), seconds) for device in ("cpu", "cuda")]
-        cells = f"{found[0]:,.0f}", "", f"{found[1]:,.0f}", f"{found[1] / found[0]:.1f}"
+        rates = [rate(whole(device, sensors), seconds) for device in ("cpu", "cuda")]
+        cells = f"{rates[0]:,.0f}", "", f"{rates[1]:,.0f}", f"{rates[1] / rates[0]:.1f}"
         table.add_row("whole shard: score, learn", f"{sensors:,}", "8", *cells)
     Console(width=150).print(table)
     return 0

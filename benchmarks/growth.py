@@ -1,7 +1,7 @@
 """How the speed of a shard changes with what it has to do: python benchmarks/growth.py [--kafka] [--write]
 
 Events per second of processor time through decoding, a step and encoding, without a broker, while one thing is varied:
-sensors, features, records of a step, the share of events with a verdict. With --kafka workers are varied, too, over a
+sensors, features, records of a step, the share of events with a label. With --kafka workers are varied, too, over a
 real Kafka and by the clock (see live.py). Prints the figures; --write puts them into
 docs/explanation/benchmarks.md, and draws them into docs/explanation/growth.svg (with matplotlib, of the extra `bench`).
 """
@@ -49,15 +49,15 @@ TITLES = {
     "sensors": "sensors",
     "features": "features of a sensor",
     "step": "records of a step",
-    "labels": "share of events with a verdict",
+    "labels": "share of events with a label",
     "workers": "workers, by the clock",
 }
 EACH = 60  # events of each sensor at least, so that its model learns
-VERDICT_AFTER = 500  # events
+LABEL_AFTER = 500  # events
 
 
 def speed(events: int, *, sensors: int, features: int, step: int, labels: float) -> float:
-    """Events per second of processor time, after a fifth of them."""
+    """Return events per second of processor time, the first fifth left out."""
     settings = Settings.model_validate({"detector": {"device": "cpu"}})
     codec, shard, random = Codec(settings), Shard(settings.detector_options), np.random.default_rng(0)
     names = [f"feature_{number:03}" for number in range(features)]
@@ -69,13 +69,13 @@ def speed(events: int, *, sensors: int, features: int, step: int, labels: float)
             encode_event(f"sensor-{n % sensors:05}", (START_MS + n) * 1_000_000, dict(zip(names, row, strict=True)))
             for n, row in zip(numbers, values, strict=True)
         ]
-        judged = [n - VERDICT_AFTER for n in numbers if n >= VERDICT_AFTER and n * labels % 1 < labels]
-        label_store = [
+        labelled = [n - LABEL_AFTER for n in numbers if n >= LABEL_AFTER and n * labels % 1 < labels]
+        label_records = [
             encode_label(f"sensor-{n % sensors:05}", "leak" if n % 7 == 0 else "normal", event_id=f"events-0-{n}",
-                         record_time_ms=START_MS + n + VERDICT_AFTER)
-            for n in judged
+                         record_time_ms=START_MS + n + LABEL_AFTER)
+            for n in labelled
         ]  # fmt: skip
-        inputs = raw("events", start, readings), raw("labels", start, label_store)
+        inputs = raw("events", start, readings), raw("labels", start, label_records)
         began = time.process_time()
         decoded = codec.decode_events(inputs[0])[0], codec.decode_labels(inputs[1])[0]
         codec.encode_scores(decoded[0], shard.step(*decoded).scores, shard.model_version)
@@ -86,7 +86,7 @@ def speed(events: int, *, sensors: int, features: int, step: int, labels: float)
 
 
 def raw(topic: str, start: int, records: Sequence[OutRecord]) -> RawRecords:
-    """As a broker would hand them in."""
+    """Return records as a broker hands them in."""
     if not records:
         return RawRecords.empty(topic, 0)
     keys, values, times, _ = zip(*records, strict=True)
@@ -94,7 +94,7 @@ def raw(topic: str, start: int, records: Sequence[OutRecord]) -> RawRecords:
 
 
 def by_workers(events: int) -> dict[float, float]:
-    """By the clock, over a real Kafka, of a topic of four partitions."""
+    """Return events per second by the clock and by the number of workers, over a real Kafka and four partitions."""
     from benchmarks.recovery import tree_of  # noqa: PLC0415 -- needs a Kafka
     from benchmarks.scaling import Case, scaling  # noqa: PLC0415
     from tests.support.kafka_server import KafkaServer  # noqa: PLC0415
@@ -106,7 +106,7 @@ def by_workers(events: int) -> dict[float, float]:
 
 
 def draw(curves: dict[str, dict[float, float]]) -> None:
-    """One small picture for each curve."""
+    """Draw a small picture of each curve."""
     import matplotlib as mpl  # noqa: PLC0415 -- only where it is asked for
 
     mpl.use("svg")
@@ -115,7 +115,7 @@ def draw(curves: dict[str, dict[float, float]]) -> None:
 
     figure, panels = plt.subplots(1, len(curves), figsize=(3 * len(curves), 2.6), layout="constrained")
     for panel, (name, curve) in zip(np.ravel(panels), curves.items(), strict=True):
-        panel.plot(list(curve), [one / 1_000 for one in curve.values()], "o-", color="#1f6f8b", markersize=3)
+        panel.plot(list(curve), [events_s / 1_000 for events_s in curve.values()], "o-", color="#1f6f8b", markersize=3)
         if max(curve) > 100:
             panel.set_xscale("log")
         panel.set(title=TITLES[name], ylim=(0, None))
@@ -125,6 +125,7 @@ def draw(curves: dict[str, dict[float, float]]) -> None:
 
 
 def main() -> None:
+    """Measure, print, and write page and picture if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=100_000, help="at least, for each point")
     parser.add_argument("--only", choices=list(CURVES), help="one of the curves without a broker")
@@ -132,14 +133,14 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put table and picture into docs/explanation/")
     chosen = parser.parse_args()
     prepare_process()
-    found: dict[str, dict[float, float]] = {}
+    curves: dict[str, dict[float, float]] = {}
     table = Table("varied", "at", "events/s")
     for name, points in CURVES.items():
         if chosen.only in (None, name):
-            found[name] = {point: speed(chosen.events, **usual(name, point)) for point in points}
+            curves[name] = {point: speed(chosen.events, **usual(name, point)) for point in points}
     if chosen.kafka:
-        found["workers"] = by_workers(chosen.events * 10)
-    for name, curve in found.items():
+        curves["workers"] = by_workers(chosen.events * 10)
+    for name, curve in curves.items():
         for point, events_s in curve.items():
             table.add_row(TITLES[name], f"{point:g}", f"{events_s:,.0f}")
         table.add_section()
@@ -148,11 +149,11 @@ def main() -> None:
     print(out.getvalue())
     if chosen.write:
         write(out.getvalue(), "growth")
-        draw(found)
+        draw(curves)
 
 
 def usual(name: str, point: float) -> dict[str, Any]:
-    """The usual work but for one thing."""
+    """Return the usual work with a single parameter changed."""
     return USUAL | {name: type(USUAL[name])(point)}
 
 

@@ -32,7 +32,7 @@ from benchmarks.ends import load_end, score_end
 from benchmarks.loops import quix, quix_command
 from benchmarks.page import machine, write
 from benchmarks.pipeline import FEATURES, RIVER, fill, measure, stream_ad
-from benchmarks.recovery import Run, tree_of
+from benchmarks.recovery import WorkerProcess, tree_of
 from benchmarks.scaling import Case, scaling
 from stream_ad.brokers import open_admin
 from stream_ad.codec.encoders import encode_event
@@ -53,11 +53,13 @@ COMMIT_S = 0.05  # between two commits of Quix Streams, whose default is 5 s
 
 
 class _Score(msgspec.Struct):
+    """The part of a score that is needed here."""
+
     timestamp: str
 
 
 def readings(rate: float, begin: float, seconds: float, sensors: int) -> list[OutRecord]:
-    """Those that are due at a rate, in their order, of all sensors in turn."""
+    """Return the readings that are due at a rate, in their order, of all sensors in turn."""
     table = np.round(np.random.default_rng(0).normal(size=(VARIETY, len(FEATURES))), 4).tolist()
     values = [dict(zip(FEATURES, row, strict=True)) for row in table]
     return [
@@ -67,7 +69,7 @@ def readings(rate: float, begin: float, seconds: float, sensors: int) -> list[Ou
 
 
 def feed(settings: Settings, records: Sequence[OutRecord], rate: float, begin: float) -> None:
-    """Send readings when they are due, or as soon after that as the machine lets us."""
+    """Send readings when they are due, or as soon after that as the machine allows."""
     sent, over = 0, begin + len(records) / rate + 1
     with closing(load_end(settings)) as end:
         while sent < len(records) and time.time() < over:
@@ -76,7 +78,7 @@ def feed(settings: Settings, records: Sequence[OutRecord], rate: float, begin: f
 
 
 def begin_feed(tells: Any, settings: Settings, rate: float, seconds: float, sensors: int) -> None:
-    """In a process of its own, which is up by now: tell when the load begins, and send it.
+    """Announce when the load begins, and send it; runs in a process of its own, which is up by now.
 
     Readings are made before that, so as to take no processor from those that are measured.
     """
@@ -89,7 +91,7 @@ def begin_feed(tells: Any, settings: Settings, rate: float, seconds: float, sens
 
 
 class Observed(NamedTuple):
-    """Scores of readings that were sent at a steady rate: when each was due, and when it came; seconds of a window."""
+    """Scores of readings sent at a steady rate: when each was due and when it came, and the window in seconds."""
 
     due: Any
     came: Any
@@ -98,7 +100,7 @@ class Observed(NamedTuple):
 
     @property
     def per_second(self) -> float:
-        """Scores that came in the window."""
+        """Scores per second that came in the window."""
         return float(((self.came >= 0) & (self.came < self.seconds)).sum() / self.seconds)
 
     @property
@@ -111,7 +113,7 @@ class Observed(NamedTuple):
 
 
 def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds: float, sensors: int) -> Observed:
-    """What a side makes of a steady load."""
+    """Measure a side under a steady load."""
     settings = Settings.model_validate(tree)
     with closing(open_admin(settings)) as admin:
         admin.apply()
@@ -121,16 +123,16 @@ def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds
             now = time.time()
             feed(settings, readings(1 / TICK_S, now, TICK_S, sensors), 1 / TICK_S, now)
         context = multiprocessing.get_context("spawn")
-        told, tells = context.Pipe(duplex=False)
+        begins, tells = context.Pipe(duplex=False)
         load = context.Process(target=begin_feed, args=(tells, settings, rate, SETTLE_S + seconds, sensors))
         load.start()
-        window = told.recv() + SETTLE_S
+        window = begins.recv() + SETTLE_S
         values, came = [], []
         while time.time() < window + seconds + 1:
-            found = scores.read(0.1)
+            arrived = scores.read(0.1)
             now = time.time()
-            values += found
-            came += [now] * len(found)
+            values += arrived
+            came += [now] * len(arrived)
         load.join()
     scores.close()
     decode = msgspec.json.Decoder(_Score).decode  # not while there is something to measure
@@ -140,26 +142,29 @@ def observe(tree: dict[str, Any], folder: Path, start: Any, rate: float, seconds
 
 @contextmanager
 def started(tree: dict[str, Any], folder: Path, start: Any, count: int) -> Iterator[list[Any]]:
-    """So many processes of a side, ended afterwards."""
+    """Start ``count`` processes of a side; end them afterwards."""
     with ExitStack() as stack:
         processes = []
         for _ in range(count):
-            processes.append(one := start(tree, folder))
-            stack.callback(one.wait)
-            stack.callback(one.terminate)
+            processes.append(process := start(tree, folder))
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
         yield processes
 
 
 def worker(tree: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
-    return Run(tree, folder).process
+    """Start a worker of stream-ad."""
+    return WorkerProcess(tree, folder).process
 
 
 def quix_live(python: str, tree: dict[str, Any], _folder: Path) -> subprocess.Popen[bytes]:
+    """Start Quix Streams with river."""
     command = quix_command(python, "river", tree, 10**9, COMMIT_S)
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def main() -> None:
+    """Measure, print, and write the page if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--events", type=int, default=100_000, help="of the full topic")
@@ -183,19 +188,19 @@ def main() -> None:
             }
             if chosen.quix:
                 sides[RIVER] = partial(quix, chosen.quix, "river"), partial(quix_live, chosen.quix), {}
-            found = {}
+            by_side = {}
             for number, (side, (catch_up, start, broker)) in enumerate(sides.items()):
                 full, over, live = (tree_of(server, f"{name}-{number}", **broker) for name in ("full", "over", "live"))
                 fill(full, chosen.events, chosen.sensors)
                 most = measure(catch_up, full | {"http": {"enabled": False}}, chosen.events).wall
                 sustained = observe(over, folder, start, most, chosen.seconds / 2, chosen.sensors).per_second
                 waits = observe(live, folder, start, sustained / 2, chosen.seconds, chosen.sensors).waits_ms
-                found[side] = (most, sustained, *waits)
+                by_side[side] = (most, sustained, *waits)
             table = Table("reading to committed score", "full topic", "sustained", "load", "p50 ms", "p99 ms", "ratio")
-            anchor = found.get(RIVER, (0, 0, 0, None))[3]
-            for side, (most, sustained, p50, p99) in found.items():
+            anchor = by_side.get(RIVER, (0, 0, 0, None))[3]
+            for side, (most, sustained, p50, p99) in by_side.items():
                 ratio = "" if anchor is None else f"{p99 / anchor:.2f}"
-                figures = (f"{one:,.0f}" for one in (most, sustained, sustained / 2))
+                figures = (f"{events_s:,.0f}" for events_s in (most, sustained, sustained / 2))
                 table.add_row(side, *figures, f"{p50:.1f}", f"{p99:.1f}", ratio)
             console.print(f"{on()}; {chosen.seconds:g} s at half of what each side sustains")
             console.print(table)
@@ -205,9 +210,9 @@ def main() -> None:
             for side, broker in (("stream-ad", {}), ("stream-ad librdkafka", {"client": "librdkafka"})):
                 tree = tree_of(server, f"scaling-{len(broker)}", **broker)
                 cases = Case(1, 1), Case(1, 2), Case(2, 2)
-                core, one, two = scaling(tree, folder, chosen.scaling_events, chosen.rounds, server.pid, cases)
-                figures = (text for pace in (one, two) for text in (f"{pace.events:,.0f}", f"{pace.cores:.2f}"))
-                ratios = (f"{two.events / one.events:.2f}", f"{two.events / core.events:.2f}")
+                core, single, double = scaling(tree, folder, chosen.scaling_events, chosen.rounds, server.pid, cases)
+                figures = (text for pace in (single, double) for text in (f"{pace.events:,.0f}", f"{pace.cores:.2f}"))
+                ratios = (f"{double.events / single.events:.2f}", f"{double.events / core.events:.2f}")
                 table.add_row(side, f"{core.events:,.0f}", *figures, *ratios)
             console.print(f"{chosen.scaling_events:,} events, two partitions, median of {chosen.rounds}; {on()}")
             console.print(table)

@@ -25,7 +25,7 @@ WARM_UP = 0.2  # of the events
 
 @dataclass(frozen=True)
 class Result:
-    """What one side did after its warm-up."""
+    """Speed of a side after its warm-up."""
 
     wall: float  # events per second
     processor: float  # events per second of processor time
@@ -33,13 +33,14 @@ class Result:
 
 
 class Timer:
-    """Starts at the first commit after the warm-up, ends with the last."""
+    """Measures from the first commit after the warm-up to the last commit."""
 
     def __init__(self, events: int) -> None:
         self._skip, self._seen, self._counted = int(events * WARM_UP), 0, 0
         self._begin = self._end = (0.0, 0.0)
 
     def committed(self, events: int) -> None:
+        """Count events of a commit."""
         now = (time.perf_counter(), time.process_time())
         if self._seen < self._skip:
             self._begin = now
@@ -48,17 +49,22 @@ class Timer:
         self._seen, self._end = self._seen + events, now
 
     def result(self, stages: dict[str, float]) -> Result:
+        """Return events per second by the clock and by processor time."""
         wall, processor = (end - begin for begin, end in zip(self._begin, self._end, strict=True))
         return Result(self._counted / wall, self._counted / processor, stages)
 
 
 class Reading(msgspec.Struct):
+    """An event."""
+
     sensor_id: str
     timestamp: str
     values: dict[str, float]
 
 
 class Score(msgspec.Struct):
+    """A score."""
+
     event_id: str
     sensor_id: str
     timestamp: str
@@ -70,7 +76,7 @@ class Score(msgspec.Struct):
 
 
 def bare(tree: dict[str, Any], events: int) -> Result:
-    """What anyone would write with kafka-python alone."""
+    """Run the loop that anyone would write with kafka-python alone."""
     settings, timer = Settings.model_validate(tree), Timer(events)
     options = client_options(settings)
     consumer = KafkaConsumer(
@@ -117,7 +123,7 @@ def bare(tree: dict[str, Any], events: int) -> Result:
 
 
 def bare_librdkafka(tree: dict[str, Any], events: int) -> Result:
-    """The same with confluent-kafka alone."""
+    """Run the same loop with confluent-kafka alone."""
     settings, timer = Settings.model_validate(tree), Timer(events)
     config = common_config(settings)
     consumer = Consumer(
@@ -142,7 +148,7 @@ def bare_librdkafka(tree: dict[str, Any], events: int) -> Result:
             refused.append(error)
 
     while seen < events:
-        messages = [one for one in consumer.consume(STEP_RECORDS, 0.5) if one.error() is None]
+        messages = [message for message in consumer.consume(STEP_RECORDS, 0.5) if message.error() is None]
         if not messages:
             continue
         readings = [decode(message.value()) for message in messages]
@@ -174,7 +180,7 @@ def bare_librdkafka(tree: dict[str, Any], events: int) -> Result:
 
 
 def quix(python: str, model: str, tree: dict[str, Any], events: int) -> Result:
-    """Quix Streams, in an environment of its own."""
+    """Run Quix Streams, in an environment of its own."""
     command = quix_command(python, model, tree, events, 60.0)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -185,7 +191,7 @@ def quix(python: str, model: str, tree: dict[str, Any], events: int) -> Result:
 
 
 def quix_command(python: str, model: str, tree: dict[str, Any], events: int, commit_s: float) -> list[str]:
-    """How to start it; it ends after so many events."""
+    """Return the command that starts Quix Streams; it ends after ``events`` events."""
     settings = Settings.model_validate(tree)
     return [
         python, str(Path(__file__).with_name("quix.py")), settings.broker.bootstrap_servers, settings.topics.events,

@@ -1,4 +1,4 @@
-"""Made-up streams of many kinds, which stand for what recordings elsewhere may be like."""
+"""Made-up streams of many kinds, in place of recordings from elsewhere."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Sensor:
     times_s: Floats  # (N,)
     values: Floats  # (N, F)
     labels: list[str]
-    warmup: int  # rows that are not judged
+    warmup: int  # rows that are not evaluated
 
 
 class Faults:
-    """Writes faults into a sensor's readings, and says so in its labels."""
+    """Writes faults into a sensor's readings and into its labels."""
 
     def __init__(self, rng: np.random.Generator, values: Floats) -> None:
         self.rng, self.values, self.sd = rng, values, values.std(axis=0)
         self.labels = [NORMAL] * len(values)
 
     def shift(self, rows: slice, name: str, features: tuple[int, int], sizes: tuple[float, float], ramp: float) -> None:
-        """Move some features by so many standard deviations, over a share ``ramp`` of the fault."""
+        """Move some features by a number of standard deviations, over a share ``ramp`` of the fault."""
         length = rows.stop - rows.start
         chosen = self.rng.choice(self.values.shape[1], self.rng.integers(*features), replace=False)
         size = self.rng.choice([-1, 1], len(chosen)) * self.rng.uniform(*sizes, len(chosen)) * self.sd[chosen]
@@ -56,22 +56,22 @@ class Faults:
         self.labels[rows] = [name] * length
 
     def gaps(self, first: int, mean_gap: float, least_gap: int, lengths: tuple[int, int]) -> list[slice]:
-        """Where faults go, one after the other."""
-        found: list[slice] = []
+        """Return the rows of faults, one fault after the other."""
+        stretches: list[slice] = []
         at = first
         while True:
             at += least_gap + int(self.rng.exponential(mean_gap))
             length = int(self.rng.integers(*lengths))
             if at + length > len(self.values) - 20:
-                return found
-            found.append(slice(at, at + length))
+                return stretches
+            stretches.append(slice(at, at + length))
             at += length
 
 
 def readings(
     rng: np.random.Generator, rows: int, features: int, *, memory: float, noise: float, day: int = 0
 ) -> Floats:
-    """Readings that three hidden causes with memory drive, the first with a daily cycle of so many rows."""
+    """Return readings (N, F) driven by three hidden causes with memory, the first with a cycle of ``day`` rows."""
     causes, step = np.empty((rows, 3)), rng.normal(size=(rows, 3)) * np.sqrt(1 - memory**2)
     state = rng.normal(size=3)
     for row in range(rows):
@@ -85,7 +85,7 @@ def readings(
 
 
 def drift(rng: np.random.Generator) -> Sensor:
-    """Rare short faults on a drifting stream, with an outage of three weeks after which much has changed."""
+    """Make rare short faults on a drifting stream, with an outage of three weeks after which much has changed."""
     rows, features = 6000, 8
     values = readings(rng, rows, features, memory=0.95, noise=0.3, day=288)
     sd, half = values.std(axis=0), rows // 2
@@ -100,7 +100,7 @@ def drift(rng: np.random.Generator) -> Sensor:
 
 
 def long_faults(rng: np.random.Generator) -> Sensor:
-    """Faults that last as long as a verdict takes, and longer."""
+    """Make faults that last as long as a label takes, and longer."""
     faults = Faults(rng, readings(rng, 7000, 10, memory=0.9, noise=0.3, day=288))
     for rows in faults.gaps(900, 1500, 300, (500, 1500)):
         if rng.random() < 1 / 3:
@@ -111,7 +111,7 @@ def long_faults(rng: np.random.Generator) -> Sensor:
 
 
 def wells(rng: np.random.Generator) -> Sensor:
-    """A reading a second; each well lacks some sensors, others drop out for a while; slow faults of three classes."""
+    """Make a reading a second; wells lack some sensors, others drop out for a while; slow faults of three classes."""
     rows, features = 5000, 8
     faults = Faults(rng, readings(rng, rows, features, memory=0.995, noise=0.05))
     for rows_of in faults.gaps(600, 900, 300, (300, 1600)):
@@ -126,7 +126,7 @@ def wells(rng: np.random.Generator) -> Sensor:
 
 
 def rigs(rng: np.random.Generator) -> Sensor:
-    """Short experiments on a rig whose sensors skip seconds."""
+    """Make short experiments on a rig whose sensors skip seconds."""
     rows = 1400
     values = readings(rng, rows, 8, memory=0.7, noise=0.6)
     values += np.cumsum(rng.normal(size=values.shape) * 0.01, axis=0) * values.std(axis=0)
@@ -137,7 +137,7 @@ def rigs(rng: np.random.Generator) -> Sensor:
 
 
 def wide_table(rng: np.random.Generator) -> Sensor:
-    """A small table with many features, some skewed, some binary."""
+    """Make a small table with many features, some skewed, some binary."""
     rows, features = 1200, 120
     values = rng.normal(size=(3, features))[rng.integers(3, size=rows)] * 1.2
     values += rng.normal(size=(rows, 8)) @ rng.normal(size=(8, features)) * 0.5
@@ -150,7 +150,7 @@ def wide_table(rng: np.random.Generator) -> Sensor:
 
 
 def classes(rng: np.random.Generator) -> Sensor:
-    """A table with four classes of anomalies; one breaks nothing but the couplings of the features."""
+    """Make a table with four classes of anomalies; one breaks nothing but the couplings of the features."""
     rows, features = 5000, 12
     values = rng.normal(size=(rows, 5)) @ rng.normal(size=(5, features)) + 0.5 * rng.normal(size=(rows, features))
     faults = Faults(rng, values)
@@ -168,7 +168,7 @@ def classes(rng: np.random.Generator) -> Sensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """How many sensors, and when verdicts come."""
+    """Number of sensors, and delay of labels in events."""
 
     make: Callable[[np.random.Generator], Sensor]
     sensors: int
@@ -187,7 +187,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class PlantTime:
-    """How long the simulator's four machines run, and from when on they are judged."""
+    """How long the simulator's four machines run, and from when on they are evaluated."""
 
     hours: int
     warmup_hours: float
@@ -201,37 +201,37 @@ PLANT_DELAY, PER_HOUR = 500, 360
 
 
 def delay_of(name: str) -> int:
-    """Events of a sensor until the verdict on one comes."""
+    """Return the events of a sensor between an event and its label."""
     return KINDS[name].delay if name in KINDS else PLANT_DELAY
 
 
 def recording(name: str, seed: int) -> Recording:
-    """One draw of a stream."""
+    """Return a stream, drawn by the seed."""
     if name in PLANTS:
         plant, how_long = Plant(PlantConfig(machines=4, seed=seed)), PLANTS[name]
         chunk = plant.chunk(how_long.hours * PER_HOUR)
-        said = [*(one.label for one in plant.episodes), NORMAL]
+        labels_of = [*(episode.label for episode in plant.episodes), NORMAL]
         return Recording(
             name,
             chunk.times_ns,
             [plant.sensor_ids[i] for i in chunk.machine.tolist()],
-            [said[i] for i in chunk.episode.tolist()],
+            [labels_of[i] for i in chunk.episode.tolist()],
             np.arange(len(chunk)) >= how_long.warmup_hours * PER_HOUR * len(plant.sensor_ids),
             FEATURES,
             chunk.values,
         )
     kind = KINDS[name]
     made = [kind.make(np.random.default_rng([seed, number])) for number in range(kind.sensors)]
-    order = np.argsort(np.concatenate([one.times_s for one in made]), kind="stable")
-    names = [f"{name}-{number}" for number, one in enumerate(made) for _ in one.labels]
-    labels = [label for one in made for label in one.labels]
-    values = np.concatenate([one.values for one in made])[order]
+    order = np.argsort(np.concatenate([sensor.times_s for sensor in made]), kind="stable")
+    names = [f"{name}-{number}" for number, sensor in enumerate(made) for _ in sensor.labels]
+    labels = [label for sensor in made for label in sensor.labels]
+    values = np.concatenate([sensor.values for sensor in made])[order]
     return Recording(
         name,
-        START_NS + (np.concatenate([one.times_s for one in made])[order] * 1e9).astype(np.int64),
+        START_NS + (np.concatenate([sensor.times_s for sensor in made])[order] * 1e9).astype(np.int64),
         [names[i] for i in order.tolist()],
         [labels[i] for i in order.tolist()],
-        np.concatenate([np.arange(len(one.labels)) >= one.warmup for one in made])[order],
+        np.concatenate([np.arange(len(sensor.labels)) >= sensor.warmup for sensor in made])[order],
         tuple(f"f{number:03d}" for number in range(values.shape[1])),
         values,
     )

@@ -1,7 +1,7 @@
 """Memory of sensors, models included: python benchmarks/memory.py [--sensors 1000,10000] [--events 2000000]
 
 First the bytes of one sensor's state by part, at several label horizons; all of it is taken when the sensor
-appears, but for the rings of labelled events, which only sensors without memory take at their first verdict.
+appears, but for the rings of labelled events, which only sensors without memory take at their first label.
 Then fleets, each in a process of its own: what the process grew by for each sensor, the size of a snapshot
 and the seconds it takes to write and to read one. Then sensors, and features of one sensor, that come and go, each
 in a process of its own: the resident memory in the end must not be a tenth more than after the second tenth, nor a
@@ -50,40 +50,43 @@ CHURN = {  # sensors one after the other or names of one feature after the other
 
 
 def resident_mb() -> float:
-    """Resident memory now, MiB."""
+    """Return the resident memory of this process, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def options_with(horizon: int) -> DetectorOptions:
+    """Return options with a label horizon."""
     return DetectorOptions.model_validate({"learning": {"label_horizon_events": horizon}})
 
 
 def stream(sensors: int) -> Iterator[Events]:
-    """An event of each sensor, again and again."""
+    """Yield an event of each sensor, again and again."""
     random = np.random.default_rng(0)
     names = [f"sensor-{number}" for number in range(sensors)]
     for start in count(0, sensors):
         number = np.arange(start, start + sensors)
         values = random.normal(size=(sensors, len(FEATURES)))
         blocks = (ValueBlock(FEATURES, np.arange(sensors), values),)
-        yield Events(number, number, number * 1_000_000, names, [f"e-{one}" for one in number.tolist()], blocks)
+        yield Events(
+            number, number, number * 1_000_000, names, [f"e-{event_number}" for event_number in number.tolist()], blocks
+        )
 
 
 def parts(horizon: int) -> dict[str, int]:
-    """Bytes of one sensor by part."""
+    """Return the bytes of a sensor's state by part."""
     detector = Detector(len(FEATURES), options_with(horizon), "cpu")
     detector.append(np.array([1], np.uint64))
-    found = {f"{name.rstrip('.')}": part.nbytes for name, part in detector.parts().items()}
+    sizes = {f"{name.rstrip('.')}": part.nbytes for name, part in detector.parts().items()}
     stack = detector.network.stack
-    found["weights"] = stack.flat[:1].nbytes
-    found["optimiser"] = stack.nbytes - found["weights"]
-    found["replay"] = detector.network.replay.nbytes
-    return found
+    sizes["weights"] = stack.flat[:1].nbytes
+    sizes["optimiser"] = stack.nbytes - sizes["weights"]
+    sizes["replay"] = detector.network.replay.nbytes
+    return sizes
 
 
 def fleet(sensors: int, horizon: int) -> dict[str, float]:
-    """What a process that has a fleet finds out about itself."""
+    """Measure a fleet in this process."""
     options = options_with(horizon)
     torch.set_num_threads(1)
     warm = Shard(options)
@@ -110,26 +113,26 @@ def fleet(sensors: int, horizon: int) -> dict[str, float]:
 
 
 def visits(kind: str, number: int, events: int) -> Iterator[Events]:
-    """Sensors, or names of a feature, one after the other: a hundred at a time."""
+    """Yield events of sensors, or of names of a feature, one after the other: a hundred at a time."""
     random, at = np.random.default_rng(0), 0
     of_features = kind.startswith("names")
     turns = [*range(number)]
     if "come back" in kind:
         pairs = ((start, start - 2000) for start in range(0, number, 100))
-        turns = [turn + place for pair in pairs for turn in pair for place in range(100) if turn >= 0]
+        turns = [turn + position for pair in pairs for turn in pair for position in range(100) if turn >= 0]
     for start in range(0, len(turns), 100):
-        some = turns[start : start + 100]
-        count = len(some) * events
-        rows, visitors = np.arange(at, at + count), [turn for turn in some for _ in range(events)]
+        chosen = turns[start : start + 100]
+        count = len(chosen) * events
+        rows, visitors = np.arange(at, at + count), [turn for turn in chosen for _ in range(events)]
         at += count
         if of_features:
             blocks = tuple(
                 ValueBlock(
                     tuple(sorted((*FEATURES, f"name-{turn}"))),
-                    np.arange(place * events, (place + 1) * events),
+                    np.arange(position * events, (position + 1) * events),
                     random.normal(size=(events, len(FEATURES) + 1)),
                 )
-                for place, turn in enumerate(some)
+                for position, turn in enumerate(chosen)
             )
         else:
             blocks = (ValueBlock(FEATURES, np.arange(count), random.normal(size=(count, len(FEATURES)))),)
@@ -138,15 +141,15 @@ def visits(kind: str, number: int, events: int) -> Iterator[Events]:
 
 
 def churn(kind: str) -> dict[str, float]:
-    """What a process finds out about itself whose sensors or features come and go."""
+    """Measure this process while sensors or features come and go."""
     number, events, bounds = CHURN[kind]
     torch.set_num_threads(1)
     shard = Shard(DetectorOptions.model_validate({"detector": bounds}))
     batches = list(visits(kind, number, events))
     resident, began = [], time.process_time()
-    for place, batch in enumerate(batches, 1):
+    for batch_number, batch in enumerate(batches, 1):
         shard.step(batch, NO_LABELS)
-        if place * 10 // len(batches) > (place - 1) * 10 // len(batches):
+        if batch_number * 10 // len(batches) > (batch_number - 1) * 10 // len(batches):
             resident.append(resident_mb())
     seconds = time.process_time() - began
     status = shard.status()
@@ -162,47 +165,51 @@ def churn(kind: str) -> dict[str, float]:
 
 
 def print_churn(console: Console) -> None:
+    """Print the memory while sensors or features come and go."""
     columns = ("MiB after 2nd tenth", "in the end", "more", "state_bytes, MiB", "sensors", "features", "detectors", "s")
     table = Table("what comes and goes", *columns)
     for kind, (number, events, _) in CHURN.items():
         command = [sys.executable, __file__, "--churn", kind]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         table.add_row(
             f"{number:,} {kind}" if "events" in kind else f"{number:,} {kind}, {events} events each",
-            *(f"{found[name]:,.0f}" for name in ("second", "last")),
-            f"{found['last'] / found['second'] - 1:+.1%}",
-            f"{found['held']:,.1f}",
-            *(f"{found[name]:,}" for name in ("sensors", "features", "detectors")),
-            f"{found['seconds']:,.0f}",
+            *(f"{figures[name]:,.0f}" for name in ("second", "last")),
+            f"{figures['last'] / figures['second'] - 1:+.1%}",
+            f"{figures['held']:,.1f}",
+            *(f"{figures[name]:,}" for name in ("sensors", "features", "detectors")),
+            f"{figures['seconds']:,.0f}",
         )
     console.print(table)
 
 
 def print_parts(console: Console) -> None:
-    found = {horizon: parts(horizon) for horizon in HORIZONS}
+    """Print the bytes of a sensor by part and horizon."""
+    by_horizon = {horizon: parts(horizon) for horizon in HORIZONS}
     table = Table(f"bytes of a sensor with {len(FEATURES)} features", *(f"horizon {horizon:,}" for horizon in HORIZONS))
-    for name in found[HORIZONS[0]]:
-        table.add_row(name, *(f"{found[horizon][name]:,}" for horizon in HORIZONS))
+    for name in by_horizon[HORIZONS[0]]:
+        table.add_row(name, *(f"{by_horizon[horizon][name]:,}" for horizon in HORIZONS))
     table.add_section()
-    table.add_row("in all", *(f"{sum(found[horizon].values()):,}" for horizon in HORIZONS))
+    table.add_row("in all", *(f"{sum(by_horizon[horizon].values()):,}" for horizon in HORIZONS))
     console.print(table)
 
 
 def print_fleets(console: Console, sizes: list[int]) -> None:
+    """Print the memory and snapshots of fleets."""
     columns = ("resident KiB a sensor", "snapshot MiB", "s to write", "s to read", "s for the first events")
     table = Table("sensors", "horizon", *columns)
     for horizon in HORIZONS[1:]:
         for sensors in sizes:
             command = [sys.executable, __file__, "--fleet", f"{sensors},{horizon}"]
-            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            figures = (found[name] for name in ("snapshot", "write", "read", "cold"))
+            figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            cells = (figures[name] for name in ("snapshot", "write", "read", "cold"))
             table.add_row(
-                f"{sensors:,}", f"{horizon:,}", f"{found['resident']:.1f}", *(f"{one:,.2f}" for one in figures)
+                f"{sensors:,}", f"{horizon:,}", f"{figures['resident']:.1f}", *(f"{figure:,.2f}" for figure in cells)
             )
     console.print(table)
 
 
 def print_growth(console: Console, sensors: int, events: int) -> None:
+    """Print the resident memory over many events."""
     torch.set_num_threads(1)
     shard = Shard(DetectorOptions())
     table = Table("events", "resident MiB", "against the first tenth")
@@ -220,6 +227,7 @@ def print_growth(console: Console, sensors: int, events: int) -> None:
 
 
 def main() -> None:
+    """Measure and print what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=2_000_000, help="0 leaves the last table out")
     parser.add_argument(
@@ -234,7 +242,7 @@ def main() -> None:
     if options.churn:
         print(json.dumps(churn(options.churn)))
         return
-    console, sizes = Console(width=150), [int(one) for one in options.sensors.split(",")]
+    console, sizes = Console(width=150), [int(size) for size in options.sensors.split(",")]
     print_parts(console)
     print_fleets(console, sizes)
     print_churn(console)

@@ -3,7 +3,7 @@
     python benchmarks/pipeline.py [--events 100000] [--sensors 50] [--rounds 3] [--quix PYTHON] [--write]
 
 A bare loop reads with kafka-python or librdkafka, decodes, gives every event the same score, produces a score
-message for each and commits a transaction, with the same client options, record sizes and batches; «anomalies» is
+message for each and commits a transaction, with the same client options, record sizes and batches; "anomalies" is
 stream-ad with scores.publish=anomalies; --quix adds Quix Streams, bare and with river (quix.py). Every side runs in a
 process of its own, in turns, over the same topics, filled beforehand; the first fifth of the events is warm-up and not
 timed. Each ratio is against the bare loop of the same client, or by the clock against Quix Streams with
@@ -51,7 +51,7 @@ STAGES = ("poll", "decode", "step", "encode", "commit", "snapshot", "idle")
 
 
 class TimedBroker:
-    """A broker that tells a timer of its commits."""
+    """A broker that reports its commits to a timer."""
 
     def __init__(self, broker: Any, timer: Timer) -> None:
         self._broker, self._timer = broker, timer
@@ -61,6 +61,7 @@ class TimedBroker:
         return getattr(self._broker, name)
 
     def begin(self, commit: Any) -> TimedFlight:
+        """Begin a commit."""
         return TimedFlight(self._broker.begin(commit), lambda: self._landed(commit))
 
     def _landed(self, commit: Any) -> None:
@@ -71,19 +72,20 @@ class TimedBroker:
 
 
 class TimedFlight:
-    """A commit on its way that tells when it was through."""
+    """The handle of a commit that reports when the commit is through."""
 
     def __init__(self, flight: Any, landed: Callable[[], None]) -> None:
         self._flight, self._landed = flight, landed
 
     def wait(self) -> float:
+        """Wait for the commit; return its time."""
         at: float = self._flight.wait()
         self._landed()
         return at
 
 
 def stream_ad(tree: dict[str, Any], events: int) -> Result:
-    """The real worker."""
+    """Run the real worker."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     settings, timer = Settings.model_validate(tree), Timer(events)
     prepare_process()
@@ -101,7 +103,7 @@ def stream_ad(tree: dict[str, Any], events: int) -> Result:
 
 
 def fill(tree: dict[str, Any], events: int, sensors: int) -> float:
-    """Create the topics and fill them; the mean size of a record's value in bytes."""
+    """Create the topics and fill them; return the mean size of a record's value in bytes."""
     settings = Settings.model_validate(tree)
     admin = open_admin(settings)
     admin.apply()
@@ -125,13 +127,13 @@ def fill(tree: dict[str, Any], events: int, sensors: int) -> float:
 
 
 def measure(side: Any, tree: dict[str, Any], events: int) -> Result:
-    """In a fresh process."""
+    """Run a side in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(side, tree, events).result()
 
 
 def rounds(sides: dict[str, tuple[Any, dict[str, Any]]], events: int, count: int) -> dict[str, list[Result]]:
-    """Every side ``count`` times, in turns, each time as an application of its own."""
+    """Run every side ``count`` times, in turns, each time as an application of its own."""
     results: dict[str, list[Result]] = {name: [] for name in sides}
     for number in range(count):
         for name, (side, tree) in sides.items():
@@ -140,13 +142,13 @@ def rounds(sides: dict[str, tuple[Any, dict[str, Any]]], events: int, count: int
 
 
 def show(results: dict[str, list[Result]], title: str) -> str:
-    """The tables as printed."""
+    """Return the tables as printed."""
     out = io.StringIO()
     console = Console(width=110, file=out)
     table = Table("", "events/s", "ratio", "against river", "events/s of processor", "ratio", title=title)
     medians = {
-        name: tuple(statistics.median(getattr(one, field) for one in some) for field in ("wall", "processor"))
-        for name, some in results.items()
+        name: tuple(statistics.median(getattr(result, field) for result in of_side) for field in ("wall", "processor"))
+        for name, of_side in results.items()
     }
     for name, (wall, processor) in medians.items():
         base = medians["bare loop librdkafka" if "librdkafka" in name else "bare loop"]
@@ -155,14 +157,15 @@ def show(results: dict[str, list[Result]], title: str) -> str:
         table.add_row(name, f"{wall:,.0f}", f"{wall / base[0]:.2f}", river, *by_processor)
     console.print(table)
     costs = Table("seconds by stage", *STAGES)
-    for name, some in results.items():
-        if some[-1].stages:
-            costs.add_row(name, *(f"{some[-1].stages.get(stage, 0):.2f}" for stage in STAGES))
+    for name, of_side in results.items():
+        if of_side[-1].stages:
+            costs.add_row(name, *(f"{of_side[-1].stages.get(stage, 0):.2f}" for stage in STAGES))
     console.print(costs)
     return out.getvalue()
 
 
 def main() -> None:
+    """Measure, print, and write the page if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--sensors", type=int, default=50)

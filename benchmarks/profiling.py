@@ -34,23 +34,41 @@ from tests.support.kafka_server import KafkaServer
 RATE = 200  # samples a second
 WAITS = re.compile(r"(Selector\.select|Condition\.wait|wait_for_change) [^;]*$")  # at the leaf: no work is done
 STAGES = (
-    # the first of which the pattern fits any frame of the stack, written «Class.function (path/file.py:line)»
-    ("fetch", r"Broker\.poll |kafka_fetch|kafka/consumer/"),
-    ("produce", r"Database\.append |kafka_batches|kafka_format|kafka/(producer|record)/"),
+    # the first whose pattern fits any frame of the stack, written as: Class.function (path/file.py:line)
+    ("fetch", r"Broker\.poll |kafka_python/fetcher|kafka/consumer/"),
+    ("produce", r"Database\.append |kafka_python/(producer|record_batch)|kafka/(producer|record)/"),
     ("network", r"kafka/(net|protocol)/"),  # the client's own thread, for both of them
     ("commit", r"end_transaction|send_offsets|Broker\.commit |ShardWriter"),
-    ("snapshot", r"Shard\.snapshot |shard_state"),
+    ("snapshot", r"Shard\.snapshot |snapshot_format"),
     ("decode", r"ShardTask\._decode "),
     ("encode", r"ShardTask\._encode "),
-    ("learn", r"detector/(learning|network|replay|head|losses|trust|batches|drift)"),
-    ("scale", r"detector/(scaler|context)"),
-    ("score", r"detector/(scoring|coupling|stillness|threshold|autoencoder|compiled_autoencoder)"),
-    ("join", r"verdicts\.py|admission\.py|detector/pending|hashing\.py|merge\.py|shard_run|sensors\.py|Shard\.step "),
+    (
+        "learn",
+        (
+            r"detector/(learner|model/(online_autoencoder|replay_buffer|losses|guided_step|training_batch|transplant)"
+            r"|feedback/(label_head|label_trust|ridge_logistic)|scoring/drift)"
+        ),
+    ),
+    ("scale", r"detector/features/(scaler|temporal|origin|glitches)"),
+    (
+        "score",
+        (
+            r"detector/(scoring/(anomaly_score|threshold|tail_quantile)|features/(linear_residuals|stuck_sensor)"
+            r"|model/(torch_autoencoder|numba_autoencoder|numba_forward|model_stack))"
+        ),
+    ),
+    (
+        "join",
+        (
+            r"shard/(label_store|early_labels|sensor_admission|sensor_registry|resting_sensors|event_hash|merge|step)\.py"
+            r"|detector/feedback/event_buffer|Shard\.step "
+        ),
+    ),
 )
 
 
 def profile(tree: dict[str, Any], folder: Path, out: Path) -> Counter[str]:
-    """Run a worker until it is idle, twice: once for the picture, once for the samples; samples by stage."""
+    """Run a worker until it is idle, once for the picture and once for the samples; return samples by stage."""
     config = folder / "stream-ad.yaml"
     spy = str(Path(sysconfig.get_path("scripts"), "py-spy"))
     for number, (form, path) in enumerate((("flamegraph", out.with_suffix(".svg")), ("raw", out.with_suffix(".txt")))):
@@ -67,7 +85,7 @@ def profile(tree: dict[str, Any], folder: Path, out: Path) -> Counter[str]:
 
 
 def by_stage(samples: str) -> Counter[str]:
-    """Counts of py-spy's raw lines, «frame;frame;frame count» with the root first, by stage of the work."""
+    """Return the counts of py-spy's raw lines ("frame;frame;frame count", the root first) by stage of the work."""
     counts: Counter[str] = Counter()
     for line in samples.splitlines():
         stack, _, count = line.rpartition(" ")
@@ -77,7 +95,7 @@ def by_stage(samples: str) -> Counter[str]:
 
 
 def stage_of(frames: list[str]) -> str:
-    """Of a stack with the leaf first."""
+    """Return the stage of a stack, whose leaf comes first."""
     for name, pattern in STAGES:
         if any(re.search(pattern, frame) for frame in frames):
             return name
@@ -85,18 +103,19 @@ def stage_of(frames: list[str]) -> str:
 
 
 def label(tree: dict[str, Any], events: int, sensors: int) -> None:
-    """A verdict on every tenth stretch of 20 readings of a sensor, one in five of them a leak."""
+    """Send a label on every tenth stretch of 20 readings of a sensor; every fifth label is a leak."""
     with closing(open_producer(Settings.model_validate(tree))) as producer:
         for first in range(0, events // sensors, 200):
             start_ns = START_NS + first * sensors * 1_000_000
             for sensor in range(sensors):
                 name = "leak" if (first // 200 + sensor) % 5 == 0 else "normal"
                 end_ns = start_ns + 20 * sensors * 1_000_000
-                said = {"start_ns": start_ns, "end_ns": end_ns, "record_time_ms": end_ns // 1_000_000 + 60_000}
-                producer.send(InputTopic.LABELS, [encode_label(f"sensor-{sensor:04}", name, **said)])
+                interval = {"start_ns": start_ns, "end_ns": end_ns, "record_time_ms": end_ns // 1_000_000 + 60_000}
+                producer.send(InputTopic.LABELS, [encode_label(f"sensor-{sensor:04}", name, **interval)])
 
 
 def main() -> None:
+    """Profile both brokers, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--sensors", type=int, default=50)
@@ -116,7 +135,7 @@ def main() -> None:
             shares[name] = profile(tree, Path(folder), chosen.out / name)
     table = Table("share of the samples", *shares)
     for stage in (*(name for name, _ in STAGES), "other"):
-        table.add_row(stage, *(f"{100 * some[stage] / max(1, some.total()):.1f} %" for some in shares.values()))
+        table.add_row(stage, *(f"{100 * counts[stage] / max(1, counts.total()):.1f} %" for counts in shares.values()))
     Console(width=80).print(table)
     print(f"Flame graphs: {', '.join(str(chosen.out / f'{name}.svg') for name in shares)}")
 

@@ -3,7 +3,7 @@
     python benchmarks/quality.py FOLDER      (or TEST_DATA=FOLDER)
 
 The folder holds servers, process, shuttle, cardio and mammography as NAME.csv.gz: timestamp, sensor_id, label,
-evaluate, features. Every row is scored before anything is learned from it; a verdict comes a fixed number of
+evaluate, features. Every row is scored before anything is learned from it; its label comes a fixed number of
 events of its sensor later. Prints a table, and writes it to docs/explanation/quality.md as printed.
 """
 
@@ -56,7 +56,7 @@ Both = tuple[float, float]  # ROC-AUC, average precision
 
 @dataclass(frozen=True)
 class Target:
-    """A file, when its verdicts come, and what others reach and is wanted here."""
+    """A file, the delay of its labels, what baselines reach, and the goals."""
 
     name: str
     delay: int
@@ -78,14 +78,14 @@ HEADER = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line names; the exit code."""
+    """Run what the command line names; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", default=os.environ.get("TEST_DATA"), help="default: $TEST_DATA")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="", metavar="NAMES", help="some of the files, such as servers,cardio")
     parser.add_argument("--no-page", action="store_true", help="leave docs/explanation/quality.md as it is")
     chosen = parser.parse_args(arguments)
-    targets = [one for one in TARGETS if not chosen.only or one.name in chosen.only.split(",")]
+    targets = [target for target in TARGETS if not chosen.only or target.name in chosen.only.split(",")]
     if problem := missing(chosen.folder, targets):
         print(problem, file=sys.stderr)
         return 1
@@ -107,42 +107,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def missing(folder: str | None, targets: Sequence[Target]) -> str:
-    """What is not there and where to put it, or nothing."""
+    """Return which files are missing and where to put them; empty if none is."""
     how = "Put them into a folder as NAME.csv.gz and name it: make quality TEST_DATA=FOLDER"
     if not folder:
-        return f"No folder of recordings is named. Needed: {', '.join(one.name for one in targets)}. {how}"
-    absent = [one.name for one in targets if not path_of(Path(folder), one).is_file()]
+        return f"No folder of recordings is named. Needed: {', '.join(target.name for target in targets)}. {how}"
+    absent = [target.name for target in targets if not path_of(Path(folder), target).is_file()]
     return f"{folder} lacks {', '.join(f'{name}.csv.gz' for name in absent)}. {how}" if absent else ""
 
 
 def path_of(folder: Path, target: Target) -> Path:
+    """Return the path of a file in the folder."""
     return folder / f"{target.name}.csv.gz"
 
 
 def row(target: Target, folder: Path, seeds: int) -> str:
-    """One line of the table."""
+    """Return a line of the table."""
     stream = Stream([read_recording(path_of(folder, target))], warmup=None, default_warmup=0)
     cells = [target.name, "{:.3f} / {:.3f}".format(*target.baseline)]
     alarms: list[float] = []
     for coverage, goal in zip(COVERAGES, target.goals, strict=True):
-        found = [one(stream, target, coverage, seed) for seed in range(seeds)]
-        alarms += [run[2] for run in found]
-        (auc, precision), (auc_sd, precision_sd) = (of([run[:2] for run in found], axis=0) for of in (np.mean, np.std))
+        runs = [backtest(stream, target, coverage, seed) for seed in range(seeds)]
+        alarms += [run[2] for run in runs]
+        (auc, precision), (auc_sd, precision_sd) = (of([run[:2] for run in runs], axis=0) for of in (np.mean, np.std))
         cells += [f"{auc:.3f} ± {auc_sd:.3f} / {precision:.3f} ± {precision_sd:.3f}", f"{goal[0]:g} / {goal[1]:g}"]
     cells.append(f"{100 * np.mean(alarms):.3g} %")
     return f"| {' | '.join(cells)} |"
 
 
-def one(stream: Stream, target: Target, coverage: float, seed: int) -> tuple[float, float, float]:
-    """Both areas and the false-alarm rate of one run."""
+def backtest(stream: Stream, target: Target, coverage: float, seed: int) -> tuple[float, float, float]:
+    """Return both areas and the false-alarm rate of a run."""
     options = DetectorOptions.model_validate({"detector": {"seed": seed}})
     protocol = Protocol(delay=Delay(target.delay), coverage=coverage, seed=seed)
-    found = results(run_backtest(stream, options, protocol, without_labels=False), settings={})
-    return found["roc_auc"], found["average_precision"], found["at_threshold"]["false_alarm_rate"]
+    figures = results(run_backtest(stream, options, protocol, without_labels=False), settings={})
+    return figures["roc_auc"], figures["average_precision"], figures["at_threshold"]["false_alarm_rate"]
 
 
 def page(lines: Sequence[str]) -> str:
-    """docs/explanation/quality.md."""
+    """Return docs/explanation/quality.md."""
     waits = ", ".join(f"{target.delay} for {target.name}" for target in TARGETS)
     return INTRODUCTION.format(waits=waits) + "\n".join(lines) + "\n"
 

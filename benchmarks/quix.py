@@ -22,6 +22,7 @@ from river import anomaly, compose, preprocessing
 
 
 def main() -> None:
+    """Run until the given number of events has passed, then print seconds and processor seconds."""
     servers, events_topic, scores_topic, name, events, step, commit_s, model = sys.argv[1:]
     total, begin = int(events), (0.0, 0.0)
     application = Application(
@@ -47,9 +48,9 @@ def main() -> None:
             begin = (time.perf_counter(), time.process_time())
         value = 0.12345678901234567
         if model == "river":
-            one, x = models[reading["sensor_id"]], reading["values"]
-            value = one.score_one(x)
-            one.learn_one(x)
+            tree, x = models[reading["sensor_id"]], reading["values"]
+            value = tree.score_one(x)
+            tree.learn_one(x)
         if seen == total:
             application.stop()
         return {

@@ -45,6 +45,7 @@ PHASES = ("starts and imports", "joins its group", "loads the snapshot", "replay
 
 
 def tree_of(server: KafkaServer, name: str, **broker: Any) -> dict[str, Any]:
+    """Return settings for topics of their own on a Kafka."""
     roles = ("events", "labels", "scores", "incidents", "dead_letters", "state")
     return {
         "application_id": name,
@@ -56,7 +57,7 @@ def tree_of(server: KafkaServer, name: str, **broker: Any) -> dict[str, Any]:
 
 
 class Feed(threading.Thread):
-    """A reading of every sensor each second, for as long as it is not stopped."""
+    """Sends a reading of every sensor each second until it is stopped."""
 
     def __init__(self, settings: Settings, sensors: int) -> None:
         super().__init__(daemon=True)
@@ -66,7 +67,7 @@ class Feed(threading.Thread):
         self.stopped = threading.Event()
 
     def round(self, time_ns: int) -> list[Any]:
-        """A reading of every sensor."""
+        """Return a reading of every sensor."""
         self._level += self._random.normal(size=self._level.shape) * 0.05 - self._level * 0.01
         values = np.round(self._level + self._random.normal(size=self._level.shape), 4).tolist()
         return [
@@ -75,14 +76,15 @@ class Feed(threading.Thread):
         ]
 
     def run(self) -> None:
+        """Send until stopped."""
         with closing(open_producer(self._settings)) as producer:
             while not self.stopped.wait(max(0.0, 1 - time.time() % 1)):
                 producer.send(InputTopic.EVENTS, self.round(time.time_ns()))
                 producer.flush()
 
 
-class Run:
-    """A worker in a process of its own, with what it logs."""
+class WorkerProcess:
+    """A worker in a process of its own, with its log."""
 
     def __init__(self, tree: dict[str, Any], folder: Path) -> None:
         config = folder / f"{time.monotonic_ns()}.yaml"
@@ -94,16 +96,16 @@ class Run:
         self._port: int | None = None
 
     def at(self, event: str) -> float | None:
-        """Epoch seconds of the first line about this."""
+        """Return the epoch seconds of the first log line on an event, or None."""
         for line in self._lines():
             with suppress(json.JSONDecodeError):
-                found = json.loads(line)
-                if found.get("event") == event:
-                    return datetime.fromisoformat(found["time"]).timestamp()
+                entry = json.loads(line)
+                if entry.get("event") == event:
+                    return datetime.fromisoformat(entry["time"]).timestamp()
         return None
 
     def metric(self, name: str) -> float:
-        """Sum of a metric of the worker, as it serves it."""
+        """Return the sum of a metric that the worker serves."""
         if self._port is None:
             self.wait_for("listening")
             self._port = next(json.loads(line)["port"] for line in self._lines() if '"listening"' in line)
@@ -115,6 +117,7 @@ class Run:
         return self._log.read_text().splitlines()
 
     def wait_for(self, event: str) -> float:
+        """Wait for a log line on an event; return its epoch seconds."""
         while (at := self.at(event)) is None:
             if self.process.poll() is not None:
                 raise RuntimeError(self._log.read_text())
@@ -125,7 +128,7 @@ class Run:
 def recovery(
     server: KafkaServer, folder: Path, name: str, options: argparse.Namespace, **broker: Any
 ) -> tuple[list[float], float]:
-    """Seconds of each phase, and the size of the snapshots in MiB."""
+    """Return the seconds of each phase, and the size of the snapshots in MiB."""
     tree = tree_of(server, name, **broker)
     settings = Settings.model_validate(tree)
     with closing(open_admin(settings)) as admin:
@@ -135,7 +138,7 @@ def recovery(
         for number in range(warm):
             producer.send(InputTopic.EVENTS, feed.round(time.time_ns() - (warm - number) * 1_000_000_000))
     feed.start()
-    first = Run(tree, folder)
+    first = WorkerProcess(tree, folder)
     age_s = wait_for_age(first, options.since)
     size = first.metric("stream_ad_snapshot_size_bytes") / 2**20
     print(f"{name}: killed {age_s:.0f} s after its last snapshot, of {size:.0f} MiB", flush=True)
@@ -146,7 +149,7 @@ def recovery(
         first.process.wait()
         killed = time.time()
         reader.read(settings.topics.scores)  # what the dead one committed at the very end
-        second = Run(tree, folder)
+        second = WorkerProcess(tree, folder)
         while not reader.read(settings.topics.scores, timeout_s=0.01):
             pass
         visible = time.time()
@@ -166,28 +169,28 @@ def recovery(
     return [after - before for before, after in itertools.pairwise(step_boundaries)], size
 
 
-def wait_for_age(run: Run, seconds: float) -> float:
-    """Until the worker has caught up, made a snapshot since, and that one is so old; how old it is."""
-    run.wait_for("shard live")
+def wait_for_age(worker: WorkerProcess, seconds: float) -> float:
+    """Wait until the worker has caught up and its next snapshot is ``seconds`` old; return the age."""
+    worker.wait_for("shard live")
     made = None
     while True:
         time.sleep(0.5)
         if made is None:
-            made = run.metric("stream_ad_snapshots_total") if caught_up(run) else None
-        elif run.metric("stream_ad_snapshots_total") > made:
+            made = worker.metric("stream_ad_snapshots_total") if caught_up(worker) else None
+        elif worker.metric("stream_ad_snapshots_total") > made:
             break
-    while (age_s := run.metric("stream_ad_snapshot_age_seconds")) < seconds:
+    while (age_s := worker.metric("stream_ad_snapshot_age_seconds")) < seconds:
         time.sleep(0.2)
     return age_s
 
 
-def caught_up(run: Run) -> bool:
-    """Whether it has scored much and has little left to do."""
-    return run.metric("stream_ad_scores_total") > 0 and run.metric("stream_ad_lag_records") < 5_000
+def caught_up(worker: WorkerProcess) -> bool:
+    """Return whether the worker has scored much and has little left to do."""
+    return worker.metric("stream_ad_scores_total") > 0 and worker.metric("stream_ad_lag_records") < 5_000
 
 
 def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: int) -> tuple[float, float]:
-    """Events per second with snapshots at the default interval and without any."""
+    """Return events per second with snapshots at the default interval and without any."""
     feed = Feed(Settings(), sensors)
     name = "cost-input"
     plain = tree_of(server, name)
@@ -211,21 +214,22 @@ def cost(server: KafkaServer, folder: Path, sensors: int, events: int, rounds: i
 
 
 def speed(tree: dict[str, Any], folder: Path, events: int) -> float:
-    """Events per second from the first score that is visible to the last one."""
+    """Return events per second from the first visible score to the last one."""
     topic = tree["topics"]["scores"]
     with closing(open_reader(Settings.model_validate(tree))) as reader:
-        run, seen, began, start = Run(tree, folder), 0, 0.0, 0
+        worker, seen, began, start = WorkerProcess(tree, folder), 0, 0.0, 0
         while seen < events:
             seen += len(reader.read(topic, timeout_s=0.5))
             if not began and seen > events // 10:
                 began, start = time.monotonic(), seen
         took = time.monotonic() - began
-    run.process.kill()
-    run.process.wait()
+    worker.process.kill()
+    worker.process.wait()
     return (seen - start) / took
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sensors", type=int, default=1_000)
     parser.add_argument(

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartiti
 from confluent_kafka.admin import AdminClient
 
 from benchmarks.pipeline import fill
-from benchmarks.recovery import Run
+from benchmarks.recovery import WorkerProcess
 from stream_ad.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,36 +28,36 @@ SENSORS = 50  # of a partition
 
 
 def busy_seconds() -> float:
-    """Processor time of the whole machine since it started, that of idling left out."""
-    times = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    """Return the processor time of the whole machine since it started, idle time left out."""
+    times = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     return (sum(times[:8]) - times[3] - times[4]) / os.sysconf("SC_CLK_TCK")
 
 
 class Pace(NamedTuple):
-    """Events per second, and how many cores all processes kept busy meanwhile, Kafka's among them."""
+    """Events per second, and the cores that all processes kept busy meanwhile, Kafka among them."""
 
     events: float
     cores: float
 
 
 def speed(tree: dict[str, Any], folder: Path, workers: int) -> Pace:
-    """Of workers together, from when all are at work until one partition is nearly read."""
+    """Return the pace of workers together, from when all are at work until a partition is nearly read."""
     settings = Settings.model_validate(tree)
     admin = AdminClient({"bootstrap.servers": settings.broker.bootstrap_servers})
-    places = [TopicPartition(settings.topics.events, number) for number in range(settings.topics.partitions)]
-    asked = [ConsumerGroupTopicPartitions(settings.application_id, places)]
+    partitions = [TopicPartition(settings.topics.events, number) for number in range(settings.topics.partitions)]
+    asked = [ConsumerGroupTopicPartitions(settings.application_id, partitions)]
     reader = Consumer({"bootstrap.servers": settings.broker.bootstrap_servers, "group.id": "ends"})
-    ends = np.array([reader.get_watermark_offsets(place)[1] for place in places])
+    ends = np.array([reader.get_watermark_offsets(partition)[1] for partition in partitions])
     reader.close()
 
     def committed() -> Any:
         (answer,) = admin.list_consumer_group_offsets(asked).values()
-        return np.maximum([place.offset for place in answer.result().topic_partitions], 0)
+        return np.maximum([partition.offset for partition in answer.result().topic_partitions], 0)
 
-    runs = [Run(tree, folder) for _ in range(workers)]
+    processes = [WorkerProcess(tree, folder) for _ in range(workers)]
     try:
-        for run in runs:
-            run.wait_for("shard live")
+        for process in processes:
+            process.wait_for("shard live")
         time.sleep(0.5)
         began, first, busy = time.perf_counter(), committed(), busy_seconds()
         while (now := committed()).max(initial=0) == 0 or (now < 0.95 * ends).all():
@@ -65,14 +65,14 @@ def speed(tree: dict[str, Any], folder: Path, workers: int) -> Pace:
         seconds = time.perf_counter() - began
         return Pace(float((now - first).sum() / seconds), (busy_seconds() - busy) / seconds)
     finally:
-        for run in runs:
-            run.process.terminate()
-        for run in runs:
-            run.process.wait()
+        for process in processes:
+            process.process.terminate()
+        for process in processes:
+            process.process.wait()
 
 
 class Case(NamedTuple):
-    """So many workers, on so many cores together with Kafka."""
+    """A number of workers, on a number of cores that they share with Kafka."""
 
     workers: int
     cores: int
@@ -80,14 +80,14 @@ class Case(NamedTuple):
 
 @contextmanager
 def on_cores(count: int, *processes: int) -> Iterator[None]:
-    """Processes, this one among them, and what they start run on so many cores."""
+    """Keep this process, ``processes`` and what they start on ``count`` cores."""
     cores = sorted(os.sched_getaffinity(0))
 
-    def pin(some: list[int]) -> None:
+    def pin(allowed: list[int]) -> None:
         for process in (os.getpid(), *processes):
             for task in Path(f"/proc/{process}/task").iterdir():
                 with suppress(ProcessLookupError):  # it ended just now
-                    os.sched_setaffinity(int(task.name), some)
+                    os.sched_setaffinity(int(task.name), allowed)
 
     pin(cores[:count])
     try:
@@ -99,7 +99,7 @@ def on_cores(count: int, *processes: int) -> Iterator[None]:
 def scaling(
     tree: dict[str, Any], folder: Path, events: int, rounds: int, kafka: int, cases: Sequence[Case]
 ) -> list[Pace]:
-    """Medians of each case, in turns, over a topic of as many partitions as there are workers at most.
+    """Return the medians of each case, measured in turns, over a topic of as many partitions as most workers.
 
     Args:
         tree: Settings.
@@ -112,10 +112,10 @@ def scaling(
     most = max(case.workers for case in cases)
     tree = tree | {"topics": tree["topics"] | {"partitions": most}}
     fill(tree, events, SENSORS * most)
-    found: list[list[Pace]] = [[] for _ in cases]
+    paces: list[list[Pace]] = [[] for _ in cases]
     for turn in range(rounds):
-        for number, (case, speeds) in enumerate(zip(cases, found, strict=True)):
+        for number, (case, speeds) in enumerate(zip(cases, paces, strict=True)):
             with on_cores(case.cores, kafka):
                 own = tree | {"application_id": f"{tree['application_id']}-{turn}-{number}"}
                 speeds.append(speed(own, folder, case.workers))
-    return [Pace(*map(statistics.median, zip(*speeds, strict=True))) for speeds in found]
+    return [Pace(*map(statistics.median, zip(*speeds, strict=True))) for speeds in paces]

@@ -46,8 +46,8 @@ from stream_ad.worker import worker
 from stream_ad.cli.app import app
 
 def polls(self, **_):
-    found = {"seconds": time.process_time(), "torch": "torch" in sys.modules, "loops": loops.took}
-    print(json.dumps(found), flush=True)
+    figures = {"seconds": time.process_time(), "torch": "torch" in sys.modules, "loops": loops.took}
+    print(json.dumps(figures), flush=True)
     os._exit(0)
 
 worker._Loop._poll = polls
@@ -56,7 +56,7 @@ app()
 
 
 def started(folder: str) -> dict[str, object]:
-    """Figures of a worker from nothing to its first poll."""
+    """Start a worker; return its figures at its first poll."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("STREAM_AD_", "NUMBA_"))}
     environment |= {"NUMBA_CACHE_DIR": f"{folder}/loops", "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -66,20 +66,23 @@ def started(folder: str) -> dict[str, object]:
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loops", action="store_true", help="what each loop took to compile, the heaviest first")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = {"the first of an installation": started(folder), "a later one": started(folder)}
+        starts = {"the first of an installation": started(folder), "a later one": started(folder)}
     columns = "start, until it polls", "processor seconds", "loops compiled", "torch loaded"
     table = Table(*columns, title=machine("numba"))
-    for name, one in found.items():
-        table.add_row(name, f"{one['seconds']:.1f}", f"{len(one['loops'])}", "yes" if one["torch"] else "no")
+    for name, figures in starts.items():
+        table.add_row(
+            name, f"{figures['seconds']:.1f}", f"{len(figures['loops'])}", "yes" if figures["torch"] else "no"
+        )
     Console(width=120).print(table)
     if wanted.loops:
         table = Table("loop", "processor seconds, without what it calls")
-        took = found["the first of an installation"]["loops"]
-        for name, seconds in sorted(took.items(), key=lambda one: -one[1])[:HEAVIEST]:
+        took = starts["the first of an installation"]["loops"]
+        for name, seconds in sorted(took.items(), key=lambda row: -row[1])[:HEAVIEST]:
             table.add_row(name, f"{seconds:.2f}")
         Console(width=120).print(table)
 

@@ -1,9 +1,9 @@
-"""Quality on made-up streams of many kinds: all labelled, 10 % labelled, none, and with 5 % of the verdicts wrong.
+"""Quality on made-up streams of many kinds: all labelled, 10 % labelled, none, and with 5 % of the labels wrong.
 
     python benchmarks/streams.py [--seeds 3] [--only drift,wells] [--set learning.loss.alpha=0]
 
 The streams are those of benchmarks/made_up.py. Every row is scored before anything is learned from it. Wrong
-verdicts say normal for an anomaly and some anomaly for a normal row; what is judged is the truth.
+labels say normal for an anomaly and some anomaly for a normal row; figures are against the truth.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ HEADER = (
 )
 
 
-def misjudged(true: Recording, seed: int) -> Recording:
-    """The same with wrong verdicts on a share of the rows."""
+def mislabelled(true: Recording, seed: int) -> Recording:
+    """Return the recording with wrong labels on a share of the rows."""
     rng = np.random.default_rng([seed, 1])
     kinds = sorted({label for label in true.labels if label} - {NORMAL})
     wrong = rng.random(len(true)) < WRONG
-    said = [
+    labels = [
         (str(rng.choice(kinds)) if label == NORMAL else NORMAL) if flip else label
         for label, flip in zip(true.labels, wrong.tolist(), strict=True)
     ]
-    return replace(true, labels=said)
+    return replace(true, labels=labels)
 
 
 def measure(name: str, seed: int, coverage: float, options: DetectorOptions, wrong: bool) -> list[float]:
-    """ROC-AUC, average precision (means over sensors) and false-alarm rate of one run."""
+    """Return ROC-AUC and average precision (means over sensors) and the false-alarm rate of a run."""
     true = recording(name, seed)
-    stream = Stream([misjudged(true, seed) if wrong else true], warmup=None, default_warmup=0)
+    stream = Stream([mislabelled(true, seed) if wrong else true], warmup=None, default_warmup=0)
     truth = Stream([true], warmup=None, default_warmup=0)
     protocol = Protocol(delay=Delay(delay_of(name)), coverage=coverage, seed=seed)
     run = run_backtest(stream, options, protocol, without_labels=False)
     score, areas = run.detector.score, []
     for sensor in range(len(truth.sensors)):
-        mine = truth.judged & (truth.sensor == sensor)
-        found = curve(score[mine], truth.anomalous[mine])
-        if found.has_both:
-            areas.append((found.roc_auc(), found.average_precision()))
-    calm = truth.judged & ~truth.anomalous
+        members = truth.evaluated & (truth.sensor == sensor)
+        whole = curve(score[members], truth.anomalous[members])
+        if whole.has_both:
+            areas.append((whole.roc_auc(), whole.average_precision()))
+    calm = truth.evaluated & ~truth.anomalous
     return [*np.mean(areas, axis=0).tolist(), float((score[calm] >= 1).mean())]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; the exit code."""
+    """Print the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default=",".join([*KINDS, *PLANTS]), metavar="NAMES")
@@ -84,10 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def options_of(settings: Sequence[str], seed: int) -> DetectorOptions:
-    """``learning.rate=0.001`` and the like, as options."""
+    """Return options from assignments such as ``learning.rate=0.001``."""
     tree: dict[str, Any] = {"detector": {"seed": seed}}
-    for one in settings:
-        path, value = one.split("=", 1)
+    for assignment in settings:
+        path, value = assignment.split("=", 1)
         *sections, name = path.split(".")
         at = tree
         for section in sections:

@@ -135,9 +135,9 @@ def _labels(family: Metric) -> Iterator[str]:
     for sample in family.samples:
         for label, value in sample.labels.items():
             values[label][value] = None
-    for label, found in values.items():
+    for label, listed in values.items():
         if label not in OPEN_LABELS:
-            yield f"`{label}`: {', '.join(found)}"
+            yield f"`{label}`: {', '.join(listed)}"
         elif label != "le":
             yield f"`{label}`"
 
@@ -170,6 +170,8 @@ def _paragraphs(text: str) -> str:
 def _parameters(parameters: list[Any]) -> Iterator[str]:
     rows = []
     for parameter in parameters:
+        if getattr(parameter, "hidden", False):
+            continue
         if parameter.param_type_name == "argument":
             name, default = f"`{_argument(parameter)}`", ""
         else:

@@ -1,4 +1,4 @@
-"""``stream-ad demo``: a plant with faults, a worker that learns from late verdicts, and one that gets none."""
+"""``stream-ad demo``: a plant with faults, a worker that learns from late labels, and a worker that gets none."""
 
 from stream_ad.demo.run import DemoSummary, demo
 

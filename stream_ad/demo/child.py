@@ -1,7 +1,7 @@
-"""One of the demo's two workers, in a process of its own: ``python -m stream_ad.demo.child SETTINGS``.
+"""A worker of the demo in a process of its own: ``python -m stream_ad.demo.child SETTINGS``.
 
-It works until its standard input ends, so that it never outlives the demo, however that ends. Once it
-is ready, and every moment from then on, it says on standard output what its classes weigh.
+It works until its standard input ends, so it never outlives the demo, however that ends. Once it is ready it
+prints the importance of its classes on standard output, every half second.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def _importance(metrics: Metrics) -> dict[str, float]:
 
 
 def main() -> None:
+    """Run the worker with the settings of the command line until standard input ends."""
     settings = Settings.model_validate_json(sys.argv[1])
     configure_logging(settings)
     prepare_process()

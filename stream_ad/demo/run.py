@@ -1,4 +1,4 @@
-"""The demo itself: start two workers, feed both the same plant and one of them the verdicts, watch, sum up."""
+"""Run the demo: start two workers, feed both the same plant and one of them the labels, watch, sum up."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from stream_ad.util.signals import stop_on_signals
 if TYPE_CHECKING:
     from stream_ad.evaluation.simulation.pacing import Stop
 
-_FRAME_S = 0.12
-_FIGURES_S = 1.0
+_FRAME_S = 0.12  # between two frames of the screen
+_FIGURES_S = 1.0  # between two computations of the figures, which change more slowly than the screen
 _LINE_S = 5.0  # between progress lines where there is no terminal
-_LAST_SCORES_S = 20.0  # for what was still on its way
-_DRAIN_S = 40.0
+_LAST_SCORES_S = 20.0  # wait for scores that were still to come
+_DRAIN_S = 40.0  # from a signal until the process is ended by force; both workers save their state meanwhile
 
 
 @dataclass(frozen=True, slots=True)
 class DemoSummary:
-    """What the demo came to; every figure is measured."""
+    """Outcome of the demo; every figure is measured."""
 
     events: int
-    verdicts: int
+    labels: int
     seconds: float
-    with_verdicts: Figures
+    with_labels: Figures
     without: Figures
 
 
 class _Score(msgspec.Struct):
-    """The part of schemas.AnomalyScore that is shown."""
+    """The part of ``schemas.AnomalyScore`` that is shown."""
 
     score: float
     phase: str
@@ -61,10 +61,10 @@ def demo(
     """Run the demo on the embedded broker, in a temporary folder.
 
     Args:
-        seconds: From when both workers are ready.
-        seed: Of plant and verdicts.
-        stop: Ends it early, with a summary of what there was; SIGINT and SIGTERM when None.
-        console: Where to show it; standard output when None.
+        seconds: Duration from when both workers are ready.
+        seed: Seed of the plant and of the labels.
+        stop: Ends the demo early, with a summary so far; SIGINT and SIGTERM if None.
+        console: Where to show the demo; standard output if None.
 
     Raises:
         StreamADError: A worker could not be started, or ended.
@@ -78,7 +78,7 @@ def demo(
 class _Demo:
     def __init__(self, seconds: float, seed: int, folder: Path, stop: Stop, console: Console) -> None:
         self.seconds, self.stop, self.console = seconds, stop, console
-        self.simulation = Simulation(scene.plant(seed), scene.verdicts(seed), name="demo")
+        self.simulation = Simulation(scene.plant(seed), scene.annotator(seed), name="demo")
         self.plant = self.simulation.plant
         self.steps = math.ceil(seconds * scene.STEPS_PER_S)
         self.tally = Tally(self.steps * MACHINES, self.plant.episodes)
@@ -92,12 +92,12 @@ class _Demo:
 
     @property
     def elapsed_s(self) -> float:
-        """Since both workers were ready; 0 before."""
+        """Seconds since both workers were ready; 0 before."""
         return 0.0 if math.isnan(self.began) else time.monotonic() - self.began
 
     def run(self, stack: ExitStack) -> DemoSummary:
-        self.producers = [stack.enter_context(closing(open_producer(one))) for one in self.settings]
-        self.readers = [stack.enter_context(closing(open_reader(one))) for one in self.settings]
+        self.producers = [stack.enter_context(closing(open_producer(settings))) for settings in self.settings]
+        self.readers = [stack.enter_context(closing(open_reader(settings))) for settings in self.settings]
         for side, settings in enumerate(self.settings):
             self.workers.append(WorkerProcess(settings, self.folder / f"{side}.log"))
             stack.callback(self.workers[-1].stop)
@@ -115,46 +115,46 @@ class _Demo:
         return self._sum_up(took)
 
     def _go_on(self, show: _Screen | _Lines) -> bool:
-        """Take in what there is, show it, rest for a moment; False when told to stop."""
+        """Read new scores, show them, wait for a frame; return False if stopped."""
         for worker in self.workers:
             worker.check()
         for side, reader in enumerate(self.readers):
-            self._take(side, [value for _, value in reader.read(self.settings[side].topics.scores) if value])
+            self._add_scores(side, [value for _, value in reader.read(self.settings[side].topics.scores) if value])
         show.update()
         return not self.stop.wait(_FRAME_S)
 
     def _feed(self) -> None:
-        """Send the readings that are due to both workers, and the verdicts to one."""
+        """Send the readings that are due to both workers, and the labels to one of them."""
         due = min(int(self.elapsed_s * scene.STEPS_PER_S), self.steps) - self.plant.steps
         room = (scene.MOST_WAITING - (self.tally.rows - self.tally.both)) // MACHINES
         if min(due, room) <= 0:
             return
         tick = self.simulation.step(min(due, room))
-        self.tally.tell(tick.chunk)
+        self.tally.add_truth(tick.chunk)
         records = tick.event_records()
         for producer in self.producers:
             producer.send(InputTopic.EVENTS, records)
-        if len(tick.verdicts):
+        if len(tick.simulated_labels):
             self.producers[WITH].send(InputTopic.LABELS, tick.label_records())
-            self.feed.said(tick.verdicts, self.tally.rows - 1)
+            self.feed.on_labels(tick.simulated_labels, self.tally.rows - 1)
 
-    def _take(self, side: int, values: list[bytes]) -> None:
-        """Scores of one worker, which come in the order of the readings."""
+    def _add_scores(self, side: int, values: list[bytes]) -> None:
+        """Decode scores of a worker, which come in the order of the readings."""
         scores = [self.decoder.decode(value) for value in values]
         first = self.tally.scored[side]
-        self.tally.take(side, [one.score for one in scores], [one.phase == "live" for one in scores])
-        for row, one in enumerate(scores, start=first):
-            if side == WITH and one.score >= 1 and one.phase == "live":
-                self.feed.alarm(row, one.contributions[0] if one.contributions else None, one.score)
+        self.tally.add_scores(side, [score.score for score in scores], [score.phase == "live" for score in scores])
+        for row, score in enumerate(scores, start=first):
+            if side == WITH and score.score >= 1 and score.phase == "live":
+                self.feed.on_alarm(row, score.contributions[0] if score.contributions else None, score.score)
 
     def _sum_up(self, took: float) -> DemoSummary:
         figures, second_half = self.tally.figures(), self.tally.figures(since=self.tally.both // 2)
-        verdicts = sum(self.feed.verdicts.values())
-        if figures[WITH].judged:
-            self.console.print(summary(figures, second_half, verdicts, took))
+        labels = sum(self.feed.label_counts.values())
+        if figures[WITH].evaluated:
+            self.console.print(summary(figures, second_half, labels, took))
         else:
-            self.console.print("It ended before the machines had warmed up; there is nothing to compare.")
-        return DemoSummary(self.tally.both, verdicts, took, *figures)
+            self.console.print("The demo ended before the machines had warmed up; there is nothing to compare.")
+        return DemoSummary(self.tally.both, labels, took, *figures)
 
 
 class _Screen:
@@ -190,7 +190,7 @@ class _Screen:
 
 
 class _Lines:
-    """A line once in a while, where nobody watches or the output goes to a file."""
+    """A line every few seconds, where the output is no terminal."""
 
     def __init__(self, demo: _Demo) -> None:
         self._demo = demo
@@ -198,8 +198,8 @@ class _Lines:
 
     def __enter__(self) -> Self:
         self._demo.console.print(
-            "Starting two workers: one will get late verdicts, one none. "
-            "The very first start compiles the detector, for half a minute or so."
+            "Starting two workers: one will get late labels, the other none. "
+            "The very first start compiles the detector, which takes about half a minute."
         )
         return self
 
@@ -211,5 +211,5 @@ class _Lines:
             return
         self._due = demo.elapsed_s + _LINE_S
         if demo.tally.rows:
-            verdicts = sum(demo.feed.verdicts.values())
-            demo.console.print(progress_line(demo.tally, demo.elapsed_s, verdicts), soft_wrap=True)
+            labels = sum(demo.feed.label_counts.values())
+            demo.console.print(progress_line(demo.tally, demo.elapsed_s, labels), soft_wrap=True)

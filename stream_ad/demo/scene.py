@@ -1,4 +1,4 @@
-"""What the demo shows: which plant, who judges it, and the settings of the two workers."""
+"""What the demo shows: the plant, the people who label it, and the settings of the two workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stream_ad.settings import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-SIDES = ("with verdicts", "without")
+SIDES = ("with labels", "without")
 WITH, WITHOUT = range(2)
 MACHINES = 6
 INTERVAL_S = 60.0
@@ -19,13 +19,13 @@ STEPS_PER_S = 200.0
 """Readings of each machine in a second of the demo."""
 DAY_STEPS = 1440
 RECOVERY_STEPS = 45
-"""Readings after an episode that are not judged: the machine comes back to itself, nobody could say when it has."""
+"""Readings after an episode that are not evaluated: the machine recovers, and nobody could say when it has."""
 MOST_WAITING = 3000
-"""Events on their way to a score; then the plant waits for the workers."""
+"""Most events without a score; beyond it the plant waits for the workers."""
 
 
 def plant(seed: int) -> PlantConfig:
-    """A day without faults to warm up on, then two faults a day and three cleaning cycles."""
+    """Return a plant with a day without faults to warm up on, then two faults and three cleaning cycles a day."""
     return PlantConfig(
         machines=MACHINES,
         seed=seed,
@@ -36,13 +36,13 @@ def plant(seed: int) -> PlantConfig:
     )
 
 
-def verdicts(seed: int) -> AnnotatorConfig:
-    """An hour late, on most of what is unusual and on half of the rest."""
+def annotator(seed: int) -> AnnotatorConfig:
+    """Return people who label most of what is unusual and half of the rest, an hour late."""
     return AnnotatorConfig(delay_s=3600.0, coverage=0.9, normal_coverage=0.5, seed=seed)
 
 
 def settings(folder: Path, side: int) -> Settings:
-    """The same for both workers but for their broker: one has the verdicts, the other has none."""
+    """Return the settings of a worker; both differ in their broker alone, and only one of these gets labels."""
     return Settings.model_validate(
         {
             "application_id": f"demo-{SIDES[side].replace(' ', '-')}",
@@ -50,7 +50,7 @@ def settings(folder: Path, side: int) -> Settings:
             "topics": {"partitions": 1},
             "http": {"enabled": False},
             "logs": {"level": "warning", "format": "console"},
-            # a machine sees its whole day before it is judged; a verdict comes after 30 to 90 readings
+            # a machine sees its whole day before it is evaluated; a label comes after 30 to 90 readings
             "learning": {"warmup_events": DAY_STEPS, "label_horizon_events": 256},
             "threshold": {"false_alarm_rate": 0.005},
         }

@@ -1,7 +1,7 @@
-"""What happened and what was said of it, row by row; and the figures that follow from it.
+"""Truth and scores of the demo, row by row, and the figures that follow from them.
 
-Both workers are judged on the same readings: those that both have scored, live, and not while a machine
-comes back to itself after an episode.
+Both workers are evaluated on the same readings: those that both have scored, live, and not while a machine
+recovers from an episode.
 """
 
 from __future__ import annotations
@@ -25,30 +25,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
-    """How one worker did on the episodes of one class."""
+    """Figures of a worker on the episodes of a class."""
 
     episodes: int
-    found: int  # at least one alarm while it lasted
-    delay_steps: float  # median readings of the machine until the first alarm; NaN when none was found
+    detected: int  # episodes with an alarm while they lasted
+    delay_steps: float  # median readings of the machine until the first alarm; NaN if none was detected
     alarmed: float  # share of its readings that raised an alarm
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How one worker did."""
+    """Figures of a worker."""
 
-    judged: int  # readings
+    evaluated: int  # readings
     average_precision: float
     recall: float  # share of faulty readings that raised an alarm
     false_per_1000: float  # alarms among a thousand readings without a fault, cleaning included
     classes: dict[str, ClassFigures]
 
     @property
-    def found(self) -> int:
-        return sum(self.classes[kind].found for kind in FAULTS)
+    def detected(self) -> int:
+        """Faults with an alarm while they lasted."""
+        return sum(self.classes[kind].detected for kind in FAULTS)
 
     @property
     def episodes(self) -> int:
+        """Faults in all."""
         return sum(self.classes[kind].episodes for kind in FAULTS)
 
 
@@ -56,12 +58,12 @@ class Tally:
     """Columns over the rows of the stream, for at most ``capacity`` rows.
 
     Args:
-        capacity: Rows.
-        episodes: The plant's, growing.
+        capacity: Most rows.
+        episodes: Episodes of the plant, a list that grows.
     """
 
     def __init__(self, capacity: int, episodes: Sequence[Episode]) -> None:
-        self.rows = 0  # told
+        self.rows = 0  # rows whose truth is known
         self.scored = [0, 0]  # rows, by side; scores come in the order of rows
         self._episodes = episodes
         self.episode = np.full(capacity, -1, np.int64)  # (N,) index into episodes
@@ -70,8 +72,8 @@ class Tally:
         self.live = np.zeros((len(SIDES), capacity), np.bool_)  # (2, N)
         self._quiet = np.full(MACHINES, RECOVERY_STEPS)  # steps since each machine's last episode
 
-    def tell(self, chunk: Chunk) -> None:
-        """The truth about the next rows."""
+    def add_truth(self, chunk: Chunk) -> None:
+        """Add the truth about the next rows."""
         rows = slice(self.rows, self.rows + len(chunk))
         self.episode[rows] = chunk.episode
         inside = chunk.episode.reshape(-1, MACHINES) >= 0
@@ -81,8 +83,8 @@ class Tally:
             self.recovering[row : row + MACHINES] = ~busy & (self._quiet < RECOVERY_STEPS)
         self.rows = rows.stop
 
-    def take(self, side: int, scores: Sequence[float], live: Sequence[bool]) -> None:
-        """The next scores of one worker."""
+    def add_scores(self, side: int, scores: Sequence[float], live: Sequence[bool]) -> None:
+        """Add the next scores of a worker, in the order of the rows."""
         rows = slice(self.scored[side], self.scored[side] + len(scores))
         self.score[side, rows] = scores
         self.live[side, rows] = live
@@ -90,19 +92,19 @@ class Tally:
 
     @property
     def both(self) -> int:
-        """Rows that both workers have scored."""
+        """Number of rows that both workers have scored."""
         return min(self.scored)
 
     def kinds(self) -> NDArray[np.str_]:
-        """(N,) the kind of episode of each row that both have scored, empty outside."""
-        names = np.array([*(one.kind for one in self._episodes), ""])
+        """Return the kind of episode of each row that both have scored, (N,); empty outside of episodes."""
+        names = np.array([*(episode.kind for episode in self._episodes), ""])
         return names[self.episode[: self.both]]
 
     def figures(self, *, since: int = 0) -> tuple[Figures, Figures]:
-        """With verdicts, and without.
+        """Return the figures with labels and without.
 
         Args:
-            since: First row to judge.
+            since: First row to evaluate.
         """
         kinds = self.kinds()
         rows = np.flatnonzero(self.live[:, : self.both].all(axis=0) & ~self.recovering[: self.both])
@@ -114,24 +116,24 @@ class Tally:
         faulty = np.isin(kinds[rows], list(FAULTS))
         alarm = score[rows] >= 1
         return Figures(
-            judged=len(rows),
+            evaluated=len(rows),
             average_precision=curve(score[rows], faulty).average_precision(),
             recall=_mean(alarm[faulty]),
             false_per_1000=1000 * _mean(alarm[~faulty]),
             classes={kind: self._class(alarm, rows, kinds[rows] == kind) for kind in (*FAULTS, CLEANING)},
         )
 
-    def _class(self, alarm: NDArray[np.bool_], rows: NDArray[np.int64], mine: NDArray[np.bool_]) -> ClassFigures:
-        episode = self.episode[rows[mine]]
+    def _class(self, alarm: NDArray[np.bool_], rows: NDArray[np.int64], members: NDArray[np.bool_]) -> ClassFigures:
+        episode = self.episode[rows[members]]
         delays = []
-        for one in np.unique(episode):
-            raised = np.flatnonzero(alarm[mine][episode == one])
+        for index in np.unique(episode):
+            raised = np.flatnonzero(alarm[members][episode == index])
             delays += [int(raised[0])] if len(raised) else []
         return ClassFigures(
             episodes=len(np.unique(episode)),
-            found=len(delays),
+            detected=len(delays),
             delay_steps=float(np.median(delays)) if delays else float("nan"),
-            alarmed=_mean(alarm[mine]),
+            alarmed=_mean(alarm[members]),
         )
 
 

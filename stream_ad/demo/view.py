@@ -1,4 +1,4 @@
-"""The demo's screen: machines, scores with and without verdicts, alarms, verdicts, and what they changed."""
+"""The demo's screen: machines, scores with and without labels, alarms, labels, and what they changed."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ if TYPE_CHECKING:
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BUCKET = 30
-"""Readings of a machine behind one block of its line: half an hour."""
+"""Readings of a machine in each block of its line: half an hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What the screen needs beside the tally."""
+    """What the screen shows beside the tally."""
 
     state: str
-    share: float  # of the demo's time that is over
+    share: float  # of the demo's time that has passed
     rate: float  # events a second, scored by both
     importance: dict[str, float]
     figures: tuple[Figures, Figures]
 
 
 def clock(row: float) -> str:
-    """Plant time of a row: day and hour."""
+    """Return the plant time of a row: day, hour and minute."""
     minutes = int(row // MACHINES * INTERVAL_S // 60)
     return f"d{minutes // 1440 + 1} {minutes % 1440 // 60:02d}:{minutes % 60:02d}"
 
 
 def screen(console: Console, tally: Tally, feed: Feed, names: list[str], moment: Moment) -> RenderableType:
-    """Everything, to fit the terminal."""
+    """Return the whole screen, made to fit the terminal."""
     tall = max(5, console.height - MACHINES - 6)
     width = max(10, min(40, (console.width - 40) // 2))
-    story = Panel(_story(feed, names, tall - 2), title="alarms and verdicts", height=tall)
+    story = Panel(_story(feed, names, tall - 2), title="alarms and labels", height=tall)
     changed = _changed(feed, moment)
     middle: RenderableType = story
     if console.width >= 110:
         panels = Table.grid(expand=True)
         panels.add_column(ratio=1)
         panels.add_column(width=60)
-        panels.add_row(story, Panel(changed, title="what the verdicts changed", height=tall))
+        panels.add_row(story, Panel(changed, title="what the labels changed", height=tall))
         middle = panels
     elif tall >= 20:
         story.height = tall - 10
@@ -108,15 +108,22 @@ def _machines(tally: Tally, names: list[str], width: int, *, roomy: bool) -> Tab
 def _line(
     score: NDArray[np.float64], live: NDArray[np.bool_], kind: NDArray[np.str_], recovering: NDArray[np.bool_]
 ) -> Text:
-    """One block for each bucket, as high as its highest score; the colour says whether an alarm was right."""
+    """Draw a block for each bucket, as high as its highest score; the colour says whether an alarm was right.
+
+    Args:
+        score: (N,) scores of a machine.
+        live: (N,) whether each score is live.
+        kind: (N,) kind of episode, empty outside.
+        recovering: (N,) whether the machine recovers from an episode.
+    """
     line = Text()
     for start in range(0, len(score), _BUCKET):
-        here = slice(start, start + _BUCKET)
-        top = float(score[here].max())
+        bucket = slice(start, start + _BUCKET)
+        top = float(score[bucket].max())
         height = int((math.log10(max(top, 1e-4)) + 2.5) / 3.5 * len(_BLOCKS))
-        faulty = bool(np.isin(kind[here], list(FAULTS)).any())
-        alarm = bool((score[here][live[here] & ~recovering[here]] >= 1).any())
-        if not live[here].any():
+        faulty = bool(np.isin(kind[bucket], list(FAULTS)).any())
+        alarm = bool((score[bucket][live[bucket] & ~recovering[bucket]] >= 1).any())
+        if not live[bucket].any():
             style = "bright_black"
         elif faulty:
             style = "bold red" if alarm else "yellow"
@@ -138,26 +145,26 @@ def _now(score: NDArray[np.float64], live: NDArray[np.bool_], kind: NDArray[np.s
 
 def _story(feed: Feed, names: list[str], lines: int) -> Text:
     text = Text(overflow="ellipsis", no_wrap=True)
-    for one in list(feed.lines)[-lines:]:
-        text.append(f"{clock(one.row)} {names[one.machine]} ", style="dim")
-        text.append(one.text + "\n", style=one.style)
+    for entry in list(feed.lines)[-lines:]:
+        text.append(f"{clock(entry.row)} {names[entry.machine]} ", style="dim")
+        text.append(entry.text + "\n", style=entry.style)
     text.rstrip()
     return text
 
 
 def _changed(feed: Feed, moment: Moment) -> Table:
-    """Class by class: verdicts, what they make the class weigh in learning, and what alarms on it came to."""
+    """Return a table by class: labels given, weight of the class in learning, and share of readings with an alarm."""
     table = Table(box=None, expand=True, padding=(0, 1), header_style="dim")
-    for header in ("verdict", "given", "importance", "alarms*", "without"):
-        table.add_column(header, justify="left" if header in ("verdict", "importance") else "right", no_wrap=True)
+    for header in ("label", "given", "importance", "alarms*", "without"):
+        table.add_column(header, justify="left" if header in ("label", "importance") else "right", no_wrap=True)
     most = max(moment.importance.values(), default=1.0)
-    for name, given in feed.verdicts.items():
+    for name, count in feed.label_counts.items():
         weight = moment.importance.get(name)
         bar = "" if weight is None else "█" * max(1, round(5 * weight / most)) + f" {weight:.2f}"
         kind = CLEANING if name == NORMAL else name
         shares = [_percent(moment.figures[side].classes[kind].alarmed) for side in (WITH, WITHOUT)]
         style = "cyan" if name == NORMAL else ""
-        table.add_row(name, f"{given:,}", bar, *shares, style=style)
+        table.add_row(name, f"{count:,}", bar, *shares, style=style)
     table.caption = "* of its readings (normal: of cleaning)"
     table.caption_style = "dim"
     return table
@@ -168,7 +175,7 @@ def _footer(moment: Moment) -> Text:
     for side, figures in zip(SIDES, moment.figures, strict=True):
         text.append(f" {side}: ", style="bold")
         text.append(
-            f"{figures.found}/{figures.episodes} faults, {_number(figures.false_per_1000, '.1f')} false alarms"
+            f"{figures.detected}/{figures.episodes} faults, {_number(figures.false_per_1000, '.1f')} false alarms"
             f" per 1,000, average precision {_number(figures.average_precision, '.2f')} \n"
         )
     for block, meaning in (
@@ -182,14 +189,14 @@ def _footer(moment: Moment) -> Text:
     return text
 
 
-def progress_line(tally: Tally, seconds: float, verdicts: int) -> str:
-    """For where there is no screen."""
+def progress_line(tally: Tally, seconds: float, labels: int) -> str:
+    """Return a line of progress, for output that is no terminal."""
     with_, without = tally.figures()
     return (
-        f"{seconds:3.0f} s  {clock(tally.both)}  {tally.both:,} readings scored, {verdicts:,} verdicts;"
+        f"{seconds:3.0f} s  {clock(tally.both)}  {tally.both:,} readings scored, {labels:,} labels;"
         f" false alarms per 1,000: {_number(with_.false_per_1000, '.1f')} with them,"
         f" {_number(without.false_per_1000, '.1f')} without;"
-        f" faults found: {with_.found} and {without.found} of {with_.episodes}"
+        f" faults found: {with_.detected} and {without.detected} of {with_.episodes}"
     )
 
 
@@ -202,18 +209,18 @@ def _number(value: float, form: str) -> str:
 
 
 def summary(
-    figures: tuple[Figures, Figures], late: tuple[Figures, Figures], verdicts: int, seconds: float
+    figures: tuple[Figures, Figures], late: tuple[Figures, Figures], labels: int, seconds: float
 ) -> RenderableType:
-    """What came of it: the same readings, scored with verdicts and without."""
+    """Return the outcome: the same readings, scored with labels and without."""
     total = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in ("", "with verdicts", "without", "2nd half: with", "without"):
+    for header in ("", "with labels", "without", "2nd half: with", "without"):
         total.add_column(header, justify="right" if header else "left")
     four = (*figures, *late)
-    total.add_row("faults found", *(f"{one.found} of {one.episodes}" for one in four))
-    total.add_row("alarms in faults, of readings", *(_percent(one.recall) for one in four))
-    total.add_row("alarms in cleaning, of readings", *(_percent(one.classes[CLEANING].alarmed) for one in four))
-    total.add_row("false alarms per 1,000", *(_number(one.false_per_1000, ".1f") for one in four))
-    total.add_row("average precision", *(_number(one.average_precision, ".3f") for one in four))
+    total.add_row("faults found", *(f"{side.detected} of {side.episodes}" for side in four))
+    total.add_row("alarms in faults, of readings", *(_percent(side.recall) for side in four))
+    total.add_row("alarms in cleaning, of readings", *(_percent(side.classes[CLEANING].alarmed) for side in four))
+    total.add_row("false alarms per 1,000", *(_number(side.false_per_1000, ".1f") for side in four))
+    total.add_row("average precision", *(_number(side.average_precision, ".3f") for side in four))
     by_class = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     by_class.add_column("fault")
     for side in SIDES:
@@ -221,12 +228,15 @@ def summary(
         by_class.add_column("after min", justify="right")
     for kind in FAULTS:
         cells: list[str] = []
-        for one in figures:
-            mine = one.classes[kind]
-            cells += [f"{mine.found} of {mine.episodes}", _number(mine.delay_steps * INTERVAL_S / 60, ".0f")]
+        for of_side in figures:
+            of_kind = of_side.classes[kind]
+            cells += [
+                f"{of_kind.detected} of {of_kind.episodes}",
+                _number(of_kind.delay_steps * INTERVAL_S / 60, ".0f"),
+            ]
         by_class.add_row(kind, *cells)
     headline = (
-        f"{figures[WITH].judged:,} readings after warm-up, scored by two workers; one was told {verdicts:,} verdicts,"
+        f"{figures[WITH].evaluated:,} readings after warm-up, scored by two workers; one was given {labels:,} labels,"
         f" each about an hour late ({seconds:.0f} s)."
     )
     return Group(Text(headline, style="bold"), total, by_class)

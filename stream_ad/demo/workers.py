@@ -1,4 +1,4 @@
-"""The demo's workers, seen from the demo: started, listened to, stopped."""
+"""Start, watch and stop the workers of the demo."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _STOP_S = 15.0
 
 
 class WorkerProcess:
-    """A worker in a process of its own; ends with this one at the latest.
+    """A worker in a process of its own, which ends with this process at the latest.
 
     Args:
-        settings: Its settings.
-        log: Where its standard error goes.
+        settings: Settings of the worker.
+        log: File for its standard error.
     """
 
     def __init__(self, settings: Settings, log: Path) -> None:
@@ -47,17 +47,21 @@ class WorkerProcess:
             self.ready = True
 
     def check(self) -> None:
-        """Raise StreamADError when the worker has ended."""
+        """Raise an error if the worker has ended.
+
+        Raises:
+            StreamADError: The worker has ended; names the last line of its log.
+        """
         code = self._process.poll()
         if code is not None:
-            said = self._log.read_text(errors="replace").strip().splitlines()
+            lines = self._log.read_text(errors="replace").strip().splitlines()
             raise StreamADError(
-                f"A worker of the demo ended with code {code}: {said[-1] if said else 'it said nothing'}.",
-                hint="Run «stream-ad doctor», or start the demo again.",
+                f"A worker of the demo ended with code {code}: {lines[-1] if lines else 'its log is empty'}.",
+                hint='Run "stream-ad doctor", or start the demo again.',
             )
 
     def stop(self) -> None:
-        """Let it save its state and end; a second call does nothing."""
+        """Let the worker save its state and end; a second call does nothing."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:

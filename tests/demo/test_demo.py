@@ -35,14 +35,14 @@ def episode(kind, machine=0):
 
 
 @pytest.fixture
-def told():
+def tally():
     """A leak of machine 0 at steps 2 to 5 and cleaning of machine 1 at steps 0 and 1, in 100 steps."""
     truth = np.full((100, MACHINES), -1)
     truth[2:6, 0] = 0
     truth[:2, 1] = 1
     tally = Tally(100 * MACHINES, [episode("leak"), episode(CLEANING, 1)])
-    tally.tell(chunk(0, truth[:30]))
-    tally.tell(chunk(30 * MACHINES, truth[30:]))
+    tally.add_truth(chunk(0, truth[:30]))
+    tally.add_truth(chunk(30 * MACHINES, truth[30:]))
     return tally
 
 
@@ -51,73 +51,73 @@ def score(tally, alarms, *, side, live_from=0):
     scores = np.full((100, MACHINES), 0.5)
     for step, machine in alarms:
         scores[step, machine] = 2.0
-    tally.take(side, scores.reshape(-1).tolist(), (np.arange(100 * MACHINES) >= live_from * MACHINES).tolist())
+    tally.add_scores(side, scores.reshape(-1).tolist(), (np.arange(100 * MACHINES) >= live_from * MACHINES).tolist())
 
 
-def test_figures_are_counted(told):
-    """Recall, false alarms, found episodes and delays are what one counts by hand."""
-    score(told, [(4, 0), (0, 1), (50, 2)], side=WITH)
-    score(told, [], side=WITHOUT)
-    figures, without = told.figures()
+def test_figures_are_counted(tally):
+    """Recall, false alarms, detected episodes and delays are what one counts by hand."""
+    score(tally, [(4, 0), (0, 1), (50, 2)], side=WITH)
+    score(tally, [], side=WITHOUT)
+    figures, without = tally.figures()
     recovering = 2 * (RECOVERY_STEPS - 1)
-    assert figures.judged == 100 * MACHINES - recovering
+    assert figures.evaluated == 100 * MACHINES - recovering
     assert figures.recall == 1 / 4
-    assert figures.false_per_1000 == pytest.approx(1000 * 2 / (figures.judged - 4))
-    assert (figures.found, figures.episodes) == (1, 1)
+    assert figures.false_per_1000 == pytest.approx(1000 * 2 / (figures.evaluated - 4))
+    assert (figures.detected, figures.episodes) == (1, 1)
     leak, cleaning = figures.classes["leak"], figures.classes[CLEANING]
-    assert (leak.found, leak.episodes, leak.delay_steps, leak.alarmed) == (1, 1, 2.0, 0.25)
-    assert (cleaning.found, cleaning.alarmed) == (1, 0.5)
+    assert (leak.detected, leak.episodes, leak.delay_steps, leak.alarmed) == (1, 1, 2.0, 0.25)
+    assert (cleaning.detected, cleaning.alarmed) == (1, 0.5)
     # by hand: three rows score 2, one of them a fault, then 4 faults among all the rest
-    assert figures.average_precision == pytest.approx(1 / 4 * 1 / 3 + 3 / 4 * 4 / figures.judged)
-    assert (without.found, without.recall, without.false_per_1000) == (0, 0.0, 0.0)
+    assert figures.average_precision == pytest.approx(1 / 4 * 1 / 3 + 3 / 4 * 4 / figures.evaluated)
+    assert (without.detected, without.recall, without.false_per_1000) == (0, 0.0, 0.0)
     assert math.isnan(without.classes["leak"].delay_steps)
 
 
-def test_recovery_is_not_judged(told):
-    """Alarms while a machine comes back to itself count neither for nor against."""
-    score(told, [(6, 0), (5 + RECOVERY_STEPS - 1, 0), (2, 1)], side=WITH)
-    score(told, [(5 + RECOVERY_STEPS, 0)], side=WITHOUT)
-    figures, without = told.figures()
+def test_recovery_is_not_evaluated(tally):
+    """Alarms while a machine recovers count neither for nor against."""
+    score(tally, [(6, 0), (5 + RECOVERY_STEPS - 1, 0), (2, 1)], side=WITH)
+    score(tally, [(5 + RECOVERY_STEPS, 0)], side=WITHOUT)
+    figures, without = tally.figures()
     assert figures.false_per_1000 == 0
     assert without.false_per_1000 > 0
 
 
-def test_both_are_judged_on_the_same_rows(told):
-    """Rows that one worker has not scored yet, or not live, are judged for neither."""
-    score(told, [(3, 0)], side=WITH)
-    told.take(WITHOUT, [0.5] * 60, [False] * 12 + [True] * 48)
-    figures, without = told.figures()
-    assert figures.judged == without.judged
-    assert told.both == 60
-    assert figures.judged <= 48
-    assert told.figures(since=60)[WITH].judged == 0
+def test_both_are_evaluated_on_the_same_rows(tally):
+    """Rows that one worker has not scored yet, or not live, are evaluated for neither."""
+    score(tally, [(3, 0)], side=WITH)
+    tally.add_scores(WITHOUT, [0.5] * 60, [False] * 12 + [True] * 48)
+    figures, without = tally.figures()
+    assert figures.evaluated == without.evaluated
+    assert tally.both == 60
+    assert figures.evaluated <= 48
+    assert tally.figures(since=60)[WITH].evaluated == 0
 
 
-def test_nothing_judged_yet(told):
-    """Before there is anything to judge, figures are unknown, not zero."""
-    figures, _ = told.figures()
-    assert figures.judged == 0
+def test_nothing_evaluated_yet(tally):
+    """Before there is anything to evaluate, figures are unknown, not zero."""
+    figures, _ = tally.figures()
+    assert figures.evaluated == 0
     assert math.isnan(figures.average_precision)
     assert math.isnan(figures.recall)
     assert math.isnan(figures.false_per_1000)
 
 
 def simulated(steps=2500):
-    """A piece of the demo's own plant, scored by its truth: faults alarm with verdicts, cleaning without."""
-    simulation = Simulation(scene.plant(0), scene.verdicts(0), name="demo")
+    """A piece of the demo's own plant, scored by its truth: faults alarm with labels, cleaning without."""
+    simulation = Simulation(scene.plant(0), scene.annotator(0), name="demo")
     tally = Tally(steps * MACHINES, simulation.plant.episodes)
     feed = Feed(simulation.plant, tally)
     for _ in range(steps // 50):
         tick = simulation.step(50)
-        tally.tell(tick.chunk)
+        tally.add_truth(tick.chunk)
         kinds = [simulation.plant.episodes[i].kind if i >= 0 else "" for i in tick.chunk.episode.tolist()]
         live = [tally.scored[WITH] + row >= scene.DAY_STEPS * MACHINES for row in range(len(kinds))]
         for row, kind in enumerate(kinds, start=tally.scored[WITH]):
             if kind in FAULTS and live[row - tally.scored[WITH]]:
-                feed.alarm(row, Contribution("vibration", 9.123, 4.5, 0.8), 2.5)
-        tally.take(WITH, [2.5 if kind in FAULTS else 0.01 for kind in kinds], live)
-        tally.take(WITHOUT, [1.5 if kind == CLEANING else 0.2 for kind in kinds], live)
-        feed.said(tick.verdicts, tally.rows - 1)
+                feed.on_alarm(row, Contribution("vibration", 9.123, 4.5, 0.8), 2.5)
+        tally.add_scores(WITH, [2.5 if kind in FAULTS else 0.01 for kind in kinds], live)
+        tally.add_scores(WITHOUT, [1.5 if kind == CLEANING else 0.2 for kind in kinds], live)
+        feed.on_labels(tick.simulated_labels, tally.rows - 1)
     return simulation, tally, feed
 
 
@@ -130,8 +130,8 @@ def test_screen_fits(width, height):
     """The screen fits the terminal's width, shows every machine, and never breaks, from first row to last."""
     simulation, tally, feed = simulated()
     console = Console(width=width, height=height, record=True, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115, PTH123
-    for one in (Tally(MACHINES, []), tally):
-        lines = console.render_lines(view.screen(console, one, feed, simulation.plant.sensor_ids, moment(one)))
+    for shown in (Tally(MACHINES, []), tally):
+        lines = console.render_lines(view.screen(console, shown, feed, simulation.plant.sensor_ids, moment(shown)))
         text = ["".join(segment.text for segment in line).rstrip() for line in lines]
         assert max(map(len, text)) <= width
         assert all(any(name in line for line in text) for name in simulation.plant.sensor_ids)
@@ -140,15 +140,15 @@ def test_screen_fits(width, height):
 
 
 def test_screen_tells_the_story():
-    """Alarms name the blamed feature, verdicts come later, and the comparison is on the screen."""
+    """Alarms name the blamed feature, labels come later, and the comparison is on the screen."""
     simulation, tally, feed = simulated()
     console = Console(width=160, height=50, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     console.print(view.screen(console, tally, feed, simulation.plant.sensor_ids, moment(tally)))
     text = console.export_text()
     assert "▲ alarm 2.5: vibration 9.12, not 4.5" in text
-    assert "● verdict: normal, it was cleaning" in text
-    assert "with verdicts:" in text
-    assert feed.verdicts["normal"] > 0
+    assert "● label: normal, it was cleaning" in text
+    assert "with labels:" in text
+    assert feed.label_counts["normal"] > 0
 
 
 def test_summary_compares():
@@ -156,11 +156,11 @@ def test_summary_compares():
     _, tally, feed = simulated()
     console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     console.print(
-        view.summary(tally.figures(), tally.figures(since=tally.both // 2), sum(feed.verdicts.values()), 12.0)
+        view.summary(tally.figures(), tally.figures(since=tally.both // 2), sum(feed.label_counts.values()), 12.0)
     )
     text = console.export_text()
     figures = tally.figures()[WITH]
-    assert f"{figures.found} of {figures.episodes}" in text
+    assert f"{figures.detected} of {figures.episodes}" in text
     assert figures.recall == 1.0
     assert all(kind in text for kind in FAULTS)
     assert max(map(len, text.splitlines())) <= 80
@@ -185,9 +185,9 @@ def test_interrupted(wait_for):
         [sys.executable, "-u", "-c", RUN, "600"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    said = ""
+    output = ""
     for line in process.stdout:
-        said += line
+        output += line
         if wait_for in line:
             break
     process.send_signal(signal.SIGINT)

@@ -19,7 +19,7 @@ OPTIONS = DetectorOptions.model_validate(
 
 
 def recording(labels, *, sensors=None, times_s=None, values=None, evaluate=None, stem="tiny", features=("x", "y")):
-    """A recording with these labels; None: nobody knows."""
+    """A recording with these labels; None: no label."""
     rows = len(labels)
     seconds = np.arange(rows) if times_s is None else np.asarray(times_s)
     return Recording(
@@ -34,21 +34,21 @@ def recording(labels, *, sensors=None, times_s=None, values=None, evaluate=None,
 
 
 def drawn(rows=400, *, sensors=2, seed=0, faults=0.1, stem="drawn", warmup=64):
-    """Smooth readings of a few sensors with short faults in all of their features; the first rows are not judged."""
+    """Smooth readings of a few sensors with short faults in all of their features; the first rows are not evaluated."""
     rng = np.random.default_rng(seed)
     each = rows // sensors
     values = np.empty((rows, 3))
     labels: list[str | None] = ["normal"] * rows
-    for number in range(sensors):
-        mine = np.arange(number, each * sensors, sensors)
-        values[mine] = np.cumsum(rng.normal(0, 0.2, (each, 3)), axis=0) * 0.2 + rng.normal(0, 1, (each, 3))
+    for sensor in range(sensors):
+        members = np.arange(sensor, each * sensors, sensors)
+        values[members] = np.cumsum(rng.normal(0, 0.2, (each, 3)), axis=0) * 0.2 + rng.normal(0, 1, (each, 3))
         begin = warmup
         while begin < each - 12:
             begin += int(rng.geometric(faults))
             length = int(rng.integers(2, 6))
-            for row in mine[begin : begin + length].tolist():
+            for row in members[begin : begin + length].tolist():
                 values[row] += 6
-                labels[row] = "jump" if number else "leak"
+                labels[row] = "jump" if sensor else "leak"
             begin += length + 12
     names = [f"s{row % sensors}" for row in range(rows)]
     evaluate = np.arange(rows) >= warmup * sensors

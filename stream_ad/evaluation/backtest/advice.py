@@ -1,4 +1,4 @@
-"""What to try next, told from the figures of a backtest. Every piece of advice names the figures it follows from."""
+"""Advice on what to try next, from the figures of a backtest. Every piece names the figures it follows from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.evaluation.backtest.baselines import TITLES
-from stream_ad.evaluation.backtest.formatting import percent
+from stream_ad.evaluation.backtest.formatting import count, percent
 from stream_ad.evaluation.backtest.metrics import at_threshold
 
 if TYPE_CHECKING:
@@ -22,26 +22,26 @@ CLEAR = 0.02  # differences of an area below this are noise
 WIDE_OF_PROMISE = 3.0
 
 
-def advice(figures: Figures, found: dict[str, Any]) -> list[dict[str, str]]:
-    """Pieces of advice, the most useful first: a title, a text, perhaps options of the command.
+def advice(figures: Figures, result: dict[str, Any]) -> list[dict[str, str]]:
+    """Return pieces of advice, the most useful first: a title, a text, perhaps options of the command.
 
     Args:
-        figures: Of the backtest.
-        found: What ``results`` made of it.
+        figures: Figures of the backtest.
+        result: The figures that ``results`` returned.
     """
     if not figures.anomalous.any() or figures.anomalous.all():
         return [
             _piece(
-                "Judge rows of both kinds",
-                f"{found['evaluated']:,} rows were judged and {found['anomalies']:,} of them are anomalies."
-                " Without both kinds nothing can be said about quality. Label some rows normal and some not, or judge"
-                " more rows.",
+                "Label rows of both kinds",
+                f"{result['evaluated']:,} rows were evaluated and {result['anomalies']:,} of them are anomalies."
+                " Without both kinds nothing can be said about quality. Label some rows normal and some not, or"
+                " evaluate more rows.",
             )
         ]
     return [
         piece
-        for say in (_few_faults, _against, _promise, _threshold, _horizon, _verdicts, _weak_sensors, _short_streams)
-        for piece in say(figures, found)
+        for say in (_few_faults, _against, _promise, _threshold, _horizon, _labels, _weak_sensors, _short_streams)
+        for piece in say(figures, result)
     ]
 
 
@@ -49,29 +49,29 @@ def _piece(title: str, text: str, options: str = "") -> dict[str, str]:
     return {"title": title, "text": text, "options": options}
 
 
-def _few_faults(_figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
-    if (faults := found["segments"]["total"]) < FEW_FAULTS:
+def _few_faults(_figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
+    if (faults := result["segments"]["total"]) < FEW_FAULTS:
         yield _piece(
             "Take these figures with care",
-            f"There are only {faults} faults among the judged rows: one more or less moves every figure. Add"
-            " recordings.",
+            f"There {'is' if faults == 1 else 'are'} only {count(faults, 'fault')} among the evaluated rows:"
+            " a single one more or less moves every figure. Add recordings.",
         )
 
 
-def _against(_figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
-    for name, other in found["against"].items():
-        ahead = [key for key in AREAS if (other[key] or 0) > (found[key] or 0) + CLEAR]
+def _against(_figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
+    for name, other in result["against"].items():
+        ahead = [key for key in AREAS if (other[key] or 0) > (result[key] or 0) + CLEAR]
         if ahead:
-            figures = " and ".join(f"{AREAS[key]} {other[key]:.3f} against {found[key]:.3f}" for key in ahead)
+            figures = " and ".join(f"{AREAS[key]} {other[key]:.3f} against {result[key]:.3f}" for key in ahead)
             yield _piece(
                 f"{TITLES[name]} is ahead here",
-                f"By {figures}. Please report it with the shape of your data: it is a finding.",
+                f"By {figures}. Please report this with the shape of your data.",
             )
 
 
-def _threshold(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Faults rank high but go unnoticed: another tolerated rate would have found them."""
-    now = found["at_threshold"]
+def _threshold(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Advise another tolerated rate if faults rank high but go unnoticed."""
+    now = result["at_threshold"]
     score = figures.run.detector.score[figures.rows]
     normal = np.sort(score[~figures.anomalous])
     best: tuple[float, float, dict[str, float]] | None = None
@@ -95,60 +95,61 @@ def _threshold(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, st
     )
 
 
-def _promise(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
+def _promise(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
     wanted = figures.run.options.threshold.false_alarm_rate
-    measured = found["at_threshold"]["false_alarm_rate"]
+    measured = result["at_threshold"]["false_alarm_rate"]
     expected = wanted * int((~figures.anomalous).sum())
     if measured and measured > WIDE_OF_PROMISE * wanted and expected >= 1:
         yield _piece(
             "More false alarms than tolerated",
-            f"{percent(measured)} of the normal rows were flagged, {percent(wanted)} were to be. Look at the list of"
-            " false alarms: if they are real, label them; if they come with a change of operation, more verdicts"
-            " «normal» there let the threshold follow.",
+            f"{percent(measured)} of the normal rows were flagged, {percent(wanted)} are tolerated. Look at the list"
+            " of false alarms: if they are real faults, label them; if they come with a change of operation, more"
+            ' labels "normal" there let the threshold follow.',
         )
 
 
-def _horizon(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
-    outcomes = found["verdicts"]["outcomes"]
+def _horizon(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
+    outcomes = result["labels"]["outcomes"]
     lost = outcomes.get("early", 0) + outcomes.get("late", 0)
-    if lost > 0.1 * max(found["verdicts"]["given"], 1):
+    if lost > 0.1 * max(result["labels"]["given"], 1):
         delay = figures.run.protocol.delay
         longer = max(figures.run.options.learning.label_horizon_events, delay.events) * 2
         yield _piece(
-            "Verdicts come after events were let go",
-            f"{lost:,} of {found['verdicts']['given']:,} verdicts came when their event had been learned without"
+            "Labels come after events were let go",
+            f"{lost:,} of {result['labels']['given']:,} labels came when their event had been learned without"
             " them or had left memory. Let events wait longer.",
             f"--set learning.label_horizon_events={longer}",
         )
 
 
-def _verdicts(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
-    without = found["without_labels"]
+def _labels(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
+    without = result["without_labels"]
     if without is None or without["average_precision"] is None:
         return
-    gain = found["average_precision"] - without["average_precision"]
-    given = found["verdicts"]["given"]
+    gain = result["average_precision"] - without["average_precision"]
+    given = result["labels"]["given"]
     protocol = figures.run.protocol
     every = protocol.coverage == 1 and not protocol.intervals
     if given and gain > CLEAR:
         yield _piece(
-            "Verdicts pay",
-            f"{given:,} verdicts raise average precision from {without['average_precision']:.3f} to"
-            f" {found['average_precision']:.3f}." + (" See how few would do." if every else ""),
+            "Labels pay",
+            f"{given:,} labels raise average precision from {without['average_precision']:.3f} to"
+            f" {result['average_precision']:.3f}." + (" See how few would do." if every else ""),
             "--label-coverage 0.1" if every else "",
         )
     elif given and gain < -CLEAR:
         yield _piece(
-            "Verdicts do not help here",
-            f"Average precision is {found['average_precision']:.3f} with and {without['average_precision']:.3f} without"
-            " them. Are rows of real faults labelled normal? Compare the list of false alarms with what happened then.",
+            "Labels do not help here",
+            f"Average precision is {result['average_precision']:.3f} with and {without['average_precision']:.3f}"
+            " without them. Are rows of real faults labelled normal? Compare the list of false alarms with what"
+            " happened then.",
         )
     elif not given:
-        yield _piece("No verdict arrived in time", "All would have come after the last row.", "--label-delay 100")
+        yield _piece("No label arrived in time", "All would have come after the last row.", "--label-delay 100")
 
 
-def _weak_sensors(_figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
-    ranked = {name: one["roc_auc"] for name, one in found["sensors"].items() if one["roc_auc"] is not None}
+def _weak_sensors(_figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
+    ranked = {name: sensor["roc_auc"] for name, sensor in result["sensors"].items() if sensor["roc_auc"] is not None}
     weak = sorted((name for name in ranked if ranked[name] < 0.65), key=ranked.__getitem__)
     if weak and len(ranked) > 1:
         named = ", ".join(f"{name} ({ranked[name]:.2f})" for name in weak[:5])
@@ -159,11 +160,11 @@ def _weak_sensors(_figures: Figures, found: dict[str, Any]) -> Iterator[dict[str
         )
 
 
-def _short_streams(figures: Figures, found: dict[str, Any]) -> Iterator[dict[str, str]]:
-    each = found["rows"] / max(len(found["sensors"]), 1)
+def _short_streams(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
+    each = result["rows"] / max(len(result["sensors"]), 1)
     options = figures.run.options
     few = 4 * options.learning.warmup_events
-    if options.detector.models == "per-sensor" and len(found["sensors"]) > 1 and each < few:
+    if options.detector.models == "per-sensor" and len(result["sensors"]) > 1 and each < few:
         yield _piece(
             "Sensors are short: let them share a model",
             f"A sensor has {each:,.0f} rows on average; with so few, one model for all that have the same features may"

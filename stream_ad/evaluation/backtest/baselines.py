@@ -1,7 +1,7 @@
-"""What people would otherwise take, side by side on the same rows: half-space trees, isolation forest, running z.
+"""Baselines on the same rows: half-space trees, isolation forest, running z-score.
 
-None of them learns from verdicts. One model for each sensor, or one for all, as the detector has it. Scores
-have no unit: they only rank rows.
+None of them learns from labels. There is one model for each sensor or one for all, as in the detector. Scores
+have no unit; they only rank rows.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ if TYPE_CHECKING:
     from stream_ad.evaluation.backtest.stream import Stream
 
 FOREST_ROWS = 256
-"""Rows that a forest is fitted on where a sensor has no row before the first that is judged."""
+"""Rows that a forest is fitted on if a sensor has no row before its first evaluated one."""
 
 
 class Baseline(Protocol):
-    """One model per group of sensors; sees the stream in order."""
+    """Scores rows in order, with one model for each group of sensors."""
 
     def score(self, group: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N,) scores of the next rows, each made before anything was learned from it.
+        """Score the next rows, each before it is learned from.
 
         Args:
-            group: (N,) number of each row's model.
+            group: (N,) index of each row's model.
             values: (N, F) readings, NaN where missing.
+
+        Returns:
+            (N,) scores.
         """
 
 
 class HalfSpace:
-    """river's MinMaxScaler | HalfSpaceTrees with default settings (Tan, Ting, Liu 2011); learns every row."""
+    """River's MinMaxScaler | HalfSpaceTrees with default settings (Tan, Ting, Liu, IJCAI 2011); learns every row."""
 
     def __init__(self, seed: int) -> None:
         from river import anomaly, preprocessing  # noqa: PLC0415 -- heavy, and only where asked for
@@ -49,6 +52,7 @@ class HalfSpace:
         self._models: defaultdict[int, Any] = defaultdict(make)
 
     def score(self, group: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return scores (N,) of rows ``values`` (N, F) by models ``group`` (N,)."""
         out = np.empty(len(values))
         for i, (number, row) in enumerate(zip(group.tolist(), values.tolist(), strict=True)):
             model = self._models[number]
@@ -59,7 +63,7 @@ class HalfSpace:
 
 
 class Forest:
-    """scikit-learn's IsolationForest (Liu, Ting, Zhou 2008), fitted once, on the rows before the first judged one."""
+    """scikit-learn's IsolationForest (Liu, Ting, Zhou, ICDM 2008), fitted once, before the first evaluated row."""
 
     def __init__(self, stream: Stream, group: NDArray[np.int64], seed: int) -> None:
         from sklearn.ensemble import IsolationForest  # noqa: PLC0415 -- an extra, and heavy
@@ -69,8 +73,8 @@ class Forest:
         values = stream.values(0, len(stream))
         for number in np.unique(group).tolist():
             rows = np.flatnonzero(group == number)
-            judged = stream.judged[rows]
-            before = rows[: int(judged.argmax())] if judged.any() else rows
+            evaluated = stream.evaluated[rows]
+            before = rows[: int(evaluated.argmax())] if evaluated.any() else rows
             fitted = values[before if len(before) else rows[:FOREST_ROWS]]
             observed = ~np.isnan(fitted)
             counts = observed.sum(axis=0)
@@ -83,10 +87,11 @@ class Forest:
         return np.where(np.isnan(values), self._middle[number], values)
 
     def score(self, group: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return scores (N,) of rows ``values`` (N, F) by models ``group`` (N,)."""
         out = np.empty(len(values))
         for number in np.unique(group).tolist():
-            mine = group == number
-            out[mine] = -self._models[number].score_samples(self._filled(number, values[mine]))
+            members = group == number
+            out[members] = -self._models[number].score_samples(self._filled(number, values[members]))
         return out
 
 
@@ -97,6 +102,7 @@ class RunningZ:
         self._state: dict[int, NDArray[np.float64]] = {}  # (3, F) count, mean, sum of squares about it
 
     def score(self, group: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return scores (N,) of rows ``values`` (N, F) by models ``group`` (N,)."""
         out = np.empty(len(values))
         for i, number in enumerate(group.tolist()):
             count, mean, square = self._state.setdefault(number, np.zeros((3, values.shape[1])))
@@ -121,14 +127,14 @@ TITLES = {"hst": "Half-space trees", "iforest": "Isolation forest", "zscore": "R
 
 
 def check(names: list[str]) -> None:
-    """Whether these can be had.
+    """Check that these baselines exist and can run.
 
     Raises:
-        ValueError: One is not known.
-        SettingsError: One needs what is not installed.
+        ValueError: A name is unknown.
+        SettingsError: A baseline needs a library that is not installed.
     """
     if unknown := [name for name in names if name not in MAKERS]:
-        raise ValueError(f"«{unknown[0]}» is none of {', '.join(MAKERS)}")
+        raise ValueError(f'"{unknown[0]}" is none of {", ".join(MAKERS)}')
     if "iforest" in names and find_spec("sklearn") is None:
         raise SettingsError(
             "The isolation forest needs scikit-learn, which is not installed.",
@@ -137,12 +143,12 @@ def check(names: list[str]) -> None:
 
 
 def make_baselines(names: list[str], stream: Stream, group: NDArray[np.int64], seed: int) -> dict[str, Baseline]:
-    """One of each, ready for the first row.
+    """Make the named baselines, ready for the first row.
 
     Args:
-        names: Some of ``MAKERS``.
-        stream: All of it; only the forest looks ahead, and only at its warm-up.
-        group: (N,) which rows share a model.
-        seed: Of those that draw.
+        names: Keys of ``MAKERS``.
+        stream: The whole stream; only the forest looks ahead, and only at its warm-up.
+        group: (N,) index of the model of each row.
+        seed: Seed of the baselines that draw.
     """
     return {name: MAKERS[name](stream, group, seed) for name in names}

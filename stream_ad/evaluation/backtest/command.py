@@ -1,4 +1,4 @@
-"""What ``stream-ad backtest`` does, from files to figures, JSON and report; the command line only names its options."""
+"""Run ``stream-ad backtest``, from files to figures, JSON and report; ``stream_ad.cli`` parses the options."""
 
 from __future__ import annotations
 
@@ -31,68 +31,71 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacktestRequest:
-    """What is to be done."""
+    """What the command line asks for."""
 
     paths: Sequence[Path]
     protocol: Protocol
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Names of the columns in the files where they are not the usual ones."""
+    """Columns of the files by the usual name, if it differs."""
     warmup: int | None = None
-    """First rows of each sensor that are not judged; None: as the files say."""
+    """First rows of each sensor that are not evaluated; None: as the files say."""
     against: Sequence[str] = ()
-    """Baselines by name, as ``baselines.check`` lets them pass."""
+    """Names of baselines that passed ``baselines.check``."""
     json_out: Path | None = None
     report_out: Path | None = None
 
 
 def backtest(
     settings: Settings,
-    order: BacktestRequest,
+    request: BacktestRequest,
     *,
     progress: Callable[[int, int], None] | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
-    """Read recordings, run the backtest, write what was asked for; returns the figures.
+    """Read recordings, run the backtest and write the outputs.
 
     Args:
-        settings: Of the detector and of incidents; brokers and topics play no part.
-        order: See there.
-        progress: Called with the rows done and the rows there are.
-        stop: Ends it early, with what there is so far.
+        settings: Settings of the detector and of incidents; brokers and topics play no part.
+        request: What to read, run and write.
+        progress: Called with the rows done and the total.
+        stop: Ends the backtest early, with everything so far.
+
+    Returns:
+        The figures, as ``results`` gives them.
 
     Raises:
-        DeviceError: The device asked for is not there, or does not compute what the processor does.
-        InputFileError: A file cannot be read, breaks the form, or cannot be written.
+        DeviceError: The device asked for is missing, or does not compute what the CPU does.
+        InputFileError: A file cannot be read, breaks the format, or cannot be written.
     """
-    outputs = [path for path in (order.json_out, order.report_out) if path is not None]
+    outputs = [path for path in (request.json_out, request.report_out) if path is not None]
     for path in outputs:
         if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise _unwritable(path, "no such folder, or no permission")  # better now than after an hour
+            raise _unwritable(path, "no such folder, or no permission")  # now rather than after an hour
     if fault := passed_over(settings.detector.device):
         _say(f"Warning: {fault}.")
     choose_device(settings.detector.device)
     prepare_process(teller(_say))  # as the worker does: the same sums, the same scores
     stream = Stream(
-        [read_recording(path, order.columns) for path in order.paths],
-        warmup=order.warmup,
+        [read_recording(path, request.columns) for path in request.paths],
+        warmup=request.warmup,
         default_warmup=settings.learning.warmup_events,
     )
     run = run_backtest(
         stream,
         settings,
-        order.protocol,
-        against=order.against,
+        request.protocol,
+        against=request.against,
         quiet_events=settings.incidents.quiet_events,
         progress=progress,
         stop=stop,
     )
     shown = {"detector", "learning", "threshold", "drift", "incidents"}
-    found = results(run, settings=settings.model_dump(mode="json", include=shown))
-    if order.json_out is not None:
-        _write(order.json_out, json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    if order.report_out is not None:
-        _write(order.report_out, report_html(run, found))
-    return found
+    result = results(run, settings=settings.model_dump(mode="json", include=shown))
+    if request.json_out is not None:
+        _write(request.json_out, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if request.report_out is not None:
+        _write(request.report_out, report_html(run, result))
+    return result
 
 
 def _say(text: str) -> None:
@@ -110,40 +113,51 @@ def _unwritable(path: Path, why: str) -> InputFileError:
     return InputFileError(f"{path}: cannot be written: {why}.", hint="Name a file in a folder that you may write to.")
 
 
-def comparison(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Rows of a table: who, both areas, both pooled."""
-    lines = [("stream-ad", found)]
-    if found["without_labels"]:
-        lines.append(("without verdicts", found["without_labels"]))
-    lines += [(TITLES[name], one) for name, one in found["against"].items()]
+def comparison(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return rows of a table: name, ROC-AUC and average precision, then both with all sensors pooled."""
+    lines = [("stream-ad", result)]
+    if result["without_labels"]:
+        lines.append(("without labels", result["without_labels"]))
+    lines += [(TITLES[name], baseline) for name, baseline in result["against"].items()]
     return [
-        (title, *(figure(area) for area in (one["roc_auc"], one["average_precision"], *one["micro"].values())))
-        for title, one in lines
+        (
+            title,
+            *(figure(area) for area in (figures["roc_auc"], figures["average_precision"], *figures["micro"].values())),
+        )
+        for title, figures in lines
     ]
 
 
-def sentences(found: Mapping[str, Any]) -> Iterator[str]:
-    """What happened at the threshold, and how it went, in words."""
-    at, faults = found["at_threshold"], found["segments"]
+def sentences(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield sentences on the threshold, the faults and the run."""
+    at, faults = result["at_threshold"], result["segments"]
     yield (
         f"At a score of 1: precision {percent(at['precision'])}, recall {percent(at['recall'])};"
         f" {percent(at['false_alarm_rate'])} of the normal rows flagged"
-        f" ({percent(found['settings']['threshold']['false_alarm_rate'])} tolerated);"
+        f" ({percent(result['settings']['threshold']['false_alarm_rate'])} tolerated);"
         f" {short(at['alarms_per_day'])} alarms a day."
     )
     delay = faults["delay_events_median"]
-    late = "" if delay is None else f", half of them within {count(int(delay) + 1, 'event')} of their beginning"
+    late = _half_within(faults["detected"], delay)
     yield f"Faults noticed: {faults['detected']:,} of {faults['total']:,}{late}."
-    yield f"{short(found['events_per_second'])} events a second; {found['verdicts']['given']:,} verdicts arrived."
+    yield f"{short(result['events_per_second'])} events a second; {count(result['labels']['given'], 'label')} arrived."
 
 
-def heading(found: Mapping[str, Any]) -> str:
-    """What was judged, and under which protocol."""
-    protocol = found["protocol"]
+def _half_within(detected: int, median: float | None) -> str:
+    """Say how soon faults were noticed; there is no half of a single fault."""
+    if median is None:
+        return ""
+    within = f"within {count(int(median) + 1, 'event')} of"
+    return f", half of them {within} their beginning" if detected > 1 else f", {within} its beginning"
+
+
+def heading(result: Mapping[str, Any]) -> str:
+    """Return a sentence on the rows and the protocol."""
+    protocol = result["protocol"]
     targets = "segments, as intervals" if protocol["intervals"] else "rows"
     return (
-        f"{', '.join(found['files'])}: {count(found['rows'], 'row')} of {count(len(found['sensors']), 'sensor')},"
-        f" {found['evaluated']:,} judged, {found['anomalies']:,} of them anomalies."
-        f" Verdicts on {percent(protocol['label_coverage'])} of the labelled {targets},"
+        f"{', '.join(result['files'])}: {count(result['rows'], 'row')} of {count(len(result['sensors']), 'sensor')},"
+        f" {result['evaluated']:,} evaluated, {result['anomalies']:,} of them anomalies."
+        f" Labels on {percent(protocol['label_coverage'])} of the labelled {targets},"
         f" {protocol['label_delay']} late."
     )

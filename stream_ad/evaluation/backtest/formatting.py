@@ -1,15 +1,15 @@
-"""Figures as people read them; None, for a figure that cannot be had, is a dash."""
+"""Format figures for people; None, a figure without a value, becomes a dash."""
 
 from __future__ import annotations
 
 
 def figure(value: float | None) -> str:
-    """An area, to three places."""
+    """Format an area with three decimals."""
     return "–" if value is None else f"{value:.3f}"
 
 
 def count(number: int, word: str) -> str:
-    """A number of things.
+    """Format a number of things, with the plural where it is due.
 
     >>> count(1, "row"), count(1200, "row")
     ('1 row', '1,200 rows')
@@ -18,7 +18,7 @@ def count(number: int, word: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share, to three digits.
+    """Format a share in percent, with three digits.
 
     >>> percent(0.00451)
     '0.451 %'
@@ -27,7 +27,7 @@ def percent(share: float | None) -> str:
 
 
 def short(value: float | None) -> str:
-    """A number, whole from a hundred on, else to two digits."""
+    """Format a number: whole from 100 on, else with two digits."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"

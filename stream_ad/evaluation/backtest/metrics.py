@@ -1,6 +1,6 @@
-"""How well scores tell anomalies from the rest: areas, curves, segments. NumPy alone; ties count as they must.
+"""Quality of scores: ROC-AUC, average precision, curves, segments. In NumPy alone; ties count half.
 
-Scores need only an order here; what happens at the threshold is counted in ``at_threshold``.
+Only the order of scores matters here; ``at_threshold`` counts what happens at the threshold.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """Counts at every distinct score, from the highest down: what a threshold there would flag."""
+    """Counts at every distinct score, from the highest down: the rows that a threshold there would flag."""
 
     scores: NDArray[np.float64]  # (T,) falling
     hits: NDArray[np.int64]  # (T,) anomalies at or above
@@ -26,11 +26,11 @@ class Curve:
 
     @property
     def has_both(self) -> bool:
-        """Whether there is something to tell apart."""
+        """Whether there are both anomalies and normal rows."""
         return self.anomalies > 0 and self.normals > 0
 
     def roc_auc(self) -> float:
-        """Chance that an anomaly scores above a normal row, ties counting half; NaN with one class only."""
+        """Return the chance that an anomaly scores above a normal row, ties counting half; NaN with one class only."""
         if not self.has_both:
             return float("nan")
         hits = np.concatenate([[0], self.hits]) / self.anomalies
@@ -38,18 +38,21 @@ class Curve:
         return float(np.sum(np.diff(alarms) * (hits[1:] + hits[:-1]) / 2))
 
     def average_precision(self) -> float:
-        """Mean precision over the anomalies, each at its own threshold (no interpolation); NaN with one class only."""
+        """Return the mean precision over the anomalies, each at its own threshold, without interpolation.
+
+        NaN with one class only.
+        """
         if not self.has_both:
             return float("nan")
-        found = np.diff(self.hits, prepend=0)
-        return float(np.sum(found * self.precision()) / self.anomalies)
+        new_hits = np.diff(self.hits, prepend=0)
+        return float(np.sum(new_hits * self.precision()) / self.anomalies)
 
     def precision(self) -> NDArray[np.float64]:
-        """(T,) share of anomalies among what is flagged."""
+        """Return the (T,) share of anomalies among the flagged rows."""
         return self.hits / (self.hits + self.alarms)
 
     def thinned(self, points: int) -> Curve:
-        """At most about so many points, evenly along both axes and with both ends; for drawing."""
+        """Return at most about ``points`` points for drawing, evenly along both axes and with both ends."""
         if len(self.scores) <= points:
             return self
         last = len(self.scores) - 1
@@ -59,10 +62,10 @@ class Curve:
 
 
 def curve(scores: NDArray[np.float64], anomalous: NDArray[np.bool_]) -> Curve:
-    """Counts at every distinct score.
+    """Count hits and alarms at every distinct score.
 
     Args:
-        scores: (N,) higher is more anomalous; no NaN.
+        scores: (N,) scores, higher is more anomalous; no NaN.
         anomalous: (N,) the truth.
     """
     order = np.argsort(-scores, kind="stable")
@@ -73,7 +76,12 @@ def curve(scores: NDArray[np.float64], anomalous: NDArray[np.bool_]) -> Curve:
 
 
 def at_threshold(flagged: NDArray[np.bool_], anomalous: NDArray[np.bool_]) -> dict[str, float]:
-    """Precision, recall, F1 and false-alarm rate of N flagged rows; NaN where there is nothing to divide by."""
+    """Return precision, recall, F1 and false-alarm rate; NaN where the divisor is 0.
+
+    Args:
+        flagged: (N,) rows that score 1 or above.
+        anomalous: (N,) the truth.
+    """
     hits, alarms = int((flagged & anomalous).sum()), int((flagged & ~anomalous).sum())
     anomalies, normals = int(anomalous.sum()), int((~anomalous).sum())
     return {
@@ -90,35 +98,40 @@ def _ratio(part: int, whole: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Neighbouring rows of one sensor that have the same label. Indices count the rows of the stream."""
+    """Consecutive rows of one sensor that have the same label."""
 
     sensor: int
     code: int
-    rows: NDArray[np.int64]  # (R,) rising
+    rows: NDArray[np.int64]  # (R,) rising; indices into the rows of the stream
 
 
 def segments(sensor: NDArray[np.int64], code: NDArray[np.int64]) -> list[Segment]:
     """Cut a stream into segments, in the order of their last rows.
 
     Args:
-        sensor: (N,) numbers of the sensors.
-        code: (N,) numbers of the labels; rows below 0 belong to no segment and end one.
+        sensor: (N,) index of each row's sensor.
+        code: (N,) index of each row's label; a row below 0 belongs to no segment and ends the one before it.
     """
     by_sensor = np.argsort(sensor, kind="stable")
-    here, said = sensor[by_sensor], code[by_sensor]
-    begins = np.flatnonzero(np.diff(here, prepend=-1).astype(bool) | np.diff(said, prepend=-1).astype(bool))
-    ends = np.append(begins, len(here))[1:]
-    found = [
-        Segment(int(here[begin]), int(said[begin]), by_sensor[begin:end])
+    sensors, codes = sensor[by_sensor], code[by_sensor]
+    begins = np.flatnonzero(np.diff(sensors, prepend=-1).astype(bool) | np.diff(codes, prepend=-1).astype(bool))
+    ends = np.append(begins, len(sensors))[1:]
+    stretches = [
+        Segment(int(sensors[begin]), int(codes[begin]), by_sensor[begin:end])
         for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
-        if said[begin] >= 0
+        if codes[begin] >= 0
     ]
-    return sorted(found, key=lambda one: int(one.rows[-1]))
+    return sorted(stretches, key=lambda segment: int(segment.rows[-1]))
 
 
 def detection(faults: list[Segment], flagged: NDArray[np.bool_]) -> dict[str, float]:
-    """How many faults were noticed while they lasted, and the median of how many rows of theirs passed before."""
-    delays = [int(flagged[one.rows].argmax()) for one in faults if flagged[one.rows].any()]
+    """Count the faults that were noticed while they lasted, with the median delay in rows of the sensor.
+
+    Args:
+        faults: Segments of anomalies.
+        flagged: (N,) rows that score 1 or above.
+    """
+    delays = [int(flagged[fault.rows].argmax()) for fault in faults if flagged[fault.rows].any()]
     return {
         "detected": len(delays),
         "total": len(faults),

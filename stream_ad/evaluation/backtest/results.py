@@ -1,4 +1,4 @@
-"""What a backtest found, as plain values: the figures of ``--json``, and what the report is drawn from."""
+"""Figures of a backtest as plain values: the output of ``--json`` and the data of the report."""
 
 from __future__ import annotations
 
@@ -17,45 +17,46 @@ if TYPE_CHECKING:
     from stream_ad.evaluation.backtest.runner import Backtest, RunResult
 
 _DAY_NS = 86_400e9
+OLD_LABELS_KEY = "verdicts"
+"""The key of ``labels`` in 0.1.0; it goes with the next version."""
 
 
 class Figures:
-    """Figures over the judged ones among the rows that were done."""
+    """Figures over the evaluated rows among those that were done."""
 
     def __init__(self, run: Backtest) -> None:
         stream, done = run.stream, run.done
         self.run = run
-        self.rows = np.flatnonzero(stream.judged[:done])  # (J,) judged rows
-        self.anomalous = stream.anomalous[self.rows]  # (J,)
-        self.sensor = stream.sensor[self.rows]  # (J,)
-        code = np.where(stream.judged[:done], stream.code[:done], -1)
-        self.faults = [one for one in segments(stream.sensor[:done], code) if one.code > 0]
+        self.rows = np.flatnonzero(stream.evaluated[:done])  # (E,) evaluated rows
+        self.anomalous = stream.anomalous[self.rows]  # (E,)
+        self.sensor = stream.sensor[self.rows]  # (E,)
+        code = np.where(stream.evaluated[:done], stream.code[:done], -1)
+        self.faults = [segment for segment in segments(stream.sensor[:done], code) if segment.code > 0]
         by_sensor = np.argsort(self.sensor, kind="stable")
         bounds = np.searchsorted(self.sensor[by_sensor], np.arange(len(stream.sensors) + 1))
         self.of_sensor = [by_sensor[a:b] for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)]
-        """Indices into ``rows``, by sensor."""
+        """Indices into ``rows`` for each sensor."""
 
-    def ranking(self, score: NDArray[np.float64], some: NDArray[np.int64] | slice = slice(None)) -> dict[str, float]:
-        """Both areas of some of the judged rows.
+    def ranking(self, score: NDArray[np.float64], members: NDArray[np.int64] | slice = slice(None)) -> dict[str, float]:
+        """Return ROC-AUC and average precision over some of the evaluated rows.
 
         Args:
-            score: (N,) of all rows.
-            some: Indices into ``rows``.
+            score: (N,) scores of all rows.
+            members: (K,) indices into ``rows``.
         """
-        found = curve(score[self.rows[some]], self.anomalous[some])
-        return {"roc_auc": found.roc_auc(), "average_precision": found.average_precision()}
+        whole = curve(score[self.rows[members]], self.anomalous[members])
+        return {"roc_auc": whole.roc_auc(), "average_precision": whole.average_precision()}
 
     def macro(self, score: NDArray[np.float64]) -> dict[str, float]:
-        """The mean of both areas over the sensors that have both classes."""
-        each = [self.ranking(score, some) for some in self.of_sensor]
-        return {key: _mean([one[key] for one in each]) for key in ("roc_auc", "average_precision")}
+        """Return the mean of both areas over the sensors that have both classes; ``score`` is (N,)."""
+        by_sensor = [self.ranking(score, members) for members in self.of_sensor]
+        return {key: _mean([areas[key] for areas in by_sensor]) for key in ("roc_auc", "average_precision")}
 
     def summary(self, replayed: RunResult) -> dict[str, Any]:
-        """All that is said of the detector as a whole."""
+        """Return the figures of the detector over all sensors."""
         flagged = replayed.score >= 1  # (N,)
         days = float(np.ptp(self.run.stream.times_ns[self.rows])) / _DAY_NS if len(self.rows) else 0.0
-        judged = self.run.stream.judged
-        alarms = sum(bool(judged[row]) for row in replayed.incidents)
+        alarms = int(self.run.stream.evaluated[replayed.incidents].sum())
         threshold = at_threshold(flagged[self.rows], self.anomalous)
         return {
             **self.macro(replayed.score),
@@ -65,52 +66,56 @@ class Figures:
         }
 
     def per_class(self, replayed: RunResult) -> dict[str, dict[str, Any]]:
-        """Each anomaly class against the normal rows."""
+        """Return figures of each anomaly class against the normal rows."""
         flagged = replayed.score >= 1
-        out: dict[str, dict[str, Any]] = {}
+        figures: dict[str, dict[str, Any]] = {}
         codes = self.run.stream.code[self.rows]
         for code, name in enumerate(self.run.stream.classes):
-            mine = codes == code
-            if code == 0 or not mine.any():
+            of_class = codes == code
+            if code == 0 or not of_class.any():
                 continue
-            out[name] = {
-                "rows": int(mine.sum()),
-                "recall": float(flagged[self.rows[mine]].mean()),
-                **self.ranking(replayed.score, np.flatnonzero(mine | (codes == 0))),
-                "segments": detection([one for one in self.faults if one.code == code], flagged),
+            figures[name] = {
+                "rows": int(of_class.sum()),
+                "recall": float(flagged[self.rows[of_class]].mean()),
+                **self.ranking(replayed.score, np.flatnonzero(of_class | (codes == 0))),
+                "segments": detection([fault for fault in self.faults if fault.code == code], flagged),
             }
-        return out
+        return figures
 
     def per_sensor(self, replayed: RunResult) -> dict[str, dict[str, Any]]:
-        """Each sensor by itself."""
+        """Return figures of each sensor by itself."""
         flagged = replayed.score >= 1
-        out: dict[str, dict[str, Any]] = {}
+        figures: dict[str, dict[str, Any]] = {}
         seen = np.bincount(self.run.stream.sensor[: self.run.done], minlength=len(self.of_sensor))
         faults: dict[int, list[Segment]] = {}
-        for one in self.faults:
-            faults.setdefault(one.sensor, []).append(one)
-        for number, some in enumerate(self.of_sensor):
-            out[self.run.stream.sensors[number]] = {
-                "rows": int(seen[number]),
-                "evaluated": len(some),
-                "anomalies": int(self.anomalous[some].sum()),
-                **self.ranking(replayed.score, some),
-                **at_threshold(flagged[self.rows[some]], self.anomalous[some]),
-                "segments": detection(faults.get(number, []), flagged),
+        for fault in self.faults:
+            faults.setdefault(fault.sensor, []).append(fault)
+        for sensor, members in enumerate(self.of_sensor):
+            figures[self.run.stream.sensors[sensor]] = {
+                "rows": int(seen[sensor]),
+                "evaluated": len(members),
+                "anomalies": int(self.anomalous[members].sum()),
+                **self.ranking(replayed.score, members),
+                **at_threshold(flagged[self.rows[members]], self.anomalous[members]),
+                "segments": detection(faults.get(sensor, []), flagged),
             }
-        return out
+        return figures
 
 
 def results(run: Backtest, *, settings: dict[str, Any]) -> dict[str, Any]:
-    """The figures of ``--json``; a figure that cannot be had (one class only, nothing judged) is None.
+    """Return the figures of ``--json``; a figure without a value (one class only, no row evaluated) is None.
 
     Args:
-        run: Complete or not.
+        run: The backtest, complete or not.
         settings: All settings in force, as plain values.
     """
     figures, protocol = Figures(run), run.protocol
-    found = {
-        "files": [one.stem for one in run.stream.recordings],
+    labels = {
+        "given": int(np.searchsorted(run.schedule.after, run.done)),
+        "outcomes": run.detector.label_outcomes,
+    }
+    result = {
+        "files": [recording.stem for recording in run.stream.recordings],
         "complete": run.complete,
         "rows": run.done,
         "evaluated": len(figures.rows),
@@ -127,10 +132,8 @@ def results(run: Backtest, *, settings: dict[str, Any]) -> dict[str, Any]:
             }
             for name, score in run.baselines.items()
         },
-        "verdicts": {
-            "given": int(np.searchsorted(run.schedule.after, run.done)),
-            "outcomes": run.detector.label_outcomes,
-        },
+        "labels": labels,
+        OLD_LABELS_KEY: labels,
         "counts": run.detector.counts,
         "events_per_second": _rate(run.done, run.detector.seconds),
         "protocol": {
@@ -142,21 +145,21 @@ def results(run: Backtest, *, settings: dict[str, Any]) -> dict[str, Any]:
         "settings": settings,
         "version": __version__,
     }
-    return plain(found)
+    return plain(result)
 
 
 def plain(value: Any) -> Any:
-    """The same with None for NaN, for which JSON has no word."""
+    """Return the value with None for NaN and infinity, which JSON lacks."""
     if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _mean(values: list[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else float("nan")
+    finite = [value for value in values if not math.isnan(value)]
+    return sum(finite) / len(finite) if finite else float("nan")
 
 
 def _rate(rows: int, seconds: float) -> float:

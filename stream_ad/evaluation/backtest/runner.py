@@ -1,7 +1,7 @@
-"""A recorded stream through the very code that runs in production, with verdicts that arrive late.
+"""Run a recorded stream through the code that runs in production, with labels that arrive late.
 
-Prequential: every row is scored before anything is learned from it, and learned from only once its
-verdict is due. ``Shard.step`` sees the rows in their order, verdicts in between.
+Prequential evaluation (Gama et al., Machine Learning 2013): every row is scored before anything is learned from it,
+and its label is learned only once it is due. ``Shard.step`` gets the rows in their order, with the labels in between.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from stream_ad.records.columns import Contribution
 
 CHUNK_ROWS = 1000
-"""Rows of one step; the results do not depend on it."""
+"""Rows of one step: few enough for a lively progress bar. The results do not depend on it."""
 
 
 @dataclass(slots=True, eq=False)
 class RunResult:
-    """What one shard said about N rows; those from ``done`` of the backtest on are untouched."""
+    """What one shard returned for N rows; rows from ``Backtest.done`` on are not filled yet."""
 
     score: NDArray[np.float64]  # (N,)
     live: NDArray[np.bool_]  # (N,)
     incidents: list[int] = field(default_factory=list)
-    """Rows that opened one."""
+    """Rows that opened an incident."""
     contributions: dict[int, tuple[Contribution, ...]] = field(default_factory=dict)
-    """By row, of anomalies."""
+    """Contributions of anomalies, by row."""
     counts: dict[str, int] = field(default_factory=dict)
     label_outcomes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -48,7 +48,7 @@ class RunResult:
 
 @dataclass(slots=True, eq=False)
 class Backtest:
-    """A backtest, complete or as far as it came."""
+    """A backtest, complete or interrupted."""
 
     stream: Stream
     protocol: Protocol
@@ -56,15 +56,16 @@ class Backtest:
     schedule: Schedule
     detector: RunResult
     unlabelled: RunResult | None
-    """The same without a verdict."""
+    """The same detector without labels."""
     baselines: dict[str, NDArray[np.float64]]
-    """By name, (N,) scores."""
+    """Scores (N,) by name of the baseline."""
     baseline_seconds: dict[str, float]
     done: int = 0
-    """Rows that all of them have seen."""
+    """Rows that the detector and all baselines have scored."""
 
     @property
     def complete(self) -> bool:
+        """Whether every row was scored."""
         return self.done == len(self.stream)
 
 
@@ -79,17 +80,20 @@ def run_backtest(
     progress: Callable[[int, int], None] | None = None,
     stop: Stop | None = None,
 ) -> Backtest:
-    """Run the detector, the same without verdicts, and baselines side by side over a stream.
+    """Run the detector, the detector without labels, and baselines side by side over a stream.
 
     Args:
         stream: The rows.
-        options: Of the detector.
-        protocol: Who is told what, and when.
-        against: Baselines by name.
-        without_labels: Whether to run the detector a second time without a verdict.
-        quiet_events: That close an incident.
-        progress: Called with the rows done and the rows there are.
+        options: Options of the detector.
+        protocol: Which rows get a label, and when.
+        against: Names of the baselines.
+        without_labels: Whether to run the detector a second time, without labels.
+        quiet_events: Events below the threshold in a row that close an incident.
+        progress: Called with the rows done and the total.
         stop: Ends the backtest early, with everything so far.
+
+    Returns:
+        The backtest; check ``complete`` when ``stop`` was given.
     """
     total = len(stream)
     shared = options.detector.models == "shared"
@@ -106,15 +110,15 @@ def run_backtest(
     )
     shard = Shard(options, quiet_events=quiet_events)
     unlabelled_shard = Shard(options, quiet_events=quiet_events)
-    silence = _no_labels()
-    others = make_baselines(list(against), stream, group, protocol.seed)
+    no_labels = _no_labels()
+    baselines = make_baselines(list(against), stream, group, protocol.seed)
     while run.done < total and not (stop is not None and stop.is_set()):
         start, end = run.done, min(run.done + CHUNK_ROWS, total)
         _step(shard, run.detector, stream, start, end, run.schedule.labels(start, end))
         if run.unlabelled is not None:
-            _step(unlabelled_shard, run.unlabelled, stream, start, end, silence)
-        values = stream.values(start, end) if others else None
-        for name, baseline in others.items():
+            _step(unlabelled_shard, run.unlabelled, stream, start, end, no_labels)
+        values = stream.values(start, end) if baselines else None
+        for name, baseline in baselines.items():
             assert values is not None
             began = time.perf_counter()
             run.baselines[name][start:end] = baseline.score(group[start:end], values)
@@ -132,10 +136,10 @@ def _step(shard: Shard, out: RunResult, stream: Stream, start: int, end: int, la
     out.seconds += time.perf_counter() - began
     out.score[start:end], out.live[start:end] = result.scores.score, result.scores.live
     out.contributions.update({start + row: named for row, named in result.scores.contributions.items()})
-    for total, some in ((out.counts, result.counts), (out.label_outcomes, result.label_outcomes)):
-        for name, count in some.items():
+    for total, addend in ((out.counts, result.counts), (out.label_outcomes, result.label_outcomes)):
+        for name, count in addend.items():
             total[name] = total.get(name, 0) + count
-    opened = {one.peak_event_id for one in result.incidents if one.state == "open"}
+    opened = {incident.peak_event_id for incident in result.incidents if incident.state == "open"}
     out.incidents += [start + row for row, event_id in enumerate(events.event_ids) if opened and event_id in opened]
 
 

@@ -1,7 +1,7 @@
 """Recorded readings: one form, as CSV or Parquet, read whole into columns.
 
 The form: ``timestamp`` (RFC 3339), ``sensor_id``, ``label`` (``normal``, the name of an anomaly class,
-or empty where nobody knows), optionally ``evaluate`` (0: a warm-up row, learned but not judged), and
+or empty where nobody knows), optionally ``evaluate`` (0: a warm-up row, learned but not evaluated), and
 every other column is a feature. An empty (or ``nan``) feature is missing. Rows are in arrival order,
 sensors interleaved; the order is kept, whatever the timestamps say. CSV may be gzipped (``.gz``).
 """
@@ -69,7 +69,7 @@ def read_recording(path: str | Path, columns: Mapping[str, str] | None = None) -
 
 
 def _undecodable_line(path: Path) -> int:
-    """Text is decoded in blocks that know no lines, so look once more, line by line."""
+    """Return the first line that is not UTF-8; text is decoded in blocks that do not follow lines."""
     with _open_binary(path) as stream:
         for number, line in enumerate(stream, start=1):
             try:
@@ -140,7 +140,7 @@ class _Reader:
         return named(header, self.columns, f"{self.path}, line {self.rows.line_num}")
 
     def _checked(self) -> Iterator[list[str]]:
-        """Rows that are not blank; what the csv module complains about gets its place."""
+        """Yield rows that are not blank; errors of the csv module get their line."""
         while True:
             try:
                 row = next(self.rows)
@@ -176,7 +176,7 @@ class _Reader:
         if wrong.size:
             index = int(wrong[0])
             why = "is not an RFC 3339 time with a zone" if times[index] == MALFORMED else "is not between 1970 and 2262"
-            self._refuse(index, "timestamp", f"«{cells[index]}» {why}", "Write it like 2026-11-22T01:02:03.5Z.")
+            self._refuse(index, "timestamp", f'"{cells[index]}" {why}', "Write it like 2026-11-22T01:02:03.5Z.")
         return times
 
     def _names(self, cells: Sequence[str], column: str, *, empty: bool = False) -> list[str]:
@@ -191,7 +191,7 @@ class _Reader:
     def _flags(self, cells: Sequence[str]) -> NDArray[np.bool_]:
         for index, cell in enumerate(cells):
             if cell.strip() not in ("0", "1"):
-                self._refuse(index, EVALUATE, f"«{cell}» is neither 0 nor 1", "Write 0 for a warm-up row, else 1.")
+                self._refuse(index, EVALUATE, f'"{cell}" is neither 0 nor 1', "Write 0 for a warm-up row, else 1.")
         return np.array([cell.strip() == "1" for cell in cells], dtype=np.bool_)
 
     def _numbers(self, cells: Sequence[str], column: str) -> NDArray[np.float64]:
@@ -206,7 +206,7 @@ class _Reader:
         if infinite.size:
             index = int(infinite[0])
             self._refuse(
-                index, column, f"«{cells[index]}» is not finite", "Leave the cell empty where a reading is missing."
+                index, column, f'"{cells[index]}" is not finite', "Leave the cell empty where a reading is missing."
             )
         return numbers
 
@@ -217,7 +217,7 @@ class _Reader:
                 raise ValueError(text)
             return float(text) if text else math.nan
         except ValueError:
-            self._refuse(index, column, f"«{cell}» is not a number", "Leave the cell empty where a reading is missing.")
+            self._refuse(index, column, f'"{cell}" is not a number', "Leave the cell empty where a reading is missing.")
 
     def _refuse(self, index: int, column: str, what: str, hint: str) -> NoReturn:
         raise InputFileError(f"{self.path}, line {self.lines[index]}, column {column}: {what}.", hint=hint)

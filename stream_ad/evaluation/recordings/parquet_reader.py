@@ -97,7 +97,7 @@ class _Table:
         else:
             self._refuse(None, "timestamp", f"has the type {kind}, which is no time", "Write it as a timestamp.")
         if wrong.size:
-            self._refuse(int(wrong[0]), "timestamp", "is not an RFC 3339 time from 1970 to 2262", "Mend the row.")
+            self._refuse(int(wrong[0]), "timestamp", "is not an RFC 3339 time from 1970 to 2262", "Correct the row.")
         return times
 
     def _flags(self) -> NDArray[np.bool_]:

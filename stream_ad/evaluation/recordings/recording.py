@@ -36,12 +36,12 @@ class Recording:
         return len(self.sensor_ids)
 
     def event_id(self, row: int) -> str:
-        """The id of the event made from the row at index ``row`` (from 0)."""
+        """Return the id of the event that is made from the row at index ``row`` (from 0)."""
         return f"{self.stem}-{row + 1}"
 
 
 def stem_of(name: str) -> str:
-    """A file's name without its endings."""
+    """Return a file's name without its endings."""
     for ending in ENDINGS:
         if name.lower().endswith(ending) and len(name) > len(ending):
             name = name[: -len(ending)]
@@ -49,7 +49,7 @@ def stem_of(name: str) -> str:
 
 
 def parse_columns(texts: Iterable[str]) -> dict[str, str]:
-    """``timestamp=ts`` and the like, as a mapping from our names to the file's.
+    """Parse texts such as ``timestamp=ts`` into a mapping from our names to the file's.
 
     Raises:
         ValueError: One is not of this form, or names a column that we do not have.
@@ -61,15 +61,15 @@ def parse_columns(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         name, equals, column = (part.strip() for part in text.partition("="))
         if not equals or not column:
-            raise ValueError(f"«{text}» is not of the form NAME=COLUMN")
+            raise ValueError(f'"{text}" is not of the form NAME=COLUMN')
         if name not in (*NAMED_COLUMNS, EVALUATE):
-            raise ValueError(f"«{name}» is none of {', '.join((*NAMED_COLUMNS, EVALUATE))}")
+            raise ValueError(f'"{name}" is none of {", ".join((*NAMED_COLUMNS, EVALUATE))}')
         columns[name] = column
     return columns
 
 
 def named(header: Sequence[str], columns: Mapping[str, str] | None, where: str) -> list[str]:
-    """The columns of a file by our names.
+    """Return the columns of a file by our names.
 
     Args:
         header: Its own names.
@@ -79,18 +79,18 @@ def named(header: Sequence[str], columns: Mapping[str, str] | None, where: str) 
     Raises:
         InputFileError: One is missing, has no name, stands there twice, or there is no feature.
     """
-    found = ", ".join(header[:8]) + (", …" if len(header) > 8 else "")
+    listed = ", ".join(header[:8]) + (", …" if len(header) > 8 else "")
     ours = {column: name for name, column in (columns or {}).items()}
     if absent := [column for column in ours if column not in header]:
         raise InputFileError(
-            f"{where}: column {', '.join(absent)} is missing; found: {found}.",
+            f"{where}: column {', '.join(absent)} is missing; found: {listed}.",
             hint="Check the names that were given to --map.",
         )
     names = [ours.get(name, name) for name in header]
     missing = [name for name in NAMED_COLUMNS if name not in names]
     if missing:
         raise InputFileError(
-            f"{where}: column {', '.join(missing)} is missing; found: {found}.",
+            f"{where}: column {', '.join(missing)} is missing; found: {listed}.",
             hint="The first line names the columns, separated by commas: timestamp, sensor_id, label, features."
             " `backtest` takes other names: --map timestamp=ts.",
         )
@@ -106,5 +106,5 @@ def named(header: Sequence[str], columns: Mapping[str, str] | None, where: str) 
 
 
 def feature_names(names: Sequence[str]) -> tuple[str, ...]:
-    """All columns that are readings."""
+    """Return the columns that are readings."""
     return tuple(name for name in names if name not in (*NAMED_COLUMNS, EVALUATE))

@@ -1,4 +1,4 @@
-"""Records of recorded and simulated streams stand in the default form; whoever reads them must expect it."""
+"""Recorded and simulated streams are written in the default message format; their readers must expect it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def require_default_form(settings: Settings) -> None:
-    """Refuse settings with which a worker would reject, or name otherwise, everything that is written.
+    """Refuse settings with which a worker would reject or misread everything that is written.
 
     Raises:
         SettingsError: ``events.fields`` or ``events.timestamp_format`` is not the default.
@@ -21,6 +21,6 @@ def require_default_form(settings: Settings) -> None:
     for name in ("fields", "timestamp_format"):
         if getattr(settings.events, name) != getattr(default, name):
             raise SettingsError(
-                f"events.{name} describes messages of another form than the one that would be written here.",
-                hint=f"Leave events.{name} out of the settings, for this command and for the worker that reads along.",
+                f"events.{name} describes another message format than the one that this command writes.",
+                hint=f"Leave events.{name} out of the settings of this command and of the worker that reads along.",
             )

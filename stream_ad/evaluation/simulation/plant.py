@@ -3,7 +3,7 @@
 Every machine follows a demand with a daily cycle; load, temperature and vibration answer with inertia,
 flow, pressure and current follow from the load. Faults act on the physical quantities (or on one
 sensor), so that their consequences spread as they would: an overload heats the motor only after a
-while. Cleaning cycles look unusual and are harmless: without a verdict nobody can know.
+while. Cleaning cycles look unusual and are harmless: without a label nobody can know.
 
 The stream depends on ``PlantConfig`` alone, never on how it is cut into chunks.
 """
@@ -34,12 +34,12 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a kind of episode comes and goes."""
+    """Duration, rise and target of a kind of episode."""
 
-    minutes: tuple[float, float]  # shortest and longest
+    minutes: tuple[float, float]  # shortest and longest duration
     rise: float  # share of the episode until it has its full size; 0: at once
     broken: tuple[int, ...]  # features it acts on; () for one sensor drawn at random
-    weight: float = 1.0  # how often it is drawn
+    weight: float = 1.0  # relative frequency
 
 
 FAULTS: dict[str, Kind] = {
@@ -63,13 +63,13 @@ class PlantConfig:
     """Event time between two readings of a machine."""
     start_ns: int = 1_767_225_600_000_000_000  # 2026-01-01
     healthy_s: float = 4 * 3600.0
-    """Without faults and cleaning at the beginning, for the warm-up."""
+    """Seconds without faults and cleaning at the beginning, for the warm-up."""
     fault_every_s: float = 6 * 3600.0
     """Mean time from the end of a machine's fault to its next one."""
     cleaning_every_s: float = 8 * 3600.0
     """Time between two cleaning cycles of a machine."""
     severity: float = 1.0
-    """Size of faults: 1 is plain to see for most, 0.3 is mild."""
+    """Size of faults: 1 is easy to see for most, 0.3 is mild."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ class Episode:
     end_ns: int
     """Time of the last reading that may be in it."""
     broken: tuple[int, ...]
-    """Indices into FEATURES of what it acts on; for a sensor fault, of that sensor."""
+    """Indices into FEATURES that the episode acts on; for a sensor fault, that sensor."""
     size: float
 
     @property
     def label(self) -> str:
-        """What a person who knows would say."""
+        """The label that a person who knows the truth would give."""
         return NORMAL if self.kind == CLEANING else self.kind
 
 
@@ -137,12 +137,12 @@ class Plant:
             faults_seed, cleaning_seed = seeds[2 + machine].spawn(2)
             schedules.append(self._faults(machine, np.random.default_rng(faults_seed)))
             schedules.append(self._cleaning(machine, np.random.default_rng(cleaning_seed)))
-        self._upcoming = heapq.merge(*schedules, key=lambda one: one.start_ns)
+        self._upcoming = heapq.merge(*schedules, key=lambda episode: episode.start_ns)
         self._next = next(self._upcoming)
         self._open: list[int] = []  # episodes that have not ended
 
     def chunk(self, steps: int) -> Chunk:
-        """The next ``steps`` readings of every machine."""
+        """Return the next ``steps`` readings of every machine."""
         machines = self.config.machines
         step_ns = int(self.config.interval_s * 1e9)
         numbers = np.arange(self.steps, self.steps + steps, dtype=np.int64)
@@ -150,13 +150,13 @@ class Plant:
         first_row = self.steps * machines
         self.steps += steps
         active = self._active(int(times_ns[-1]))
-        episode = np.full((steps, machines), -1, dtype=np.int64)
+        episode_of = np.full((steps, machines), -1, dtype=np.int64)
         sizes = {kind: np.zeros((steps, machines)) for kind in (*FAULTS, CLEANING)}
         for index in sorted(active, key=lambda i: self.episodes[i].kind != CLEANING):  # faults overwrite cleaning
-            one = self.episodes[index]
-            inside = (times_ns >= one.start_ns) & (times_ns <= one.end_ns)
-            episode[inside, one.machine] = index
-            sizes[one.kind][inside, one.machine] = _size(one, times_ns[inside])
+            episode = self.episodes[index]
+            inside = (times_ns >= episode.start_ns) & (times_ns <= episode.end_ns)
+            episode_of[inside, episode.machine] = index
+            sizes[episode.kind][inside, episode.machine] = _size(episode, times_ns[inside])
         values = self._readings(times_ns, sizes)
         self._break_sensors(values, times_ns, active, sizes)
         return Chunk(
@@ -164,20 +164,20 @@ class Plant:
             times_ns=np.repeat(times_ns, machines),
             machine=np.tile(np.arange(machines), steps),
             values=values.reshape(steps * machines, len(FEATURES)).round(4),  # what an instrument resolves
-            episode=episode.reshape(-1),
+            episode=episode_of.reshape(-1),
         )
 
     def broken(self, chunk: Chunk) -> NDArray[np.bool_]:
-        """(N, F) which features a fault acts on; harmless episodes break nothing."""
+        """Return which features a fault acts on, (N, F); harmless episodes break nothing."""
         table = np.zeros((len(self.episodes) + 1, len(FEATURES)), dtype=np.bool_)  # the last row: no episode
-        for index, one in enumerate(self.episodes):
-            table[index, list(one.broken)] = True
+        for index, episode in enumerate(self.episodes):
+            table[index, list(episode.broken)] = True
         return table[chunk.episode]
 
     # -- physics ------------------------------------------------------------------------------
 
     def _readings(self, times_ns: NDArray[np.int64], sizes: dict[str, Floats]) -> Floats:
-        """(T, M, F) what healthy sensors read."""
+        """Return what healthy sensors read, (T, M, F), for times (T,) and sizes (T, M) of each kind of episode."""
         steps, machines = len(times_ns), self.config.machines
         noise = self._noise.standard_normal((steps, machines, 2 + len(FEATURES)))
         day = (times_ns % int(DAY_S * 1e9))[:, None] / (DAY_S * 1e9) + self._phase  # (T, M) share of the day
@@ -204,7 +204,7 @@ class Plant:
         return (exact + error) * self.nominal
 
     def _lag(self, name: str, target: Floats) -> Floats:
-        """First-order inertia: (T, M) followed with the time constants of that name."""
+        """Follow the target (T, M) with first-order inertia, by the time constants of that name."""
         rate = 1 - np.exp(-self.config.interval_s / self._lags[name])  # (M,)
         state = self._states.get(name)
         if state is None:
@@ -220,23 +220,25 @@ class Plant:
         self, values: Floats, times_ns: NDArray[np.int64], active: list[int], sizes: dict[str, Floats]
     ) -> None:
         for index in active:
-            one = self.episodes[index]
-            inside = np.flatnonzero((times_ns >= one.start_ns) & (times_ns <= one.end_ns))
-            if not inside.size or one.kind not in ("stuck-sensor", "drifting-sensor"):
+            episode = self.episodes[index]
+            inside = np.flatnonzero((times_ns >= episode.start_ns) & (times_ns <= episode.end_ns))
+            if not inside.size or episode.kind not in ("stuck-sensor", "drifting-sensor"):
                 continue
-            feature = one.broken[0]
-            readings = values[:, one.machine, feature]
-            if one.kind == "drifting-sensor":
-                readings[inside] += sizes[one.kind][inside, one.machine] * 0.3 * self.nominal[one.machine, feature]
+            feature = episode.broken[0]
+            readings = values[:, episode.machine, feature]
+            if episode.kind == "drifting-sensor":
+                readings[inside] += (
+                    sizes[episode.kind][inside, episode.machine] * 0.3 * self.nominal[episode.machine, feature]
+                )
                 continue
-            if self._stuck.get(one.machine, (-1, 0.0))[0] != index:
-                self._stuck[one.machine] = (index, float(readings[inside[0]]))
-            readings[inside] = self._stuck[one.machine][1]
+            if self._stuck.get(episode.machine, (-1, 0.0))[0] != index:
+                self._stuck[episode.machine] = (index, float(readings[inside[0]]))
+            readings[inside] = self._stuck[episode.machine][1]
 
     # -- what happens when --------------------------------------------------------------------
 
     def _active(self, until_ns: int) -> list[int]:
-        """Episodes that touch the time up to ``until_ns`` and have not ended before this chunk."""
+        """Return the episodes that begin by ``until_ns`` and had not ended before this chunk."""
         while self._next.start_ns <= until_ns:
             self._open.append(len(self.episodes))
             self.episodes.append(self._next)
@@ -253,9 +255,9 @@ class Plant:
             name = list(FAULTS)[rng.choice(len(FAULTS), p=weights / weights.sum())]
             size = self.config.severity * rng.uniform(0.7, 1.3)
             broken = FAULTS[name].broken or (int(rng.integers(len(FEATURES))),)
-            one = Episode(machine, name, *self._span(FAULTS[name], at, rng), broken, size)
-            yield one
-            at = (one.end_ns - self.config.start_ns) / 1e9
+            fault = Episode(machine, name, *self._span(FAULTS[name], at, rng), broken, size)
+            yield fault
+            at = (fault.end_ns - self.config.start_ns) / 1e9
 
     def _cleaning(self, machine: int, rng: np.random.Generator) -> Iterator[Episode]:
         every = self.config.cleaning_every_s
@@ -269,8 +271,8 @@ class Plant:
         return start, start + int(rng.uniform(*kind.minutes) * 60e9)
 
 
-def _size(one: Episode, times_ns: NDArray[np.int64]) -> Floats:
-    """How far the episode has developed, 0 to its size, at each time."""
-    rise = (FAULTS.get(one.kind) or _CLEANING).rise
-    share = (times_ns - one.start_ns) / max(1, one.end_ns - one.start_ns)
-    return one.size * (np.minimum(1.0, share / rise) if rise else np.ones(len(times_ns)))
+def _size(episode: Episode, times_ns: NDArray[np.int64]) -> Floats:
+    """Return how far the episode has developed at times (N,), 0 to its size."""
+    rise = (FAULTS.get(episode.kind) or _CLEANING).rise
+    share = (times_ns - episode.start_ns) / max(1, episode.end_ns - episode.start_ns)
+    return episode.size * (np.minimum(1.0, share / rise) if rise else np.ones(len(times_ns)))

@@ -1,4 +1,4 @@
-"""``stream-ad replay``: a recording into the topics, its labels after their delay."""
+"""``stream-ad replay``: write a recording into the topics, its labels after their delay."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stream_ad.settings import Settings
 
 _CHUNK_ROWS = 1000
-"""Rows between two looks at their labels: a live worker sees a label at most so many rows late."""
+"""Rows between two checks for due labels: a live worker sees a label at most this many rows late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,11 @@ def replay(
 
 
 def label_schedule(recording: Recording, delay: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which rows get a label, and after which row each is written.
+    """Return which rows get a label, and after which row each label is written.
 
     Returns:
         rows: (K,) rows with a label, in the order in which their labels are written.
-        after: (K,) index of the row after which each is written; the number of rows: when all are.
+        after: (K,) index of the row after which each is written; the number of rows: after all of them.
     """
     numbers: dict[str, int] = {}
     sensor = np.array([numbers.setdefault(name, len(numbers)) for name in recording.sensor_ids], dtype=np.int64)
@@ -111,7 +111,7 @@ class _Replay:
         self._label_rows, self._label_after = label_schedule(recording, label_delay)
 
     def run(self, producer: Producer, pace: Pace) -> Iterator[int]:
-        """Write everything as its time comes; yields the rows written so far."""
+        """Write everything as it is due; yield the number of rows written so far."""
         rows = len(self._recording)
         # Event time never goes back on the wall clock: a row with an earlier time goes out with the one before it.
         due_s = (np.maximum.accumulate(self._recording.times_ns) - self._recording.times_ns[0]) / 1e9
@@ -120,7 +120,7 @@ class _Replay:
             end = min(max(ready, self.events + 1), self.events + _CHUNK_ROWS)
             producer.send(InputTopic.EVENTS, [self._event(row) for row in range(self.events, end)])
             self.events = end
-            # the labels at the very end come after the last row, in the same breath
+            # the labels at the very end follow the last row at once
             if labels := self._labels_after(end if end < rows else rows + 1):
                 producer.send(InputTopic.LABELS, labels)
             if end >= ready:  # the next row is to come
@@ -137,10 +137,10 @@ class _Replay:
         )
 
     def _labels_after(self, end: int) -> list[OutRecord]:
-        """The labels that are written after rows below ``end``."""
+        """Return the labels that are due after rows below ``end``."""
         recording, last = self._recording, len(self._recording) - 1
-        some = slice(self.labels, int(np.searchsorted(self._label_after, end)))
-        self.labels = some.stop
+        due = slice(self.labels, int(np.searchsorted(self._label_after, end)))
+        self.labels = due.stop
         return [
             encode_label(
                 recording.sensor_ids[row],
@@ -148,5 +148,5 @@ class _Replay:
                 record_time_ms=int(recording.times_ns[min(after, last)]) // 1_000_000,
                 event_id=recording.event_id(row),
             )
-            for row, after in zip(self._label_rows[some].tolist(), self._label_after[some].tolist(), strict=True)
+            for row, after in zip(self._label_rows[due].tolist(), self._label_after[due].tolist(), strict=True)
         ]

@@ -1,4 +1,4 @@
-"""``stream-ad simulate``: a plant with faults into the topics, and verdicts on it after a delay."""
+"""``stream-ad simulate``: write a plant with faults into the topics, and labels on it after a delay."""
 
 from __future__ import annotations
 
@@ -27,47 +27,49 @@ if TYPE_CHECKING:
     from stream_ad.evaluation.simulation.plant import Chunk
     from stream_ad.settings import Settings
 
-_TICK_S = 0.25  # of wall clock, between two writes
-_MOST_STEPS = 500  # of one write
+_TICK_S = 0.25  # seconds by the wall clock between two writes: few, large writes
+_MOST_STEPS = 500  # readings of each machine in one write; bounds memory at full speed
 
 
 class Simulation:
-    """A plant and the people who judge it, as events and labels.
+    """A plant and the people who label it, as events and labels.
 
     Args:
-        name: Begins every event id: ``<name>-<row>``, counted from 1.
+        plant: The plant.
+        annotator: The habits of the people who label.
+        name: Beginning of every event id: ``<name>-<row>``, counted from 1.
     """
 
-    def __init__(self, plant: PlantConfig, verdicts: AnnotatorConfig, *, name: str) -> None:
+    def __init__(self, plant: PlantConfig, annotator: AnnotatorConfig, *, name: str) -> None:
         self.plant = Plant(plant)
         self.name = name
-        self._judge = Annotator(verdicts, self.plant)
-        self._labels = 0
+        self._annotator = Annotator(annotator, self.plant)
+        self._label_count = 0
 
     def step(self, steps: int) -> Tick:
-        """The next readings of every machine, and the verdicts whose time has come by then."""
+        """Return the next readings of every machine, and the labels that are due by then."""
         chunk = self.plant.chunk(steps)
-        verdicts = self._judge.judge(chunk)
-        first_label, self._labels = self._labels, self._labels + len(verdicts)
-        return Tick(self.name, self.plant.sensor_ids, chunk, verdicts, first_label)
+        labels = self._annotator.annotate(chunk)
+        first_label, self._label_count = self._label_count, self._label_count + len(labels)
+        return Tick(self.name, self.plant.sensor_ids, chunk, labels, first_label)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tick:
-    """A piece of a simulation, in the forms that the program knows."""
+    """A piece of a simulation, as columns and as records."""
 
     name: str
     sensor_ids: list[str]
     chunk: Chunk
-    verdicts: SimulatedLabels
-    first_label: int  # labels before these
+    simulated_labels: SimulatedLabels
+    first_label: int  # number of labels before these
 
     def event_id(self, row: int) -> str:
-        """Of the row of the stream, from 0."""
+        """Return the event id of a row of the stream, from 0."""
         return f"{self.name}-{row + 1}"
 
     def events(self) -> Events:
-        """As the codec would decode them, offsets counted from the beginning of the simulation."""
+        """Return the columns that the codec would decode, with offsets from the beginning of the simulation."""
         chunk = self.chunk
         rows = np.arange(len(chunk), dtype=np.int64)
         return Events(
@@ -80,20 +82,20 @@ class Tick:
         )
 
     def labels(self) -> Labels:
-        """As the codec would decode them, offsets counted from the beginning of the simulation."""
-        said = self.verdicts
+        """Return the columns that the codec would decode, with offsets from the beginning of the simulation."""
+        simulated = self.simulated_labels
         return Labels(
-            offsets=self.first_label + np.arange(len(said), dtype=np.int64),
-            record_times_ms=said.due_ns // 1_000_000,
-            sensor_ids=[self.sensor_ids[machine] for machine in said.machine.tolist()],
-            names=[NAMES[name] for name in said.name.tolist()],
-            event_ids=[self.event_id(row) if row >= 0 else None for row in said.row.tolist()],
-            starts_ns=said.start_ns,
-            ends_ns=said.end_ns,
+            offsets=self.first_label + np.arange(len(simulated), dtype=np.int64),
+            record_times_ms=simulated.due_ns // 1_000_000,
+            sensor_ids=[self.sensor_ids[machine] for machine in simulated.machine.tolist()],
+            names=[NAMES[name] for name in simulated.name.tolist()],
+            event_ids=[self.event_id(row) if row >= 0 else None for row in simulated.row.tolist()],
+            starts_ns=simulated.start_ns,
+            ends_ns=simulated.end_ns,
         )
 
     def event_records(self) -> list[OutRecord]:
-        """As they go over the wire."""
+        """Return the records that go over the wire."""
         events = self.events()
         columns = (events.sensor_ids, events.times_ns.tolist(), self.chunk.values.tolist(), events.event_ids)
         return [
@@ -102,7 +104,7 @@ class Tick:
         ]
 
     def label_records(self) -> list[OutRecord]:
-        """As they go over the wire."""
+        """Return the records that go over the wire."""
         labels = self.labels()
         interval = [event_id is None for event_id in labels.event_ids]
         return [
@@ -131,7 +133,7 @@ class SimulationSummary:
 def simulate(
     settings: Settings,
     plant: PlantConfig | None = None,
-    verdicts: AnnotatorConfig | None = None,
+    annotator: AnnotatorConfig | None = None,
     *,
     speed: float = 1.0,
     seconds: float | None = None,
@@ -139,17 +141,18 @@ def simulate(
     stop: Stop | None = None,
     producer: Producer | None = None,
 ) -> SimulationSummary:
-    """Write a plant's readings and verdicts into the topics of the settings.
+    """Write a plant's readings and labels into the topics of the settings.
 
     Event time ends at the present and never runs ahead of it (brokers and workers refuse records from the
     future): in real time it begins now; sped up it begins in the past, so far back that ``seconds`` take
     it to the present, or else a day, and goes on in real time from there.
 
     Args:
-        plant: What to simulate; its ``start_ns`` is set as said above.
-        verdicts: What is said about it.
+        settings: Settings of broker and topics.
+        plant: What to simulate; its ``start_ns`` is set as described above.
+        annotator: The habits of the people who label.
         speed: Seconds of event time per second; infinite for as fast as it goes.
-        seconds: Of wall clock; until ``stop`` when None.
+        seconds: Seconds by the wall clock; until ``stop`` when None.
         progress: Called with the events and labels written so far.
         stop: Ends the simulation, with everything so far durable.
         producer: Where to write; opened from the settings, and closed, when None.
@@ -162,7 +165,7 @@ def simulate(
     past_s = 0.0 if speed <= 1 else DAY_S if seconds is None or speed == FULL_SPEED else seconds * (speed - 1)
     start_ns = time.time_ns() - int(past_s * 1e9)
     config = replace(plant or PlantConfig(), start_ns=start_ns)
-    simulation = Simulation(config, verdicts or AnnotatorConfig(), name=f"sim-{start_ns // 1_000_000}")
+    simulation = Simulation(config, annotator or AnnotatorConfig(), name=f"sim-{start_ns // 1_000_000}")
     pace = Pace(speed, ahead_s=past_s, limit_s=math.inf if seconds is None else seconds, stop=stop)
     out = producer or open_producer(settings)
     events = labels = 0
@@ -171,9 +174,9 @@ def simulate(
             ready = min(int(pace.passed_s() / config.interval_s) + 1 - simulation.plant.steps, _MOST_STEPS)
             tick = simulation.step(max(1, ready))
             out.send(InputTopic.EVENTS, tick.event_records())
-            if len(tick.verdicts):
+            if len(tick.simulated_labels):
                 out.send(InputTopic.LABELS, tick.label_records())
-            events, labels = events + len(tick.chunk), labels + len(tick.verdicts)
+            events, labels = events + len(tick.chunk), labels + len(tick.simulated_labels)
             if progress is not None:
                 progress(events, labels)
             if ready < _MOST_STEPS:
@@ -183,5 +186,5 @@ def simulate(
     finally:
         if producer is None:
             out.close()
-    faults = sum(one.kind in FAULTS for one in simulation.plant.episodes)
+    faults = sum(episode.kind in FAULTS for episode in simulation.plant.episodes)
     return SimulationSummary(events, labels, faults, pace.elapsed_s())

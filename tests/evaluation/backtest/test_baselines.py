@@ -24,32 +24,32 @@ def stream():
 def test_half_space_trees_are_rivers(stream):
     """Half-space trees are river's pipeline over each sensor's rows, scored before they are learned."""
     values = stream.values(0, 400)
-    found = HalfSpace(7).score(stream.sensor, values)
+    scores = HalfSpace(7).score(stream.sensor, values)
     pipeline = preprocessing.MinMaxScaler() | anomaly.HalfSpaceTrees(seed=7)
     for row in np.flatnonzero(stream.sensor == 1).tolist():
         x = dict(enumerate(values[row].tolist()))
-        assert found[row] == pipeline.score_one(x)
+        assert scores[row] == pipeline.score_one(x)
         pipeline.learn_one(x)
 
 
 def test_the_forest_is_fitted_on_the_warm_up(stream):
-    """The isolation forest is scikit-learn's, fitted on the rows of the sensor before the first judged one."""
+    """The isolation forest is scikit-learn's, fitted on the rows of the sensor before the first evaluated one."""
     values = stream.values(0, 400)
-    mine = np.flatnonzero(stream.sensor == 0)
-    warmup = mine[~stream.judged[mine]]
+    members = np.flatnonzero(stream.sensor == 0)
+    warmup = members[~stream.evaluated[members]]
     assert len(warmup) == 64
     forest = IsolationForest(random_state=3).fit(values[warmup])
-    found = Forest(stream, stream.sensor, 3).score(stream.sensor, values)
-    np.testing.assert_array_equal(found[mine], -forest.score_samples(values[mine]))
+    scores = Forest(stream, stream.sensor, 3).score(stream.sensor, values)
+    np.testing.assert_array_equal(scores[members], -forest.score_samples(values[members]))
 
 
 def test_running_z_by_hand():
     """The running z-score is the mean square in standard deviations of what came before; missing cells take no part."""
     values = np.array([[1, 1], [3, np.nan], [5, 2], [2, np.nan]], np.float64)
-    found = RunningZ().score(np.zeros(4, np.int64), values)
-    assert found[:2].tolist() == [0, 0]  # no variance yet
-    assert found[2] == (5 - 2) ** 2 / 1  # 1, 3: mean 2, variance 1; the other column has no variance
-    assert found[3] == pytest.approx((2 - 3) ** 2 / np.var([1, 3, 5]))
+    scores = RunningZ().score(np.zeros(4, np.int64), values)
+    assert scores[:2].tolist() == [0, 0]  # no variance yet
+    assert scores[2] == (5 - 2) ** 2 / 1  # 1, 3: mean 2, variance 1; the other column has no variance
+    assert scores[3] == pytest.approx((2 - 3) ** 2 / np.var([1, 3, 5]))
 
 
 def test_missing_cells_are_survived(stream):

@@ -60,13 +60,13 @@ def test_from_files_to_figures(file, tmp_path):
         cwd=tmp_path,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    found = json.loads((tmp_path / "out.json").read_text())
-    assert found["protocol"] == {"label_delay": "20 events", "label_coverage": 1.0, "intervals": False, "seed": 3}
-    assert found["settings"]["detector"]["models"] == "shared"
-    assert found["settings"]["detector"]["seed"] == 3
-    assert f"{found['roc_auc']:.3f}" in done.stdout
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["protocol"] == {"label_delay": "20 events", "label_coverage": 1.0, "intervals": False, "seed": 3}
+    assert result["settings"]["detector"]["models"] == "shared"
+    assert result["settings"]["detector"]["seed"] == 3
+    assert f"{result['roc_auc']:.3f}" in done.stdout
     assert "Running z-score" in done.stdout
-    assert "plant: 400 rows of 2 sensors, 272 judged" in done.stdout
+    assert "plant: 400 rows of 2 sensors, 272 evaluated" in done.stdout
     assert "<title>Backtest of plant</title>" in (tmp_path / "out.html").read_text()
 
 
@@ -80,19 +80,19 @@ def test_ctrl_c_prints_what_there_is(tmp_path):
     )  # fmt: skip
     os.close(child)
     shown = b""
-    while b"rows/s" not in shown and (some := os.read(parent, 4096)):
-        shown += some
+    while b"rows/s" not in shown and (chunk := os.read(parent, 4096)):
+        shown += chunk
     process.send_signal(signal.SIGINT)
     drain = threading.Thread(target=_drain, args=(parent,), daemon=True)
     drain.start()
     out, _ = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "12000" in shown.decode().replace(",", "")
-    found = json.loads((tmp_path / "out.json").read_text())
-    assert found["complete"] is False
-    assert 0 < found["rows"] < 12_000
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["complete"] is False
+    assert 0 < result["rows"] < 12_000
     assert "Interrupted" in out
-    assert f"{found['rows']:,} rows" in out
+    assert f"{result['rows']:,} rows" in out
 
 
 def _drain(terminal):
@@ -107,7 +107,7 @@ def _drain(terminal):
     ("arguments", "code", "says"),
     [
         (("nowhere.csv",), 5, "nowhere.csv"),
-        (("plant.csv", "--label-delay", "soon"), 2, "«soon»"),
+        (("plant.csv", "--label-delay", "soon"), 2, '"soon"'),
         (("plant.csv", "--against", "lof"), 2, "hst, iforest, zscore"),
         (("plant.csv", "--map", "temp=t"), 2, "none of timestamp"),
         (("plant.csv", "--label-coverage", "2"), 2, "--label-coverage"),

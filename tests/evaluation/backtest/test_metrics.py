@@ -26,24 +26,24 @@ def columns(pairs):
 def test_areas_are_those_of_scikit_learn(pairs):
     """Both areas are scikit-learn's, whatever ties there are."""
     scores, anomalous = columns(pairs)
-    found = curve(scores, anomalous)
-    assert found.roc_auc() == pytest.approx(roc_auc_score(anomalous, scores), abs=1e-12)
-    assert found.average_precision() == pytest.approx(average_precision_score(anomalous, scores), abs=1e-12)
+    result = curve(scores, anomalous)
+    assert result.roc_auc() == pytest.approx(roc_auc_score(anomalous, scores), abs=1e-12)
+    assert result.average_precision() == pytest.approx(average_precision_score(anomalous, scores), abs=1e-12)
 
 
 def test_areas_by_hand():
     """Ties count half: four rows with one tie across the classes."""
-    found = curve(np.array([3.0, 2.0, 2.0, 1.0]), np.array([TRUE, TRUE, FALSE, FALSE]))
-    assert found.roc_auc() == (1 + 1 + 0.5 + 1) / 4
-    assert found.average_precision() == 0.5 * 1 + 0.5 * (2 / 3)
+    result = curve(np.array([3.0, 2.0, 2.0, 1.0]), np.array([TRUE, TRUE, FALSE, FALSE]))
+    assert result.roc_auc() == (1 + 1 + 0.5 + 1) / 4
+    assert result.average_precision() == 0.5 * 1 + 0.5 * (2 / 3)
 
 
 @pytest.mark.parametrize("anomalous", [[], [TRUE, TRUE], [FALSE, FALSE]])
 def test_one_class_has_no_area(anomalous):
     """Where there is nothing to tell apart, an area is not a number rather than a made-up one."""
-    found = curve(np.zeros(len(anomalous)), np.array(anomalous, np.bool_))
-    assert math.isnan(found.roc_auc())
-    assert math.isnan(found.average_precision())
+    result = curve(np.zeros(len(anomalous)), np.array(anomalous, np.bool_))
+    assert math.isnan(result.roc_auc())
+    assert math.isnan(result.average_precision())
 
 
 @settings(deadline=None)
@@ -73,17 +73,17 @@ def test_at_threshold_by_hand():
 
 def test_nothing_flagged_has_no_precision():
     """A share of nothing is not a number."""
-    found = at_threshold(np.zeros(2, np.bool_), np.array([TRUE, FALSE]))
-    assert math.isnan(found["precision"])
-    assert (found["recall"], found["f1"], found["false_alarm_rate"]) == (0, 0, 0)
+    result = at_threshold(np.zeros(2, np.bool_), np.array([TRUE, FALSE]))
+    assert math.isnan(result["precision"])
+    assert (result["recall"], result["f1"], result["false_alarm_rate"]) == (0, 0, 0)
 
 
 def test_segments_by_hand():
     """Segments are cut per sensor, where the label changes and where it is unknown, in the order of their ends."""
     sensor = np.array([0, 1, 0, 1, 0, 1, 0, 0])
     code = np.array([1, 0, 1, 0, 2, -1, 2, 2])
-    found = [(one.sensor, one.code, one.rows.tolist()) for one in segments(sensor, code)]
-    assert found == [(0, 1, [0, 2]), (1, 0, [1, 3]), (0, 2, [4, 6, 7])]
+    result = [(segment.sensor, segment.code, segment.rows.tolist()) for segment in segments(sensor, code)]
+    assert result == [(0, 1, [0, 2]), (1, 0, [1, 3]), (0, 2, [4, 6, 7])]
 
 
 @settings(deadline=None)
@@ -91,18 +91,18 @@ def test_segments_by_hand():
 def test_segments_hold_every_labelled_row_once(rows):
     """Every row with a label is in exactly one segment, with its own sensor and label."""
     sensor, code = np.array(rows, np.int64).reshape(-1, 2).T
-    found = segments(sensor, code)
-    inside = sorted(row for one in found for row in one.rows.tolist())
+    result = segments(sensor, code)
+    inside = sorted(row for segment in result for row in segment.rows.tolist())
     assert inside == np.flatnonzero(code >= 0).tolist()
-    for one in found:
-        assert set(sensor[one.rows]) == {one.sensor}
-        assert set(code[one.rows]) == {one.code}
+    for segment in result:
+        assert set(sensor[segment.rows]) == {segment.sensor}
+        assert set(code[segment.rows]) == {segment.code}
 
 
 def test_detection_by_hand():
     """A fault counts as noticed by its first flagged row, and the delay is the rows before that."""
     sensor, code = np.zeros(9, np.int64), np.array([1, 1, 1, 0, 1, 1, 0, 1, 1])
     flagged = np.array([FALSE, FALSE, TRUE, TRUE, TRUE, FALSE, FALSE, FALSE, FALSE])
-    faults = [one for one in segments(sensor, code) if one.code > 0]
+    faults = [segment for segment in segments(sensor, code) if segment.code > 0]
     assert detection(faults, flagged) == {"detected": 2, "total": 3, "delay_events_median": 1.0}
     assert math.isnan(detection(faults, np.zeros(9, np.bool_))["delay_events_median"])

@@ -1,4 +1,4 @@
-"""The protocol of a backtest: nothing is learned from before it is scored, and no verdict before it is due."""
+"""The protocol of a backtest: nothing is learned from before it is scored, and no label before it is due."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def plain():
-    """A backtest with everything: verdicts 20 events late, a run without, all baselines."""
+    """A backtest with everything: labels 20 events late, a run without, all baselines."""
     return run_backtest(
         stream(drawn()), OPTIONS, Protocol(delay=Delay(20)), against=["hst", "iforest", "zscore"], quiet_events=4
     )
@@ -36,14 +36,14 @@ def plain():
 
 def test_scores_are_those_of_the_shard(plain):
     """The scores are those of the production code over the same records, in one step."""
-    shard, some = Shard(OPTIONS, quiet_events=4), plain.stream
-    rows = len(some)
-    result = shard.step(some.events(0, rows), plain.schedule.labels(0, rows))
+    shard, recorded = Shard(OPTIONS, quiet_events=4), plain.stream
+    rows = len(recorded)
+    result = shard.step(recorded.events(0, rows), plain.schedule.labels(0, rows))
     np.testing.assert_array_equal(plain.detector.score, result.scores.score)
     np.testing.assert_array_equal(plain.detector.live, result.scores.live)
     assert plain.detector.contributions == result.scores.contributions
-    opened = [one.incident_id.partition("/")[2] for one in result.incidents if one.state == "open"]
-    assert sorted(some.event_ids(np.array(plain.detector.incidents))) == sorted(opened)
+    opened = [incident.incident_id.partition("/")[2] for incident in result.incidents if incident.state == "open"]
+    assert sorted(recorded.event_ids(np.array(plain.detector.incidents))) == sorted(opened)
     assert opened
 
 
@@ -76,13 +76,13 @@ def test_the_future_changes_nothing_before_it(plain):
         np.testing.assert_array_equal(before[:at], after[:at])
 
 
-def test_verdicts_count_only_once_they_are_due():
-    """Wrong verdicts on the rows from one on change no score before the first of them is due, and some after."""
+def test_labels_count_only_once_they_are_due():
+    """Wrong labels on the rows from one on change no score before the first of them is due, and some after."""
     at, delay, whole = 200, 40, drawn(300, sensors=1)
     labels = whole.labels[:at] + ["leak" if label == "normal" else "normal" for label in whole.labels[at:]]
     runs = [
-        run_backtest(stream(dataclasses.replace(whole, labels=said)), OPTIONS, Protocol(delay=Delay(delay)))
-        for said in (whole.labels, labels)
+        run_backtest(stream(dataclasses.replace(whole, labels=given)), OPTIONS, Protocol(delay=Delay(delay)))
+        for given in (whole.labels, labels)
     ]
     different = np.flatnonzero(runs[0].detector.score != runs[1].detector.score)
     assert different[0] > at + delay  # row 200 is due after row 240
@@ -90,15 +90,15 @@ def test_verdicts_count_only_once_they_are_due():
 
 
 def test_without_coverage_it_is_the_run_without_labels(plain):
-    """Without a verdict, both runs are the same; with verdicts they are not."""
+    """Without labels both runs are the same; with labels they are not."""
     silent = run_backtest(plain.stream, OPTIONS, Protocol(coverage=0.0))
     np.testing.assert_array_equal(silent.detector.score, silent.unlabelled.score)
     np.testing.assert_array_equal(silent.detector.score, plain.unlabelled.score)
     assert (plain.detector.score != plain.unlabelled.score).any()
 
 
-def test_interval_verdicts_reach_the_detector():
-    """Verdicts as intervals are applied to the events they cover."""
+def test_interval_labels_reach_the_detector():
+    """Labels as intervals are applied to the events they cover."""
     run = run_backtest(stream(drawn()), OPTIONS, Protocol(delay=Delay(5), intervals=True), without_labels=False)
     assert run.detector.label_outcomes["interval"] == len(run.schedule.rows)
     assert run.detector.counts["learned_anomaly"] > 0
@@ -109,8 +109,8 @@ def test_one_model_for_all():
     """With shared models, sensors share one, and so do baselines."""
     options = OPTIONS.model_copy(update={"detector": OPTIONS.detector.model_copy(update={"models": "shared"})})
     apart, shared = (
-        run_backtest(stream(drawn()), one, Protocol(), against=["zscore"], without_labels=False)
-        for one in (OPTIONS, options)
+        run_backtest(stream(drawn()), chosen, Protocol(), against=["zscore"], without_labels=False)
+        for chosen in (OPTIONS, options)
     )
     assert (apart.baselines["zscore"] != shared.baselines["zscore"]).any()
     assert (apart.detector.score != shared.detector.score).any()

@@ -18,7 +18,7 @@ def test_files_are_merged_by_time_and_keep_their_order():
     ids = stream.event_ids(np.arange(6))
     assert ids == ["first-1", "second-1", "first-2", "first-3", "second-2", "first-4"]
     assert stream.nth.tolist() == [0, 0, 1, 2, 1, 3]
-    assert (stream.place(4).recording.stem, stream.place(4).row) == ("second", 1)
+    assert (stream.locate(4).recording.stem, stream.locate(4).row) == ("second", 1)
 
 
 def test_files_with_other_features_keep_their_own():
@@ -35,16 +35,16 @@ def test_files_with_other_features_keep_their_own():
     assert stream.classes == ["normal", "leak"]
 
 
-def test_what_is_judged():
-    """Judged is what the file says, else what follows the warm-up; always after an explicit one; never the unknown."""
+def test_what_is_evaluated():
+    """Evaluated: what the file says, else what follows the warm-up; always after an explicit one; never unlabelled."""
     labels = ["normal", "normal", None, "leak", "normal"]
     says = recording(labels, evaluate=[0, 1, 1, 1, 1])
     silent = recording(labels)
     sensors = recording(labels, sensors=["a", "b", "a", "b", "a"])
-    assert Stream([says], warmup=None, default_warmup=3).judged.tolist() == [False, True, False, True, True]
-    assert Stream([silent], warmup=None, default_warmup=3).judged.tolist() == [False, False, False, True, True]
-    assert Stream([says], warmup=4, default_warmup=0).judged.tolist() == [False] * 4 + [True]
-    assert Stream([sensors], warmup=1, default_warmup=0).judged.tolist() == [False, False, False, True, True]
+    assert Stream([says], warmup=None, default_warmup=3).evaluated.tolist() == [False, True, False, True, True]
+    assert Stream([silent], warmup=None, default_warmup=3).evaluated.tolist() == [False, False, False, True, True]
+    assert Stream([says], warmup=4, default_warmup=0).evaluated.tolist() == [False] * 4 + [True]
+    assert Stream([sensors], warmup=1, default_warmup=0).evaluated.tolist() == [False, False, False, True, True]
 
 
 def test_two_files_of_one_name_are_refused():

@@ -77,17 +77,17 @@ def test_spreadsheet_habits(tmp_path):
 @pytest.mark.parametrize(
     ("row", "column", "says"),
     [
-        ("yesterday,a,,1,1,2", "timestamp", "«yesterday»"),
+        ("yesterday,a,,1,1,2", "timestamp", '"yesterday"'),
         ("2026-01-01,a,,1,1,2", "timestamp", "zone"),
         ("2026-13-01T00:00:00Z,a,,1,1,2", "timestamp", "RFC 3339"),
         ("9999-01-01T00:00:00Z,a,,1,1,2", "timestamp", "2262"),
         ("2026-01-01T00:00:00Z,,,1,1,2", "sensor_id", "empty"),
         (f"2026-01-01T00:00:00Z,{'a' * 257},,1,1,2", "sensor_id", "256"),
         (f"2026-01-01T00:00:00Z,a,{'b' * 257},1,1,2", "label", "256"),
-        ("2026-01-01T00:00:00Z,a,,yes,1,2", "evaluate", "«yes»"),
-        ("2026-01-01T00:00:00Z,a,,1,warm,2", "temp", "«warm»"),
-        ("2026-01-01T00:00:00Z,a,,1,1,-inf", "vib", "«-inf»"),
-        ("2026-01-01T00:00:00Z,a,,1,1e999,2", "temp", "«1e999»"),
+        ("2026-01-01T00:00:00Z,a,,yes,1,2", "evaluate", '"yes"'),
+        ("2026-01-01T00:00:00Z,a,,1,warm,2", "temp", '"warm"'),
+        ("2026-01-01T00:00:00Z,a,,1,1,-inf", "vib", '"-inf"'),
+        ("2026-01-01T00:00:00Z,a,,1,1e999,2", "temp", '"1e999"'),
     ],
 )
 def test_bad_cell(tmp_path, row, column, says):

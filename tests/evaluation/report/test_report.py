@@ -20,7 +20,7 @@ from stream_ad.evaluation.report.report import report_html
 from stream_ad.evaluation.report.report_data import report_data
 from stream_ad.settings import Settings
 from tests.support.browser import opened
-from tests.support.recordings import OPTIONS, drawn
+from tests.support.recordings import OPTIONS, drawn, recording
 
 HOSTILE = '</script><img src="http://example.org/x" onerror=alert(1)>%DATA%'
 SETTINGS = Settings().model_dump(mode="json", include={"detector", "learning", "threshold"})
@@ -53,19 +53,21 @@ def run():
 
 
 @pytest.fixture(scope="module")
-def found(run):
+def result(run):
     return results(run, settings=SETTINGS)
 
 
 @pytest.fixture(scope="module")
-def html(run, found):
-    return report_html(run, found)
+def html(run, result):
+    return report_html(run, result)
 
 
 def test_the_page_asks_nobody_for_anything(html):
     """No element loads anything, no style or script names an address, and the page forbids itself all requests."""
     page = Page(html)
-    assert not [one for one in page.attributes if one[1] in ("src", "href", "srcset", "action", "data")]
+    assert not [
+        attribute for attribute in page.attributes if attribute[1] in ("src", "href", "srcset", "action", "data")
+    ]
     code = "".join(text for (tag, part), text in page.parts.items() if part != "data")
     assert set(re.findall(r"https?://[^\"'\s]+", code)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
     assert "url(" not in code.replace("url(#inside)", "")
@@ -73,17 +75,17 @@ def test_the_page_asks_nobody_for_anything(html):
     assert "default-src 'none'" in html
 
 
-def test_the_figures_are_in_it(html, run, found):
+def test_the_figures_are_in_it(html, run, result):
     """The data in the page is what the figures say, and a name cannot break out of it."""
     page = Page(html)
     data = json.loads(page.parts["script", "data"])
-    assert data["figures"] == found
+    assert data["figures"] == result
     assert HOSTILE in data["figures"]["sensors"]
-    assert {one["id"] for one in data["shown"]} == set(run.stream.sensors)
+    assert {sensor["id"] for sensor in data["shown"]} == set(run.stream.sensors)
     assert [tag for tag, _ in page.parts].count("script") == 2
 
 
-def test_a_browser_opens_it_without_complaint(html, found, tmp_path):
+def test_a_browser_opens_it_without_complaint(html, result, tmp_path):
     """In a real browser, the page draws every chart and table and complains about nothing."""
     path = tmp_path / "report.html"
     path.write_text(html, encoding="utf-8")
@@ -91,61 +93,79 @@ def test_a_browser_opens_it_without_complaint(html, found, tmp_path):
     assert complaints == ""
     for place in ("time", "pr", "roc", "progress", "compare", "sensors", "advice", "settings", "worst"):
         assert not re.search(rf'id="{place}"[^>]*></', document), place
-    assert f"{found['roc_auc']:.3f}" in document
+    assert f"{result['roc_auc']:.3f}" in document
     assert "<img" not in re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
 
 
-def test_scores_are_thinned_but_peaks_stay(run, found, monkeypatch):
+def test_no_line_is_drawn_across_a_long_gap(tmp_path):
+    """Where a sensor was silent for long, the line of its scores is interrupted."""
+    times = np.arange(200) * 60
+    times[150:] += 30 * 86_400
+    rng = np.random.default_rng(0)
+    recorded = recording(["normal"] * 199 + ["leak"], times_s=times, values=rng.normal(size=(200, 2)))
+    backtest = run_backtest(Stream([recorded], warmup=None, default_warmup=64), OPTIONS, Protocol(delay=Delay(20)))
+    result = results(backtest, settings=SETTINGS)
+    (series,) = report_data(backtest, result)["shown"]
+    assert series["gap"] == module.LONG_GAP * 60_000
+    path = tmp_path / "report.html"
+    path.write_text(report_html(backtest, result), encoding="utf-8")
+    document, complaints = opened(path)
+    assert complaints == ""
+    (line,) = re.findall(r'<path d="([^"]+)" fill="none" stroke="var\(--main\)" stroke-width="1.1"', document)
+    assert line.count("M") == 2
+
+
+def test_scores_are_thinned_but_peaks_stay(run, result, monkeypatch):
     """A long stream keeps, of each bucket of rows, the highest score at its own time."""
     monkeypatch.setattr(module, "POINTS", 40)
     monkeypatch.setattr(module, "LEAST_SENSOR_POINTS", 20)
-    one = next(one for one in report_data(run, found)["shown"] if one["id"] == "s0")
+    series = next(series for series in report_data(run, result)["shown"] if series["id"] == "s0")
     rows = np.flatnonzero(run.stream.sensor == 0)
-    assert len(one["score"]) <= 20
-    assert len({len(one[key]) for key in ("score", "t", "row", "told", "unlabelled")}) == 1
-    assert max(one["score"]) == pytest.approx(run.detector.score[rows].max(), rel=1e-3)
+    assert len(series["score"]) <= 20
+    assert len({len(series[key]) for key in ("score", "t", "row", "labelled", "unlabelled")}) == 1
+    assert max(series["score"]) == pytest.approx(run.detector.score[rows].max(), rel=1e-3)
     peak = int(rows[run.detector.score[rows].argmax()])
-    at = one["score"].index(max(one["score"]))
-    assert one["row"][at] == run.stream.row_in[peak]
-    assert one["t0"] + sum(one["t"][: at + 1]) == run.stream.times_ns[peak] // 10**6
+    at = series["score"].index(max(series["score"]))
+    assert series["row"][at] == run.stream.row_in[peak]
+    assert series["t0"] + sum(series["t"][: at + 1]) == run.stream.times_ns[peak] // 10**6
 
 
-def test_verdicts_are_those_that_came(run, found):
-    """Shaded as told are the rows whose verdict had arrived by the end."""
-    one = next(one for one in report_data(run, found)["shown"] if one["id"] == "s0")
+def test_labels_are_those_that_came(run, result):
+    """Marked as labelled are the rows whose label had arrived by the end."""
+    series = next(series for series in report_data(run, result)["shown"] if series["id"] == "s0")
     rows = np.flatnonzero(run.stream.sensor == 0)
     expected = ["0"] * len(rows)
-    for place in np.flatnonzero(np.isin(rows, run.schedule.rows)).tolist():
-        expected[place] = "2" if run.stream.anomalous[rows[place]] else "1"
-    assert one["told"] == "".join(expected)
+    for index in np.flatnonzero(np.isin(rows, run.schedule.rows)).tolist():
+        expected[index] = "2" if run.stream.anomalous[rows[index]] else "1"
+    assert series["labelled"] == "".join(expected)
     assert expected[-20:] == ["0"] * 20
 
 
-def test_false_alarms_can_be_looked_up(run, found):
+def test_false_alarms_can_be_looked_up(run, result):
     """Every stretch of flagged normal rows is listed once, with the id of its first row and its length."""
-    listed = report_data(run, found)["false_alarms"]
-    wrong = (run.detector.score >= 1) & run.stream.judged & ~run.stream.anomalous
-    assert listed["rows"] == wrong.sum() == sum(one["rows"] for one in listed["listed"])
-    for one in listed["listed"]:
-        row = int(one["event"].rpartition("-")[2]) - 1
+    listed = report_data(run, result)["false_alarms"]
+    wrong = (run.detector.score >= 1) & run.stream.evaluated & ~run.stream.anomalous
+    assert listed["rows"] == wrong.sum() == sum(entry["rows"] for entry in listed["listed"])
+    for entry in listed["listed"]:
+        row = int(entry["event"].rpartition("-")[2]) - 1
         assert wrong[row]
-        assert run.stream.sensors[run.stream.sensor[row]] == one["sensor"]
+        assert run.stream.sensors[run.stream.sensor[row]] == entry["sensor"]
 
 
-def test_unnoticed_faults_are_listed(run, found):
+def test_unnoticed_faults_are_listed(run, result):
     """Noticed and listed faults are all faults there are."""
-    unnoticed = report_data(run, found)["unnoticed"]
-    assert unnoticed["total"] == found["segments"]["total"] - found["segments"]["detected"]
-    assert all(one["score"] < 1 for one in unnoticed["listed"])
+    unnoticed = report_data(run, result)["unnoticed"]
+    assert unnoticed["total"] == result["segments"]["total"] - result["segments"]["detected"]
+    assert all(entry["score"] < 1 for entry in unnoticed["listed"])
 
 
-def test_the_last_point_of_progress_is_the_result(run, found):
-    """Quality as verdicts arrive ends at the figures of the whole."""
-    progress = report_data(run, found)["progress"]
-    expected = [found["roc_auc"], found["average_precision"]]
+def test_the_last_point_of_progress_is_the_result(run, result):
+    """Quality as labels arrive ends at the figures of the whole."""
+    progress = report_data(run, result)["progress"]
+    expected = [result["roc_auc"], result["average_precision"]]
     assert progress["detector"][-1] == pytest.approx(expected, abs=1e-4)
-    assert progress["verdicts"] == sorted(progress["verdicts"])
-    assert progress["verdicts"][-1] == found["verdicts"]["given"]
+    assert progress["labels"] == sorted(progress["labels"])
+    assert progress["labels"][-1] == result["labels"]["given"]
 
 
 def test_an_empty_backtest_has_a_page(run):
@@ -157,61 +177,75 @@ def test_an_empty_backtest_has_a_page(run):
 # ---------------------------------------------------------------- what to try next
 
 
-def titles(run, found, **changes):
-    return [one["title"] for one in advice(Figures(run), {**found, **changes})]
+def titles(run, result, **changes):
+    return [piece["title"] for piece in advice(Figures(run), {**result, **changes})]
 
 
-def test_advice_without_two_classes(run, found):
-    """Where only one class was judged, that is all there is to say."""
+def test_advice_without_two_classes(run, result):
+    """Where only one class was evaluated, that is all there is to say."""
     nothing = dataclasses.replace(run, done=0)
-    assert titles(nothing, found) == ["Judge rows of both kinds"]
+    assert titles(nothing, result) == ["Label rows of both kinds"]
 
 
-def test_advice_when_a_baseline_wins(run, found):
+def test_advice_when_a_baseline_wins(run, result):
     """A baseline that is clearly ahead is named; one that is a little ahead is not."""
 
     def against(by):
-        return {"zscore": {"roc_auc": found["roc_auc"] + by, "average_precision": 0.0}}
+        return {"zscore": {"roc_auc": result["roc_auc"] + by, "average_precision": 0.0}}
 
-    assert "Running z-score is ahead here" in titles(run, found, against=against(0.05))
-    assert "Running z-score is ahead here" not in titles(run, found, against=against(0.005))
+    assert "Running z-score is ahead here" in titles(run, result, against=against(0.05))
+    assert "Running z-score is ahead here" not in titles(run, result, against=against(0.005))
 
 
-def test_advice_on_the_threshold(run, found):
+def test_advice_on_the_threshold(run, result):
     """Where faults rank above normal rows but stay below 1, a higher tolerated rate is advised, with its setting."""
     quiet = dataclasses.replace(run.detector, score=np.where(run.stream.anomalous, 0.5, 0.01))
     silent = dataclasses.replace(run, detector=quiet)
     now = {"precision": None, "recall": 0.0, "f1": 0.0, "false_alarm_rate": 0.0, "alarms_per_day": 0.0}
-    pieces = advice(Figures(silent), {**found, "at_threshold": now})
-    one = next(one for one in pieces if one["title"] == "Notice more, for more false alarms")
-    assert one["options"].startswith("--set threshold.false_alarm_rate=")
-    assert "100 %" in one["text"]
+    pieces = advice(Figures(silent), {**result, "at_threshold": now})
+    piece = next(piece for piece in pieces if piece["title"] == "Notice more, for more false alarms")
+    assert piece["options"].startswith("--set threshold.false_alarm_rate=")
+    assert "100 %" in piece["text"]
 
 
-def test_advice_on_verdicts(run, found):
-    """Whether verdicts pay, do harm or never came is said by the two runs."""
+def test_advice_on_labels(run, result):
+    """Whether labels pay, do harm or never came is said by the two runs."""
 
     def without(by):
-        return {**found["without_labels"], "average_precision": found["average_precision"] - by}
+        return {**result["without_labels"], "average_precision": result["average_precision"] - by}
 
-    assert "Verdicts pay" in titles(run, found, without_labels=without(0.2))
-    assert "Verdicts do not help here" in titles(run, found, without_labels=without(-0.2))
+    assert "Labels pay" in titles(run, result, without_labels=without(0.2))
+    assert "Labels do not help here" in titles(run, result, without_labels=without(-0.2))
     none = {"given": 0, "outcomes": {}}
-    assert "No verdict arrived in time" in titles(run, found, without_labels=without(0.0), verdicts=none)
+    assert "No label arrived in time" in titles(run, result, without_labels=without(0.0), labels=none)
     late = {"given": 100, "outcomes": {"late": 60}}
-    assert "Verdicts come after events were let go" in titles(run, found, verdicts=late)
+    assert "Labels come after events were let go" in titles(run, result, labels=late)
 
 
-def test_advice_on_broken_promises_and_short_streams(run, found):
+def test_a_single_fault_is_counted_in_good_english(run, result):
+    """Advice on few faults agrees with their number."""
+
+    def text(total):
+        segments = {"detected": 1, "total": total, "delay_events_median": 0.0}
+        (piece,) = [
+            piece for piece in advice(Figures(run), {**result, "segments": segments}) if "care" in piece["title"]
+        ]
+        return piece["text"]
+
+    assert "There is only 1 fault among" in text(1)
+    assert "There are only 2 faults among" in text(2)
+
+
+def test_advice_on_broken_promises_and_short_streams(run, result):
     """Too many false alarms, sensors near chance, few faults and short sensors are pointed out."""
-    many = {**found["at_threshold"], "false_alarm_rate": 0.2}
+    many = {**result["at_threshold"], "false_alarm_rate": 0.2}
     assert "More false alarms than tolerated" in titles(
         dataclasses.replace(run, options=OPTIONS.model_copy(
             update={"threshold": OPTIONS.threshold.model_copy(update={"false_alarm_rate": 0.01})})),
-        found, at_threshold=many,
+        result, at_threshold=many,
     )  # fmt: skip
-    weak = {name: {**one, "roc_auc": 0.5} for name, one in found["sensors"].items()}
-    assert "Some sensors are hardly better than chance" in titles(run, found, sensors=weak)
+    weak = {name: {**figures, "roc_auc": 0.5} for name, figures in result["sensors"].items()}
+    assert "Some sensors are hardly better than chance" in titles(run, result, sensors=weak)
     few = {"detected": 1, "total": 2, "delay_events_median": 0.0}
-    assert "Take these figures with care" in titles(run, found, segments=few)
-    assert "Sensors are short: let them share a model" in titles(run, found)
+    assert "Take these figures with care" in titles(run, result, segments=few)
+    assert "Sensors are short: let them share a model" in titles(run, result)

@@ -48,10 +48,10 @@ def test_cuts_change_nothing(cuts, seed):
     """The stream and its truth are the same bit for bit, however it is cut into chunks."""
     config = PlantConfig(machines=3, seed=seed, interval_s=60.0, healthy_s=600.0, fault_every_s=3600.0)
     whole, pieces = Plant(config), Plant(config)
-    one = whole.chunk(sum(cuts))
+    uncut = whole.chunk(sum(cuts))
     many = [pieces.chunk(steps) for steps in cuts]
     for name in ("times_ns", "machine", "values", "episode"):
-        np.testing.assert_array_equal(np.concatenate([getattr(chunk, name) for chunk in many]), getattr(one, name))
+        np.testing.assert_array_equal(np.concatenate([getattr(chunk, name) for chunk in many]), getattr(uncut, name))
     assert pieces.episodes == whole.episodes
     assert [chunk.first_row for chunk in many] == [3 * steps for steps in itertools.accumulate([0, *cuts[:-1]])]
 
@@ -93,7 +93,7 @@ def test_every_kind_happens(broken_plant):
     plant, chunk = broken_plant
     seen = {plant.episodes[index].kind for index in np.unique(chunk.episode) if index >= 0}
     assert seen == {*FAULTS, CLEANING}
-    assert {one.label for one in plant.episodes} == {*FAULTS, NORMAL}
+    assert {episode.label for episode in plant.episodes} == {*FAULTS, NORMAL}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FAULTS if kind != "stuck-sensor"])
@@ -104,25 +104,25 @@ def test_faults_break_what_they_say(broken_plant, healthy_twin, kind):
     usual = np.array([healthy.values[healthy.machine == machine].std(axis=0) for machine in range(6)])  # (M, F)
     moved = np.abs(chunk.values - healthy.values) / usual[chunk.machine]
     truth = plant.broken(chunk)
-    found = 0
-    for index, one in enumerate(plant.episodes):
+    matching = 0
+    for index, episode in enumerate(plant.episodes):
         rows = np.flatnonzero(chunk.episode == index)
-        if one.kind != kind or rows.size < 3 or one.end_ns > chunk.times_ns[-1]:
+        if episode.kind != kind or rows.size < 3 or episode.end_ns > chunk.times_ns[-1]:
             continue
-        found += 1
+        matching += 1
         late = rows[rows.size // 2 :]
         assert (truth[rows] == truth[rows[0]]).all()
-        assert set(np.flatnonzero(truth[rows[0]])) == set(one.broken)
-        assert int(moved[late].mean(axis=0).argmax()) in one.broken
-        assert moved[late][:, list(one.broken)].max(axis=1).mean() > 1
-    assert found >= 3
+        assert set(np.flatnonzero(truth[rows[0]])) == set(episode.broken)
+        assert int(moved[late].mean(axis=0).argmax()) in episode.broken
+        assert moved[late][:, list(episode.broken)].max(axis=1).mean() > 1
+    assert matching >= 3
     assert len(twin.episodes) == len(plant.episodes)
 
 
 def test_stuck_sensor(broken_plant):
     """A stuck sensor repeats the reading it got stuck at; the machine's other sensors go on."""
     plant, chunk = broken_plant
-    stuck = [index for index, one in enumerate(plant.episodes) if one.kind == "stuck-sensor"]
+    stuck = [index for index, episode in enumerate(plant.episodes) if episode.kind == "stuck-sensor"]
     for index in stuck:
         readings = chunk.values[chunk.episode == index]
         feature = plant.episodes[index].broken[0]
@@ -135,9 +135,9 @@ def test_bearing_wear_order(broken_plant, healthy_twin):
     plant, chunk = broken_plant
     _, healthy = healthy_twin
     change = chunk.values / healthy.values - 1
-    for index, one in enumerate(plant.episodes):
+    for index, episode in enumerate(plant.episodes):
         rows = np.flatnonzero(chunk.episode == index)
-        if one.kind == "bearing-wear" and one.end_ns <= chunk.times_ns[-1]:
+        if episode.kind == "bearing-wear" and episode.end_ns <= chunk.times_ns[-1]:
             half = {f: int((change[rows, f] > change[rows, f].max() / 2).argmax()) for f in (VIBRATION, TEMPERATURE)}
             assert half[VIBRATION] < half[TEMPERATURE]
 
@@ -145,9 +145,9 @@ def test_bearing_wear_order(broken_plant, healthy_twin):
 def test_cleaning_is_unusual_but_breaks_nothing(broken_plant):
     """Cleaning moves pressure far out of its relation to flow, and the truth blames no feature."""
     plant, chunk = broken_plant
-    cleaning = np.array([*(one.kind == CLEANING for one in plant.episodes), False])[chunk.episode]
+    cleaning = np.array([*(episode.kind == CLEANING for episode in plant.episodes), False])[chunk.episode]
     ratio = chunk.values[:, FEATURES.index("pressure")] / chunk.values[:, FEATURES.index("flow")]
     for machine in range(6):
-        mine = chunk.machine == machine
-        assert np.median(ratio[mine & cleaning]) < np.quantile(ratio[mine & (chunk.episode < 0)], 0.01)
+        of_machine = chunk.machine == machine
+        assert np.median(ratio[of_machine & cleaning]) < np.quantile(ratio[of_machine & (chunk.episode < 0)], 0.01)
     assert not plant.broken(chunk)[cleaning].any()

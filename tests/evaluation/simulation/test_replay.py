@@ -101,7 +101,9 @@ def test_no_delay(recorded):
 def test_schedule(tmp_path_factory, sensors, delay, data):
     """Every label is written once: after the N-th later row of its sensor, or after the last row of all."""
     labelled = data.draw(st.lists(st.booleans(), min_size=len(sensors), max_size=len(sensors)))
-    lines = [f"2026-01-01T00:00:00Z,{s},{'x' if known else ''},1" for s, known in zip(sensors, labelled, strict=True)]
+    lines = [
+        f"2026-01-01T00:00:00Z,{s},{'x' if has_label else ''},1" for s, has_label in zip(sensors, labelled, strict=True)
+    ]
     path = tmp_path_factory.mktemp("schedule") / "r.csv"
     path.write_text("timestamp,sensor_id,label,f\n" + "\n".join(lines))
     rows, after = label_schedule(read_recording(path), delay)

@@ -35,14 +35,14 @@ def written(memory, settings=ONE_SHARD):
 
 def assert_same(columns, other):
     for field in dataclasses.fields(columns):
-        one, two = getattr(columns, field.name), getattr(other, field.name)
+        ours, theirs = getattr(columns, field.name), getattr(other, field.name)
         if field.name == "blocks":
-            assert [block.features for block in one] == [block.features for block in two]
-            np.testing.assert_array_equal(one[0].values, two[0].values)
-        elif isinstance(one, list):
-            assert one == two, field.name
+            assert [block.features for block in ours] == [block.features for block in theirs]
+            np.testing.assert_array_equal(ours[0].values, theirs[0].values)
+        elif isinstance(ours, list):
+            assert ours == theirs, field.name
         else:
-            np.testing.assert_array_equal(one, two, field.name)
+            np.testing.assert_array_equal(ours, theirs, field.name)
 
 
 @pytest.mark.parametrize("form", ["events", "intervals"])

@@ -57,8 +57,8 @@ const protocol = figures.protocol;
 const share = protocol.label_coverage === 1 ? "all labelled" : `${percent(protocol.label_coverage)} of the labelled`;
 at("about").textContent =
   `${plural(figures.rows, "row")} of ${plural(Object.keys(figures.sensors).length, "sensor")}, ` +
-  `${when(data.span_ms[0])} to ${when(data.span_ms[1])} UTC. ${plural(figures.evaluated, "row")} judged, ${whole(figures.anomalies)} of them anomalies. ` +
-  `Verdicts on ${share} ${protocol.intervals ? "segments, as intervals" : "rows"}, ${protocol.label_delay} late; ${whole(figures.verdicts.given)} arrived.` +
+  `${when(data.span_ms[0])} to ${when(data.span_ms[1])} UTC. ${plural(figures.evaluated, "row")} evaluated, ${whole(figures.anomalies)} of them anomalies. ` +
+  `Labels on ${share} ${protocol.intervals ? "segments, as intervals" : "rows"}, ${protocol.label_delay} late; ${whole(figures.labels.given)} arrived.` +
   (figures.complete ? "" : " Interrupted: these are the rows done by then.");
 
 function card(name, value, below, mood = "") {
@@ -69,14 +69,14 @@ function card(name, value, below, mood = "") {
 function gain(now, before) {
   if (now === null || !figures.without_labels || before === null) return ["", ""];
   const by = now - before;
-  return [`${by >= 0 ? "+" : "−"}${Math.abs(by).toFixed(3)} by verdicts`, by > 0.0005 ? "better" : by < -0.0005 ? "worse" : ""];
+  return [`${by >= 0 ? "+" : "−"}${Math.abs(by).toFixed(3)} by labels`, by > 0.0005 ? "better" : by < -0.0005 ? "worse" : ""];
 }
 const threshold = figures.at_threshold;
 const before = figures.without_labels || {};
 card("ROC AUC", fixed(figures.roc_auc), ...gain(figures.roc_auc, before.roc_auc));
 card("Average precision", fixed(figures.average_precision), ...gain(figures.average_precision, before.average_precision));
 card("Faults noticed", `${whole(figures.segments.detected)} of ${whole(figures.segments.total)}`,
-  figures.segments.delay_events_median === null ? "" : `half of them within ${plural(Math.floor(figures.segments.delay_events_median) + 1, "event")}`);
+  figures.segments.delay_events_median === null ? "" : `${figures.segments.detected > 1 ? "half of them " : ""}within ${plural(Math.floor(figures.segments.delay_events_median) + 1, "event")}`);
 card("Alarms a day", threshold.alarms_per_day >= 100 ? whole(threshold.alarms_per_day) : short(threshold.alarms_per_day && Number(threshold.alarms_per_day.toPrecision(2))), "incidents opened, true and false");
 const wanted = figures.settings.threshold.false_alarm_rate;
 card("False-alarm rate", percent(threshold.false_alarm_rate), `${percent(wanted)} tolerated`, threshold.false_alarm_rate > 2 * wanted ? "worse" : "");

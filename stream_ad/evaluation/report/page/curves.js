@@ -1,4 +1,4 @@
-// Curves: precision and recall, ROC, quality as verdicts arrive.
+// Curves: precision and recall, ROC, quality as labels arrive.
 
 // ---------------------------------------------------------------- curves
 
@@ -30,7 +30,7 @@ function drawCurves() {
   const dashed = { stroke: "var(--faint)", "stroke-dasharray": "3 4" };
   roc.root.append(svg("line", { x1: roc.x(0), y1: roc.y(0), x2: roc.x(1), y2: roc.y(1), ...dashed }));
   if (some) pr.root.append(svg("line", { x1: pr.x(0), y1: pr.y(some.share), x2: pr.x(1), y2: pr.y(some.share), ...dashed }));
-  else at("pr").append(el("p", { class: "note" }, "Only one class was judged here: there is nothing to tell apart."));
+  else at("pr").append(el("p", { class: "note" }, "Only one class was evaluated here: there is nothing to tell apart."));
   for (const line of [...data.lines].reverse()) {
     const one = chosen[line];
     if (!one) continue;
@@ -51,17 +51,17 @@ function drawCurves() {
 for (const name of Object.keys(data.curves)) at("curve-of").append(el("option", { value: name }, name || "all sensors together"));
 at("curve-of").addEventListener("change", drawCurves);
 
-// ---------------------------------------------------------------- quality as verdicts arrive
+// ---------------------------------------------------------------- quality as labels arrive
 
 let measure = 1;
 function drawProgress() {
-  const { row, verdicts, detector, unlabelled } = data.progress;
-  if (!row.length) { at("progress").replaceChildren(el("p", { class: "note" }, "No row was judged.")); return; }
+  const { row, labels, detector, unlabelled } = data.progress;
+  if (!row.length) { at("progress").replaceChildren(el("p", { class: "note" }, "No row was evaluated.")); return; }
   const all = [...detector, ...unlabelled].map((both) => both[measure]).filter((value) => value !== null);
   const low = Math.max(0, Math.floor((Math.min(1, ...all) - 0.02) * 10) / 10), high = Math.min(1, Math.ceil((Math.max(0, ...all) + 0.02) * 10) / 10);
   const { root, x, y, H, bottom, top } = frame(at("progress"), [row[0], row.at(-1)], [low, high], "rows so far", ["ROC AUC", "average precision"][measure]);
-  const most = Math.max(verdicts.at(-1), 1), floor = H - bottom;
-  const area = row.map((r, i) => `L${x(r).toFixed(1)} ${(floor - (verdicts[i] / most) * (floor - top) * 0.9).toFixed(1)}`);
+  const most = Math.max(labels.at(-1), 1), floor = H - bottom;
+  const area = row.map((r, i) => `L${x(r).toFixed(1)} ${(floor - (labels[i] / most) * (floor - top) * 0.9).toFixed(1)}`);
   root.append(svg("path", { d: `M${x(row[0])} ${floor}${area.join("")}L${x(row.at(-1))} ${floor}Z`, fill: "var(--good)", opacity: 0.13 }));
   for (const [line, values] of [["unlabelled", unlabelled], ["detector", detector]]) {
     let d = "";
@@ -73,7 +73,7 @@ function drawProgress() {
     const here = ((event.clientX - bounds.left) / bounds.width) * (root.viewBox.baseVal.width);
     let i = row.findIndex((r) => x(r) >= here);
     if (i < 0) i = row.length - 1;
-    tell(event, `after ${plural(row[i], "row")}, ${plural(verdicts[i], "verdict")}\nwith verdicts ${fixed(detector[i][measure])}` +
+    tell(event, `after ${plural(row[i], "row")}, ${plural(labels[i], "label")}\nwith labels ${fixed(detector[i][measure])}` +
       (unlabelled[i] ? `\nwithout ${fixed(unlabelled[i][measure])}` : ""));
   });
   root.addEventListener("pointerleave", () => tell(null, ""));
@@ -85,6 +85,6 @@ for (const [index, title] of ["ROC AUC", "average precision"].entries()) {
     drawProgress();
   } }, title));
 }
-at("progress-legend").append(key("with verdicts", "--main"));
+at("progress-legend").append(key("with labels", "--main"));
 if (figures.without_labels) at("progress-legend").append(key("without", "--second"));
-at("progress-legend").append(key("verdicts so far", "--good", "--opacity: .2;"), el("i", {}, "Each point judges all rows up to there, mean of sensors."));
+at("progress-legend").append(key("labels so far", "--good", "--opacity: .2;"), el("i", {}, "Each point covers all rows up to there, mean of sensors."));

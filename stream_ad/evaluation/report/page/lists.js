@@ -48,7 +48,7 @@ const area = (title, name) => ({ title, get: ([, one]) => one[name], show: barre
 table("sensors", [
   { title: "sensor", text: true, get: ([name]) => name },
   { title: "rows", get: ([, one]) => one.rows, show: whole },
-  { title: "judged", get: ([, one]) => one.evaluated, show: whole },
+  { title: "evaluated", get: ([, one]) => one.evaluated, show: whole },
   { title: "anomalies", get: ([, one]) => one.anomalies, show: whole },
   area("ROC AUC", "roc_auc"), area("average precision", "average_precision"),
   { title: "faults noticed", get: ([, one]) => one.segments.detected, show: (v, [, one]) => `${v} of ${one.segments.total}` },
@@ -121,7 +121,7 @@ if (!data.worst.length) at("worst").append(el("p", { class: "note" }, "No row sc
 for (const one of data.advice) {
   at("advice").append(el("div", { class: "advice" }, el("b", {}, one.title), el("p", {}, one.text), one.options ? el("code", {}, one.options) : null));
 }
-if (!data.advice.length) at("advice").append(el("p", { class: "note" }, "Nothing stands out. Try another seed, fewer verdicts, or a longer delay to see how firm these figures are."));
+if (!data.advice.length) at("advice").append(el("p", { class: "note" }, "Nothing stands out. Try another seed, fewer labels, or a longer delay to see how firm these figures are."));
 
 for (const [section, values] of Object.entries(figures.settings)) {
   const rows = Object.entries(flat(values)).map(([name, value]) => el("tr", {}, el("td", {}, el("code", {}, name ? `${section}.${name}` : section)), el("td", {}, JSON.stringify(value))));

@@ -1,4 +1,4 @@
-// Scores of one sensor over time, with faults and verdicts; the sensor is chosen, a stretch of time zoomed into.
+// Scores of one sensor over time, with faults and labels; the sensor is chosen, a stretch of time zoomed into.
 
 // ---------------------------------------------------------------- scores over time
 
@@ -66,27 +66,28 @@ function drawTime() {
     for (let i = first; i < last; i++) {
       const value = values[i];
       if (value === null) { open = false; continue; }
-      d += `${open ? "L" : "M"}${x(one.time[i]).toFixed(1)} ${y(value).toFixed(1)}`;
+      if (one.gap !== null && i && one.time[i] - one.time[i - 1] > one.gap) open = false; // nothing was read in between
+      d += `${open ? "L" : "M"}${x(one.time[i]).toFixed(1)} ${y(value).toFixed(1)}${open ? "" : "h0"}`; // h0: a dot where the line is a single point
       open = true;
     }
     return d;
   };
   if (at("show-unlabelled").checked && one.unlabelled) {
-    inner.append(svg("path", { d: path(one.unlabelled), fill: "none", stroke: "var(--second)", "stroke-width": 1, opacity: 0.8 }));
+    inner.append(svg("path", { d: path(one.unlabelled), fill: "none", stroke: "var(--second)", "stroke-width": 1, "stroke-linecap": "round", opacity: 0.8 }));
   }
-  inner.append(svg("path", { d: path(one.score), fill: "none", stroke: "var(--main)", "stroke-width": 1.1, "stroke-linejoin": "round" }));
+  inner.append(svg("path", { d: path(one.score), fill: "none", stroke: "var(--main)", "stroke-width": 1.1, "stroke-linejoin": "round", "stroke-linecap": "round" }));
   root.append(svg("line", { x1: left, x2: W - right, y1: y(1), y2: y(1), stroke: "var(--fault)", "stroke-width": 1.2, "stroke-dasharray": "5 4" }));
   root.append(svg("text", { x: W - right - 4, y: y(1) - 5, "text-anchor": "end", fill: "var(--fault)" }, "threshold"));
-  for (const [said, token] of [["1", "--good"], ["2", "--fault"]]) {
+  for (const [code, token] of [["1", "--good"], ["2", "--fault"]]) {
     let d = "";
     for (let i = first; i < last; i++) {
-      if (one.told[i] !== said) continue;
+      if (one.labelled[i] !== code) continue;
       const width = Math.max(x(one.time[i + 1] ?? one.time[i]) - x(one.time[i]), 1.2);
       d += `M${x(one.time[i]).toFixed(1)} ${floor + 14}h${Math.min(width, 12).toFixed(1)}`;
     }
     if (d) inner.append(svg("path", { d, stroke: `var(${token})`, "stroke-width": 9, fill: "none" }));
   }
-  root.append(svg("text", { x: left - 7, y: floor + 18, "text-anchor": "end" }, "verdicts"));
+  root.append(svg("text", { x: left - 7, y: floor + 18, "text-anchor": "end" }, "labels"));
   const cursor = svg("line", { y1: top, y2: floor + 20, stroke: "var(--faint)", visibility: "hidden" });
   const brush = svg("rect", { y: top, height: floor - top, fill: "var(--main)", opacity: 0.15, visibility: "hidden" });
   root.append(inner, cursor, brush);
@@ -114,9 +115,9 @@ function drawTime() {
     tell(event, [
       `${when(one.time[i])}, row ${one.row[i] + 1}`,
       `score ${short(one.score[i])}` + (one.every > 1 ? ` (highest of ${one.every})` : ""),
-      one.unlabelled ? `without verdicts ${short(one.unlabelled[i])}` : "",
+      one.unlabelled ? `without labels ${short(one.unlabelled[i])}` : "",
       fault ? `fault: ${fault[2]}, ${fault[3] ? "noticed" : "not noticed"}` : "",
-      one.told[i] === "0" ? "no verdict" : `verdict: ${one.told[i] === "1" ? "normal" : "anomaly"}`,
+      one.labelled[i] === "0" ? "no label" : `label: ${one.labelled[i] === "1" ? "normal" : "anomaly"}`,
     ].filter(Boolean).join("\n"));
   });
   root.addEventListener("pointerleave", () => { cursor.setAttribute("visibility", "hidden"); tell(null, ""); });
@@ -166,6 +167,6 @@ addEventListener("keydown", (event) => {
 });
 at("time-legend").append(
   key("score (log scale)", "--main"), key("fault, noticed", "--fault", "--opacity: .4;"), key("fault, not noticed", "--fault", "--opacity: .18;"),
-  key("not judged", "--warm", "--opacity: 1;"), key("verdict normal", "--good", "--opacity: 1;"), key("verdict anomaly", "--fault", "--opacity: 1;"),
+  key("not evaluated", "--warm", "--opacity: 1;"), key("label normal", "--good", "--opacity: 1;"), key("label anomaly", "--fault", "--opacity: 1;"),
   el("i", {}, "Drag to look closer, double-click to go back."),
 );
