@@ -134,7 +134,7 @@ def test_drift_starts_and_restores_are_marked():
 
 @pytest.fixture(scope="module")
 def worker():
-    """A worker over a broker in memory that a plant keeps feeding: readings, faults and verdicts."""
+    """A worker over a broker in memory that a plant keeps feeding: readings, faults and labels."""
     memory = MemoryBroker()
     settings = Settings.model_validate({"topics": {"partitions": 2}, "http": {"port": 0}})
     stop = threading.Event()
@@ -188,7 +188,7 @@ def prometheus(worker, tmp_path_factory):
     try:
         listening = re.compile(
             r'Listening on".*address=(127\.0\.0\.1:\d+)'
-        )  # it chooses the port, and says it here alone
+        )  # it chooses the port, and only this line says which
         address = f"http://{until(lambda: listening.search((folder / 'log').read_text()))[1]}"
         until(lambda: is_ready(address))
         yield address
@@ -211,7 +211,7 @@ def ask(prometheus, expr):
     body = urllib.parse.urlencode({"query": expr}).encode()
     try:
         with urllib.request.urlopen(f"{prometheus}/api/v1/query", data=body) as answer:
-            return [one for one in json.load(answer)["data"]["result"] if one["value"][1] != "NaN"]
+            return [sample for sample in json.load(answer)["data"]["result"] if sample["value"][1] != "NaN"]
     except urllib.error.HTTPError as error:
         pytest.fail(f"{expr}\n{error.read().decode()}")
 
@@ -264,6 +264,6 @@ def test_every_named_metric_is_exported(worker):
         return named - set(exported)
 
     deadline = time.monotonic() + PATIENCE_S
-    while missing() and time.monotonic() < deadline:  # classes are known once verdicts have met their events
+    while missing() and time.monotonic() < deadline:  # classes are known once labels have met their events
         time.sleep(0.5)
     assert missing() == set()
