@@ -127,7 +127,7 @@ def test_head_has_the_headers_and_no_body(parts):
 
 
 def test_a_slow_client_is_cut_off_and_others_are_served_meanwhile(parts, monkeypatch):
-    """A client that sends byte by byte is cut off: the whole head has one deadline, and others are answered meanwhile."""
+    """A client that sends byte by byte is cut off at the deadline of the head, and others are answered meanwhile."""
     server, *_ = parts
     monkeypatch.setattr(module, "REQUEST_SECONDS", 0.3)
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
