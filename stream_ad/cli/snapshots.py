@@ -83,7 +83,9 @@ def _row(view: SnapshotView) -> tuple[str, ...]:
 def _missed(view: SnapshotView) -> str:
     """Return the class that the detector misses most, and how many others it misses."""
     classes = {
-        name: known.missed for name, known in view.classes.items() if name != "normal" and known.missed is not None
+        name: statistics.missed
+        for name, statistics in view.classes.items()
+        if name != "normal" and statistics.missed is not None
     }
     worst = sorted(classes, key=lambda name: (-(classes[name] or 0), name))
     shown = ", ".join(f"{name} {_share(classes[name])}" for name in worst[:1])
