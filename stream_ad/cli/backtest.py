@@ -71,7 +71,7 @@ def backtest(
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write all figures as JSON.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a report as one HTML page.")] = None,
 ) -> None:
-    """Measure how good the detector would have been on recorded readings.
+    """Measure detection quality on recorded readings.
 
     Replays files through the code that runs in production: every row is scored before anything is learned from it,
     and labels arrive late. Ctrl-C ends it early and prints the figures so far.

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, TextIO
 import structlog
 from pydantic import BaseModel, SecretStr
 
+from stream_ad.settings.keys import MASK
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
     from stream_ad.settings import Settings
 
-MASK = "**********"
 REPEAT_SECONDS = 10.0
 _REPEAT_KEYS = 256
 _NOISY = ("kafka",)  # logs every interruption of a connection as information

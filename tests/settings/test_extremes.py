@@ -109,7 +109,7 @@ def test_an_extreme_of_the_worker_is_refused_or_works(name, monkeypatch):
     """Every number, however large, small or strange: refused by its name, or a worker runs and Kafka's clients accept
     what it becomes.
     """
-    monkeypatch.setattr(librdkafka_consumer.Lookup, "__init__", lambda *_: None)
+    monkeypatch.setattr(librdkafka_consumer.MetadataClient, "__init__", lambda *_: None)
     for number in (*EXTREMES, *FRACTIONS):
         if (made := chosen(name, number)) is None:
             continue

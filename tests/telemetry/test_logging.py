@@ -11,7 +11,8 @@ import structlog
 
 from stream_ad.brokers.worker_api import InputOffsets
 from stream_ad.settings import BrokerSettings, LogSettings, SecuritySettings, Settings
-from stream_ad.telemetry.logging import MASK, configure_logging
+from stream_ad.settings.keys import MASK
+from stream_ad.telemetry.logging import configure_logging
 
 SECRET = 'hunter2"\\ü'
 
