@@ -100,7 +100,7 @@ def apply_gradient(
 
 def _apart(wrong: Guided, rebuilt: Tensor, scaled: Tensor, variance: Tensor, loss_of: LossConfig) -> Tensor:
     """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
-    if loss_of.anomaly_target == "away":
+    if loss_of.guide == "away":
         target, inputs = losses.guide_away(scaled, rebuilt, variance)
         return (target - rebuilt) ** 2 * inputs
-    return (losses.anomaly_target(torch.as_tensor(wrong.batch.inputs), loss_of.anomaly_target) - rebuilt) ** 2
+    return (losses.anomaly_target(torch.as_tensor(wrong.batch.inputs), loss_of.guide) - rebuilt) ** 2
