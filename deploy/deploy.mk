@@ -31,7 +31,7 @@ grafana-password: ## Print the password of Grafana's admin
 	@$(COMPOSE) exec -T grafana cat /run/grafana-secrets/admin_password
 
 .PHONY: dashboards
-dashboards: $(READY) ## Write the dashboards anew from deploy/grafana
+dashboards: $(READY) ## Write the dashboards again from deploy/grafana
 	$(BIN)/python deploy/grafana/generate.py
 
 .PHONY: stand-ins

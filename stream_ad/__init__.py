@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["Settings", "StreamADDetector", "Worker", "__version__"]
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "Settings": "stream_ad.settings",
     "StreamADDetector": "stream_ad.estimator",
     "Worker": "stream_ad.worker.worker",
 }
-"""Imported when first asked for: `import stream_ad` itself, and the command line, stay light."""
+"""Modules of the exported names, imported on first use, so that `import stream_ad` and the command line stay light."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

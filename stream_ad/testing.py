@@ -1,7 +1,7 @@
-"""Helpers for your own tests: seeded streams, a broker in memory, a clock you turn by hand.
+"""Helpers for your own tests: seeded streams, a broker in memory, a clock that you advance by hand.
 
-Everything here is deterministic and needs no server, no file and no waiting. A worker over a broker in
-memory, fed with a small plant:
+Everything in this module is deterministic and needs no server, no file and no waiting. A broker in memory, fed with
+a small plant:
 
 >>> from stream_ad.settings import Settings
 >>> from stream_ad.testing import ManualClock, MemoryBroker, plant_stream
@@ -12,10 +12,10 @@ memory, fed with a small plant:
 >>> len(memory.records(settings.topics.events))
 600
 
-Faults are told beforehand: ``memory.fail("commit_after")`` lets the next commit be written and its answer get
-lost. How a worker recovers is then a plain assertion on ``memory.records(settings.topics.scores)``.
+Faults are injected in advance: after ``memory.fail("commit_after")`` the next commit is written but its answer is
+lost. Whether a worker recovers is then a plain assertion on ``memory.records(settings.topics.scores)``.
 
-The truth about the stream is at hand, for tests of what the detector says about it:
+The truth about the stream is known, for tests of how well the detector finds it:
 
 >>> sorted(set(plant_stream(machines=4, steps=2000).faults) - {None})
 ['bearing-wear', 'drifting-sensor', 'leak', 'overload', 'power-dip', 'stuck-sensor']
@@ -23,6 +23,7 @@ The truth about the stream is at hand, for tests of what the detector says about
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ __all__ = ["ManualClock", "MemoryBroker", "PlantStream", "plant_stream"]
 
 
 class ManualClock:
-    """A clock that goes only when told to; call it for the time in seconds.
+    """A clock that advances only when told to; call it for the time in seconds.
 
     >>> clock = ManualClock(100.0)
     >>> clock.advance(2.5)
@@ -59,7 +60,7 @@ class ManualClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass.
+        """Advance the clock.
 
         Raises:
             ValueError: The seconds are negative; a clock cannot go back.
@@ -71,20 +72,20 @@ class ManualClock:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlantStream:
-    """Readings of a small simulated plant, the verdicts on them, and the truth. N events, F features."""
+    """Readings of a small simulated plant, their labels, and the truth. N events, F features."""
 
     events: Events
     labels: Labels
     features: tuple[str, ...]
     faults: tuple[str | None, ...]
-    """(N,) the name of the fault, None without one. Cleaning is none: unusual, but harmless."""
+    """(N,) name of the fault, or None. Cleaning is not a fault: unusual, but harmless."""
     broken: NDArray[np.bool_]
-    """(N, F) the features that the fault acts on."""
+    """(N, F) whether the fault acts on the feature."""
     tick: Tick
-    """The same as records of the wire."""
+    """The same stream as records for the topics."""
 
     def send(self, producer: Producer) -> None:
-        """Write all of it into the topics; a worker that starts then finds one order of records."""
+        """Write the whole stream into the topics; a worker started afterwards reads it in one definite order."""
         producer.send(InputTopic.EVENTS, self.tick.event_records())
         producer.send(InputTopic.LABELS, self.tick.label_records())
         producer.flush()
@@ -96,23 +97,29 @@ def plant_stream(
     steps: int = 1000,
     seed: int = 0,
     plant: PlantConfig | None = None,
-    label_store: AnnotatorConfig | None = None,
+    annotator: AnnotatorConfig | None = None,
+    verdicts: AnnotatorConfig | None = None,
 ) -> PlantStream:
-    """A seeded stream of ``machines * steps`` events; the same arguments give the same stream.
+    """Return a seeded stream of ``machines * steps`` events; the same arguments give the same stream.
 
     Args:
-        machines: Sensors.
-        steps: Readings of each, a minute apart.
-        seed: Of the plant.
-        plant: In the place of ``machines`` and ``seed``, for everything that can be set.
-        verdicts: Who says what, and when; half an hour late and mostly on what is unusual by default.
+        machines: Number of machines, which are sensors.
+        steps: Readings of each machine, a minute apart.
+        seed: Seed of the plant.
+        plant: All settings of the plant, in place of ``machines`` and ``seed``.
+        annotator: Who labels what, and when; by default half an hour late, and mostly what is unusual.
+        verdicts: Old name of ``annotator``, until version 1.0.
     """
+    if verdicts is not None:
+        message = "verdicts is now annotator; the old name will go with version 1.0"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        annotator = verdicts
     config = plant or PlantConfig(
         machines=machines, seed=seed, interval_s=60.0, healthy_s=3600.0, fault_every_s=2 * 3600.0
     )
-    simulation = Simulation(config, label_store or AnnotatorConfig(), name="plant")
+    simulation = Simulation(config, annotator or AnnotatorConfig(), name="plant")
     tick = simulation.step(steps)
-    kinds = [None if one.kind == CLEANING else one.kind for one in simulation.plant.episodes]
+    kinds = [None if episode.kind == CLEANING else episode.kind for episode in simulation.plant.episodes]
     return PlantStream(
         events=tick.events(),
         labels=tick.labels(),

@@ -1,4 +1,4 @@
-"""Promises of the documentation: what follows from the code is fresh, and what it names exists."""
+"""Promises of the documentation: generated parts are up to date, and what it names exists."""
 
 import functools
 import importlib.util
@@ -40,13 +40,13 @@ def text_of(page):
 
 
 def write_docs():
-    """The script that makes the generated parts of the pages."""
+    """Return the module that writes the generated parts of the pages."""
     folder = str(ROOT / "tools")
     spec = importlib.util.spec_from_file_location("write_docs", ROOT / "tools" / "write_docs.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, folder)  # it imports its neighbour
+    sys.path.insert(0, folder)  # it imports another tool
     try:
         spec.loader.exec_module(module)
     finally:
@@ -66,15 +66,15 @@ def test_generated_parts_are_fresh(name):
     assert text_of(DOCS / name) == write_docs().pages()[DOCS / name]
 
 
-def test_every_exit_code_is_told():
-    """Each error of the library ends with a documented code, and stands in the tree drawn in stream_ad.errors."""
+def test_every_exit_code_is_documented():
+    """Each error of the library exits with a documented code, and is in the tree drawn in stream_ad.errors."""
     for kind in write_docs().error_kinds():
         assert kind.exit_code in EXIT_CODES
         assert kind.__name__ in (errors.__doc__ or "")
 
 
 def anchors(page):
-    """The anchors of a page's headings, as GitHub and mkdocs make them; of generated API pages, none are known."""
+    """Return the anchors of a page's headings, as GitHub and mkdocs make them; none of generated API pages."""
     prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
@@ -89,7 +89,7 @@ def test_anchors_are_made_as_sites_make_them():
 
 @EACH_PAGE
 def test_links_lead_somewhere(page):
-    """Every link from a page to another file, and to a heading in it, leads to it."""
+    """Every link from a page leads to an existing file, and to an existing heading in it."""
     for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text_of(page)):
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
@@ -98,7 +98,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_is_in_the_navigation():
-    """The navigation of the site names every page once, and no page that is not there."""
+    """The navigation of the site names every page once, and no page that does not exist."""
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
     def pages_of(entry):
@@ -109,8 +109,8 @@ def test_every_page_is_in_the_navigation():
     assert sorted(pages_of(config["nav"])) == sorted(str(page.relative_to(DOCS)) for page in PAGES[1:])
 
 
-def test_the_site_builds_and_asks_nobody(tmp_path):
-    """The site builds without a warning, and no page of it loads anything from another host."""
+def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
+    """The site builds without a warning, and none of its pages loads anything from another host."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     subprocess.run(command, cwd=ROOT, check=True)
     loaded = r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=[\"']?https?://[^\"'\s>]+"
@@ -119,7 +119,7 @@ def test_the_site_builds_and_asks_nobody(tmp_path):
 
 
 def test_figures_of_the_readme_are_those_of_the_pages():
-    """Each figure in the tables of the README stands in a table of the explanation pages, too."""
+    """Each figure in the tables of the README is also in a table of the explanation pages."""
     rows = re.findall(r"^\|(.+)\|$", text_of(ROOT / "README.md"), re.MULTILINE)
     figures = {figure for row in rows for figure in re.findall(r"\b\d[\d,]*\.\d+\b|\b\d+,\d{3}\b", row)} - {"1,000"}
     pages = "\n".join(text_of(page) for page in (DOCS / "explanation").glob("*.md"))
@@ -128,18 +128,18 @@ def test_figures_of_the_readme_are_those_of_the_pages():
 
 
 def samples(page, key):
-    """The JSON messages of a page that have a field of this name."""
+    """Return the JSON messages of a page that have a field of this name."""
     blocks = re.findall(r"```json[^\n]*\n(.*?)```", text_of(page), re.DOTALL)
     return [message for message in map(json.loads, blocks) if key in message]
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", MESSAGES], ids=lambda page: page.name)
 def test_samples_are_messages(page):
-    """Every sample of an event, label, score and incident is one by the wire formats."""
+    """Every sample of an event, label, score and incident fits the wire formats."""
     for key, model in (("score", AnomalyScore), ("incident_id", Incident), ("label", Label)):
-        found = samples(page, key)
-        assert found
-        for message in found:
+        messages = samples(page, key)
+        assert messages
+        for message in messages:
             model.model_validate_json(json.dumps(message))
     assert any(
         SensorEvent.model_validate_json(json.dumps(message))
@@ -149,7 +149,7 @@ def test_samples_are_messages(page):
 
 
 def shell_commands(page: Path) -> list[list[str]]:
-    """The stream-ad commands in the shell blocks of a page."""
+    """Return the stream-ad commands in the shell blocks of a page."""
     blocks = re.findall(r"```sh\n(.*?)```", text_of(page), re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     words = [shlex.split(line, comments=True) for line in lines]
@@ -158,7 +158,7 @@ def shell_commands(page: Path) -> list[list[str]]:
 
 @EACH_PAGE
 def test_commands_exist(page):
-    """Every stream-ad command of a page is one that the program has, with options that it takes."""
+    """Every stream-ad command of a page exists, with the options that the page uses."""
     for words in shell_commands(page):
         names = [word for word in words if re.fullmatch(r"[a-z]+", word)]
         command = names[:2] if names[0] in {"topics", "snapshots", "config"} else names[:1]
@@ -170,7 +170,7 @@ def test_commands_exist(page):
 
 @EACH_PAGE
 def test_settings_exist(page):
-    """Every setting that a page names with --set or as `section.name` is one of the tree."""
+    """Every setting that a page names with --set or as `section.name` exists."""
     text = text_of(page)
     named = set(re.findall(r"--set '?([a-z_.]+)=", text))
     sections = "|".join(key for key in all_keys() if all_keys()[key].is_section and "." not in key)
@@ -179,13 +179,13 @@ def test_settings_exist(page):
 
 
 def mappings() -> list[tuple[str, str]]:
-    """The input messages of the page on messages, each with the settings that stand below it."""
+    """Return the input messages of the page on messages, each with the settings below it."""
     return re.findall(r"```json\n([^`]*)```(?:\n\n```yaml\n([^`]*)```)?", text_of(MESSAGES))
 
 
 @pytest.mark.parametrize(("message", "settings"), mappings(), ids=itertools.count())
 def test_examples_of_messages_are_read(message, settings, tmp_path):
-    """Each input message of the page on messages is read with the settings that stand below it."""
+    """Each input message of the page on messages is read with the settings below it."""
     (tmp_path / "a.yaml").write_text(settings)
     record = RawRecords("t", 0, np.array([0]), np.array([1_795_309_323_500]), [b"pump-7"], [message.encode()])
     events, dead = Codec(load_settings(tmp_path / "a.yaml", (), {})).decode_events(record)
@@ -196,7 +196,7 @@ def test_examples_of_messages_are_read(message, settings, tmp_path):
 
 @EACH_PAGE
 def test_examples_of_settings_are_valid(page, tmp_path):
-    """Each settings file of a page is accepted, given the password that it leaves out."""
+    """Each settings file of a page is valid, given the password that it omits."""
     for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", text_of(page), re.DOTALL)):
         path = tmp_path / f"{number}.yaml"
         path.write_text(text)
@@ -214,7 +214,7 @@ def test_examples_of_labels_are_read():
     assert labels.names == ["bearing", "normal", None]
 
 
-def test_outcomes_are_told():
+def test_outcomes_are_documented():
     """The page on labels explains every outcome that a label can have, and no other."""
     assert set(re.findall(r"^\|.*\| `([a-z_]+)` \|$", text_of(LABELS), re.MULTILINE)) == set(LABEL_OUTCOMES)
 

@@ -1,4 +1,4 @@
-"""The public test helpers: deterministic, honest to the contracts, and as documented."""
+"""Promises of the public test helpers: deterministic, true to the contracts, and as documented."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from stream_ad import testing
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError, FencedError, ShardBusyError
+from stream_ad.evaluation.simulation.annotator import AnnotatorConfig
 from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
 from stream_ad.testing import ManualClock, MemoryBroker, plant_stream
@@ -31,26 +32,35 @@ def test_documented_examples():
 
 
 def test_stream_is_seeded():
-    """Equal arguments give equal streams, another seed gives another one."""
-    one, two, other = plant_stream(steps=200), plant_stream(steps=200), plant_stream(steps=200, seed=1)
-    np.testing.assert_array_equal(one.events.blocks[0].values, two.events.blocks[0].values)
-    assert one.labels.event_ids == two.labels.event_ids
-    assert not np.array_equal(one.events.blocks[0].values, other.events.blocks[0].values)
+    """Equal arguments give equal streams, another seed gives another stream."""
+    first, second, other = plant_stream(steps=200), plant_stream(steps=200), plant_stream(steps=200, seed=1)
+    np.testing.assert_array_equal(first.events.blocks[0].values, second.events.blocks[0].values)
+    assert first.labels.event_ids == second.labels.event_ids
+    assert not np.array_equal(first.events.blocks[0].values, other.events.blocks[0].values)
+
+
+def test_old_name_of_the_annotator():
+    """The keyword of 0.1.0 does what the new one does, with a warning that names the new one."""
+    annotator = AnnotatorConfig(delay_s=60.0)
+    with pytest.warns(DeprecationWarning, match="is now annotator"):
+        old = plant_stream(steps=200, verdicts=annotator)
+    assert old.labels.event_ids == plant_stream(steps=200, annotator=annotator).labels.event_ids
+    assert old.labels.event_ids != plant_stream(steps=200).labels.event_ids
 
 
 def test_stream_knows_the_truth():
-    """A feature is broken exactly where there is a fault, and verdicts on faults name it."""
+    """A feature is broken exactly where there is a fault, and labels on faults name it."""
     stream = plant_stream(machines=4, steps=2000)
     faulty = np.array([fault is not None for fault in stream.faults])
     assert 0 < faulty.mean() < 1
     np.testing.assert_array_equal(stream.broken.any(axis=1), faulty)
     row = {event_id: index for index, event_id in enumerate(stream.events.event_ids)}
-    said = [
+    labelled = [
         (name, stream.faults[row[event_id]])
         for name, event_id in zip(stream.labels.names, stream.labels.event_ids, strict=True)
     ]
-    assert all(name == (truth or "normal") for name, truth in said)
-    assert {name for name, _ in said} >= {"normal", "leak"}
+    assert all(name == (truth or "normal") for name, truth in labelled)
+    assert {name for name, _ in labelled} >= {"normal", "leak"}
 
 
 def test_stream_feeds_a_broker():
@@ -62,7 +72,7 @@ def test_stream_feeds_a_broker():
 
 
 def test_clock_never_goes_back():
-    """A manual clock goes when told to, and refuses to go back."""
+    """A manual clock advances when told to, and refuses to go back."""
     clock = ManualClock()
     clock.advance(1.5)
     assert clock() == 1.5
@@ -71,12 +81,12 @@ def test_clock_never_goes_back():
 
 
 def test_waiting_takes_no_time():
-    """With a manual clock an empty poll lets exactly its timeout pass, and a poll that finds something none."""
+    """With a manual clock an empty poll lets exactly its timeout pass, and a poll that returns records none."""
     clock = ManualClock()
     memory = MemoryBroker(clock=clock)
     worker = memory.worker(SETTINGS)
     worker.seek(0, worker.load(0).positions)
-    worker.poll(timeout_s=2.5, max_records=10)  # brings the news that nothing is there, and so does not wait
+    worker.poll(timeout_s=2.5, max_records=10)  # returns at once: it reports that there is nothing to read
     worker.poll(timeout_s=2.5, max_records=10)
     assert clock() == 2.5
     memory.producer(SETTINGS).send(InputTopic.EVENTS, [record("one")])
@@ -97,7 +107,7 @@ def test_waiting_ends_when_something_comes():
 
 
 def test_failure_before_a_commit():
-    """Told to fail before a commit, nothing of it is written; the next one goes through."""
+    """After fail("commit_before") nothing of the commit is written, and the next commit succeeds."""
     memory = MemoryBroker()
     worker = memory.worker(SETTINGS)
     worker.load(0)
@@ -110,7 +120,7 @@ def test_failure_before_a_commit():
 
 
 def test_failure_after_a_commit():
-    """Told to fail after a commit, all of it is written and only the answer is lost."""
+    """After fail("commit_after") the whole commit is written, and only its answer is lost."""
     memory = MemoryBroker()
     worker = memory.worker(SETTINGS)
     worker.load(0)
@@ -123,7 +133,7 @@ def test_failure_after_a_commit():
 
 
 def test_a_later_worker_takes_over():
-    """One worker at a time; once the first is taken for dead, the second gets its shards and the first is refused."""
+    """Only one worker runs at a time; once the first counts as dead, a second takes over and the first is fenced."""
     memory = MemoryBroker()
     first = memory.worker(SETTINGS)
     first.load(0)
@@ -140,7 +150,7 @@ def test_a_later_worker_takes_over():
 
 
 def test_damaged_snapshot():
-    """With the newest snapshot lost, the one before and the marks since are given back."""
+    """With the newest snapshot lost, the previous one and the step boundaries since are returned."""
     memory = MemoryBroker()
     worker = memory.worker(SETTINGS)
     worker.load(0)

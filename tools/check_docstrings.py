@@ -1,11 +1,11 @@
-"""How many public functions say what they do, and how many that take or give arrays say of which shape.
+"""Count public functions without a docstring, and functions on arrays without the shapes of these.
 
     python -m tools.check_docstrings           shares by package, and the files with findings
     python -m tools.check_docstrings --list    every finding with its line
 
-Ends with 1 when more than LIMIT of either lack it. A function is public when its name, and that of the class it is in,
-begins with no underscore. A shape, such as ``(N,)`` or ``(N, F)``, stands in the docstring, or in a comment between
-``def`` and the body.
+Exits with 1 when the share of either exceeds LIMIT. A function is public when its name, and that of the class it is in,
+does not begin with an underscore. A shape, such as ``(N,)`` or ``(N, F)``, is in the docstring, or in a comment
+between ``def`` and the body.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 _SHAPE = re.compile(r"\(\s*[A-Za-z0-9][\w+*/ -]*,[^()]*\)")
 _ARRAY = re.compile(r"\b(NDArray|ndarray|Tensor)\b")
 _SELF_EVIDENT = {"override", "overload"}
-"""Decorators: what they mark is described where it was first declared."""
+"""Decorators of functions that are described where they are first declared."""
 
 
 @dataclass
 class Tally:
-    """Public functions of a module or of a package, and those that lack something."""
+    """Public functions of a module or package, and those that lack a docstring or shapes."""
 
     functions: int = 0
     arrays: int = 0
@@ -50,7 +50,7 @@ class Tally:
 
     @property
     def shares(self) -> tuple[float, float]:
-        """Of functions without a docstring, and of functions on arrays without a shape."""
+        """Return the share of functions without a docstring, and of functions on arrays without shapes."""
         return len(self.undescribed) / max(self.functions, 1), len(self.shapeless) / max(self.arrays, 1)
 
 
@@ -58,8 +58,8 @@ def examine(source: str, name: str) -> Tally:
     """Count the functions of one module.
 
     Args:
-        source: Its text.
-        name: How findings name it, before the line number.
+        source: Text of the module.
+        name: Name of the module in findings, before the line number.
     """
     tally, lines = Tally(), source.splitlines()
     for function in _public_functions(ast.parse(source)):
@@ -99,16 +99,16 @@ def _handles_arrays(function: Function) -> bool:
 
 
 def _comments(function: Function, lines: list[str]) -> str:
-    """The comments from ``def`` to the first line of the body."""
+    """Return the comments from ``def`` to the first line of the body."""
     header = lines[function.lineno - 1 : function.body[0].lineno - 1]
     return " ".join(line.partition("#")[2] for line in header)
 
 
 def report(tallies: Mapping[str, Tally]) -> Iterator[str]:
-    """A table of shares by package, and under it the number of findings by file.
+    """Yield a table of shares by package, and below it the number of findings by file.
 
     Args:
-        tallies: By the path of a module, relative to the package.
+        tallies: Tally by path of the module, relative to the package.
     """
     packages: dict[str, Tally] = defaultdict(Tally)
     for path, tally in tallies.items():
@@ -125,7 +125,7 @@ def report(tallies: Mapping[str, Tally]) -> Iterator[str]:
 
 
 def total(tallies: Mapping[str, Tally]) -> Tally:
-    """All of them as one."""
+    """Return the sum of all tallies."""
     result = Tally()
     for tally in tallies.values():
         result.add(tally)
@@ -133,7 +133,7 @@ def total(tallies: Mapping[str, Tally]) -> Tally:
 
 
 def main(*, listed: bool) -> int:
-    """Print the report on the package; the exit code."""
+    """Print the report on the package and return the exit code."""
     tallies = {
         str(path.relative_to(PACKAGE)): examine(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)))
         for path in sorted(PACKAGE.rglob("*.py"))

@@ -1,9 +1,9 @@
-"""Finds names and words that the house has given up: see the table in CONTRIBUTING.md.
+"""Find names and words that are no longer used: see the table in CONTRIBUTING.md.
 
     python -m tools.check_names           the number of findings by file
     python -m tools.check_names --list    every finding with its line
 
-Ends with 1 when there is any. Where an old word must stay, tools/names_allowed.toml says why, by file.
+Exits with 1 when there are any. Where an old word must stay, tools/names_allowed.toml says why, by file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = Path(__file__).with_name("names_allowed.toml")
 
 VARIABLES = frozenset({"one", "some", "found", "known", "told", "mine", "here", "there"})
-"""They say nothing of what they hold."""
+"""They do not say what they hold."""
 
 CLASSES = frozenset(
     """
@@ -33,17 +33,17 @@ CLASSES = frozenset(
     Sourced Stored Surroundings ThreadFlight Verdicts Watch _Lane
     """.split()  # noqa: SIM905 -- thirty lines otherwise
 )
-"""Names of before the packages; what each is called now stands in docs/glossary.md."""
+"""Former names of classes; docs/glossary.md has the present ones."""
 
 WORDS = re.compile(r"verdict|judge?ment", re.IGNORECASE)
-"""A person gives a label."""
+"""What a person says about an event is a label."""
 
 TEXTS = {".css", ".html", ".js", ".json", ".md", ".py", ".sh", ".svg", ".toml", ".yaml", ".yml", ""}
-"""Suffixes of the files that are read for words."""
+"""Suffixes of the files that are searched for words."""
 
 
 class Finding(NamedTuple):
-    """One place with a name or word that should not be there."""
+    """A forbidden name or word in a file."""
 
     kind: str
     """``variable``, ``class`` or ``word``."""
@@ -52,7 +52,7 @@ class Finding(NamedTuple):
 
 
 def in_python(source: str) -> Iterator[Finding]:
-    """The variables and classes of a module that bear a forbidden name."""
+    """Yield the variables and classes of a module with a forbidden name."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ClassDef) and node.name in CLASSES:
             yield Finding("class", node.lineno, node.name)
@@ -67,19 +67,19 @@ def in_python(source: str) -> Iterator[Finding]:
 
 
 def in_text(text: str) -> Iterator[Finding]:
-    """The forbidden words of any text: identifiers, strings, comments, prose."""
+    """Yield the forbidden words of a text: in identifiers, strings, comments, prose."""
     for number, line in enumerate(text.splitlines(), 1):
         for match in WORDS.finditer(line):
             yield Finding("word", number, match.group())
 
 
 def examine(path: str, text: str, allowed: dict[str, dict[str, str]]) -> list[Finding]:
-    """What one file should not say.
+    """Return the findings of one file, without the allowed ones.
 
     Args:
-        path: Of the file, from the top of the tree.
-        text: What stands in it.
-        allowed: Reason by kind of finding by path; a path that ends in ``/`` stands for a folder.
+        path: Path of the file from the top of the tree.
+        text: Content of the file.
+        allowed: Reason by kind of finding by path; a path that ends in ``/`` is a folder.
     """
     findings = [*in_text(text), *in_text(path)]
     if path.endswith(".py"):
@@ -93,9 +93,9 @@ def _covers(name: str, path: str) -> bool:
 
 
 def project_texts() -> Iterator[tuple[str, str]]:
-    """Path and content of every text file that is or will be under version control."""
+    """Yield path and content of every text file that is or will be under version control."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)  # noqa: S603 -- our own words
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)  # noqa: S603 -- a fixed command
     for name in sorted(filter(None, listed.stdout.decode().split("\0"))):
         path = ROOT / name
         if path.suffix in TEXTS and path.is_file():
@@ -103,7 +103,7 @@ def project_texts() -> Iterator[tuple[str, str]]:
 
 
 def report(findings: dict[str, list[Finding]], *, listed: bool) -> Iterator[str]:
-    """The findings by file, most of them last, and their sum; or each of them by its line."""
+    """Yield the number of findings by file, the most last, and their sum; before it, if listed, each with its line."""
     kinds = ("word", "variable", "class")
     if listed:
         for path, listing in findings.items():
@@ -119,7 +119,7 @@ def report(findings: dict[str, list[Finding]], *, listed: bool) -> Iterator[str]
 
 
 def main(arguments: Iterable[str]) -> int:
-    """Print the findings of the whole tree; the exit code."""
+    """Print the findings of the whole tree and return the exit code."""
     allowed = tomllib.loads(ALLOWED.read_text(encoding="utf-8"))
     by_file = {path: findings for path, text in project_texts() if (findings := examine(path, text, allowed))}
     sys.stdout.writelines(f"{line}\n" for line in report(by_file, listed="--list" in arguments))

@@ -1,7 +1,7 @@
 """Print the packages of stream_ad by layer, and which package imports which: `make layers`.
 
-The layers are those of the contract in pyproject.toml that `make check` holds the code to. A package may import
-from the layers below its own; packages in one row do not import one another.
+The layers are those of the contract in pyproject.toml, which `make check` enforces. A package may import from the
+layers below its own; packages in one row do not import each other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PACKAGE = "stream_ad"
 
 
 def layers() -> list[list[str]]:
-    """The packages of each layer, the highest layer first."""
+    """Return the packages of each layer, the highest layer first."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
     (contract,) = (contract for contract in contracts if contract["type"] == "layers")
@@ -25,7 +25,7 @@ def layers() -> list[list[str]]:
 
 
 def arrows() -> dict[str, list[str]]:
-    """The packages that each package imports, directly; both in the order of the layers."""
+    """Return the packages that each package imports directly; both in the order of the layers."""
     graph = grimp.build_graph(PACKAGE, include_external_packages=False, cache_dir=None)
     imports: dict[str, set[str]] = defaultdict(set)
     for module in graph.modules:
@@ -37,12 +37,12 @@ def arrows() -> dict[str, list[str]]:
 
 
 def _package(module: str) -> str:
-    """The package right below stream_ad that a module belongs to; "" for stream_ad itself."""
+    """Return the package directly below stream_ad that a module belongs to; "" for stream_ad itself."""
     return module.removeprefix(PACKAGE).removeprefix(".").partition(".")[0]
 
 
 def text() -> str:
-    """A line for each package, a blank line between layers."""
+    """Return a line for each package, with a blank line between layers."""
     imports = arrows()
     width = max(map(len, imports))
     rows = ("\n".join(f"{name:<{width}}  ->  {', '.join(imports[name]) or '-'}" for name in row) for row in layers())
@@ -50,10 +50,10 @@ def text() -> str:
 
 
 def mermaid() -> str:
-    """The packages as a Mermaid flowchart, higher layers first.
+    """Return the packages as a Mermaid flowchart, higher layers first.
 
-    An arrow that follows from others is left out: where a package imports another one directly and also through
-    a third, the path through the third is drawn alone.
+    Arrows that follow from others are left out: where a package imports another both directly and through a third,
+    only the path through the third is drawn.
     """
     imports = arrows()
     below: dict[str, set[str]] = {}
@@ -67,4 +67,4 @@ def mermaid() -> str:
 
 
 if __name__ == "__main__":
-    print(text())  # noqa: T201 -- what the script is for
+    print(text())  # noqa: T201 -- the purpose of the script

@@ -1,7 +1,7 @@
-"""What mkdocs.yml has done to pages on their way into the site.
+"""Hooks of mkdocs.yml that change pages for the site.
 
-Mermaid diagrams are drawn by a script that browsers would have to fetch from another host. Places that show the
-pages themselves draw them; the site leaves them out, with the sentence that leads to them.
+Mermaid diagrams are drawn by a script that browsers would have to load from another host. GitHub draws them itself;
+the site leaves them out, with the sentence that introduces them.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ NOT_ON_THE_SITE = re.compile(r"<!-- not on the site -->.*?<!-- end of not on the
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Called by mkdocs for every page."""
+    """Remove what is not for the site; mkdocs calls this for every page."""
     return NOT_ON_THE_SITE.sub("", markdown)

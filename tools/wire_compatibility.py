@@ -1,7 +1,7 @@
-"""Whether a wire format has changed in a way that breaks those who use it, by comparing two JSON Schemas.
+"""Compare two JSON Schemas of a wire format, and find the changes that break its users.
 
 The formats are open: readers ignore fields that they do not know. So an input may only widen (what was accepted stays
-accepted), and an output may only add (whoever reads the old form can read the new one).
+accepted), and an output may only add fields (readers of the old form can read the new one).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _INNER = ("additionalProperties", "propertyNames", "items")
 class Direction(StrEnum):
     """Who writes a message."""
 
-    INPUT = "input"  # others do, stream-ad reads it
-    OUTPUT = "output"  # stream-ad does, others read it
+    INPUT = "input"  # others write it, stream-ad reads it
+    OUTPUT = "output"  # stream-ad writes it, others read it
 
 
 def breaking_changes(old: Schema, new: Schema, direction: Direction) -> list[str]:
-    """Name every change from one schema to another that breaks a user of the old one.
+    """Return every change from one schema to another that breaks a user of the old one.
 
     Understands what pydantic writes: objects, arrays, scalars with bounds, ``enum``, ``const``, ``anyOf``, ``$ref``.
     Titles, descriptions and defaults do not count.
@@ -55,12 +55,12 @@ def _removed(old: Schema, new: Schema, old_root: Schema, new_root: Schema, path:
 
 
 def _refused(written: Schema, read: Schema, writer: Schema, reader: Schema, path: str) -> Iterator[tuple[str, str]]:
-    """Where a message that fits ``written`` may not fit ``read``, and what ``read`` asks for there."""
+    """Yield the paths where a message that fits ``written`` may not fit ``read``, and what ``read`` requires there."""
     written, read = _resolved(written, writer), _resolved(read, reader)
     if "anyOf" in written or "anyOf" in read:
         for option in _options(written):
             problems = [list(_refused(option, choice, writer, reader, path)) for choice in _options(read)]
-            yield from min(problems, key=len)  # the one that is nearest; empty where one takes it
+            yield from min(problems, key=len)  # the closest choice; no problems where one fits
     elif not _takes_type(written.get("type"), read.get("type")):
         yield path or "the message", f"of type {read.get('type')}"
     else:
@@ -87,7 +87,7 @@ def _refused_inside(
 
 
 def _tighter(written: Schema, read: Schema) -> Iterator[str]:
-    """What ``read`` asks of a scalar, or of a size, that ``written`` does not promise."""
+    """Yield what ``read`` requires of a scalar or a size that ``written`` does not guarantee."""
     if (allowed := _values(read)) is not None:
         given = _values(written)
         if given is None or not given <= allowed:

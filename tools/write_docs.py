@@ -1,7 +1,6 @@
-"""Write the parts of docs/ that follow from the code: settings, metrics, commands, exit codes, import graph.
+"""Write the generated parts of docs/: settings, metrics, commands, exit codes, import graph (`make docs`).
 
-In each page they stand between two marks; what is around them is written by hand. A test holds the pages to the
-code, and `make docs` writes them again.
+In each page they are between two comments; the rest is written by hand. A test compares the pages with the code.
 """
 
 from __future__ import annotations
@@ -31,14 +30,13 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 OPEN_LABELS = {"shard", "class", "version", "python", "application_id", "broker", "models", "device", "le"}
-"""Labels whose values come from the stream, the machine or the settings."""
-
+"""Metric labels whose values come from the stream, the machine or the settings."""
 
 BEGIN, END = "<!-- generated -->", "<!-- end of generated -->"
 
 
 def pages() -> dict[Path, str]:
-    """Every page with generated tables, as it should be, by its path."""
+    """Return every page with generated parts, as it should be, by its path."""
     parts = {
         "reference/settings.md": settings_tables(),
         "reference/metrics.md": metrics_table(),
@@ -55,7 +53,7 @@ def _with(path: Path, table: str) -> str:
 
 
 def settings_tables() -> str:
-    """A table for each section of the tree."""
+    """Return a table for each section of the settings."""
     defaults = dict(leaf_values(Settings()))
     schema = Settings.model_json_schema()
     tables: dict[str, list[str]] = defaultdict(list)
@@ -87,7 +85,7 @@ def _resolved(node: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, A
 
 
 def _allowed(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """The values a property takes, in words."""
+    """Return the values that a property takes, in words."""
     if "anyOf" in node:
         return " or ".join(_allowed(_resolved(option, schema), schema) for option in node["anyOf"])
     if "enum" in node:
@@ -114,7 +112,7 @@ def _short(bound: float | str) -> float | str:
 
 
 def metrics_table() -> str:
-    """A row for each metric, in the order in which they are made."""
+    """Return a row for each metric, in the order of registration."""
     metrics = Metrics(Settings())
     status = ShardStatus(
         sensors=0, warming_sensors=0, alarmed_sensors=0, pending_events=0, watermark_ns=0, model_version="",
@@ -143,7 +141,7 @@ def _labels(family: Metric) -> Iterator[str]:
 
 
 def commands() -> str:
-    """A section for each command: how it is called, what it does, its arguments and options."""
+    """Return a section for each command: usage, what it does, arguments and options."""
     return "\n\n".join(_command_sections(typer.main.get_command(app), ["stream-ad"]))
 
 
@@ -184,7 +182,7 @@ def _parameters(parameters: list[Any]) -> Iterator[str]:
 
 
 def _values(parameter: Any) -> str:
-    """What an option takes whose value has no name of its own."""
+    """Return the placeholder for the value of an option without a metavar."""
     kind = parameter.type_descriptor.annotation
     if issubclass(kind, Enum):
         return "|".join(str(choice.value) for choice in kind)
@@ -192,7 +190,7 @@ def _values(parameter: Any) -> str:
 
 
 def import_graph() -> str:
-    """Every import between packages as text, and the gist of it as a diagram."""
+    """Return every import between packages as text, and the essential ones as a diagram."""
     return f"""```text
 {text()}
 ```
@@ -207,7 +205,7 @@ As a diagram, without the arrows that follow from others:
 
 
 def exit_codes_table() -> str:
-    """A row for each code, with the exceptions of the library that end with it."""
+    """Return a row for each exit code, with the exceptions that exit with it."""
     rows = ["| code | meaning | errors |", "|---:|---|---|"]
     for code, meaning in EXIT_CODES.items():
         names = ", ".join(f"`{kind.__name__}`" for kind in error_kinds() if kind.exit_code == code)
@@ -216,7 +214,7 @@ def exit_codes_table() -> str:
 
 
 def error_kinds() -> list[type[errors.StreamADError]]:
-    """Every exception of stream_ad.errors, in the order of the file."""
+    """Return every exception of stream_ad.errors, in the order of the file."""
     return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.StreamADError)]
 
 

@@ -1,10 +1,11 @@
-"""Writes what an installation of a released version leaves behind, for the test that upgrades from it.
+"""Write what an installation of a released version leaves behind, for the test that upgrades from it.
 
     python tools/write_release_data.py TREE
 
 TREE is a checkout of the release. Its own program writes a recording of two machines into an embedded broker, runs
-a worker over it until the worker has stopped with a snapshot, and then writes a second recording that nobody has read
-yet. The settings file and the database (compressed) go into tests/data/upgrade-VERSION/; commit them with the release.
+a worker over it until the worker has stopped with a snapshot, and then writes a second recording, which stays
+unread. The settings file and the database (compressed) go into tests/data/upgrade-VERSION/; commit them with the
+release.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
 START = datetime(2025, 3, 1, tzinfo=UTC)
 MACHINES = ("press", "pump")
 STEPS = {"before": 160, "after": 60}
-"""Readings of each machine, by recording: in the order in which they are written."""
+"""Readings of each machine by recording, in the order of writing."""
 
 SETTINGS = """\
 # A small plant, with everything cut short so that its snapshot stays small.
@@ -52,7 +53,7 @@ threshold:
 
 
 def main(tree: Path) -> None:
-    """Make the files with the program that stands in ``tree``."""
+    """Make the files with the program in ``tree``."""
     version = _program(tree, "--version", cwd=tree).split()[-1]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -100,7 +101,7 @@ def _program(tree: Path, *arguments: str, cwd: Path) -> str:
 
 
 def _compact(database: Path) -> None:
-    """Bring everything into the one file, without free pages."""
+    """Bring everything into a single file, without free pages."""
     connection = sqlite3.connect(database)
     connection.execute("PRAGMA journal_mode=DELETE")
     connection.execute("VACUUM")

@@ -1,9 +1,9 @@
-"""Prints what the program needs at run time as pins, with the versions that are installed here.
+"""Print what the program needs at run time as pins, with the versions of this environment.
 
     python -m tools.write_requirements >build/requirements.txt
 
 The development tools of the environment are left out, those of the extras that a worker may use (librdkafka, parquet)
-are not: `make audit` and `make sbom` look at what is shipped.
+are not: `make audit` and `make sbom` examine what is shipped.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ EXTRAS = ("librdkafka", "parquet")
 
 
 def pins(names: Iterable[str], describe: Callable[[str], tuple[str, list[str]] | None]) -> list[str]:
-    """Everything that some packages need, themselves left out, as ``name==version``, sorted.
+    """Return everything that some packages need, without themselves, as ``name==version``, sorted.
 
     Args:
-        names: Requirements to begin with, such as ``stream-ad[parquet]``.
-        describe: Version and requirements of a package by its name; None where it is not installed.
+        names: Requirements to start from, such as ``stream-ad[parquet]``.
+        describe: Returns version and requirements of a package by its name; None where it is not installed.
     """
     versions: dict[str, str] = {}
     roots = {canonicalize_name(Requirement(name).name) for name in names}
@@ -54,7 +54,7 @@ def _in_force(needs: Iterable[str], extra: str) -> Iterator[Requirement]:
 
 
 def installed(name: str) -> tuple[str, list[str]] | None:
-    """Version and requirements of a package of this environment."""
+    """Return version and requirements of a package of this environment, or None."""
     try:
         package = distribution(name)
     except PackageNotFoundError:

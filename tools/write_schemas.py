@@ -1,9 +1,9 @@
-"""Writes the JSON Schemas of the messages into schemas/, from stream_ad/records/schemas.py (`make schemas`).
+"""Write the JSON Schemas of the messages into schemas/, from stream_ad/records/schemas.py (`make schemas`).
 
-    python tools/write_schemas.py              the present ones, in schemas/v1
-    python tools/write_schemas.py --release    and a copy of them, as those of this version of the program
+    python -m tools.write_schemas              the present schemas, in schemas/v1
+    python -m tools.write_schemas --release    also a copy of them for this version of the program
 
-A test holds schemas/v1 to the code, and compares it with the copy of the last release.
+A test compares schemas/v1 with the code and with the copy of the last release.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RELEASED = SCHEMAS / "released"
 
 
 class Message(NamedTuple):
-    """One kind of message."""
+    """A kind of message, and who writes it."""
 
     model: type[BaseModel]
     direction: Direction
@@ -42,7 +42,7 @@ MESSAGES = {
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The JSON Schema of one kind of message, as the code has it now."""
+    """Return the present JSON Schema of a kind of message."""
     model, direction = MESSAGES[name]
     mode: Literal["validation", "serialization"] = "validation" if direction is Direction.INPUT else "serialization"
     head = {
@@ -53,17 +53,17 @@ def schema(name: str) -> dict[str, Any]:
 
 
 def files() -> dict[Path, str]:
-    """Every file of schemas/v1, as it should be, by its path."""
+    """Return every file of schemas/v1, as it should be, by its path."""
     return {SCHEMAS / VERSION / f"{name}.json": json.dumps(schema(name), indent=2) + "\n" for name in MESSAGES}
 
 
 def last_release() -> Path:
-    """The folder with the schemas of the newest release."""
+    """Return the folder with the schemas of the newest release."""
     return max(RELEASED.iterdir(), key=lambda folder: tuple(map(int, folder.name.split("."))))
 
 
 def main(*, release: bool) -> None:
-    """Write the present schemas, and a copy for a release."""
+    """Write the present schemas, and with ``release`` a copy."""
     for path, text in files().items():
         copies = [path, RELEASED / __version__ / path.name] if release else [path]
         for target in copies:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes what deploy/compose/secure.yml needs, in deploy/secrets: an authority, Kafka's certificate (for the names kafka and localhost),
-# a password. What is there is kept; delete the folder's files to make all of it anew. Needs openssl.
+# a password. Existing files are kept; delete them to make everything again. Needs openssl.
 set -euo pipefail
 umask 022 # containers run under other users; the folder keeps everybody else out
 cd "$(dirname "$0")/../secrets"

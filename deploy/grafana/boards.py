@@ -1,4 +1,4 @@
-"""What all dashboards share: time, the choice of a deployment, marks on the time axis, links to one another."""
+"""What all dashboards share: time range, choice of deployment, annotations, links to each other."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ TAG = "stream-ad"
 
 _RESTORES = f'sum by (instance) (stream_ad_restores_total{{{JOB}, source="snapshot"}}'
 
-# Marks on the time axis: colour, expression, text, whether the value is the time. A worker restores its shards before
-# its first scrape, so a counter that is first seen above 0 has risen.
+# Annotations: colour, expression, text, whether the value is the time. A worker restores its shards before its first
+# scrape, so a counter that is first seen above 0 has risen.
 MARKS = {
     "Drift": ("orange", f"sum(increase(stream_ad_drifts_total{{{JOB}}}[1m])) > 0", "scores changed", False),
     "Worker started": ("blue", f"process_start_time_seconds{{{JOB}}} * 1000", "{{instance}} started", True),
@@ -31,7 +31,7 @@ MARKS = {
 
 
 def board(title: str, *, uid: str, says: str, rows: Mapping[str, Sequence[Any]]) -> build.Dashboard:
-    """A dashboard of rows of panels, by the row's title; "" has no title."""
+    """Return a dashboard from panels by title of their row; the row "" has no title."""
     result = (
         build.Dashboard(f"stream-ad / {title}")
         .uid(uid)
@@ -50,7 +50,7 @@ def board(title: str, *, uid: str, says: str, rows: Mapping[str, Sequence[Any]])
             .keep_time(True)
         )
     )
-    ids = count(1)  # fixed, so that a link to a panel stays good
+    ids = count(1)  # the same in each build, so that links to panels stay valid
     for heading, panels in rows.items():
         if heading:
             result = result.with_row(build.Row(heading).id(next(ids)))
@@ -60,7 +60,7 @@ def board(title: str, *, uid: str, says: str, rows: Mapping[str, Sequence[Any]])
 
 
 def watching(dashboard: build.Dashboard) -> build.Dashboard:
-    """The dashboard with a choice of the deployment, and with marks for what happens to it."""
+    """Add a choice of deployment and annotations of its life to a dashboard."""
     dashboard = dashboard.with_variable(
         build.QueryVariable("job")
         .label("Deployment")
@@ -70,7 +70,7 @@ def watching(dashboard: build.Dashboard) -> build.Dashboard:
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)
     )
-    for name, (color, expr, said, at_value) in MARKS.items():
+    for name, (color, expr, description, at_value) in MARKS.items():
         dashboard = dashboard.annotation(
             build.AnnotationQuery()
             .name(name)
@@ -79,7 +79,7 @@ def watching(dashboard: build.Dashboard) -> build.Dashboard:
             .icon_color(color)
             .expr(expr)
             .title_format(name)
-            .text_format(said)
+            .text_format(description)
             .step("1m")
             .use_value_for_time(at_value)
         )

@@ -1,4 +1,4 @@
-"""Scores, threshold, loss, class importance, what becomes of verdicts, drift, learning."""
+"""The detector dashboard: scores, threshold, loss, class importance, outcomes of labels, drift, learning."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def detector() -> Dashboard:
         board(
             "Detector",
             uid="stream-ad-detector",
-            says="What the models do: scores and threshold, what is learned and what is kept out, verdicts, drift.",
+            says="What the models do: scores and threshold, what is learned and what is kept out, labels, drift.",
             rows={
                 "Scores": _scores(),
                 "Learning": _learning(),
-                "Verdicts": _verdicts(),
+                "Labels": _labels(),
                 "Sensors and drift": _sensors(),
             },
         )
@@ -35,7 +35,7 @@ def _scores() -> list[object]:
             unit="short",
             says="How scores are distributed; 1 and above is an anomaly. A bulk that creeps towards 1 says that the "
             "models no longer fit; "
-            "one that never moves, that the readings do not either.",
+            "one that never moves says that the readings do not move either.",
             runbook="StreamADAnomaliesNone",
         ),
         lines(
@@ -59,7 +59,7 @@ def _scores() -> list[object]:
         lines(
             "Anomalies against what is tolerated",
             {
-                "of 30 minutes": f"job:stream_ad_anomalies:ratio30m{{{JOB}}}",
+                "over 30 minutes": f"job:stream_ad_anomalies:ratio30m{{{JOB}}}",
                 "tolerated false alarms": f"max(stream_ad_tolerated_false_alarm_ratio{{{JOB}}})",
             },
             unit="percentunit",
@@ -68,7 +68,7 @@ def _scores() -> list[object]:
             runbook="StreamADAnomaliesMany",
         ),
         stat_panel(
-            "Anomalies of a day",
+            "Anomalies of the last day",
             f"sum(increase(stream_ad_anomalies_total{{{JOB}}}[1d]))",
             unit="short",
             decimals=0,
@@ -105,8 +105,8 @@ def _learning() -> list[object]:
             unit="percentunit",
             span=8,
             steps=((None, GOOD), (0.1, NOTICE), (0.3, BAD)),
-            says="Of the events of the last hour whose wait is over. When most are kept out, models cannot follow a "
-            "change without verdicts.",
+            says="Share of the events decided within the last hour. When most are kept out, models cannot follow a "
+            "change without labels.",
             runbook="StreamADGateClosed",
             no_value="none decided yet",
         ),
@@ -119,7 +119,7 @@ def _learning() -> list[object]:
             says="Optimiser steps per second. 0 while events come: learning is off, or everything is kept out.",
         ),
         stat_panel(
-            "Events that wait for a verdict",
+            "Events waiting for a label",
             f"sum(stream_ad_pending_events{{{JOB}}})",
             unit="short",
             span=8,
@@ -129,15 +129,15 @@ def _learning() -> list[object]:
     ]
 
 
-def _verdicts() -> list[object]:
+def _labels() -> list[object]:
     return [
         lines(
             "Class importance",
             {"{{class}}": f"avg by (class) (stream_ad_class_importance{{{JOB}}})"},
             unit="percentunit",
             maximum=1,
-            says="How badly the detector does on a class; the loss weights the class with it. Near 1: missed nearly "
-            "always.",
+            says="How badly the detector does on a class; it is the weight of the class in the loss. Near 1: nearly "
+            "always missed.",
             runbook="StreamADRecallDecayed",
         ),
         lines(
@@ -146,21 +146,21 @@ def _verdicts() -> list[object]:
             unit="percentunit",
             maximum=1,
             limit=0.5,
-            says="Share of the verdicts of a class that the published score had missed; older ones count less. Of "
+            says="Share of the labels of a class that the published score had missed; older ones count less. Of "
             "normal: alarms among what "
             "people called normal.",
             runbook="StreamADRecallDecayed",
         ),
         heat(
-            "How late verdicts come",
+            "How late labels come",
             "stream_ad_label_delay_seconds",
             unit="s",
             span=8,
-            says="Event time to the record time of the verdict. Most of it must lie within the label horizon.",
+            says="Event time to the record time of the label. Most labels must arrive within the label horizon.",
             runbook="StreamADLabelsMissTheirEvents",
         ),
         bars(
-            "Verdicts of a day, by outcome",
+            "Labels of the last day, by outcome",
             "{{outcome}}",
             f"sum by (outcome) (increase(stream_ad_labels_total{{{JOB}}}[1d]))",
             unit="short",
@@ -186,18 +186,18 @@ def _sensors() -> list[object]:
             "Sensors, by partition",
             {
                 "partition {{shard}}": f"max by (shard) (stream_ad_sensors{{{JOB}}})",
-                "most a partition may hold": f"max(stream_ad_max_sensors{{{JOB}}})",
+                "limit per partition": f"max(stream_ad_max_sensors{{{JOB}}})",
             },
             unit="short",
             logarithmic=True,
-            says="Sensors that have state. Beyond the bound the longest silent one is forgotten.",
+            says="Sensors that have state. Beyond the limit the sensor silent for longest is forgotten.",
             runbook="StreamADSensorsNearBound",
         ),
         lines(
             "Late events",
             {"late": f"sum(rate(stream_ad_late_events_total{{{JOB}}}[$__rate_interval]))"},
             unit="cps",
-            says="Events older than others of their sensor before them. They are scored like all; many of them mean "
-            "producers that buffer.",
+            says="Events older than earlier events of their sensor. They are scored like all others; many of them "
+            "mean that producers buffer.",
         ),
     ]

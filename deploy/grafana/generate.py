@@ -1,4 +1,4 @@
-"""Writes deploy/grafana/dashboards/*.json and the rules for Kubernetes; a test holds them to this code.
+"""Write deploy/grafana/dashboards/*.json and the rules for Kubernetes; a test compares the files with this code.
 
 python deploy/grafana/generate.py
 """
@@ -27,7 +27,7 @@ OPERATOR = DEPLOY / "kubernetes" / "monitoring" / "prometheus-rule.yaml"
 
 
 def runbook() -> object:
-    """docs/how-to/runbook.md, a panel for each section, so that panels and alerts can link to one."""
+    """Return the runbook dashboard: a panel for each section of docs/how-to/runbook.md, for other panels to link to."""
     sections = runbook_sections()
     panels = [words(name, body, span=12, height=12) for name, (_, body) in sections.items()]
     says = "What to do about each alert: docs/how-to/runbook.md."
@@ -35,7 +35,7 @@ def runbook() -> object:
 
 
 def files() -> dict[Path, str]:
-    """Every generated file, by its path."""
+    """Return the text of every generated file by its path."""
     rules = [group for path in sorted(RULES.glob("*.yml")) for group in yaml.safe_load(path.read_text())["groups"]]
     resource = {
         "apiVersion": "monitoring.coreos.com/v1",
@@ -53,7 +53,7 @@ def files() -> dict[Path, str]:
 
 
 def _without_placement(built: object) -> object:
-    """The builder hides every link and mark in a menu, and has no way to say that they shall be seen."""
+    """Show links and annotations: the builder hides each of them in a menu and has no option against it."""
 
     def visible(node: dict[str, object]) -> dict[str, object]:
         return {key: value for key, value in node.items() if (key, value) != ("placement", "inControlsMenu")}

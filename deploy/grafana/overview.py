@@ -1,4 +1,4 @@
-"""Is it working, how many anomalies, how late, how good by the verdicts."""
+"""The overview dashboard: is it working, how many anomalies, how late, how good according to the labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 WHICH = """\
 A sensor is never a label of a metric: thousands of them would drown Prometheus, and the loudest change all the time.
-Which sensors it is stands where the scores are:
+The scores say which sensors they are about:
 
 - **lately loudest**, with score and features, from each worker: `docker compose exec worker python -c
   "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9108/top').read().decode())"`
 - **incidents**, one record when one opens and one when it closes: topic `anomaly-incidents`
-- **every score** with the features that did it: topic `anomaly-scores`, keyed by sensor
+- **every score** with the features that caused it: topic `anomaly-scores`, keyed by sensor
 """
 
 
@@ -26,12 +26,12 @@ def overview() -> Dashboard:
         board(
             "Overview",
             uid="stream-ad-overview",
-            says="Is it working, how many anomalies, how late, how good by people's verdicts.",
+            says="Is it working, how many anomalies, how late, how good according to the labels.",
             rows={
                 "Is it working?": _working(),
                 "How many anomalies?": _anomalies(),
                 "How late?": _late(),
-                "How good, by the verdicts?": _good(),
+                "How good, according to the labels?": _good(),
                 "Which sensors?": [words("Which sensors?", WHICH, height=6)],
             },
         )
@@ -52,8 +52,8 @@ def _working() -> list[object]:
             "Partitions without owner",
             f"job:stream_ad_shards_known:count1h{{{JOB}}} - job:stream_ad_shards_owned:count{{{JOB}}}",
             unit="short",
-            says="Partitions that were worked on within the last hour and are owned by no worker now. Should be 0 "
-            "but for a minute or so.",
+            says="Partitions that a worker owned within the last hour and none owns now. Should be 0, except for "
+            "about a minute.",
             steps=((None, GOOD), (1, BAD)),
             runbook="StreamADShardWithoutOwner",
         ),
@@ -77,7 +77,7 @@ def _working() -> list[object]:
             "Backlog",
             f'sum(job_side:stream_ad_lag_records:sum{{{JOB}, side="events"}})',
             unit="short",
-            says="Events that wait to be scored. If it grows, add workers, up to one for each partition.",
+            says="Events waiting to be scored. If it grows, add workers, up to one for each partition.",
             runbook="StreamADLagGrows",
         ),
         stat_panel(
@@ -113,8 +113,8 @@ def _anomalies() -> list[object]:
                 "closed": f'sum(increase(stream_ad_incidents_total{{{JOB}, state="closed"}}[$__rate_interval]))',
             },
             unit="short",
-            says="Runs of anomalies of one sensor, which are what a person looks at. Both curves should keep pace "
-            "with one another.",
+            says="Runs of anomalies of one sensor, which are what people look at. Both curves should keep pace "
+            "with each other.",
         ),
         lines(
             "Sensors with an open incident",
@@ -141,16 +141,16 @@ def _late() -> list[object]:
             logarithmic=True,
             limit=1,
             span=12,
-            says="Record time of an event to the commit of its score. Old records that are replayed count with their "
-            "age.",
+            says="Record time of an event to the commit of its score. Old records that are replayed count with "
+            "their age.",
             runbook="StreamADDelayed",
         ),
         lines(
-            "Records that wait",
+            "Records waiting",
             {"{{side}}": f"job_side:stream_ad_lag_records:sum{{{JOB}}}"},
             unit="short",
             span=12,
-            says="Backlog of both inputs. Verdicts wait for the events before them, and the other way round.",
+            says="Backlog of both inputs. Labels wait for earlier events, and events for earlier labels.",
             runbook="StreamADLagGrows",
         ),
     ]
@@ -165,27 +165,27 @@ def _good() -> list[object]:
             unit="percentunit",
             maximum=1,
             steps=((None, GOOD), (0.3, NOTICE), (0.5, BAD)),
-            says="Share of the anomalies of a class, as people named them, that had scored below 1; older verdicts "
+            says="Share of the anomalies of a class, as people named them, that had scored below 1; older labels "
             "count less. Of normal: "
-            "false alarms among what people looked at, which is mostly alarms, so it is no false-alarm rate.",
+            "false alarms among what people looked at, which is mostly alarms, so it is not a false-alarm rate.",
             runbook="StreamADRecallDecayed",
         ),
         lines(
-            "Verdicts",
+            "Labels",
             {"{{outcome}}": f"sum by (outcome) (increase(stream_ad_labels_total{{{JOB}}}[$__rate_interval]))"},
             unit="short",
             stacked=True,
-            says="Verdicts by what became of them. late and unknown_sensor taught nothing; the runbook says why.",
+            says="Labels by outcome. late and unknown_sensor taught nothing; the runbook says why.",
             runbook="StreamADLabelsMissTheirEvents",
         ),
         lines(
-            "How late verdicts come",
+            "How late labels come",
             {
                 "mean": f"sum(rate(stream_ad_label_delay_seconds_sum{{{JOB}}}[1h]))"
                 f" / (sum(rate(stream_ad_label_delay_seconds_count{{{JOB}}}[1h])) > 0)"
             },
             unit="s",
-            says="Event time to the record time of its verdict. The label horizon must be longer than what is usual.",
+            says="Event time to the record time of its label. The label horizon must be longer than what is usual.",
             runbook="StreamADLabelSilence",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Kinds of panels, each with a unit, a description and, where an alert watches it, a link to its runbook section."""
+"""Kinds of panels. Each has a unit, a description and, where an alert watches it, a link to its runbook section."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SOURCE = common_models.DataSourceRef(type_val="prometheus", uid="stream-ad-prome
 JOB = 'job="$job"'
 WIDTH = 24  # of Grafana's grid
 
-# What a panel shows, in one word each: colours that tell states apart without red beside green alone.
+# Colours by meaning; no two states differ by red against green alone.
 GOOD, NOTICE, BAD, PLAIN = "green", "orange", "red", "blue"
 
 Panel = Any  # the builders share no public base
 
 
 def runbook_sections() -> dict[str, tuple[int, str]]:
-    """Alert name to the number of its panel on the runbook dashboard, and the text of its section."""
+    """Return, by alert name, the number of its panel on the runbook dashboard and the text of its section."""
     parts = re.split(r"^## (\w+)\n", RUNBOOK.read_text(encoding="utf-8"), flags=re.MULTILINE)
     names, texts = parts[1::2], parts[2::2]
     return {name: (number, body.strip()) for number, (name, body) in enumerate(zip(names, texts, strict=True), 1)}
@@ -48,7 +48,7 @@ def stat_panel(  # noqa: PLR0913 -- a panel has so many sides
     decimals: int | None = None,
     no_value: str = "no data",
 ) -> Panel:
-    """One large number, coloured by the first of ``steps`` from above that it reaches."""
+    """Return a panel with one large number, coloured by the highest of ``steps`` that it reaches."""
     panel = (
         stat.Panel()
         .height(4)
@@ -63,7 +63,7 @@ def stat_panel(  # noqa: PLR0913 -- a panel has so many sides
     )
     if decimals is not None:
         panel = panel.decimals(decimals)
-    return _told(panel, title, says, runbook)
+    return _described(panel, title, says, runbook)
 
 
 def lines(  # noqa: PLR0913 -- a panel has so many sides
@@ -79,7 +79,7 @@ def lines(  # noqa: PLR0913 -- a panel has so many sides
     limit: float | None = None,
     logarithmic: bool = False,
 ) -> Panel:
-    """Curves over time. ``queries``: legend to expression; ``limit``: a dashed line that should not be crossed."""
+    """Return curves over time. ``queries``: expression by legend; ``limit``: a dashed line not to be crossed."""
     panel = (
         timeseries.Panel()
         .height(8)
@@ -113,7 +113,7 @@ def lines(  # noqa: PLR0913 -- a panel has so many sides
         )
     for letter, (legend, expr) in zip("ABCDEFGH", queries.items(), strict=False):
         panel = panel.with_target(_query(expr, legend).ref_id(letter))
-    return _told(panel, title, says, runbook)
+    return _described(panel, title, says, runbook)
 
 
 def bars(  # noqa: PLR0913 -- a panel has so many sides
@@ -128,7 +128,7 @@ def bars(  # noqa: PLR0913 -- a panel has so many sides
     steps: Sequence[tuple[float | None, str]] = ((None, PLAIN),),
     maximum: float | None = None,
 ) -> Panel:
-    """One bar for each series, as of now."""
+    """Return one bar for the present value of each series."""
     panel = (
         bargauge.Panel()
         .height(8)
@@ -143,11 +143,11 @@ def bars(  # noqa: PLR0913 -- a panel has so many sides
     )
     if maximum is not None:
         panel = panel.max(maximum)
-    return _told(panel, title, says, runbook)
+    return _described(panel, title, says, runbook)
 
 
 def heat(title: str, metric: str, *, unit: str, says: str, span: int = 12, runbook: str = "") -> Panel:
-    """How the values of a histogram are distributed over time."""
+    """Return a heat map of a histogram over time."""
     expr = f"sum by (le) (increase({metric}_bucket{{{JOB}}}[$__rate_interval]))"
     panel = (
         heatmap.Panel()
@@ -168,11 +168,11 @@ def heat(title: str, metric: str, *, unit: str, says: str, span: int = 12, runbo
         .show_legend()
         .with_target(_query(expr, "{{le}}").format(prometheus_models.PromQueryFormat.HEATMAP))
     )
-    return _told(panel, title, says, runbook)
+    return _described(panel, title, says, runbook)
 
 
 def words(title: str, content: str, *, span: int = WIDTH, height: int = 8) -> Panel:
-    """Markdown."""
+    """Return a panel of Markdown."""
     return text.Panel().title(title).height(height).span(span).mode(text_models.TextMode.MARKDOWN).content(content)
 
 
@@ -181,11 +181,11 @@ def _query(expr: str, legend: str) -> prometheus.Dataquery:
 
 
 def _steps(steps: Sequence[tuple[float | None, str]]) -> build.ThresholdsConfig:
-    found = [model.Threshold(value=value, color=color) for value, color in steps]
-    return build.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(found)
+    thresholds = [model.Threshold(value=value, color=color) for value, color in steps]
+    return build.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(thresholds)
 
 
-def _told(panel: Panel, title: str, says: str, runbook: str) -> Panel:
+def _described(panel: Panel, title: str, says: str, runbook: str) -> Panel:
     panel = panel.title(title).datasource(SOURCE)
     if runbook:
         number, _ = runbook_sections()[runbook]

@@ -1,4 +1,4 @@
-"""Lag, throughput, delay, commits, dead letters, memory, rebalances, recovery."""
+"""The pipeline dashboard: lag, throughput, delay, commits, dead letters, memory, rebalances, recovery."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def pipeline() -> Dashboard:
         board(
             "Pipeline",
             uid="stream-ad-pipeline",
-            says="How records flow: throughput, backlog, delay, commits, what is refused, memory, who owns what, "
+            says="How records flow: throughput, backlog, delay, commits, rejected records, memory, ownership, "
             "recovery.",
             rows={
                 "Flow": _flow(),
@@ -55,7 +55,7 @@ def _flow() -> list[object]:
             runbook="StreamADDeadLetters",
         ),
         lines(
-            "Records that wait, by partition",
+            "Records waiting, by partition",
             {"{{side}} {{shard}}": f"max by (side, shard) (stream_ad_lag_records{{{JOB}}})"},
             unit="short",
             span=12,
@@ -101,8 +101,8 @@ def _work() -> list[object]:
             "Commits",
             {"{{result}}": _rate("stream_ad_commits_total", "result")},
             unit="cps",
-            says="error: refused by Kafka, the step is done again. fenced: another worker has taken the partition "
-            "over, as it should.",
+            says="error: refused by Kafka, the step is repeated. fenced: another worker has taken over the "
+            "partition, which is normal.",
             runbook="StreamADCommitsFail",
         ),
         heat(
@@ -110,7 +110,7 @@ def _work() -> list[object]:
             "stream_ad_commit_duration_seconds",
             unit="s",
             span=16,
-            says="Outputs, positions and sometimes a snapshot in one transaction. Slow commits make scores late; the "
+            says="Outputs, offsets and sometimes a snapshot in one transaction. Slow commits make scores late; the "
             "disk of Kafka is the usual cause.",
             runbook="StreamADDelayed",
         ),
@@ -200,26 +200,26 @@ def _recovery() -> list[object]:
             "Replayed records",
             {"{{side}}": _rate("stream_ad_replayed_records_total", "side")},
             unit="cps",
-            says="Gone through again to recover, without publishing anything.",
+            says="Read again to recover, without publishing anything.",
         ),
         lines(
             "Lost records",
             {"{{side}}": f"sum by (side) (stream_ad_lost_records_total{{{JOB}}})"},
             unit="short",
-            says="Deleted before anybody read them, since the workers started; broker.on_lost_records=continue lets "
-            "workers go on without them.",
+            says="Deleted before they were read, since the workers started; broker.on_lost_records=continue lets "
+            "workers continue without them.",
             runbook="StreamADRecordsLost",
         ),
         lines(
-            "Models not gone on with",
+            "Models not resumed",
             {
                 "{{source}}": (
                     f'sum by (source) (stream_ad_restores_total{{{JOB}, source=~"older_snapshot|beginning|new_model"}})'
                 )
             },
             unit="short",
-            says="Since the workers started: partitions that began with something else than their newest snapshot, "
-            "because that was damaged or the settings do not fit it.",
+            says="Since the workers started: partitions that did not resume from their newest snapshot, because it "
+            "was damaged or does not fit the settings.",
             runbook="StreamADModelLost",
         ),
     ]

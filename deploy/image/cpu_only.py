@@ -1,4 +1,4 @@
-"""Makes a CUDA build of torch load and run on the CPU without NVIDIA's libraries (some 4 GB).
+"""Make a CUDA build of torch load and run on the CPU without NVIDIA's libraries (some 4 GB).
 
     python cpu_only.py cpu REPORT.json      pins what to install, from `pip install --dry-run --report`
     python cpu_only.py cuda REPORT.json     the same with everything that a GPU needs
@@ -31,17 +31,17 @@ STAND_IN = "libstreamad_nogpu.so"
 
 
 def pins(report: Path, torch: str) -> list[str]:
-    """Everything that pip would install but the project itself; for ``cpu`` without what only a GPU needs."""
-    found = [item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]]
+    """Return pins of all that pip would install except the project; for ``cpu`` without what only a GPU needs."""
+    packages = [item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]]
     return [
         f"{item['name']}=={item['version']}"
-        for item in found
+        for item in packages
         if item["name"] != "stream-ad" and not (torch == "cpu" and GPU_ONLY.match(item["name"]))
     ]
 
 
 def stand_in(libraries: Path) -> list[str]:
-    """Write the stand-in beside torch's libraries; the names of the libraries it stands for."""
+    """Write the stand-in beside torch's libraries; return the names of the libraries that it replaces."""
     ours = sorted(libraries.glob("lib*.so"))
     missing = {line.split()[0] for path in ours for line in _run("ldd", path) if "not found" in line} - {DRIVER}
     if missing:
@@ -52,7 +52,7 @@ def stand_in(libraries: Path) -> list[str]:
 
 
 def _asked_of(missing: set[str], paths: list[Path]) -> dict[str, set[str]]:
-    """Undefined functions by the version they are asked in; "" without one."""
+    """Return undefined functions by the symbol version that is asked for; "" without a version."""
     asked: dict[str, set[str]] = defaultdict(set)
     for path in paths:
         needs = "\n".join(_run("readelf", "-W", "-V", path)).split(" File: ")[1:]  # one part for each library
@@ -70,7 +70,7 @@ def _link(asked: dict[str, set[str]], target: Path) -> None:
     names = sorted(set().union(*asked.values()))
     code = "".join(f".globl {name}\n.type {name}, @function\n{name}: ud2\n" for name in names)
     versions = "".join(
-        f'"{version}" {{ {"; ".join(sorted(found))}; }};\n' for version, found in asked.items() if version
+        f'"{version}" {{ {"; ".join(sorted(functions))}; }};\n' for version, functions in asked.items() if version
     )
     with tempfile.TemporaryDirectory() as folder:
         source, script, binary = (Path(folder, name) for name in ("a.s", "a.map", "a.o"))
@@ -94,4 +94,4 @@ if __name__ == "__main__":
         (torch_libraries,) = path.glob("lib/python3*/site-packages/torch/lib")
         print("stands for:", ", ".join(stand_in(torch_libraries)) or "nothing, torch is complete")
     else:
-        sys.exit(f"TORCH is «{action}»; it is cpu or cuda.")
+        sys.exit(f"TORCH is '{action}'; it must be cpu or cuda.")

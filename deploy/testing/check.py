@@ -1,7 +1,7 @@
-"""Brings the whole deployment up beside whatever runs, and proves what it promises: `make deploy-check`.
+"""Bring the whole deployment up beside whatever runs, and prove what it promises: `make deploy-check`.
 
-It has a project, ports and volumes of its own, and takes them down at the end. Every step prints what it has
-seen; the first broken promise ends it, with the last lines of every container's log.
+It has a project, ports and volumes of its own, and removes them at the end. Every step prints what it saw; the
+first broken promise ends it, with the last lines of every container's log.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def check_image() -> None:
     version = docker("run", "--rm", "--read-only", "--network", "none", IMAGE, "--version")
     if user != "10001:10001" or tools:
         raise BrokenPromise(f"the image runs as {user!r} and has {tools.split()}")
-    say(f"image {IMAGE}: {size:,.0f} MB, user {user}, no build tools, runs read-only as «{version}»")
+    say(f"image {IMAGE}: {size:,.0f} MB, user {user}, no build tools, runs read-only as '{version}'")
 
 
 def come_up(stack: Stack, *, workers: int = 1) -> None:
@@ -131,7 +131,8 @@ def check_scale(stack: Stack) -> None:
 
     def split() -> dict[str, int] | None:
         owned = {
-            one["metric"]["instance"]: int(one["value"][1]) for one in instant('stream_ad_shards{state="live"} > 0')
+            sample["metric"]["instance"]: int(sample["value"][1])
+            for sample in instant('stream_ad_shards{state="live"} > 0')
         }
         return owned if len(owned) == 2 and sum(owned.values()) == PARTITIONS else None
 
@@ -147,14 +148,17 @@ def fresh(metric: str) -> str:
 def check_continuation(stack: Stack) -> None:
     sensors, warming = fresh("stream_ad_sensors"), fresh("stream_ad_warming_sensors")
     until("no sensor in warm-up", lambda: instant(f"{warming} == 0"))
-    known = instant(sensors)[0]["value"][1]
+    warm_sensors = instant(sensors)[0]["value"][1]
     stack.down()
-    say(f"down; {known} sensors were warm")
+    say(f"down; {warm_sensors} sensors were warm")
     come_up(stack)
     restored = fresh('stream_ad_restores_total{source="snapshot"}')
     until("all partitions from snapshots", lambda: instant(f"{restored} == {PARTITIONS}"))
-    until("the same sensors, warm", lambda: instant(f"{sensors} == {known} and {warming} == 0"))
-    say(f"down and up: all {PARTITIONS} partitions go on from their snapshots, {known} sensors, none in warm-up again")
+    until("the same sensors, warm", lambda: instant(f"{sensors} == {warm_sensors} and {warming} == 0"))
+    say(
+        f"down and up: all {PARTITIONS} partitions resume from their snapshots, {warm_sensors} sensors, "
+        "none in warm-up again"
+    )
 
 
 def check_exactly_once(stack: Stack) -> None:
@@ -164,9 +168,9 @@ def check_exactly_once(stack: Stack) -> None:
     seen: dict[str, list[str]] = {"sensor-events": [], "anomaly-scores": []}
 
     def complete() -> bool:
-        for topic, found in seen.items():
+        for topic, event_ids in seen.items():
             while records := reader.read_records(topic, timeout_s=2.0):
-                found += [json_id(record.value) for record in records]
+                event_ids += [json_id(record.value) for record in records]
         return len(seen["anomaly-scores"]) >= len(seen["sensor-events"])
 
     until("as many scores as events", complete)
@@ -191,7 +195,7 @@ def check_secure() -> None:
         until("worker healthy over TLS and SASL", lambda: stack.unwell(("kafka", "worker", "simulator")) == [] or None)
         password = Path("deploy/secrets/kafka_password").read_text(encoding="ascii")
         secure = ["protocol=SASL_SSL", "mechanism=PLAIN", "username=stream-ad", "ca_file=deploy/secrets/ca.pem"]
-        overrides = [f"broker.security.{one}" for one in secure]
+        overrides = [f"broker.security.{setting}" for setting in secure]
         reader = open_reader(settings(*overrides, f"broker.security.password={password}"))
         records = until("scores over TLS and SASL", lambda: reader.read("anomaly-scores", timeout_s=5.0))
         reader.close()

@@ -52,10 +52,10 @@ class Stack:
     def unwell(self, services: tuple[str, ...]) -> list[str]:
         """Services without a container that runs and, if it has a health check, is healthy."""
         state = "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}healthy{{end}}"
-        found = {service: self._containers(service) for service in services}
+        containers = {service: self._containers(service) for service in services}
         return [
             service
-            for service, ids in found.items()
+            for service, ids in containers.items()
             if not ids
             or any(line != "running healthy" for line in docker("inspect", "-f", state, *ids).splitlines())
         ]  # fmt: skip
@@ -76,7 +76,7 @@ def get_json(service: str, path: str) -> Any:
 
 
 def instant(expr: str) -> list[Any]:
-    """What Prometheus answers now; samples that are no number are left out.
+    """What Prometheus answers now; samples that are not numbers are left out.
 
     Raises:
         ValueError: Prometheus does not understand the expression.
@@ -87,18 +87,18 @@ def instant(expr: str) -> list[Any]:
         if error.code in {400, 422}:
             raise ValueError(f"{expr}: {error.read().decode()}") from error
         raise
-    return [one for one in answer["data"]["result"] if one["value"][1] != "NaN"]
+    return [sample for sample in answer["data"]["result"] if sample["value"][1] != "NaN"]
 
 
 def panel_expressions(job: str = "stream-ad") -> dict[str, str]:
     """Expression of every query of every panel, by dashboard, panel and letter, with the variables filled in."""
-    found = {}
+    expressions = {}
     for path in sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")):
         for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
             for target in panel.get("targets", ()):
                 where = f"{path.stem}: {panel['title']} {target.get('refId', '')}".strip()
-                found[where] = target["expr"].replace("$job", job).replace("$__rate_interval", "1m")
-    return found
+                expressions[where] = target["expr"].replace("$job", job).replace("$__rate_interval", "1m")
+    return expressions
 
 
 def _run(*command: str) -> str:

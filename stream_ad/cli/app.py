@@ -1,6 +1,6 @@
 """The command line: one thin function per command; nothing heavy is imported before a command runs.
 
-Settings come first, so that a wrong one is told before the heavy parts have loaded.
+Settings are read first, so that a wrong one is reported before the heavy parts are loaded.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ config = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     try:
         app(prog_name="stream-ad")
-    except Exception as error:  # noqa: BLE001 -- the last place that can turn it into a sentence
+    except Exception as error:  # noqa: BLE001 -- the last chance to turn it into a sentence
         raise end(error, sys.argv[1:]) from None
 
 
@@ -69,7 +69,7 @@ def _program(
     context: typer.Context,
     *,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected failure.")] = False,  # noqa: ARG001 -- read in cli_errors, which sees failures of the command line itself too
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected failure.")] = False,  # noqa: ARG001 -- read in exit_codes, which sees failures of the command line itself too
 ) -> None:
     """Streaming anomaly detection that learns from delayed labels."""
     if version:
@@ -86,12 +86,12 @@ def run(
     overrides: Overrides = None,
     until_idle: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=0.0, help="End, with exit code 0, once no record came for so long."),
+        typer.Option(metavar="SECONDS", min=0.0, help="Exit with code 0 once no record has arrived for this long."),
     ] = None,
 ) -> None:
     """Score readings and learn from labels until stopped.
 
-    SIGTERM or SIGINT lets the worker finish its step, save snapshots and end with 0.
+    On SIGTERM or SIGINT the worker finishes its step, saves snapshots and exits with 0.
     """
     settings = read_settings(config_file, overrides)
     from stream_ad.worker.worker import Worker
@@ -118,13 +118,15 @@ def health(
     overrides: Overrides = None,
     *,
     live: Annotated[
-        bool, typer.Option("--live", help="Ask whether it lives (/livez) instead of whether it is ready (/readyz).")
+        bool, typer.Option("--live", help="Ask whether it is alive (/livez) instead of ready (/readyz).")
     ] = False,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Longest wait for the answer.")] = 3.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Longest time to wait for the answer.")
+    ] = 3.0,
 ) -> None:
-    """Ask the worker of this machine whether it is well.
+    """Ask the worker on this machine whether it is ready.
 
-    Ends with 0 when it is and with 1 when it is not, or when none answers.
+    Exits with 0 when it is, and with 1 when it is not or when no worker answers.
     """
     settings = read_settings(config_file, overrides)
     from stream_ad.cli.health import ask
@@ -134,13 +136,13 @@ def health(
 
 @topics.command(cls=PlainCommand, epilog=example("topics plan --config stream-ad.yaml"))
 def plan(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
-    """Show what `apply` would do; change nothing."""
+    """Show what `topics apply` would do; change nothing."""
     _topics(config_file, overrides, "plan", as_json=as_json)
 
 
 @topics.command(cls=PlainCommand, epilog=example("topics apply --config stream-ad.yaml"))
 def apply(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
-    """Create missing topics; never change existing ones."""
+    """Create missing topics; never change existing topics."""
     _topics(config_file, overrides, "apply", as_json=as_json)
 
 
@@ -160,9 +162,9 @@ def _topics(config_file: Path | None, overrides: Sequence[str] | None, action: s
             typer.echo(f"{named}: {note}.")
     if unusable := [topic for topic in plans if topic.problem]:
         raise TopicError(
-            f"Topic «{unusable[0].topic}» cannot be used: {unusable[0].problem}"
+            f"Topic '{unusable[0].topic}' cannot be used: {unusable[0].problem}"
             + (f" ({len(unusable) - 1} more, see above)." if unusable[1:] else "."),
-            hint="Name another topic, or change this one by hand; stream-ad never changes existing topics.",
+            hint="Name another topic, or change this topic by hand; stream-ad never changes existing topics.",
         )
 
 
@@ -178,7 +180,7 @@ def _state(topic: TopicPlan, action: str) -> str:
 def show(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
     """Print the settings in force, secrets masked.
 
-    A value that is not the default is followed by the place where it was set.
+    A value that is not the default is followed by where it was set.
     """
     from stream_ad.settings.loader import resolve
     from stream_ad.settings.render import as_yaml
@@ -192,9 +194,9 @@ def show(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json
 
 @config.command(cls=PlainCommand, epilog=example("config validate --config stream-ad.yaml"))
 def validate(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
-    """Check the settings and list all that is wrong.
+    """Check the settings and list everything that is wrong.
 
-    Ends with 0 when they can be used and with 3 when not.
+    Exits with 0 when the settings are valid, otherwise with 3.
     """
     from stream_ad.settings.loader import examine, settings_error
 

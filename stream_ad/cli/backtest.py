@@ -1,4 +1,4 @@
-"""``backtest``: how good the detector would have been on recorded readings."""
+"""``backtest``: measure how good the detector would have been on recorded readings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stream_ad.evaluation.backtest.label_schedule import Delay
 
 _CLOSING_S = 600.0
-"""Longest that figures and report may take after Ctrl-C."""
+"""Longest time that figures and report may take after Ctrl-C."""
 
 
 def backtest(
@@ -32,13 +32,17 @@ def backtest(
     overrides: Overrides = None,
     *,
     label_delay: Annotated[
-        str, typer.Option(metavar="N|2h", help="When a row's label comes: after events of its sensor, or event time.")
+        str,
+        typer.Option(
+            metavar="DELAY", help="When a row's label arrives: after events of its sensor (500) or event time (2h)."
+        ),
     ] = "500",
     label_coverage: Annotated[
-        float, typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Share of labelled rows whose label ever comes.")
+        float,
+        typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Share of labelled rows whose label arrives at all."),
     ] = 1.0,
     intervals: Annotated[
-        bool, typer.Option("--intervals", help="One label for each stretch of equal labels, when it has ended.")
+        bool, typer.Option("--intervals", help="One label per run of equal labels, at its end.")
     ] = False,
     warmup: Annotated[
         int | None,
@@ -46,8 +50,8 @@ def backtest(
             metavar="N",
             min=0,
             show_default=False,
-            help="First rows of each sensor that are not evaluated; else as the column evaluate says, else as long"
-            " as the detector warms up.",
+            help="First rows of each sensor that are not evaluated. Default: the column evaluate, or else the"
+            " detector's warm-up.",
         ),
     ] = None,
     seed: Annotated[
@@ -55,22 +59,22 @@ def backtest(
     ] = None,
     shared: Annotated[
         bool | None,
-        typer.Option("--shared/--per-sensor", show_default=False, help="One model for all sensors, or one for each."),
+        typer.Option("--shared/--per-sensor", show_default=False, help="One model for all sensors, or one model each."),
     ] = None,
     against: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Baselines on the same rows: hst,iforest,zscore.")
     ] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="NAME=COLUMN", help="Column of the file, such as timestamp=ts; may be repeated."),
+        typer.Option("--map", metavar="NAME=COLUMN", help="Column of the file, such as timestamp=ts; repeatable."),
     ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write all figures as JSON.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a report as one HTML page.")] = None,
 ) -> None:
-    """Say how good the detector would have been on recorded readings.
+    """Measure detection quality on recorded readings.
 
     Replays files through the code that runs in production: every row is scored before anything is learned from it,
-    labels come late. Ctrl-C ends it early and prints what it has so far.
+    and labels arrive late. Ctrl-C ends it early and prints the figures so far.
     """
     delay, mapped, names = _delay(label_delay), _mapping(columns or ()), _names(against)
     chosen = list(overrides or ())
@@ -84,7 +88,7 @@ def backtest(
     from stream_ad.util.signals import stop_on_signals
 
     protocol = Protocol(delay=delay, coverage=label_coverage, intervals=intervals, seed=settings.detector.seed)
-    order = command.BacktestRequest(
+    request = command.BacktestRequest(
         paths=files,
         protocol=protocol,
         columns=mapped,
@@ -94,19 +98,19 @@ def backtest(
         report_out=report,
     )
     with stop_on_signals(_CLOSING_S) as stop, _bar() as progress:
-        found = command.backtest(settings, order, progress=progress, stop=stop)
-    typer.echo(command.heading(found))
-    if not found["complete"]:
-        typer.echo("Interrupted: these are the figures of the rows done by then.")
+        result = command.backtest(settings, request, progress=progress, stop=stop)
+    typer.echo(command.heading(result))
+    if not result["complete"]:
+        typer.echo("Interrupted: these figures cover the rows done so far.")
     typer.echo()
-    print_table(("", "ROC AUC", "AVERAGE PRECISION", "POOLED: AUC", "AP"), command.comparison(found))
+    print_table(("", "ROC AUC", "AVERAGE PRECISION", "POOLED: AUC", "AP"), command.comparison(result))
     typer.echo()
-    for sentence in command.sentences(found):
+    for sentence in command.sentences(result):
         typer.echo(sentence)
     for path in (json_out, report):
         if path is not None:
             typer.echo(f"Written: {path}")
-    if not found["complete"]:
+    if not result["complete"]:
         raise typer.Exit(INTERRUPTED)
 
 
@@ -141,7 +145,7 @@ def _names(text: str | None) -> list[str]:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar with rate and time left on standard error; None where no person watches."""
+    """Yield a function that updates a progress bar on standard error, or None where that is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""The command ``doctor``."""
+"""``doctor``: check everything that a worker needs."""
 
 from __future__ import annotations
 
@@ -16,35 +16,42 @@ from stream_ad.util.findings import Level
 if TYPE_CHECKING:
     from stream_ad.util.findings import Finding
 
-_SHOWN = {Level.OK: ("ok", "green"), Level.WARNING: ("look", "yellow"), Level.PROBLEM: ("WRONG", "bold red")}
+_SHOWN = {Level.OK: ("ok", "green"), Level.WARNING: ("warn", "yellow"), Level.PROBLEM: ("FAIL", "bold red")}
+"""Word and style of each level."""
 
 
 def doctor(config_file: ConfigFile = None, overrides: Overrides = None, *, as_json: AsJson = False) -> None:
-    """Look at everything that a worker will need; change nothing.
+    """Check everything that a worker needs; change nothing.
 
-    Each finding comes with what to do about it. Ends with 8 when something is wrong, with 0 when nothing is, even if
-    something is worth a look.
+    Each warning and failure comes with what to do about it. Exits with 8 when a check fails, otherwise with 0, even
+    if there are warnings.
     """
     from stream_ad.diagnostics.doctor import diagnose
 
-    found = list(diagnose(config_file, overrides or ()))
-    counts = Counter(one.level for one in found)
+    findings = list(diagnose(config_file, overrides or ()))
+    counts = Counter(finding.level for finding in findings)
     if as_json:
         counted = {level.value: counts[level] for level in Level}
-        print_json({"well": not counts[Level.PROBLEM], "counts": counted, "findings": [asdict(one) for one in found]})
+        listed = [_as_json(finding) for finding in findings]
+        print_json({"well": not counts[Level.PROBLEM], "counts": counted, "findings": listed})
     else:
-        _print(found)
+        _print(findings)
         typer.echo(_summary(counts))
     if counts[Level.PROBLEM]:
         raise typer.Exit(UNWELL)
 
 
-def _print(found: list[Finding]) -> None:
+def _as_json(finding: Finding) -> dict[str, str]:
+    """Return a finding as `--json` prints it; what to do is called ``mend`` there."""
+    return {"mend" if name == "remediation" else name: text for name, text in asdict(finding).items()}
+
+
+def _print(findings: list[Finding]) -> None:
     if not sys.stdout.isatty():
-        for one in found:
-            typer.echo(f"{_SHOWN[one.level][0]:<7}{one.check:<12}{one.what}")
-            if one.remediation:
-                typer.echo(f"{'':<19}→ {one.remediation}")
+        for finding in findings:
+            typer.echo(f"{_SHOWN[finding.level][0]:<6}{finding.check:<12}{finding.what}")
+            if finding.remediation:
+                typer.echo(f"{'':<18}→ {finding.remediation}")
         return
     from rich.console import Console
     from rich.table import Table
@@ -53,18 +60,18 @@ def _print(found: list[Finding]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column()
-    table.add_column(overflow="fold")  # a long path breaks in the middle; nothing is left out
-    for one in found:
-        word, style = _SHOWN[one.level]
-        text = Text(one.what)
-        if one.remediation:
-            text.append(f"\n→ {one.remediation}", style="bold")
-        table.add_row(Text(word, style=style), Text(one.check, style="" if one.remediation else "dim"), text)
+    table.add_column(overflow="fold")  # a long path breaks in the middle; nothing is cut off
+    for finding in findings:
+        word, style = _SHOWN[finding.level]
+        text = Text(finding.what)
+        if finding.remediation:
+            text.append(f"\n→ {finding.remediation}", style="bold")
+        table.add_row(Text(word, style=style), Text(finding.check, style="" if finding.remediation else "dim"), text)
     Console(highlight=False).print(table)
 
 
 def _summary(counts: Counter[Level]) -> str:
-    wrong, look = counts[Level.PROBLEM], counts[Level.WARNING]
-    if not wrong and not look:
-        return "\nAll is well."
-    return f"\nWrong: {wrong}. Worth a look: {look}."
+    failures, warnings = counts[Level.PROBLEM], counts[Level.WARNING]
+    if not failures and not warnings:
+        return "\nAll checks passed."
+    return f"\nFailures: {failures}. Warnings: {warnings}."

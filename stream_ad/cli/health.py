@@ -1,4 +1,4 @@
-"""Asks a running worker how it is."""
+"""Ask a running worker for its health."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S
 
 
 def ask(http: HttpSettings, path: str, *, timeout_s: float) -> str:
-    """The answer of the worker on this machine, when it is well.
+    """Return the answer of the worker on this machine when it is healthy.
 
     Raises:
         SettingsError: The settings do not say where it listens.
-        StreamADError: Nothing answers, or the answer is that it is not well.
+        StreamADError: No worker answers, or it is not healthy.
     """
     if not http.enabled or http.port == 0:
         setting = "http.port is 0 (any free port)" if http.enabled else "http.enabled is false"
@@ -28,15 +28,15 @@ def ask(http: HttpSettings, path: str, *, timeout_s: float) -> str:
         )
     host = _ANY_ADDRESS.get(http.host, http.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{http.port}{path}"
-    # A proxy named in the environment is for the outer world.
+    # A proxy named in the environment is for other machines.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=timeout_s) as answer:
             return str(answer.read().decode("utf-8", "replace")).rstrip()
     except urllib.error.HTTPError as error:
-        said = error.read().decode("utf-8", "replace").strip()
+        reply = error.read().decode("utf-8", "replace").strip()
         raise StreamADError(
-            f"The worker is not well: {url} answers {error.code}: {said}", hint="Its log says why."
+            f"The worker is not healthy: {url} answers {error.code}: {reply}", hint="Its log says why."
         ) from error
     except OSError as error:
         reason = getattr(error, "reason", error)

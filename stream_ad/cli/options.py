@@ -1,4 +1,4 @@
-"""What the commands of the command line share: options, settings, output."""
+"""What the commands share: options, settings, output."""
 
 from __future__ import annotations
 
@@ -37,29 +37,31 @@ Overrides = Annotated[
         "-s",
         metavar="KEY=VALUE",
         rich_help_panel=INPUT,
-        help="One setting, such as broker.kind=kafka; may be repeated.",
+        help="One setting, such as broker.kind=kafka; repeatable.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def read_settings(config_file: Path | None, overrides: Sequence[str] | None) -> Settings:
-    """All sources of settings, as the options name them."""
+    """Read all sources of settings, as the options name them."""
     from stream_ad.settings.loader import load_settings
 
     return load_settings(config_file, overrides or ())
 
 
 def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def thousands(number: int) -> str:
+    """Return a number with separators between the thousands."""
     return f"{number:,}"
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: with lines on a terminal, as plain columns anywhere else, so that programs can read it."""
+    """Print a table: with lines on a terminal, as plain columns elsewhere, so that programs can read it."""
     if sys.stdout.isatty():
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
@@ -67,7 +69,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
         table = Table(*header, box=SIMPLE_HEAD, pad_edge=False)
         for column in table.columns:
-            column.overflow = "fold"  # a narrow terminal breaks a cell; nothing is left out
+            column.overflow = "fold"  # a narrow terminal breaks a cell; nothing is cut off
         for row in rows:
             table.add_row(*row)
         Console(highlight=False, markup=False).print(table)
@@ -79,7 +81,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def progress(describe: Callable[[int, int], str]) -> Iterator[Callable[[int, int], None] | None]:
-    """Something to call with two numbers, shown on standard error; None where no person watches."""
+    """Yield a function that shows progress in two numbers on standard error, or None where that is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return

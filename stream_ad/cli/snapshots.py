@@ -1,4 +1,4 @@
-"""Commands for the snapshots of a shard: list, show, restore, reset, delete."""
+"""``snapshots``: list, show, restore, reset and delete the snapshots of a shard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ snapshots = typer.Typer(
     cls=PlainGroup,
     suggest_commands=False,
     rich_markup_mode=None,
-    help="Look at the models that are kept, go back to an older one.",
+    help="Inspect the saved models, go back to an older one.",
     no_args_is_help=True,
 )
 
@@ -32,8 +32,8 @@ At = Annotated[
     typer.Option(
         "--at",
         metavar="committed|oldest|newest",
-        help="Where to go on: after what was published last; at the oldest records kept, which publishes scores again; "
-        "after the newest record, which leaves out what nobody has read.",
+        help="Where to resume: after the last published result; at the oldest records kept, which publishes scores "
+        "again; after the newest record, which skips unread records.",
     ),
 ]
 
@@ -46,7 +46,7 @@ def list_(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is kept of each shard, the newest first."""
+    """List the snapshots of each shard, the newest first."""
     settings = read_settings(config_file, overrides)
     from stream_ad.brokers import open_snapshots
     from stream_ad.diagnostics.snapshot_inspect import views
@@ -56,33 +56,37 @@ def list_(
         require_shard(settings, shard)
     with closing(open_snapshots(settings)) as kept:
         chosen = range(settings.topics.partitions) if shard is None else [shard]
-        found = [view for number in chosen for view in views(kept, number, settings.detector_options)]
+        listed = [view for number in chosen for view in views(kept, number, settings.detector_options)]
     if as_json:
-        print_json([view.as_json() for view in found])
-    elif not found:
-        typer.echo(f"No snapshots of {settings.application_id} are kept.")
+        print_json([view.as_json() for view in listed])
+    elif not listed:
+        typer.echo(f"There are no snapshots of {settings.application_id}.")
     else:
         header = ("SHARD", "NUMBER", "SAVED", "EVENTS", "LABELS", "SENSORS", "FALSE ALARMS", "MISSED", "SIZE", "")
-        print_table(header, [_row(view) for view in found])
+        print_table(header, [_row(view) for view in listed])
 
 
 def _row(view: SnapshotView) -> tuple[str, ...]:
-    known = () if not view.program else (str(view.sensors), _share(view.false_alarms), _missed(view))
+    content = () if not view.program else (str(view.sensors), _share(view.false_alarms), _missed(view))
     return (
         str(view.shard),
         str(view.number),
         (view.saved or "?").replace("T", " ").removesuffix("Z"),
         thousands(view.events),
         thousands(view.labels),
-        *(known or ("-", "-", "-")),
+        *(content or ("-", "-", "-")),
         _size(view.size_bytes),
-        "; ".join(filter(None, ("next start" if view.in_use else "", view.origin, view.problem))),
+        "; ".join(filter(None, ("next start" if view.in_use else "", view.lineage_reason, view.problem))),
     )
 
 
 def _missed(view: SnapshotView) -> str:
-    """The classes that the detector misses most."""
-    classes = {name: one.missed for name, one in view.classes.items() if name != "normal" and one.missed is not None}
+    """Return the class that the detector misses most, and how many others it misses."""
+    classes = {
+        name: statistics.missed
+        for name, statistics in view.classes.items()
+        if name != "normal" and statistics.missed is not None
+    }
     worst = sorted(classes, key=lambda name: (-(classes[name] or 0), name))
     shown = ", ".join(f"{name} {_share(classes[name])}" for name in worst[:1])
     return f"{shown}, +{len(worst) - 1}" if worst[1:] else shown or "-"
@@ -109,7 +113,7 @@ def show(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show all that one snapshot knows."""
+    """Show everything that one snapshot knows."""
     settings = read_settings(config_file, overrides)
     from stream_ad.brokers import open_snapshots
     from stream_ad.diagnostics.snapshot_inspect import one_view
@@ -132,9 +136,9 @@ def show(
 def _describe(view: SnapshotView) -> None:
     rows = {
         "shard": str(view.shard),
-        "number": f"{view.number}{' (the next start begins with it)' if view.in_use else ''}",
+        "number": f"{view.number}{' (the next start resumes from it)' if view.in_use else ''}",
         "saved": view.saved or "unknown",
-        "origin": view.origin or "follows from the one before",
+        "origin": view.lineage_reason or "continues the previous snapshot",
         "positions": f"events {thousands(view.events)}, labels {thousands(view.labels)}",
         "size": _size(view.size_bytes),
     }
@@ -152,29 +156,29 @@ def _describe(view: SnapshotView) -> None:
         print_table(
             ("CLASS", "LABELS", "MISSED", "WEIGHT"),
             [
-                (name, f"{one.labels:.1f}", _share(one.missed), f"{one.weight:.2f}")
-                for name, one in view.classes.items()
+                (name, f"{statistics.labels:.1f}", _share(statistics.missed), f"{statistics.weight:.2f}")
+                for name, statistics in view.classes.items()
             ],
         )
-        typer.echo("Counts and shares fade with further labels; missed labels of «normal» are false alarms.")
+        typer.echo("Counts and shares decay with further labels; missed labels of 'normal' are false alarms.")
 
 
 @snapshots.command(cls=PlainCommand, epilog=example("snapshots restore 0 12 --at oldest"))
 def restore(
     shard: Shard, number: Number, config_file: ConfigFile = None, overrides: Overrides = None, *, at: At = "committed"
 ) -> None:
-    """Let a shard go on with an older model.
+    """Resume a shard from an older model.
 
-    What was published stays as it is, the snapshots kept now stay too. No worker may run on the shard.
+    Published results stay as they are, and all snapshots are kept. No worker may own the shard.
     """
     _begin(config_file, overrides, shard, at, number)
 
 
 @snapshots.command(cls=PlainCommand, epilog=example("snapshots reset 0"))
 def reset(shard: Shard, config_file: ConfigFile = None, overrides: Overrides = None, *, at: At = "committed") -> None:
-    """Let a shard go on with a new model, which knows nothing.
+    """Resume a shard with a new, untrained model.
 
-    What was published stays as it is, the snapshots kept now stay too. No worker may run on the shard.
+    Published results stay as they are, and all snapshots are kept. No worker may own the shard.
     """
     _begin(config_file, overrides, shard, at, None)
 
@@ -185,7 +189,7 @@ def _begin(config_file: Path | None, overrides: Sequence[str] | None, shard: int
     from stream_ad.diagnostics import snapshot_restore as tools
 
     if at not in list(tools.ResumeAt):
-        raise typer.BadParameter(f"«{at}» is none of {', '.join(tools.ResumeAt)}.", param_hint="--at")
+        raise typer.BadParameter(f"'{at}' is none of {', '.join(tools.ResumeAt)}.", param_hint="--at")
     tools.require_shard(settings, shard)
     with closing(open_snapshots(settings)) as kept:
         if number is None:
@@ -194,14 +198,14 @@ def _begin(config_file: Path | None, overrides: Sequence[str] | None, shard: int
             new = tools.restore(kept, settings, shard, number, tools.ResumeAt(at))
     model = "a new model" if number is None else f"the model of snapshot {number}"
     typer.echo(
-        f"Shard {shard} goes on with {model} from events {new.positions.events}, labels {new.positions.labels} "
+        f"Shard {shard} resumes with {model} at events {new.positions.events}, labels {new.positions.labels} "
         f"(snapshot {new.number})."
     )
 
 
 @snapshots.command(cls=PlainCommand, epilog=example("snapshots delete 0 11"))
 def delete(shard: Shard, number: Number, config_file: ConfigFile = None, overrides: Overrides = None) -> None:
-    """Delete a snapshot for good.
+    """Delete a snapshot permanently.
 
     The newest cannot be deleted: the next start needs it.
     """

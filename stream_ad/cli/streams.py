@@ -1,4 +1,4 @@
-"""Commands that make a stream: replay, simulate, demo."""
+"""Commands that produce a stream: replay, simulate, demo."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ Value = TypeVar("Value")
 Speed = Annotated[
     str,
     typer.Option(
-        metavar="max|60x",
-        help="Event time per second of wall clock: 1x as it happened, 60x a minute a second, max as fast as it goes.",
+        metavar="SPEED",
+        help="Event time per wall-clock time: 1x is real time, 60x a minute in a second, max as fast as possible.",
     ),
 ]
 
 
 class LabelForm(StrEnum):
+    """What a simulated label is about."""
+
     events = "events"
     intervals = "intervals"
 
@@ -36,14 +38,14 @@ def replay(
     overrides: Overrides = None,
     *,
     label_delay: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Rows of its sensor after which a row's label follows.")
+        int, typer.Option(metavar="N", min=0, help="Rows of its sensor after which a row's label is written.")
     ] = 500,
     speed: Speed = "max",
     as_json: AsJson = False,
 ) -> None:
     """Write recorded readings and late labels into the topics.
 
-    A row's label follows once so many more rows of its sensor have been written.
+    A row's label is written once N more rows of its sensor have been written.
     """
     factor = _factor(speed)
     settings = read_settings(config_file, overrides)
@@ -75,23 +77,21 @@ def simulate(
         LabelForm, typer.Option(metavar="events|intervals", help="Labels on single events, or on whole episodes.")
     ] = LabelForm.events,
     label_delay: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.0, help="Mean event time until a label comes.")
+        float, typer.Option(metavar="SECONDS", min=0.0, help="Mean event time until a label arrives.")
     ] = 1800.0,
     verdicts: Annotated[LabelForm | None, typer.Option(hidden=True)] = None,
     verdict_delay: Annotated[float | None, typer.Option(hidden=True, min=0.0)] = None,
     speed: Speed = "1x",
     seconds: Annotated[
         float | None,
-        typer.Option(
-            metavar="SECONDS", min=0.0, help="Wall clock after which it ends; without it, SIGINT or SIGTERM does."
-        ),
+        typer.Option(metavar="SECONDS", min=0.0, help="Wall-clock time to run; without it, until SIGINT or SIGTERM."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Equal seeds give equal plants and faults.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same plant and faults.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Write a simulated plant and late labels into the topics.
 
-    Machines with load, temperature, vibration and more, with faults that come and go.
+    Its machines have load, temperature, vibration and more, and faults that come and go.
     """
     factor = _factor(speed)
     if verdicts is not None:
@@ -127,12 +127,12 @@ def simulate(
 
 
 def demo(
-    seconds: Annotated[float, typer.Option(metavar="SECONDS", min=1.0, help="How long it runs.")] = 60.0,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Equal seeds give equal plants and faults.")] = 0,
+    seconds: Annotated[float, typer.Option(metavar="SECONDS", min=1.0, help="Wall-clock time to run.")] = 60.0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same plant and faults.")] = 0,
 ) -> None:
     """Watch late labels improve the scores of a plant.
 
-    Two workers on an embedded broker of their own score the same machines; one is given labels, the other is not.
+    Two workers on a temporary embedded broker score the same machines; one of them gets labels.
     """
     from stream_ad.demo import demo as run_demo
 
@@ -140,7 +140,7 @@ def demo(
 
 
 def _renamed(old: str, new: str, value: Value) -> Value:
-    """The value of an option that was given under its old name, with a warning on standard error."""
+    """Warn on standard error that an option was given under its old name, and return its value."""
     typer.echo(f"warning: {old} is now {new}; the old name will go with version 1.0.", err=True)
     return value
 

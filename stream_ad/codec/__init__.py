@@ -1,14 +1,14 @@
-"""Raw records <-> columns. One bad record never harms its neighbours.
+"""Convert raw records to columns and back. A bad record never affects its neighbours.
 
-The wire formats are the pydantic models of ``schemas``; this module reads them many times as fast
-and agrees with them on what is valid, but for these:
+The wire formats are the pydantic models of ``stream_ad.records.schemas``. This package reads them many times faster
+and agrees with them on what is valid, with these exceptions:
 
-- Times lie between 1970 and 2262, an event's not far ahead of its record time, and keep nine digits of
-  fraction (datetime has six). Sizes of records and the number of features are bounded by settings.
-- NaN and Infinity are no JSON: they spoil a message wherever they stand, in pydantic only in fields it knows.
-- Objects and lists may nest 500 levels deep; pydantic gives up at 200.
+- Times are between 1970 and 2262, those of events not far ahead of their record time, and keep nine digits of
+  fraction (datetime has six). Settings bound the size of records and the number of features.
+- NaN and Infinity are not JSON: they make a message invalid in any field, in pydantic only in fields of the model.
+- Objects and lists may nest 500 levels deep; pydantic stops at 200.
 
-As in pydantic, the last of several equal keys counts, and an integer may stand where a number is expected.
+As in pydantic, the last of several equal keys counts, and an integer is accepted where a number is expected.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = ["Codec"]
 
 
 class Codec:
-    """Reads and writes the records of any shard; keeps no state but caches.
+    """Reads and writes the records of any shard; keeps caches, but no state.
 
     Args:
-        settings: ``events``, ``scores.publish`` and ``detector.max_features`` are read.
+        settings: Uses ``events``, ``scores.publish`` and ``detector.max_features``.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -40,25 +40,28 @@ class Codec:
         self._only_anomalies = settings.scores.publish == "anomalies"
 
     def decode_events(self, raw: RawRecords) -> tuple[Events, list[OutRecord]]:
-        """The valid events, and a dead letter for every other record (reasons: ``schemas.REASONS``)."""
+        """Return the valid events, and a dead letter for every other record (reasons: ``schemas.REASONS``)."""
         return self._events.decode(raw)
 
     def decode_labels(self, raw: RawRecords) -> tuple[Labels, list[OutRecord]]:
-        """The valid labels, and a dead letter for every other record (reasons: ``schemas.REASONS``)."""
+        """Return the valid labels, and a dead letter for every other record (reasons: ``schemas.REASONS``)."""
         return self._labels.decode(raw)
 
     def encode_scores(self, events: Events, scores: Scores, model: str) -> list[OutRecord]:
-        """Score messages of the events that ``scores.publish`` asks for, in order.
+        """Return the score messages of the events that ``scores.publish`` selects, in order.
 
         Args:
-            events: What was scored.
-            scores: Aligned with ``events``; finite.
-            model: Version of the model that scored.
+            events: The scored events, N of them.
+            scores: Their scores, aligned with ``events`` (N,) and finite.
+            model: Version of the scoring model.
+
+        Raises:
+            ValueError: A score or a contribution is not finite.
         """
         return encode_scores(events, scores, model, only_anomalies=self._only_anomalies)
 
     def encode_incidents(self, incidents: list[Incident]) -> list[OutRecord]:
-        """Incident messages, in order; their record time is that of the latest anomaly."""
+        """Return incident messages, in order; their record time is that of the latest anomaly."""
         return [encode_incident(incident) for incident in incidents]
 
     encode_event = staticmethod(encode_event)

@@ -1,4 +1,4 @@
-"""Records that cannot be used: why, and what is published of them."""
+"""Dead letters: why a record cannot be used, and what is published instead."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ if TYPE_CHECKING:
     from stream_ad.records.columns import RawRecords
 
 MAX_DEPTH = 500
-"""Levels of nested objects and lists; msgspec reads that many on any stack that is not about to overflow."""
+"""Levels of nested objects and lists; msgspec reads that many on any stack that is not nearly full."""
 
 _DETAIL_CHARACTERS = 500
+"""Longest text of the header with the details: a detail may quote a key of any length."""
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 class Why(NamedTuple):
-    """Why a record goes to the dead letters."""
+    """Why a record becomes a dead letter."""
 
     reason: str  # one of schemas.REASONS
-    detail: str  # what is wrong and where, for the person who reads the dead letters
+    detail: str  # what is wrong and where, for the person who reads dead letters
 
 
-class Rejected(Exception):  # noqa: N818 - a word on one record, not an error of the program
-    """One record is to go to the dead letters.
+class Rejected(Exception):  # noqa: N818 -- about one record, not an error of the program
+    """A record becomes a dead letter.
 
-    ``why`` is what to keep of it: the exception itself holds on to the frames it came through.
+    Keep only ``why``: the exception itself holds references to the frames it passed through.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -41,7 +42,12 @@ class Rejected(Exception):  # noqa: N818 - a word on one record, not an error of
 
 
 def dead_letters(raw: RawRecords, rejected: dict[int, Why]) -> list[OutRecord]:
-    """The rejected records, by index into ``raw``, in offset order: key and value untouched, the rest in headers."""
+    """Return dead letters in offset order: key and value unchanged, the rest in headers.
+
+    Args:
+        raw: The records of a poll.
+        rejected: Reason by index into ``raw``.
+    """
     return [_dead_letter(raw, index, rejected[index]) for index in sorted(rejected)]
 
 
@@ -56,13 +62,13 @@ def _dead_letter(raw: RawRecords, index: int, why: Why) -> OutRecord:
     return OutRecord(
         key=raw.keys[index],
         value=raw.values[index],
-        time_ms=max(0, int(raw.times_ms[index])),  # a record without a time says -1, which none may be written with
+        time_ms=max(0, int(raw.times_ms[index])),  # a record without a time has -1, which cannot be written
         headers=tuple((f"stream_ad.{name}", text.encode(errors="backslashreplace")) for name, text in headers.items()),
     )
 
 
 def check_bytes(value: bytes | None, max_bytes: int) -> bytes:
-    """The value itself.
+    """Return the value itself if it may be read.
 
     Raises:
         Rejected: It is missing, empty, too large, not UTF-8 or nested too deeply.
@@ -81,10 +87,10 @@ def check_bytes(value: bytes | None, max_bytes: int) -> bytes:
 
 
 def too_deep(value: bytes) -> bool:
-    """Whether objects and lists nest deeper than MAX_DEPTH.
+    """Return whether objects and lists nest deeper than MAX_DEPTH.
 
-    Left to the JSON reader, the limit would be what the caller's stack has left, and a replay might
-    judge a record otherwise than the run that it repeats.
+    The limit of the JSON reader depends on how much stack the caller has left, so a replay might reject a record
+    that the original run accepted.
     """
     if len(value) <= MAX_DEPTH or value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
         return False
@@ -94,29 +100,29 @@ def too_deep(value: bytes) -> bool:
 
 
 def unreadable(value: bytes, error: Exception) -> Rejected:
-    """Why a value in UTF-8 cannot be read as JSON, given what the JSON reader said."""
+    """Return why a UTF-8 value cannot be read as JSON, given the error of the JSON reader."""
     try:
-        # The forgiving reader of the standard library knows NaN, Infinity and numbers beyond float64.
+        # The lenient reader of the standard library accepts NaN, Infinity and numbers beyond float64.
         document = json.loads(value.decode(), parse_int=float)
     except ValueError:
         return Rejected("not_json", str(error))
-    found = _not_finite(document)
-    if found is None:
+    path = _not_finite(document)
+    if path is None:
         return Rejected("not_json", str(error))
-    return Rejected("not_finite", f"{found}: not a finite number")
+    return Rejected("not_finite", f"{path}: not a finite number")
 
 
 def _not_finite(document: Any) -> str | None:
-    """Path of the first number that is none."""
+    """Return the path of a number that is not finite, or None."""
     waiting: list[tuple[str, Any]] = [("", document)]
     while waiting:
         path, value = waiting.pop()
         if isinstance(value, float) and not math.isfinite(value):
             return path or "the message"
         inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        waiting.extend((f"{path}.{name}" if path else str(name), one) for name, one in inner)
+        waiting.extend((f"{path}.{name}" if path else str(name), part) for name, part in inner)
     return None
 
 
 READ_ERRORS = (msgspec.DecodeError, UnicodeDecodeError)
-"""What msgspec raises for bytes that passed ``check_bytes`` and still cannot be read."""
+"""What msgspec raises for bytes that pass ``check_bytes`` and still cannot be read."""

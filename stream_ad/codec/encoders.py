@@ -1,4 +1,4 @@
-"""Columns -> records to be published, and readings or verdicts -> records for the input topics."""
+"""Encode columns as records to publish, and readings or labels as records for the input topics."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Score(msgspec.Struct, gc=False):
-    """The layout of schemas.AnomalyScore."""
+    """The layout of ``schemas.AnomalyScore``."""
 
     event_id: str
     sensor_id: str
@@ -40,21 +40,27 @@ class _Score(msgspec.Struct, gc=False):
 
 
 def encode_scores(events: Events, scores: Scores, model: str, *, only_anomalies: bool) -> list[OutRecord]:
-    """One score message per event (or per anomaly), in order, keyed by sensor, with the event's record time.
+    """Return one score message per event (or per anomaly), in order, keyed by sensor, with the event's record time.
+
+    Args:
+        events: The scored events, N of them.
+        scores: Their scores, aligned with ``events`` (N,).
+        model: Version of the scoring model.
+        only_anomalies: Leave out scores below 1.
 
     Raises:
-        ValueError: A score or a contribution is not finite: JSON has no such number.
+        ValueError: A score or a contribution is not finite; JSON has no such number.
     """
     anomalies = scores.score >= 1
     if not np.isfinite(scores.score).all():
         row = int(np.flatnonzero(~np.isfinite(scores.score))[0])
         raise ValueError(f"event {events.event_ids[row]}: its score is {scores.score[row]}")
-    for row, some in scores.contributions.items():
-        _require_finite(events.event_ids[row], some)
+    for row, contributions in scores.contributions.items():
+        _require_finite(events.event_ids[row], contributions)
     chosen = np.flatnonzero(anomalies) if only_anomalies else np.arange(len(events))
     rows = chosen.tolist()
     sensor_ids = [events.sensor_ids[row] for row in rows]
-    # Column by column, without a step of a Python loop for each event, takes two thirds of the time.
+    # Column by column, without a Python loop over events: two thirds of the time.
     messages = map(
         _Score,
         [events.event_ids[row] for row in rows],
@@ -66,19 +72,19 @@ def encode_scores(events: Events, scores: Scores, model: str, *, only_anomalies:
         map(scores.contributions.get, rows, repeat(())),
         repeat(model),
     )
-    times_ms = np.maximum(events.record_times_ms[chosen], 0)  # a record without a time says -1
+    times_ms = np.maximum(events.record_times_ms[chosen], 0)  # a record without a time has -1
     columns = zip(map(str.encode, sensor_ids), map(_encode, messages), times_ms.tolist(), repeat(()), strict=False)
     return list(map(OutRecord._make, columns))
 
 
 def _require_finite(event_id: str, contributions: tuple[Contribution, ...]) -> None:
-    for one in contributions:
-        if not all(map(math.isfinite, (one.value, one.expected, one.share))):
-            raise ValueError(f"event {event_id}: {one} is not finite")
+    for contribution in contributions:
+        if not all(map(math.isfinite, (contribution.value, contribution.expected, contribution.share))):
+            raise ValueError(f"event {event_id}: {contribution} is not finite")
 
 
 def encode_incident(incident: Incident) -> OutRecord:
-    """An incident keyed by its sensor; its record time is that of its latest anomaly."""
+    """Return an incident message keyed by its sensor; its record time is that of its latest anomaly."""
     time_ms = (incident.end - _EPOCH) // timedelta(milliseconds=1)
     return OutRecord(incident.sensor_id.encode(), incident.model_dump_json().encode(), time_ms)
 
@@ -91,17 +97,17 @@ def encode_event(
     event_id: str | None = None,
     record_time_ms: int | None = None,
 ) -> OutRecord:
-    """A reading in the default form, for the events topic.
+    """Return a reading in the default form, for the events topic.
 
     Args:
         sensor_id: Also the record key.
         time_ns: The event's time, nanoseconds since the epoch.
-        values: Feature -> reading; None and NaN are missing readings.
-        event_id: None leaves it out; then the event is named by its topic, partition and offset.
-        record_time_ms: None: the event's time.
+        values: Readings by feature; None and NaN are missing readings.
+        event_id: None leaves it out; the event is then identified by topic, partition and offset.
+        record_time_ms: Milliseconds since the epoch; None is the event's time.
 
     Raises:
-        ValueError: A reading is infinite: JSON has no such number.
+        ValueError: A reading is infinite; JSON has no such number.
     """
     readings: dict[str, float | None] = {}
     for name, value in values.items():
@@ -123,15 +129,15 @@ def encode_label(
     start_ns: int | None = None,
     end_ns: int | None = None,
 ) -> OutRecord:
-    """A verdict in the default form, for the labels topic.
+    """Return a label in the default form, for the labels topic.
 
     Args:
         sensor_id: Also the record key.
         label: ``normal``, the name of an anomaly class, or None to retract.
-        record_time_ms: When the verdict was given: it decides which events it comes after.
-        event_id: The event it is about, or else
-        start_ns: the interval's begin and
-        end_ns: its end, nanoseconds since the epoch.
+        record_time_ms: When the label was given, milliseconds since the epoch; it orders the label among the events.
+        event_id: The labelled event; None for an interval.
+        start_ns: First nanosecond of the labelled interval since the epoch; None for an event.
+        end_ns: Last nanosecond of the labelled interval since the epoch; None for an event.
 
     Raises:
         ValueError: Neither an event nor an interval was given, or both.

@@ -1,4 +1,4 @@
-"""Readings of many events -> matrices, one for each set of features."""
+"""Gather the readings of many events into matrices, one per set of features."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Layout = tuple[tuple[str, ...], NDArray[np.intp] | None]
-    """Features by name, and the order of keys that sorts them (None: they come sorted)."""
+    """Features by name, and the permutation (F,) of the keys that sorts them (None: they are sorted)."""
 
-_KEPT_LAYOUTS = 1_024
-_NEARLY_ALL = 0.9
-_WIDEST_FORM = 64  # a struct looks for each key from where it expects it: one by one, if keys come in another order
+_KEPT_LAYOUTS = 1_024  # layouts cached, so that memory does not grow with every set of features ever seen
+_NEARLY_ALL = 0.9  # share of a poll's readings from which a form is worth expecting
+_WIDEST_FORM = 64  # keys; a struct searches each key from where it expects it, one by one if the order differs
 
 
 class Form:
-    """Readings with certain keys as a struct, in which msgspec puts them in half the time that a dict takes.
+    """A struct for readings with certain keys; msgspec fills it in half the time of a dict.
 
     Args:
-        order: The keys as they come.
+        order: The keys in their order on the wire.
 
     Raises:
-        ValueError: There is no struct for these.
+        ValueError: No struct can hold these keys.
     """
 
     def __init__(self, order: tuple[str, ...]) -> None:
@@ -51,11 +51,11 @@ class Form:
 
 
 Kind = Form | tuple[str, ...]
-"""Structs of a form, or dicts by the order of their keys."""
+"""How readings were read: as structs of a form, or as dicts, by the order of their keys."""
 
 
 class FeatureLayouts:
-    """Groups readings by their features.
+    """Groups readings by their features; caches layouts.
 
     Args:
         max_features: Setting ``detector.max_features``.
@@ -63,19 +63,22 @@ class FeatureLayouts:
 
     def __init__(self, max_features: int) -> None:
         self._max_features = max_features
-        self._known: dict[tuple[str, ...], Layout] = {}
+        self._layouts: dict[tuple[str, ...], Layout] = {}
 
     def group(
         self, readings: Sequence[Any], form: Form | None = None
     ) -> tuple[tuple[ValueBlock, ...], dict[int, Why], tuple[str, ...] | None]:
-        """Blocks of the readings; by index those refused because of their features; the order of keys of nearly all.
+        """Group readings into blocks of equal features.
 
-        The rows of the blocks number the readings that were not refused. The blocks are the same whatever form they
-        came in.
+        The blocks are the same whatever form the readings have.
 
         Args:
-            readings: Dicts of floats or None, or structs of the form.
-            form: None: all are dicts.
+            readings: N dicts of floats or None, or structs of the form.
+            form: None where all are dicts.
+
+        Returns:
+            The blocks, whose rows number the accepted readings; the reason by index of each reading refused for its
+            features; the order of keys of nearly all readings, or None.
         """
         members = _members(readings, form)
         refused: dict[int, Why] = {}
@@ -104,13 +107,13 @@ class FeatureLayouts:
         return tuple(_block(features, alike) for features, alike in parts.items()), refused, usual
 
     def _layout(self, order: tuple[str, ...]) -> Layout:
-        known = self._known.get(order)
-        if known is None:
-            known = self._new_layout(order)
-            if len(self._known) >= _KEPT_LAYOUTS:
-                self._known.clear()  # rather than grow with every set of features ever seen
-            self._known[order] = known
-        return known
+        layout = self._layouts.get(order)
+        if layout is None:
+            layout = self._new_layout(order)
+            if len(self._layouts) >= _KEPT_LAYOUTS:
+                self._layouts.clear()
+            self._layouts[order] = layout
+        return layout
 
     def _new_layout(self, order: tuple[str, ...]) -> Layout:
         if not order:
@@ -125,12 +128,12 @@ class FeatureLayouts:
         features = tuple(sorted(order))
         if features == order:
             return features, None
-        place = {name: index for index, name in enumerate(order)}
-        return features, np.array([place[name] for name in features], dtype=np.intp)
+        column = {name: index for index, name in enumerate(order)}
+        return features, np.array([column[name] for name in features], dtype=np.intp)
 
 
 def _members(readings: Sequence[Any], form: Form | None) -> dict[Kind, Sequence[int]]:
-    """Indices of the structs, and of the dicts by the order of their keys; what comes first stands first."""
+    """Return indices of readings by how they were read, in order of first appearance."""
     struct = None if form is None else form.type
     if form is not None and set(map(type, readings)) == {struct}:
         return {form: range(len(readings))}
@@ -149,7 +152,7 @@ def _order(kind: Kind) -> tuple[str, ...]:
 
 
 def _matrix(readings: Sequence[Any], kind: Kind) -> NDArray[np.float64]:
-    """(K, F) readings in the order of their keys; None turns into NaN."""
+    """Return readings (K, F) in the order of their keys; None becomes NaN."""
     values_of = msgspec.structs.astuple if isinstance(kind, Form) else dict.values
     flat = list(chain.from_iterable(map(values_of, readings)))
     return np.array(flat, dtype=np.float64).reshape(len(readings), len(_order(kind)))

@@ -1,8 +1,7 @@
-"""Where the parts of an event stand in a message (setting ``events.fields``).
+"""Extract the parts of an event from a message (setting ``events.fields``).
 
-Dots lead into nested objects; a key that holds the dots itself comes first, so ``a.b`` finds
-``{"a.b": 1}`` and ``{"a": {"b": 1}}``. In a form other than the default one, an integer may stand for an
-id and counts as its text.
+Dots lead into nested objects; a key that contains the dots itself takes precedence, so ``a.b`` finds ``{"a.b": 1}``
+and ``{"a": {"b": 1}}``. With a mapping other than the default, an id may be an integer and counts as its text.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _KINDS = {str: "text", bool: "a boolean", dict: "an object", list: "a list", typ
 
 
 class Message(msgspec.Struct, gc=False):
-    """The parts of an event as they stand in a message; times and names of features are not checked yet."""
+    """The parts of an event as read from a message; times and names of features are not checked yet."""
 
     sensor_id: str
     timestamp: Any  # text, or a number; None: the record time
@@ -39,12 +38,13 @@ class Message(msgspec.Struct, gc=False):
 
 
 def message_type(events: EventSettings, values: Any = dict[str, float | None]) -> type | None:
-    """The struct that msgspec reads messages into, with the attributes of Message.
+    """Return the struct that msgspec reads messages into, with the attributes of Message.
 
     None where the mapping needs more than other names for the four fields.
 
     Args:
-        values: Type of the attribute of that name.
+        events: The settings with the mapping.
+        values: Type of the attribute ``values``.
     """
     fields = events.fields
     parts = (fields.sensor_id, fields.timestamp, fields.values, fields.event_id)
@@ -67,7 +67,7 @@ def message_type(events: EventSettings, values: Any = dict[str, float | None]) -
 
 
 class Extractor:
-    """Takes the parts of an event out of a decoded message."""
+    """Extracts the parts of an event from a decoded message."""
 
     def __init__(self, events: EventSettings) -> None:
         self._fields = events.fields
@@ -84,7 +84,7 @@ class Extractor:
         self._used = {self._fields.sensor_id, self._fields.timestamp, self._fields.event_id}
 
     def extract(self, document: object, key: bytes | None) -> Message:
-        """The parts of one message.
+        """Return the parts of a message.
 
         Raises:
             Rejected: A part is missing or has the wrong type.
@@ -145,16 +145,16 @@ class Extractor:
 
 
 def _lookup(document: dict[str, Any], path: str) -> Any:
-    """What stands at a path; _MISSING where nothing does."""
-    found = document.get(path, _MISSING)
-    if found is not _MISSING or "." not in path:
-        return found
-    found = document
+    """Return the value at a path, or _MISSING."""
+    value = document.get(path, _MISSING)
+    if value is not _MISSING or "." not in path:
+        return value
+    value = document
     for name in path.split("."):
-        if type(found) is not dict:
+        if type(value) is not dict:
             return _MISSING
-        found = found.get(name, _MISSING)
-    return found
+        value = value.get(name, _MISSING)
+    return value
 
 
 def _numbers(readings: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Times on the wire <-> nanoseconds since the epoch, a whole column at a time.
+"""Convert times on the wire to nanoseconds since the epoch and back, a whole column at a time.
 
-Text is RFC 3339: ``2026-11-22T01:02:03.5Z``, a blank or ``t`` in the place of ``T``, any fraction (digits
-after the ninth are cut off), an offset in the place of ``Z``; an offset there must be. Leap seconds
-(``:60``) have no place in epoch time and are refused.
+Text is RFC 3339: ``2026-11-22T01:02:03.5Z``, with a blank or ``t`` instead of ``T``, any fraction (digits after the
+ninth are dropped), and ``Z`` or an offset, which is required. Leap seconds (``:60``) do not exist in epoch time and
+are refused.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MALFORMED = -1
-"""In the place of a time: the text is no RFC 3339 time with an offset."""
+"""Instead of a time: the text is not an RFC 3339 time with an offset."""
 OUT_OF_RANGE = -2
-"""In the place of a time: before 1970 or after 2262-04-11, the last day that fits into 64 bits."""
+"""Instead of a time: before 1970 or after 2262-04-11, the last day that fits into 64 bits."""
 
 Unit = Literal["s", "ms", "us", "ns"]
 UNIT_NS: dict[Unit, int] = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
@@ -37,16 +37,16 @@ _SEPARATORS = ((4, b"-"), (7, b"-"), (10, b"Tt "), (13, b":"), (16, b":"))
 
 
 def parse_rfc3339(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Nanoseconds since the epoch, (N,), exactly; MALFORMED or OUT_OF_RANGE where a text has none."""
+    """Return exact nanoseconds since the epoch, (N,); MALFORMED or OUT_OF_RANGE where a text is invalid."""
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     if lengths.max(initial=0) > _FRACTION + len("123456789Z"):
         texts = [_LONG_FRACTION.sub(r"\1", text) for text in texts]
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     columns = _columns(texts)  # (35, N) characters
     valid = (lengths >= _FRACTION) & (lengths <= _WIDTH)
-    for place, allowed in _SEPARATORS:
-        valid &= _is_one_of(columns[place], allowed)
-    digits = columns[_DIGITS] - np.uint8(ord("0"))  # (14, N); what is no digit wraps to 10 or more
+    for column, allowed in _SEPARATORS:
+        valid &= _is_any_of(columns[column], allowed)
+    digits = columns[_DIGITS] - np.uint8(ord("0"))  # (14, N); other characters wrap to 10 or more
     valid &= (digits < 10).all(axis=0)
     high, low = digits[0::2].astype(np.int64), digits[1::2]
     century, year, month, day, hour, minute, second = high * 10 + low
@@ -75,43 +75,42 @@ def _columns(texts: Sequence[str]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(fixed.view(np.uint8).reshape(len(texts), _WIDTH).T)
 
 
-def _is_one_of(column: NDArray[np.uint8], allowed: bytes) -> NDArray[np.bool_]:
-    found = np.zeros(len(column), np.bool_)
+def _is_any_of(column: NDArray[np.uint8], allowed: bytes) -> NDArray[np.bool_]:
+    matches = np.zeros(len(column), np.bool_)
     for character in allowed:
-        found |= column == character
-    return found
+        matches |= column == character
+    return matches
 
 
 def _offset(
     columns: NDArray[np.uint8], lengths: NDArray[np.int64], valid: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Column where the offset begins and its seconds; clears ``valid`` where there is none."""
+    """Return the column (N,) where the offset begins and its seconds (N,); clear ``valid`` where there is none."""
     rows = np.arange(len(lengths))
     last = columns[np.clip(lengths - 1, 0, _WIDTH - 1), rows]
-    zulu = _is_one_of(last, b"Zz")
+    zulu = _is_any_of(last, b"Zz")
     body = np.where(zulu, lengths - 1, lengths - 6)
     seconds = np.zeros(len(lengths), np.int64)
     rest = np.flatnonzero(valid & ~zulu)
     if len(rest):
         start = np.clip(body[rest], 0, _WIDTH - 6)
-        sign, *marks = (columns[start + place, rest] for place in range(6))
-        tens_h, ones_h, colon, tens_m, ones_m = marks
+        sign, tens_h, ones_h, colon, tens_m, ones_m = (columns[start + column, rest] for column in range(6))
         figures = np.stack([tens_h, ones_h, tens_m, ones_m]) - np.uint8(ord("0"))
         hours, minutes = figures[0::2].astype(np.int64) * 10 + figures[1::2]
         valid[rest] &= (figures < 10).all(axis=0) & (hours < 24) & (minutes < 60)
-        valid[rest] &= _is_one_of(sign, b"+-") & (colon == ord(":"))
+        valid[rest] &= _is_any_of(sign, b"+-") & (colon == ord(":"))
         seconds[rest] = np.where(sign == ord("-"), -1, 1) * (hours * 3600 + minutes * 60)
     return body, seconds
 
 
 def _fraction(columns: NDArray[np.uint8], body: NDArray[np.int64], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Nanoseconds between the seconds and the offset; clears ``valid`` where something else stands there."""
+    """Return the nanoseconds (N,) between seconds and offset; clear ``valid`` where anything else is there."""
     bare = body == _FRACTION - 1
     valid &= bare | ((body > _FRACTION) & (columns[_FRACTION - 1] == ord(".")))
     nanos = np.zeros(len(body), np.int64)
-    for place in range(_FRACTION, _FRACTION + 9):
-        inside = body > place
-        digit = columns[place] - np.uint8(ord("0"))
+    for column in range(_FRACTION, _FRACTION + 9):
+        inside = body > column
+        digit = columns[column] - np.uint8(ord("0"))
         valid &= ~inside | (digit < 10)
         nanos = nanos * 10 + np.where(inside, digit, 0)
     valid &= body <= _FRACTION + 9
@@ -119,13 +118,13 @@ def _fraction(columns: NDArray[np.uint8], body: NDArray[np.int64], valid: NDArra
 
 
 def parse_epoch(numbers: Sequence[float], unit: Unit) -> NDArray[np.int64]:
-    """Nanoseconds since the epoch, (N,), from numbers in a unit; OUT_OF_RANGE where one does not fit.
+    """Return nanoseconds since the epoch, (N,), of numbers in a unit; OUT_OF_RANGE where one does not fit.
 
-    Whole numbers are exact. A number with a fraction counts as the shortest decimal that reads as the same
-    float64, that is as it was written, up to 15 digits.
+    Whole numbers are exact. A number with a fraction counts as the shortest decimal that reads as the same float64:
+    as it was written, up to 15 digits.
 
     Args:
-        numbers: Integers or finite floats.
+        numbers: Integers or finite floats, (N,).
         unit: One of UNIT_NS.
     """
     scale = UNIT_NS[unit]
@@ -142,15 +141,19 @@ def parse_epoch(numbers: Sequence[float], unit: Unit) -> NDArray[np.int64]:
 
 
 def format_rfc3339(times_ns: NDArray[np.int64]) -> list[str]:
-    """RFC 3339 in UTC with ``Z``, each time with the 0, 3, 6 or 9 digits of fraction it needs."""
+    """Return RFC 3339 texts in UTC with ``Z``, each with the 0, 3, 6 or 9 digits of fraction it needs.
+
+    Args:
+        times_ns: Nanoseconds since the epoch, (N,).
+    """
     seconds, nanos = np.divmod(times_ns, UNIT_NS["s"])
-    different, which = np.unique(seconds, return_inverse=True)  # events that stand together often share their second
+    different, which = np.unique(seconds, return_inverse=True)  # neighbouring events often share their second
     texts, ends = np.datetime_as_string(different.astype("datetime64[s]")).tolist(), _ENDS
     return [texts[second] + ends[fraction] for second, fraction in zip(which.tolist(), nanos.tolist(), strict=True)]
 
 
 def format_time(time_ns: int) -> str:
-    """The same of a single time, without an array around it."""
+    """Return a single time as ``format_rfc3339`` does, without the cost of an array."""
     seconds, nanos = divmod(int(time_ns), UNIT_NS["s"])
     return _second(seconds) + _ENDS[nanos]
 
@@ -161,7 +164,7 @@ def _second(seconds: int) -> str:
 
 
 class _Ends(dict[int, str]):
-    """What stands behind the seconds, by nanoseconds: whole milliseconds beforehand, everything else when asked for."""
+    """What follows the seconds, by nanoseconds: whole milliseconds are prepared, everything else is made on demand."""
 
     def __missing__(self, nanos: int) -> str:
         return f".{nanos:09}Z" if nanos % UNIT_NS["us"] else f".{nanos // UNIT_NS['us']:06}Z"

@@ -1,1 +1,1 @@
-"""Looking at what a worker needs and keeps, without changing it."""
+"""Inspect what a worker needs and keeps: the doctor, snapshots and their restoration."""

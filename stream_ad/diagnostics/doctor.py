@@ -1,4 +1,4 @@
-"""``stream-ad doctor``: looks at all that a worker will need, changes nothing, says how to mend what is wrong."""
+"""``stream-ad doctor``: check everything that a worker will need, change nothing, say how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torch", "numpy", "river", "kafka-python", "safetensors")
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1")
-_EARLIEST = 1_700_000_000  # a clock before this was never set
+_EARLIEST = 1_700_000_000  # seconds since the epoch; a clock before November 2023 was never set
 
 
 def diagnose(config: Path | None, overrides: Sequence[str]) -> Iterator[Finding]:
-    """All findings, as they are found."""
+    """Yield all findings, each as soon as it is known."""
     resolved, problems = examine_settings(config, overrides)
     for text in problems:
         yield problem("settings", text, "Correct it; `stream-ad config schema` shows every setting.")
     yield from _versions()
     yield from _clock()
     if resolved is None:
-        yield warning("broker", "not looked at, nor the device and the state.", "Correct the settings first.")
+        yield warning("broker", "not checked, nor are the device and the state.", "Correct the settings first.")
         return
     settings = resolved.settings
     yield from _settings(resolved)
@@ -52,31 +52,35 @@ def diagnose(config: Path | None, overrides: Sequence[str]) -> Iterator[Finding]
 def _settings(resolved: Resolved) -> Iterator[Finding]:
     settings, origins = resolved.settings, resolved.origins
     security = settings.broker.security
-    yield ok("settings", f"valid; `stream-ad config show` says where the {len(origins)} that are given come from.")
+    yield ok("settings", f"valid, {_given(len(origins))}.")
     servers = settings.broker.bootstrap_servers.split(",")
     remote = any(not server.strip().startswith(_LOOPBACK) for server in servers)
     if settings.broker.kind == "kafka" and remote and security.protocol in ("PLAINTEXT", "SASL_PLAINTEXT"):
         what = "the password and all records travel" if security.password else "all records travel"
         yield warning(
             "settings", f"{what} unencrypted to {settings.broker.bootstrap_servers}.",
-            "Set broker.security.protocol to SASL_SSL or SSL where the network is not yours alone.",
+            "Set broker.security.protocol to SASL_SSL or SSL unless you trust the whole network.",
         )  # fmt: skip
-    origin = origins.get("broker.security.password", "")
-    if origin.startswith("--set"):
+    if origins.get("broker.security.password", "").startswith("--set"):
         yield warning(
-            "settings", "the password stands on the command line, where every user of this machine can read it.",
-            "Put it into a file and name that in STREAM_AD_BROKER__SECURITY__PASSWORD_FILE.",
+            "settings", "the password is on the command line, where every user of this machine can read it.",
+            "Put it into a file, and the path of the file into STREAM_AD_BROKER__SECURITY__PASSWORD_FILE.",
         )  # fmt: skip
     if settings.http.enabled and not settings.http.host.startswith(_LOOPBACK):
         yield warning(
             "settings", f"metrics and probes can be reached from other machines (http.host {settings.http.host}).",
-            "Nothing there asks for a password: let a firewall or a network policy admit the monitoring only.",
+            "They need no password: let a firewall or a network policy admit the monitoring only.",
         )  # fmt: skip
 
 
+def _given(count: int) -> str:
+    if count == 0:
+        return "all defaults"
+    return f"{count} not {'a default' if count == 1 else 'defaults'}; `stream-ad config show` says where each was set"
+
+
 def _versions() -> Iterator[Finding]:
-    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    listed = ", ".join(f"{name} {version}" for name, version in found.items())
+    listed = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES)
     yield ok("versions", f"stream-ad {__version__}, Python {platform.python_version()}, {listed}.")
 
 
@@ -84,9 +88,9 @@ def _clock() -> Iterator[Finding]:
     now = time.time()
     shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
     if now < _EARLIEST:
-        yield problem("clock", f"this machine believes it is {shown}.", "Set the clock, and keep it with NTP.")
+        yield problem("clock", f"this machine's clock says {shown}.", "Set the clock, and keep it with NTP.")
     else:
-        yield ok("clock", f"this machine says {shown}.")
+        yield ok("clock", f"this machine's clock says {shown}.")
 
 
 def _device(settings: Settings) -> Iterator[Finding]:
@@ -114,8 +118,8 @@ def _http(settings: Settings) -> Iterator[Finding]:
             probe.bind((http.host, http.port))
         except OSError as error:
             yield warning(
-                "http", f"{http.host}:{http.port} cannot be listened on: {error.strerror}.",
-                "If that is a worker which runs already, all is well; else choose another http.port.",
+                "http", f"cannot listen on {http.host}:{http.port}: {error.strerror}.",
+                "If a worker is already running there, all is well; otherwise choose another http.port.",
             )  # fmt: skip
         else:
             yield ok("http", f"{http.host}:{http.port} is free.")
@@ -124,19 +128,19 @@ def _http(settings: Settings) -> Iterator[Finding]:
 def _broker(settings: Settings) -> Iterator[Finding]:
     try:
         with closing(open_admin(settings)) as admin:
-            found = list(admin.examine())
-            well = not any(one.level is Level.PROBLEM for one in found)
+            findings = list(admin.examine())
+            well = not any(finding.level is Level.PROBLEM for finding in findings)
             usable = well and all(topic.exists for topic in admin.plan())
     except StreamADError as error:
         yield problem("connection", error.what, error.hint)
         return
-    yield from found
+    yield from findings
     if usable:
         yield from _state(settings)
 
 
 def _state(settings: Settings) -> Iterator[Finding]:
-    """Whether each shard can go on from what is stored."""
+    """Check that each shard can resume from what is stored."""
     try:
         snapshots = open_snapshots(settings)
     except BrokerError as error:
@@ -144,14 +148,12 @@ def _state(settings: Settings) -> Iterator[Finding]:
         return
     with closing(snapshots):
         shards = range(settings.topics.partitions)
-        found = [one for shard in shards for one in _shard(snapshots, settings, shard)]
-        yield from found
+        findings = [finding for shard in shards for finding in _shard(snapshots, settings, shard)]
+        yield from findings
         begun = sum(snapshots.positions(shard) is not None for shard in shards)
-    if not found:
-        told = (
-            f"{begun} of {len(shards)} shards have been worked on, and can go on" if begun else "nothing is stored yet"
-        )
-        yield ok("state", f"{told}.")
+    if not findings:
+        stored = f"{begun} of {len(shards)} shards have state, and can resume" if begun else "nothing is stored yet"
+        yield ok("state", f"{stored}.")
 
 
 def _shard(snapshots: Snapshots, settings: Settings, shard: int) -> Iterator[Finding]:
@@ -165,27 +167,27 @@ def _shard(snapshots: Snapshots, settings: Settings, shard: int) -> Iterator[Fin
     if newest is not None and newest.foreign:
         yield problem(
             "state", f"snapshot {newest.number} of shard {shard}, its newest: {newest.problem}.",
-            "Run the version of the program that wrote it, or begin with a new model: "
+            "Run the version of the program that wrote it, or start with a new model: "
             f"`stream-ad snapshots reset {shard}`.",
         )  # fmt: skip
     elif newest is not None and newest.problem:
         yield warning(
             "state", f"snapshot {newest.number} of shard {shard}, its newest: {newest.problem}.",
-            "A worker will go on without it and say how. `stream-ad snapshots list` shows the others, "
+            "A worker will recover without it and log how. `stream-ad snapshots list` shows the others, "
             f"`stream-ad snapshots restore {shard} NUMBER` goes back to one.",
         )  # fmt: skip
     if kept and positions is None:
         yield problem(
-            "state", f"shard {shard} has state, but nobody knows how far it had come.",
+            "state", f"shard {shard} has snapshots, but its offsets are missing.",
             f"`stream-ad snapshots restore {shard} NUMBER --at newest`, or `--at oldest`.",
         )  # fmt: skip
-    for side in ("events", "labels") if positions is not None else ():
-        at, first, end = (int(getattr(one, side)) for one in (positions, oldest, ends))
+    for topic in ("events", "labels") if positions is not None else ():
+        at, first, end = (int(getattr(offsets, topic)) for offsets in (positions, oldest, ends))
         if not first <= at <= end:
-            goes_on = settings.broker.on_lost_records == "continue"
-            yield (warning if goes_on else problem)(
-                "state", f"shard {shard} had come to offset {at} of its {side}, which hold {first} to {end} now.",
-                "A worker will go on with the oldest kept and count what is missing." if goes_on else
-                "Set broker.on_lost_records=continue, or begin anew: "
+            continues = settings.broker.on_lost_records == "continue"
+            yield (warning if continues else problem)(
+                "state", f"shard {shard} had reached offset {at} of its {topic}, which now hold {first} to {end}.",
+                "A worker will continue with the oldest records kept and count what is missing." if continues else
+                "Set broker.on_lost_records=continue, or start again: "
                 f"`stream-ad snapshots reset {shard} --at oldest`.",
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a snapshot knows, for people: sensors, classes, and how good the model was by the verdicts."""
+"""Describe a snapshot for people: sensors, classes, and how good the model was according to the labels."""
 
 from __future__ import annotations
 
@@ -21,76 +21,82 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassKnown:
-    """What the model has been told about one class. Counts and shares fade with further labels."""
+class ClassStatistics:
+    """What labels have said about one class. Counts and shares decay with further labels."""
 
     labels: float
-    """Decayed number of verdicts on events that were scored live."""
+    """Decayed number of labels on events that were scored live."""
     missed: float | None
-    """Decayed share of them that the published score had wrong; of «normal»: false alarms. None without labels."""
+    """Decayed share of them that the published score missed; for "normal", of false alarms. None without labels."""
     weight: float
-    """In the loss."""
+    """Weight of the class in the loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotView:
-    """One snapshot."""
+    """A snapshot as `stream-ad snapshots` shows it."""
 
     shard: int
     number: int
     saved: str | None
-    """RFC 3339; None where nobody has written it down."""
+    """RFC 3339; None where the database is too old to record it."""
     events: int
-    """The next offset to read."""
+    """The next offset to read, of events and of labels."""
     labels: int
     size_bytes: int
     in_use: bool
-    """The next start of a worker begins with it."""
-    origin: str
+    """Whether the next start of a worker resumes from it."""
+    lineage_reason: str
     problem: str
-    """Why it cannot be used; "" when it can."""
+    """Why it cannot be used, or ""."""
     foreign: bool = False
-    """Another version of the program wrote it: a worker refuses to begin with anything else in its place."""
+    """Whether another version of the program wrote it; a worker then refuses to start from any other in its place."""
     records: int = 0
-    """Events and labels that it has seen."""
+    """Events and labels that the shard had read."""
     watermark: str | None = None
     sensors: int = 0
     features: tuple[int, ...] = ()
-    """Of each group of sensors that have the same."""
+    """Number of features of each group of sensors with the same features."""
     open_incidents: int = 0
-    classes: dict[str, ClassKnown] = field(default_factory=dict)
-    """Anomaly classes and «normal»."""
+    classes: dict[str, ClassStatistics] = field(default_factory=dict)
+    """By name of the class: anomaly classes and "normal"."""
     program: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return what `--json` prints; the reason of the lineage is called ``origin`` there."""
+        return {"origin" if name == "lineage_reason" else name: value for name, value in asdict(self).items()}
 
     @property
     def false_alarms(self) -> float | None:
-        """Decayed share of «normal» verdicts on what had been published as anomaly; None without any."""
+        """Decayed share of the labels "normal" that were given to published anomalies; None without any."""
         normal = self.classes.get(NORMAL_NAME)
         return None if normal is None else normal.missed
 
 
 def views(snapshots: Snapshots, shard: int, options: DetectorOptions) -> list[SnapshotView]:
-    """All snapshots of a shard, the newest first."""
-    return [view(snapshots, shard, one, options, newest=place == 0) for place, one in enumerate(snapshots.kept(shard))]
+    """Return all snapshots of a shard, the newest first."""
+    kept = snapshots.kept(shard)
+    return [view(snapshots, shard, snapshot, options, newest=snapshot is kept[0]) for snapshot in kept]
 
 
 def one_view(snapshots: Snapshots, shard: int, number: int, options: DetectorOptions) -> SnapshotView:
-    """One snapshot; StateError where there is none of this number."""
+    """Return one snapshot.
+
+    Raises:
+        StateError: There is no snapshot of this number.
+    """
     kept = snapshots.kept(shard)
-    for one in kept:
-        if one.number == number:
-            return view(snapshots, shard, one, options, newest=one is kept[0])
+    for snapshot in kept:
+        if snapshot.number == number:
+            return view(snapshots, shard, snapshot, options, newest=snapshot is kept[0])
     raise no_such_snapshot(shard, number, kept)
 
 
 def view(
     snapshots: Snapshots, shard: int, kept: KeptSnapshot, options: DetectorOptions, *, newest: bool
 ) -> SnapshotView:
-    """One of them; what is wrong with it stands in it."""
-    told: dict[str, Any] = {
+    """Read a snapshot; what is wrong with it is its ``problem``, not an exception."""
+    stored: dict[str, Any] = {
         "shard": shard,
         "number": kept.number,
         "saved": _time(kept.saved_ms / 1e3) if kept.saved_ms else None,
@@ -98,7 +104,7 @@ def view(
         "labels": kept.positions.labels,
         "size_bytes": kept.size_bytes,
         "in_use": newest,
-        "origin": kept.lineage_reason,
+        "lineage_reason": kept.lineage_reason,
     }
     try:
         meta = metadata(snapshots.read(shard, kept.number))
@@ -106,14 +112,14 @@ def view(
         header = read_header(meta)
     except StateError as error:
         return SnapshotView(
-            **told, problem=error.what.removesuffix("."), foreign=not isinstance(error, DamagedStateError)
+            **stored, problem=error.what.removesuffix("."), foreign=not isinstance(error, DamagedStateError)
         )
     except NonsenseError as error:
-        return SnapshotView(**told, problem=f"its header cannot be read: {error}")
+        return SnapshotView(**stored, problem=f"its header cannot be read: {error}")
     fits = meta.get("fingerprint") == fingerprint(options, version)
     label_store, sensors = header["label_store"], header["sensors"]
     return SnapshotView(
-        **told,
+        **stored,
         problem="" if fits else "does not fit the settings",
         records=header["records"],
         watermark=_time(header["watermark_ns"] / 1e9) if header["watermark_ns"] > 0 else None,
@@ -131,19 +137,19 @@ def view(
 
 
 def _set_sizes(sensors: dict[str, Any]) -> tuple[int, ...]:
-    """Features of each set of features that a sensor has, those of sensors at rest last."""
+    """Return the size of each set of features that a sensor has, those of evicted sensors last."""
     used = [tuple(names) for names, owners in zip(sensors["features"], sensors["owners"], strict=True) if owners]
     resting = [tuple(names) for names in sensors["resting"].get("features", ())]
     return tuple(map(len, dict.fromkeys(used + resting)))
 
 
-def _class(labels: float, misses: float, weight: float) -> ClassKnown:
-    known = labels > 1e-9
-    return ClassKnown(round(labels, 3), float(np.clip(misses / labels, 0, 1)) if known else None, round(weight, 3))
+def _class(labels: float, misses: float, weight: float) -> ClassStatistics:
+    missed = float(np.clip(misses / labels, 0, 1)) if labels > 1e-9 else None  # fully decayed counts say nothing
+    return ClassStatistics(round(labels, 3), missed, round(weight, 3))
 
 
 def _time(seconds: float) -> str | None:
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat("T", "seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):  # a year that no calendar has
+    except (ValueError, OverflowError, OSError):  # beyond the years of the calendar
         return None

@@ -1,4 +1,10 @@
-"""Going back to an older model, or starting with a new one, while no worker has the shard."""
+"""Restore an older model, or start with a new one, while no worker owns the shard.
+
+1. Build the model: from the older snapshot, or a new one.
+2. Choose the offsets to resume at (`ResumeAt`).
+3. Copy the open incidents of the newest snapshot into the model, so that they will be closed.
+4. Write the model as the first snapshot of a new lineage. Older snapshots stay, as the way back.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +23,22 @@ if TYPE_CHECKING:
 
 
 class ResumeAt(StrEnum):
-    """Where a shard goes on."""
+    """Where a shard resumes."""
 
     committed = "committed"
-    """After what was published last."""
+    """After the last published result."""
     oldest = "oldest"
-    """At the oldest records kept: what was published from there on is published again."""
+    """At the oldest records kept: everything published since then is published again."""
     newest = "newest"
-    """After the newest record: what nobody has read is left out."""
+    """After the newest record: unread records are skipped."""
 
 
 def require_shard(settings: Settings, shard: int) -> None:
-    """Raise SettingsError where there is no such shard."""
+    """Check the number of a shard.
+
+    Raises:
+        SettingsError: There is no such shard.
+    """
     if not 0 <= shard < settings.topics.partitions:
         raise SettingsError(
             f"There is no shard {shard}: topics.partitions is {settings.topics.partitions}.",
@@ -36,59 +46,60 @@ def require_shard(settings: Settings, shard: int) -> None:
         )
 
 
-def restore(snapshots: Snapshots, settings: Settings, shard: int, number: int, place: ResumeAt) -> KeptSnapshot:
-    """Go on with the model of an older snapshot; nothing that was published changes.
+def restore(snapshots: Snapshots, settings: Settings, shard: int, number: int, resume_at: ResumeAt) -> KeptSnapshot:
+    """Make the model of an older snapshot the newest one; nothing that was published changes.
 
     Raises:
-        ShardBusyError: A worker has the shard.
-        StateError: There is no such snapshot, or it cannot be used; UnfitStateError when other settings would do.
+        ShardBusyError: A worker owns the shard.
+        StateError: There is no such snapshot, or it cannot be used; UnfitStateError where it does not fit the settings.
     """
     data = snapshots.read(shard, number)
     old = Shard.restore(data, settings.detector_options, quiet_events=settings.incidents.quiet_events)
-    return _begin(snapshots, shard, old, place, f"restored from {number}")
+    return _begin(snapshots, shard, old, resume_at, f"restored from {number}")
 
 
-def reset(snapshots: Snapshots, settings: Settings, shard: int, place: ResumeAt) -> KeptSnapshot:
-    """Go on with a new model; nothing that was published changes, and older snapshots stay.
+def reset(snapshots: Snapshots, settings: Settings, shard: int, resume_at: ResumeAt) -> KeptSnapshot:
+    """Make a new model the newest one; nothing that was published changes, and older snapshots stay.
 
     Raises:
-        ShardBusyError: A worker has the shard.
-        StateError: Nobody knows how far the shard has come, and ``place`` says to go on from there.
+        ShardBusyError: A worker owns the shard.
+        StateError: ``resume_at`` is ``committed``, and the committed offsets are missing or deleted.
     """
     new = Shard(settings.detector_options, quiet_events=settings.incidents.quiet_events)
-    return _begin(snapshots, shard, new, place, "reset")
+    return _begin(snapshots, shard, new, resume_at, "reset")
 
 
-def _begin(snapshots: Snapshots, shard: int, model: Shard, place: ResumeAt, lineage_reason: str) -> KeptSnapshot:
-    positions = _positions(snapshots, shard, place)
+def _begin(snapshots: Snapshots, shard: int, model: Shard, resume_at: ResumeAt, lineage_reason: str) -> KeptSnapshot:
+    positions = _positions(snapshots, shard, resume_at)
     _take_over_incidents(snapshots, shard, model)
     return snapshots.start_lineage(shard, model.snapshot(), positions=positions, lineage_reason=lineage_reason)
 
 
-def _positions(snapshots: Snapshots, shard: int, place: ResumeAt) -> InputOffsets:
+def _positions(snapshots: Snapshots, shard: int, resume_at: ResumeAt) -> InputOffsets:
     oldest, ends = snapshots.bounds(shard)
-    if place is not ResumeAt.committed:
-        return oldest if place is ResumeAt.oldest else ends
+    if resume_at is not ResumeAt.committed:
+        return oldest if resume_at is ResumeAt.oldest else ends
     committed = snapshots.positions(shard)
     if committed is None:
         raise StateError(
-            f"Nobody knows how far shard {shard} has come.", hint="Say where to go on: --at oldest, or --at newest."
+            f"The committed offsets of shard {shard} are missing.",
+            hint="Say where to resume: --at oldest, or --at newest.",
         )
-    for side in ("events", "labels"):
-        if not getattr(oldest, side) <= getattr(committed, side) <= getattr(ends, side):
+    for topic in ("events", "labels"):
+        at, first, end = (int(getattr(offsets, topic)) for offsets in (committed, oldest, ends))
+        if not first <= at <= end:
             raise StateError(
-                f"Shard {shard} had come to offset {getattr(committed, side)} of its {side}, and they hold "
-                f"{getattr(oldest, side)} to {getattr(ends, side)} now.",
-                hint="Say where to go on: --at oldest, or --at newest.",
+                f"Shard {shard} had reached offset {at} of its {topic}, which now hold {first} to {end}.",
+                hint="Say where to resume: --at oldest, or --at newest.",
             )
     return committed
 
 
 def _take_over_incidents(snapshots: Snapshots, shard: int, model: Shard) -> None:
-    """Incidents that are published as open must be closed some day, whatever the model."""
-    for one in snapshots.kept(shard)[:1]:
+    """Copy the open incidents of the newest snapshot: they were published as open, and must be closed some day."""
+    for newest in snapshots.kept(shard)[:1]:
         try:
-            open_now = read_header(metadata(snapshots.read(shard, one.number)))["incidents"]
+            open_now = read_header(metadata(snapshots.read(shard, newest.number)))["incidents"]
         except (StateError, NonsenseError):
-            return  # a damaged one says nothing about them
+            return  # a damaged snapshot says nothing about them
         model.incidents.load(open_now)

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 PREFIX = "STREAM_AD_"
 DELIMITER = "__"
 MASK = "**********"
-_ALIKE = 0.6  # as difflib's own cutoff
+_ALIKE = 0.6  # likeness from which a key is suggested; difflib's own cutoff
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting, or one section of settings."""
+    """A setting, or a section of settings."""
 
     name: str  # "broker.kind"
     field: FieldInfo
@@ -32,22 +32,23 @@ class Key:
 
     @property
     def variable(self) -> str:
-        """Its environment variable."""
+        """Return the name of its environment variable."""
         return PREFIX + self.name.replace(".", DELIMITER).upper()
 
     @property
     def takes_yaml(self) -> bool:
-        """Whether a text for it may be a YAML list or mapping."""
+        """Return whether a text for it may be a YAML list or mapping."""
         return self.is_section or any(get_origin(kind) is tuple for kind in get_args(self.field.annotation))
 
     @property
     def is_secret(self) -> bool:
+        """Return whether its value is never shown."""
         annotation = self.field.annotation
         return SecretStr in (annotation, *get_args(annotation))
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[Key]:
-    """Settings before sections, and a model's own before those it inherits."""
+    """Yield settings before sections, and a model's own before those it inherits."""
     keys = [Key(prefix + name, field, _section(field) is not None) for name, field in model.model_fields.items()]
     own = model.__annotations__
     for key in sorted(keys, key=lambda key: (key.is_section, key.name.removeprefix(prefix) not in own)):
@@ -63,12 +64,12 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 @cache
 def all_keys() -> Mapping[str, Key]:
-    """Every key of the tree, sections included, each section before what is in it."""
+    """Return every key of the tree by name, sections included, each section before its keys."""
     return {key.name: key for key in _walk(Settings, "")}
 
 
 def leaf_values(settings: BaseModel) -> Iterator[tuple[Key, Any]]:
-    """Every setting that is no section, with its value, in the order of ``all_keys``."""
+    """Yield every setting that is not a section with its value, in the order of ``all_keys``."""
     for key in all_keys().values():
         if not key.is_section:
             value: Any = settings
@@ -78,26 +79,26 @@ def leaf_values(settings: BaseModel) -> Iterator[tuple[Key, Any]]:
 
 
 def closest_key(name: str) -> Key | None:
-    """The key that was most likely meant by an unknown one.
+    """Return the key most likely meant by an unknown one, or None where nothing resembles it.
 
-    What stands after the last dot counts most: «broker.pasword» means «broker.security.password»,
-    not «broker.path». A single underscore between section and name is the commonest slip of all.
+    The part after the last dot counts most: "broker.pasword" means "broker.security.password", not "broker.path".
+    A single underscore between section and name is the most common slip.
     """
     meant = closest(name, all_keys())
     return None if meant is None else all_keys()[meant]
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """Which of some names was most likely meant by one that is none of them; None where none is alike."""
-    best = max(known, key=lambda one: _likeness(name, one), default=None)
+def closest(name: str, candidates: Iterable[str]) -> str | None:
+    """Return which of the candidates was most likely meant by a name that is none of them, or None."""
+    best = max(candidates, key=lambda candidate: _likeness(name, candidate), default=None)
     return best if best is not None and _likeness(name, best) >= _ALIKE else None
 
 
 def _likeness(name: str, key: str) -> float:
-    """0 to 1."""
+    """Return the likeness of two keys, from 0 to 1."""
     if name.replace(".", "_") == key.replace(".", "_"):
         return 1.0
     (section, _, leaf), (key_section, _, key_leaf) = name.rpartition("."), key.rpartition(".")
-    # Squared, so that the right name in the wrong section goes before a vaguely alike one in the right section.
+    # Squared, so that the right name in the wrong section beats a vaguely similar one in the right section.
     leaves = SequenceMatcher(None, leaf, key_leaf).ratio() ** 2
     return (2 * leaves + SequenceMatcher(None, section, key_section).ratio()) / 3

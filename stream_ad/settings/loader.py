@@ -1,7 +1,7 @@
-"""``load_settings``: one frozen tree out of all sources, or one error that lists everything wrong.
+"""``load_settings``: one frozen tree from all sources, or one error that lists everything wrong.
 
-Sources, the first wins: ``--set key=value``, environment (``STREAM_AD_BROKER__KIND``), YAML file,
-secret files, defaults.
+Sources, the first takes precedence: ``--set key=value``, environment (``STREAM_AD_BROKER__KIND``), YAML file,
+secret files, defaults. Sections are merged key by key; lists are replaced as a whole.
 """
 
 from __future__ import annotations
@@ -11,27 +11,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from pydantic_settings import InitSettingsSource
 
 from stream_ad.errors import SettingsError
 from stream_ad.settings import Settings
 from stream_ad.settings.keys import MASK, all_keys
-from stream_ad.settings.sources import SettingsSource, Sourced, environment_layers, overrides_layer, unknown
-from stream_ad.settings.yaml_source import yaml_layer
+from stream_ad.settings.sources import (
+    SettingsSource,
+    environment_sources,
+    overrides_source,
+    unknown,
+    yaml_source,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
-    from pydantic_settings import BaseSettings
 
-_LONGEST_VALUE = 60
+_LONGEST_VALUE = 60  # characters of a wrong value that an error quotes
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The settings, and where each one that is no default was written."""
+    """The settings, and where each one that is not a default was written."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -48,8 +51,8 @@ def load_settings(
         environ: Environment variables.
 
     Raises:
-        SettingsError: Something is unknown, unreadable, of the wrong kind or contradicts something
-            else; the message lists all of it, with the place of each.
+        SettingsError: A setting is unknown, unreadable, of the wrong type or contradicts another; the message lists
+            all of them, each with its location.
     """
     return resolve(config, overrides, environ).settings
 
@@ -57,7 +60,7 @@ def load_settings(
 def resolve(
     config: Path | None = None, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
 ) -> Resolved:
-    """As ``load_settings``, with the origin of every value."""
+    """Read all sources as ``load_settings`` does, and return the origin of every value too."""
     resolved, problems = examine(config, overrides, environ)
     if resolved is None:
         raise settings_error(problems)
@@ -65,54 +68,54 @@ def resolve(
 
 
 def settings_error(problems: Sequence[str]) -> SettingsError:
-    """One error that lists them."""
-    one = len(problems) == 1
-    what = problems[0] if one else "\n  ".join([f"{len(problems)} settings are wrong:", *problems])
+    """Return one error that lists all problems."""
+    single = len(problems) == 1
+    what = problems[0] if single else "\n  ".join([f"{len(problems)} settings are wrong:", *problems])
     return SettingsError(what, hint="`stream-ad config schema` shows every setting and its default.")
 
 
 def examine(
     config: Path | None = None, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
 ) -> tuple[Resolved | None, list[str]]:
-    """As ``resolve``, but gives back what is wrong instead of raising it."""
-    variables, files = environment_layers(environ)
-    layers = [overrides_layer(overrides), variables, yaml_layer(config) if config else SettingsSource(), files]
-    problems = [problem for layer in layers for problem in layer.problems]
+    """Read all sources as ``resolve`` does, but return the problems instead of raising them."""
+    variables, files = environment_sources(environ)
+    sources = [overrides_source(overrides), variables, yaml_source(config) if config else SettingsSource(), files]
+    problems = [problem for source in sources for problem in source.problems]
+    values: dict[str, Any] = {}
+    for source in sources:
+        values = _merge(values, source.values)
     try:
-        settings = _validated(layers)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
-        return None, problems + _explain(error.errors(include_url=False), layers)
+        return None, problems + _explain(error.errors(include_url=False), sources)
     if problems:
         return None, problems
     leaves = (name for name, key in all_keys().items() if not key.is_section)
-    return Resolved(settings, {name: place for name in leaves if (place := _where(name, layers))}), []
+    return Resolved(settings, {name: location for name in leaves if (location := _location(name, sources))}), []
 
 
-def _validated(layers: Iterable[SettingsSource]) -> Settings:
-    class Merged(Sourced):
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
-        ) -> tuple[InitSettingsSource, ...]:
-            return tuple(InitSettingsSource(settings_cls, layer.values) for layer in layers)
-
-    merged = Merged()
-    return Settings.model_validate({name: getattr(merged, name) for name in merged.model_fields_set})
+def _merge(preferred: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return a deep merge of two dictionaries; where both set a value, ``preferred`` counts."""
+    merged = {**other, **preferred}
+    for name in preferred.keys() & other.keys():
+        if isinstance(preferred[name], dict) and isinstance(other[name], dict):
+            merged[name] = _merge(preferred[name], other[name])
+    return merged
 
 
-def _where(key: str, layers: Iterable[SettingsSource]) -> str:
-    """The place that decided a key's value, or "" where that is the default."""
-    return next(filter(None, (layer.where(key) for layer in layers)), "")
+def _location(key: str, sources: Iterable[SettingsSource]) -> str:
+    """Return where a key's value was set, or "" where it is the default."""
+    return next(filter(None, (source.location(key) for source in sources)), "")
 
 
-def _places(key: str, layers: Sequence[SettingsSource]) -> str:
-    """Of a setting its place; of a section the places of what is set in it."""
-    inside = (_where(name, layers) for name in all_keys() if name.startswith(f"{key}."))
-    return ", ".join(dict.fromkeys(place for place in inside if place)) or _where(key, layers)
+def _locations(key: str, sources: Sequence[SettingsSource]) -> str:
+    """Return the location of a setting, or of a section the locations of what is set in it."""
+    inside = (_location(name, sources) for name in all_keys() if name.startswith(f"{key}."))
+    return ", ".join(dict.fromkeys(filter(None, inside))) or _location(key, sources)
 
 
-def _explain(errors: Iterable[ErrorDetails], layers: Sequence[SettingsSource]) -> list[str]:
-    """One line per key: place, key, value, what was expected. Members of a union complain together."""
+def _explain(errors: Iterable[ErrorDetails], sources: Sequence[SettingsSource]) -> list[str]:
+    """Return one line per key: location, key, value, what was expected. The members of a union share one line."""
     expected: dict[str, list[str]] = {}
     values: dict[str, Any] = {}
     for error in errors:
@@ -123,14 +126,14 @@ def _explain(errors: Iterable[ErrorDetails], layers: Sequence[SettingsSource]) -
         values[key] = error["input"]
     lines = []
     for key, messages in expected.items():
-        place = _places(key, layers)
-        named = place if place.endswith(f" {key}") else f"{place}: {key}".removeprefix(": ")
+        location = _locations(key, sources)
+        named = location if location.endswith(f" {key}") else f"{location}: {key}".removeprefix(": ")
         lines.append(f"{named}{_shown(key, values[key])}: {', or '.join(messages)}")
     return lines
 
 
 def _key_of(error: ErrorDetails) -> str:
-    """The dotted key of an error; what pydantic adds below it (members of a union, indices) is left out."""
+    """Return the dotted key of an error, without what pydantic adds below it (members of a union, indices)."""
     parts = [str(part) for part in error["loc"]]
     if error["type"] == "extra_forbidden":
         return ".".join(parts)
@@ -150,10 +153,10 @@ def _message(error: ErrorDetails, key: str) -> str:
 
 
 def _shown(key: str, value: Any) -> str:
-    known = all_keys().get(key)
-    if known is None or known.is_section:
+    setting = all_keys().get(key)
+    if setting is None or setting.is_section:
         return ""
-    if known.is_secret:
+    if setting.is_secret:
         return f" = {MASK}"
     text = repr(value)
     return f" = {text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + '…'}"

@@ -1,6 +1,6 @@
 """The one settings tree.
 
-Sources, the first wins: ``--set key=value``, environment (``STREAM_AD_BROKER__KIND``), YAML file,
+Sources, the first takes precedence: ``--set key=value``, environment (``STREAM_AD_BROKER__KIND``), YAML file,
 secret files, defaults. Unknown keys are refused, unknown ``STREAM_AD_*`` variables too.
 """
 
@@ -21,12 +21,12 @@ def _servers(text: str) -> str:
     for server in text.split(","):
         match = re.fullmatch(r"([^\s:/,]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", server.strip())
         if match is None or not 0 < int(match[2]) <= 65_535:
-            raise ValueError(f"«{server.strip()}» is not host:port; separate several by commas")
+            raise ValueError(f"'{server.strip()}' is not host:port; separate several by commas")
     return text
 
 
 def _refuse(*contradictions: tuple[bool, str]) -> None:
-    """Raise one ValueError with the text of every contradiction that holds."""
+    """Raise one ValueError with the text of every contradiction that is present."""
     if texts := [text for holds, text in contradictions if holds]:
         raise ValueError("; ".join(texts))
 
@@ -68,34 +68,34 @@ class BrokerSettings(Section):
     )
     client: Literal["kafka-python", "kafka-python-public", "librdkafka"] = Field(
         "kafka-python",
-        description="Library that reads and writes records on Kafka. kafka-python-public uses no more than its public "
-        "interface, which is slower, as happens by itself where its version is not a known one; librdkafka needs "
+        description="Library that reads and writes records on Kafka. kafka-python-public uses only its public "
+        "interface, which is slower and is also the fallback for versions not tested here; librdkafka needs "
         '`pip install "stream-ad[librdkafka]"`.',
     )
     security: SecuritySettings = SecuritySettings()
     instance_id: str | None = Field(
         None,
-        description="Static membership: a worker back under its id within the session timeout keeps its shards.",
+        description="Static membership: a worker back under this id within the session timeout keeps its shards.",
     )
     session_timeout_seconds: BrokerSeconds = Field(
         6.0,
         le=3600,
-        description="Silence after which the group takes a worker for dead; Kafka itself takes 6 and more unless told "
+        description="Silence after which the group considers a worker dead; Kafka accepts 6 and more unless configured "
         "otherwise.",
     )
     max_poll_interval_seconds: BrokerSeconds = Field(
-        60.0, description="A worker that does not poll for so long loses its shards."
+        60.0, description="A worker that does not poll for this long loses its shards."
     )
     transaction_timeout_seconds: BrokerSeconds = Field(
-        10.0, description="A dead worker's open transaction holds readers up for at most so long."
+        10.0, description="A dead worker's open transaction blocks readers for at most this long."
     )
     give_up_seconds: BrokerSeconds = Field(
-        120.0, description="A broker that stays away for longer ends the worker with an error."
+        120.0, description="A broker that is unreachable for longer ends the worker with an error."
     )
     on_lost_records: Literal["stop", "continue"] = Field(
         "stop",
-        description="When records are gone before they were read (retention, a topic made anew): stop with an error, "
-        "or continue with the oldest ones kept and count what is missing.",
+        description="When records were deleted before they were read (retention, a topic created again): stop with an "
+        "error, or continue with the oldest records kept and count what is missing.",
     )
     synchronous: Literal["normal", "full"] = Field(
         "full",
@@ -110,23 +110,23 @@ class BrokerSettings(Section):
 
 
 class TopicSettings(Section):
-    events: TopicName = Field("sensor-events", description="Sensor readings come in here.")
-    labels: TopicName = Field("sensor-labels", description="Verdicts come in here.")
-    scores: TopicName = Field("anomaly-scores", description="A score per reading goes out here.")
-    incidents: TopicName = Field("anomaly-incidents", description="Runs of anomalies of a sensor go out here.")
+    events: TopicName = Field("sensor-events", description="Input: sensor readings.")
+    labels: TopicName = Field("sensor-labels", description="Input: labels.")
+    scores: TopicName = Field("anomaly-scores", description="Output: one score per reading.")
+    incidents: TopicName = Field("anomaly-incidents", description="Output: runs of anomalies of a sensor.")
     dead_letters: TopicName = Field(
-        "dead-letters", description="Records that cannot be read go here, untouched, with the reason."
+        "dead-letters", description="Output: input records that cannot be read, unchanged, with the reason."
     )
     state: TopicName = Field("stream-ad-state", description="Snapshots of the shards (Kafka).")
     partitions: int = Field(
-        6, ge=1, le=10_000, description="Of the events, labels and state topics; the number of shards."
+        6, ge=1, le=10_000, description="Partitions of the events, labels and state topics; the number of shards."
     )
     replication_factor: int = Field(1, ge=1, le=32_767, description="Of topics that `topics apply` creates (Kafka).")
     retention_seconds: Seconds | None = Field(
         None,
-        description="Of topics that `topics apply` creates on Kafka, and of the embedded broker; null keeps for ever. "
-        "Counted from a record's own time: on Kafka recordings older than this vanish when they are replayed, the "
-        "embedded broker drops nothing that a shard has not read or that its recovery needs.",
+        description="Retention of topics that `topics apply` creates on Kafka, and of the embedded broker; null keeps "
+        "records for ever. Counted from a record's own time: on Kafka, recordings older than this vanish when they are "
+        "replayed; the embedded broker drops nothing that a shard has not read or that its recovery needs.",
     )
 
     @model_validator(mode="after")
@@ -135,19 +135,19 @@ class TopicSettings(Section):
         for role in ("events", "labels", "scores", "incidents", "dead_letters", "state"):
             topic = getattr(self, role)
             if topic in roles:
-                raise ValueError(f"{roles[topic]} and {role} are both «{topic}»; every topic needs a name of its own")
+                raise ValueError(f"{roles[topic]} and {role} are both '{topic}'; every topic needs its own name")
             roles[topic] = role
         return self
 
 
 class FieldMapping(Section):
-    """Where the parts of an event stand in a message; dots lead into nested objects."""
+    """Where the parts of an event are found in a message; dots lead into nested objects."""
 
-    sensor_id: str = Field("sensor_id", description="Path of the sensor's id; «@key» is the record key.")
-    timestamp: str = Field("timestamp", description="Path of the time; «@record» is the record time.")
+    sensor_id: str = Field("sensor_id", description='Path of the sensor\'s id; "@key" is the record key.')
+    timestamp: str = Field("timestamp", description='Path of the time; "@record" is the record time.')
     values: str | tuple[str, ...] = Field(
         "values",
-        description="Path of the object that holds the readings, or a list of paths, or «*»: all other numbers.",
+        description='Path of the object that holds the readings, or a list of paths, or "*": all other numbers.',
     )
     event_id: str | None = Field("event_id", description="Path of the event's id; null: always topic-partition-offset.")
 
@@ -165,7 +165,7 @@ class EventSettings(Section):
 
 class ScoreSettings(Section):
     publish: Literal["all", "anomalies"] = Field(
-        "all", description="Every score, or those of 1 and above; the metrics count all of them either way."
+        "all", description="Every score, or only those of 1 and above; the metrics count all of them either way."
     )
 
 
@@ -174,46 +174,51 @@ class IncidentSettings(Section):
         16,
         ge=1,
         le=MOST,
-        description="Events of a sensor below the threshold, one after the other, that close its incident.",
+        description="Consecutive events of a sensor below the threshold that close its incident.",
     )
 
 
 class WorkerSettings(Section):
-    poll_records: int = Field(5_000, ge=1, le=1_000_000, description="Most records taken in one poll.")
-    step_records: int = Field(2_000, ge=1, le=1_000_000, description="Most records of a shard in one step and commit.")
+    poll_records: int = Field(5_000, ge=1, le=1_000_000, description="Records taken in one poll, at most.")
+    step_records: int = Field(
+        2_000, ge=1, le=1_000_000, description="Records of a shard in one step and commit, at most."
+    )
     inbox_records: int = Field(
-        20_000, ge=1, le=MOST, description="Most records of a shard and side that wait in memory for the other side."
+        20_000,
+        ge=1,
+        le=MOST,
+        description="Records of a shard and input that wait in memory for the other input, at most.",
     )
     snapshot_interval_seconds: Seconds = Field(
         60.0,
-        description="Between snapshots of a shard; longer where making and writing one takes over 4 % of it.",
+        description="Time between snapshots of a shard; longer where building and writing one takes over 4 % of it.",
     )
     snapshot_history: int = Field(
         2,
         ge=0,
         le=1000,
-        description="Older snapshots of a shard that are kept beside the two that recovery needs, for "
+        description="Older snapshots of a shard kept in addition to the two that recovery needs, for "
         "`snapshots restore`.",
     )
     snapshot_history_interval_seconds: float = Field(
-        86_400.0, ge=0, le=LONGEST_S, description="Between the older snapshots that are kept."
+        86_400.0, ge=0, le=LONGEST_S, description="Time between the older snapshots that are kept."
     )
-    drain_timeout_seconds: Seconds = Field(20.0, description="Most time between SIGTERM and the end.")
+    drain_timeout_seconds: Seconds = Field(20.0, description="Longest time between SIGTERM and the end.")
 
 
 class HttpSettings(Section):
-    enabled: bool = Field(True, description="Serve /metrics, /livez, /readyz and /version.")
-    host: str = Field("127.0.0.1", description="Address to bind to; loopback unless told otherwise.")
+    enabled: bool = Field(True, description="Serve /metrics, /livez, /readyz, /version and /top.")
+    host: str = Field("127.0.0.1", description="Address to listen on; the default, loopback, admits this machine only.")
     port: int = Field(9108, ge=0, le=65_535, description="0 takes a free one.")
 
 
 class LogSettings(Section):
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level shown.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level shown.")
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON.")
 
 
 class Settings(DetectorOptions):
-    """The whole tree; frozen. Build it with ``load_settings``."""
+    """The whole tree of settings; frozen. Build it with ``load_settings``."""
 
     application_id: str = Field(
         "stream-ad",
@@ -231,5 +236,5 @@ class Settings(DetectorOptions):
 
     @property
     def detector_options(self) -> DetectorOptions:
-        """What of it the detector takes."""
+        """Return the part of the settings that the detector takes."""
         return DetectorOptions(**{name: getattr(self, name) for name in DetectorOptions.model_fields})

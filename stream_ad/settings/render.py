@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def as_yaml(resolved: Resolved) -> str:
-    """Every key with its value; where a value is no default, a comment says who set it."""
+    """Return every key with its value; where a value is not the default, a comment says where it was set."""
     values = dict(leaf_values(resolved.settings))
     lines = []
     for key in all_keys().values():

@@ -1,7 +1,7 @@
-"""Where settings come from: ``--set``, environment, YAML file, secret files.
+"""Sources of settings: ``--set``, environment, YAML file, secret files.
 
-Each layer gives its values as a nested dictionary and remembers where each was written, so that an
-error can point at the place. The order of the layers is in ``settings_load``.
+Each source gives its values as a nested dictionary and remembers where each was written, so that an error can point
+at it. ``stream_ad.settings.loader`` merges them in order of precedence.
 """
 
 from __future__ import annotations
@@ -12,16 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
-from pydantic_settings.sources.utils import parse_env_vars
 
-from stream_ad.settings import Settings
 from stream_ad.settings.keys import DELIMITER, PREFIX, Key, all_keys, closest_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-    from pydantic.fields import FieldInfo
 
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 SECRETS_DIR_VARIABLE = f"{PREFIX}SECRETS_DIR"
@@ -29,6 +24,8 @@ DEFAULT_SECRETS_DIR = Path("/run/secrets")
 
 # Kubernetes puts these into every pod beside a Service that is called stream-ad; nobody wrote them.
 _SERVICE_LINK = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
+_YAML_ERRORS = (yaml.YAMLError, ValueError)
+"""ValueError: a date or number that has the form of one and is none, such as 2001-99-99."""
 
 
 @dataclass(slots=True)
@@ -36,111 +33,114 @@ class SettingsSource:
     """What one source says."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    """By section, nested as in the tree."""
-    places: dict[str, str] = field(default_factory=dict)
-    """Where each dotted key is written; a section that is given as a whole has one entry, "" stands for the source."""
+    """Nested by section, as the tree of settings is."""
+    provenance: dict[str, str] = field(default_factory=dict)
+    """Location of each dotted key; a section given as a whole has one entry, "" stands for the source itself."""
     problems: list[str] = field(default_factory=list)
-    """What is wrong with the source itself, whatever the values mean."""
+    """What is wrong with the source itself, regardless of its values."""
 
-    def where(self, key: str) -> str:
-        """The place that sets the key, or "" where this source does not set it."""
+    def location(self, key: str) -> str:
+        """Return where this source sets the key, or "" where it does not set it."""
         node: Any = self.values
         for part in key.split("."):
             if not isinstance(node, dict) or part not in node:
                 return ""
             node = node[part]
-        while key and key not in self.places:
+        while key and key not in self.provenance:
             key = key.rpartition(".")[0]
-        return self.places.get(key, "")
-
-
-class Sourced(Settings, BaseSettings):
-    """The tree as pydantic-settings walks it; ``load_settings`` turns it into a plain Settings."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=DELIMITER, env_parse_none_str="null")
-
-
-class _Strings(EnvSettingsSource):
-    """pydantic-settings' reading of flat names, with YAML instead of JSON for lists and sections."""
-
-    def __init__(self, texts: Mapping[str, str]) -> None:
-        self._texts = texts
-        super().__init__(Sourced)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return parse_env_vars(self._texts, parse_none_str=self.env_parse_none_str)
-
-    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002 (inherited)
-        try:
-            decoded = yaml.safe_load(value)
-        except yaml.YAMLError:
-            return value  # «*» and other texts that are no YAML
-        return decoded if isinstance(decoded, list) or _is_section(decoded) else value
-
-
-def _is_section(decoded: Any) -> bool:
-    """Whether it is a mapping whose names are texts, down to the last: of others pydantic-settings knows nothing."""
-    return isinstance(decoded, dict) and all(
-        isinstance(name, str) and (not isinstance(node, dict) or _is_section(node)) for name, node in decoded.items()
-    )
+        return self.provenance.get(key, "")
 
 
 class _FlatValues:
     """Collects texts by key; ``--set``, environment and secret files are all read this way."""
 
     def __init__(self) -> None:
-        self._texts: dict[str, str] = {}
-        self._places: dict[str, str] = {}
+        self._values: dict[str, Any] = {}
+        self._provenance: dict[str, str] = {}
         self.problems: list[str] = []
 
-    def add(self, key: Key, text: str, place: str) -> None:
-        if text.startswith(("[", "{")) and key.takes_yaml:
-            try:
-                yaml.safe_load(text)
-            except yaml.YAMLError:
-                self.problems.append(f"{place}: the list or mapping is not valid YAML")
-                return
-        self._texts[key.variable] = text
-        self._places[key.name] = place
-
-    def add_file(self, key: Key, path: Path, place: str) -> None:
+    def add(self, key: Key, text: str, location: str) -> None:
+        """Set a key; the last text of a key counts."""
         try:
-            self.add(key, path.read_text(encoding="utf-8").strip(), place)
+            self._values[key.name] = _value(key, text)
+        except _YAML_ERRORS:
+            self.problems.append(f"{location}: the list or mapping is not valid YAML")
+        else:
+            self._provenance[key.name] = location
+
+    def add_file(self, key: Key, path: Path, location: str) -> None:
+        """Set a key to the content of a file, without the white space around it."""
+        try:
+            self.add(key, path.read_text(encoding="utf-8").strip(), location)
         except OSError as error:
-            self.problems.append(f"{place}: {path} cannot be read: {error.strerror}")
+            self.problems.append(f"{location}: {path} cannot be read: {error.strerror}")
         except UnicodeDecodeError:
-            self.problems.append(f"{place}: {path} is not UTF-8 text")
+            self.problems.append(f"{location}: {path} is not UTF-8 text")
 
-    def layer(self) -> SettingsSource:
-        return SettingsSource(_Strings(self._texts)(), self._places, self.problems)
+    def source(self) -> SettingsSource:
+        """Return the values nested by section."""
+        values: dict[str, Any] = {}
+        for name in all_keys():  # each section before its keys: a single key takes precedence over its section
+            if name in self._values:
+                _set(values, name.split("."), self._values[name])
+        return SettingsSource(values, self._provenance, self.problems)
 
 
-def unknown(name: str, spelled: Callable[[Key], str]) -> str:
-    """What to say about an unknown dotted key; ``spelled`` says how its source writes a key."""
+def _value(key: Key, text: str) -> Any:
+    """Return a text, what YAML reads in it where a list or mapping may stand, or None for "null".
+
+    Raises:
+        YAMLError, ValueError: It begins like a list or mapping, and is none.
+    """
+    if text == "null":
+        return None
+    if not key.takes_yaml:
+        return text
+    try:
+        decoded = yaml.safe_load(text)
+    except _YAML_ERRORS:
+        if text.startswith(("[", "{")):
+            raise
+        return text  # "*" and other texts that are not YAML
+    return decoded if isinstance(decoded, list | dict) else text
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set a nested value, unless a section on its path is set to something that is no section."""
+    *sections, leaf = path
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            return  # validation refuses that section
+    values[leaf] = value
+
+
+def unknown(name: str, spell: Callable[[Key], str]) -> str:
+    """Return what to say about an unknown dotted key; ``spell`` writes a key the way its source does."""
     meant = closest_key(name)
-    return f"there is no such setting{f'; did you mean {spelled(meant)}?' if meant else ''}"
+    return f"there is no such setting{f'; did you mean {spell(meant)}?' if meant else ''}"
 
 
-def overrides_layer(overrides: Iterable[str]) -> SettingsSource:
-    """``--set key=value``; the last one of a key counts."""
+def overrides_source(overrides: Iterable[str]) -> SettingsSource:
+    """Read ``--set key=value`` texts; the last one of a key counts."""
     texts = _FlatValues()
     for override in overrides:
         name, equals, text = override.partition("=")
         name = name.strip()
-        place = f"--set {name}"
+        location = f"--set {name}"
         if not equals:
-            texts.problems.append(f"{place}: the value is missing; write --set {name or 'KEY'}=VALUE")
+            texts.problems.append(f"{location}: the value is missing; write --set {name or 'KEY'}=VALUE")
         elif name not in all_keys():
-            texts.problems.append(f"{place}: {unknown(name, lambda key: key.name)}")
+            texts.problems.append(f"{location}: {unknown(name, lambda key: key.name)}")
         else:
-            texts.add(all_keys()[name], text, place)
-    return texts.layer()
+            texts.add(all_keys()[name], text, location)
+    return texts.source()
 
 
-def environment_layers(environ: Mapping[str, str]) -> tuple[SettingsSource, SettingsSource]:
-    """``STREAM_AD_*`` variables, and the secret files that variables or a directory name.
+def environment_sources(environ: Mapping[str, str]) -> tuple[SettingsSource, SettingsSource]:
+    """Read ``STREAM_AD_*`` variables, and the secret files that variables or a directory name.
 
-    An empty variable counts as not set: that is how Compose passes on what nobody gave.
+    An empty variable counts as not set: Compose passes on variables that nobody set as empty texts.
     """
     keys = {key.variable: key for key in all_keys().values()}
     texts, files = _FlatValues(), _FlatValues()
@@ -149,22 +149,22 @@ def environment_layers(environ: Mapping[str, str]) -> tuple[SettingsSource, Sett
         variable = name.upper()
         if not text or not variable.startswith(PREFIX) or variable in {CONFIG_VARIABLE, SECRETS_DIR_VARIABLE}:
             continue
-        place = f"environment {name}"
-        # Ends like certificate_file are settings of their own; only then does _FILE name a file that holds the value.
+        location = f"environment {name}"
+        # certificate_file and its like are settings of their own; otherwise _FILE names a file that holds the value.
         target = variable if variable in keys else re.sub(r"_?_FILE$", "", variable)
         if variable in keys:
-            texts.add(keys[variable], text, place)
+            texts.add(keys[variable], text, location)
         elif target in keys and environ.get(target):
-            texts.problems.append(f"{place}: {target} is set as well; give one of the two")
+            texts.problems.append(f"{location}: {target} is set as well; set only one of the two")
         elif target in keys:
-            files.add_file(keys[target], Path(text), place)
+            files.add_file(keys[target], Path(text), location)
         elif not _SERVICE_LINK.fullmatch(variable):
-            texts.problems.append(f"{place}: {unknown(_dotted(variable), lambda key: key.variable)}")
-    return texts.layer(), files.layer()
+            texts.problems.append(f"{location}: {unknown(_dotted(variable), lambda key: key.variable)}")
+    return texts.source(), files.source()
 
 
 def _read_directory(files: _FlatValues, keys: Mapping[str, Key], named: str | None) -> None:
-    """Files such as ``stream_ad_broker__security__password``; others in the directory are somebody else's."""
+    """Read files such as ``stream_ad_broker__security__password``; other files in the directory are not ours."""
     folder = Path(named or DEFAULT_SECRETS_DIR)
     if not folder.is_dir():
         if named:
@@ -181,3 +181,45 @@ def _read_directory(files: _FlatValues, keys: Mapping[str, Key], named: str | No
 
 def _dotted(variable: str) -> str:
     return variable.removeprefix(PREFIX).replace(DELIMITER, ".").lower()
+
+
+def yaml_source(path: Path) -> SettingsSource:
+    """Read one YAML document whose top level is a mapping, with line and column of every key.
+
+    An empty file sets nothing.
+    """
+    source = SettingsSource(provenance={"": str(path)})
+    try:
+        loader = yaml.SafeLoader(path.read_bytes())
+        node = loader.get_single_node()
+        if isinstance(node, yaml.MappingNode):
+            _remember(source, path, node, "")
+            source.values = {str(key): value for key, value in loader.construct_document(node).items()}
+        elif node is not None:
+            source.problems.append(
+                f'{_mark(path, node.start_mark)}: settings must be lines of "key: value" in sections'
+            )
+    except OSError as error:
+        source.problems.append(f"{path}: cannot be read: {error.strerror}")
+    except yaml.MarkedYAMLError as error:
+        location = _mark(path, error.problem_mark) if error.problem_mark else str(path)
+        source.problems.append(f"{location}: not valid YAML: {error.problem or error.context}")
+    except _YAML_ERRORS as error:  # bytes that are not text, among others; such errors carry no mark
+        source.problems.append(f"{path}: not valid YAML: {str(error).splitlines()[0]}")
+    return source
+
+
+def _mark(path: Path, mark: yaml.Mark) -> str:
+    return f"{path}:{mark.line + 1}:{mark.column + 1}"
+
+
+def _remember(source: SettingsSource, path: Path, node: yaml.MappingNode, prefix: str) -> None:
+    """Note the location of each key; of two equal keys YAML itself would silently take the last."""
+    for key_node, value_node in node.value:
+        key = f"{prefix}{key_node.value}"
+        location = _mark(path, key_node.start_mark)
+        if key in source.provenance:
+            source.problems.append(f"{location}: {key} is already set at {source.provenance[key]}")
+        source.provenance[key] = location
+        if isinstance(value_node, yaml.MappingNode):
+            _remember(source, path, value_node, f"{key}.")

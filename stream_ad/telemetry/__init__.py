@@ -1,1 +1,1 @@
-"""What the program says of itself: metrics, health, logs."""
+"""What the program reports about itself: metrics, health, logs."""

@@ -1,7 +1,7 @@
-"""Collectors for what Prometheus' own instruments would be too slow or too forgetful for.
+"""Prometheus collectors where the instruments of prometheus_client are too slow, or keep series of lost shards.
 
-Both hold their state in one reference that the worker replaces and the scraping thread reads once,
-so neither needs a lock and no scrape sees half an update.
+Both hold their state in one reference that the worker replaces and the scraping thread reads once, so neither needs
+a lock and no scrape sees half an update.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SHARD_STATES = ("waiting", "recovering", "live")
 
 
 class BinnedHistogram(Collector):
-    """A histogram that takes a whole batch in one NumPy pass (0.02 µs a value, against 1.5 µs).
+    """A histogram that counts a whole batch in one NumPy pass (0.02 µs per value, against 1.5 µs).
 
     Args:
         name: Metric name, with its unit.
         documentation: Help text.
-        edges: Upper bounds of the buckets, rising, without +Inf.
+        edges: Upper bounds of the buckets, ascending, without +Inf.
     """
 
     def __init__(self, name: str, documentation: str, edges: Sequence[float]) -> None:
@@ -44,15 +44,16 @@ class BinnedHistogram(Collector):
         self._state: tuple[NDArray[np.int64], float] = (np.zeros(len(self._bounds), dtype=np.int64), 0.0)
 
     def observe(self, values: NDArray[np.float64]) -> None:
-        """Count a batch, ``(N,)``."""
+        """Count a batch of values, (N,)."""
         if not len(values):
             return
         counts, total = self._state
-        bins = np.searchsorted(self._edges, values, side="left")  # a bound belongs to its own bucket
+        bins = np.searchsorted(self._edges, values, side="left")  # a value equal to a bound belongs to its bucket
         added = np.bincount(bins, minlength=len(self._bounds))
         self._state = (counts + added, total + float(values.sum()))
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the histogram."""
         counts, total = self._state
         buckets = list(zip(self._bounds, np.cumsum(counts).tolist(), strict=True))
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=total)
@@ -60,7 +61,7 @@ class BinnedHistogram(Collector):
 
 @dataclass(frozen=True, slots=True)
 class ShardView:
-    """What the metrics show of one owned shard."""
+    """What the metrics show about one owned shard."""
 
     state: str = "waiting"  # of SHARD_STATES
     positions: InputOffsets = InputOffsets()  # noqa: RUF009 -- frozen
@@ -73,16 +74,18 @@ class ShardView:
 
 
 class ShardCollector(Collector):
-    """Gauges of the shards that this worker owns; a shard that is given up vanishes from them."""
+    """Gauges of the shards that this worker owns; a revoked shard disappears from them."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._views: dict[int, ShardView] = {}
 
     def update(self, views: Mapping[int, ShardView]) -> None:
+        """Replace what is shown, by shard."""
         self._views = dict(views)
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the gauges of all owned shards."""
         views = self._views
         yield self._states(views)
         yield from self._inputs(views)
@@ -95,29 +98,29 @@ class ShardCollector(Collector):
         return _gauge(
             "shards",
             "Owned shards by state; waiting: its state could not be loaded or written, or another process has locked "
-            "it; it is tried again.",
+            "it; it is retried.",
             ("state",),
             (((state,), sum(view.state == state for view in views.values())) for state in SHARD_STATES),
         )
 
     def _inputs(self, views: Mapping[int, ShardView]) -> Iterator[Metric]:
-        sides = list(itertools.product(views.items(), InputTopic))
+        inputs = list(itertools.product(views.items(), InputTopic))
         yield _gauge(
             "lag_records",
-            "Records that wait to be read.",
+            "Records waiting to be read.",
             ("shard", "side"),
-            (((str(shard), side.value), view.lag.get(side, 0)) for (shard, view), side in sides),
+            (((str(shard), topic.value), view.lag.get(topic, 0)) for (shard, view), topic in inputs),
         )
         yield _gauge(
             "committed_offset",
             "Next offset to read, as last committed.",
             ("shard", "side"),
-            (((str(shard), side.value), getattr(view.positions, side.value)) for (shard, view), side in sides),
+            (((str(shard), topic.value), getattr(view.positions, topic.value)) for (shard, view), topic in inputs),
         )
 
         yield _by_shard(
             "inbox_records",
-            "Records in memory that wait for their turn.",
+            "Records waiting in memory.",
             {shard: view.inbox_records for shard, view in views.items()},
         )
 
@@ -125,17 +128,17 @@ class ShardCollector(Collector):
         now = self._clock()
         yield _by_shard(
             "snapshot_age_seconds",
-            "Since the oldest commit that no snapshot covers; 0 when one covers everything.",
+            "Time since the oldest commit that no snapshot covers; 0 when one covers everything.",
             {s: 0.0 if v.unsaved_since is None else max(0.0, now - v.unsaved_since) for s, v in views.items()},
         )
         yield _by_shard(
             "snapshot_size_bytes",
-            "Newest snapshot of this worker; 0 before it.",
+            "Size of the newest snapshot of this worker; 0 before the first.",
             {s: v.snapshot_bytes for s, v in views.items()},
         )
         yield _by_shard(
             "journal_marks",
-            "Cuts that a replay from the newest snapshot would have to follow.",
+            "Step boundaries that a replay from the newest snapshot would have to follow.",
             {s: v.journal_marks for s, v in views.items()},
         )
 
@@ -144,7 +147,7 @@ class ShardCollector(Collector):
             yield _by_shard(name, documentation, {shard: read(status) for shard, status in statuses.items()})
         yield _gauge(
             "model_info",
-            "Version of the model that scores.",
+            "Version of the scoring model.",
             ("shard", "version"),
             (((str(shard), status.model_version), 1) for shard, status in statuses.items()),
         )
@@ -154,8 +157,8 @@ _STATUS_GAUGES: tuple[tuple[str, str, Callable[[ShardStatus], float]], ...] = (
     ("sensors", "Sensors that have state.", lambda s: s.sensors),
     ("warming_sensors", "Sensors still in warm-up.", lambda s: s.warming_sensors),
     ("alarmed_sensors", "Sensors with an open incident.", lambda s: s.alarmed_sensors),
-    ("pending_events", "Scored events that wait for their verdict or their horizon.", lambda s: s.pending_events),
-    ("state_bytes", "Memory that the state takes, with what is reserved for sensors to come.", lambda s: s.state_bytes),
+    ("pending_events", "Scored events waiting for their label or their horizon.", lambda s: s.pending_events),
+    ("state_bytes", "Memory of the state, with what is reserved for further sensors.", lambda s: s.state_bytes),
     (
         "watermark_timestamp_seconds",
         "Highest event time seen; 0 before the first event.",
@@ -166,16 +169,16 @@ _STATUS_GAUGES: tuple[tuple[str, str, Callable[[ShardStatus], float]], ...] = (
 
 
 def _classes(statuses: Sequence[ShardStatus]) -> Iterator[Metric]:
-    """Means over the shards that know a class: a series per shard and class would be too many."""
+    """Yield means over the shards that know a class: a series per shard and class would be too many."""
     yield _gauge(
         "class_importance",
-        "Weight of a class in the loss: the worse the detector does on it, the higher.",
+        "Weight of a class in the loss; the worse the detector does on it, the higher.",
         ("class",),
         _mean_by_class(status.class_importance for status in statuses),
     )
     yield _gauge(
         "miss_ratio",
-        "Decayed share of a class' verdicts that the published score missed; of «normal»: false alarms.",
+        "Decayed share of the labels of a class that the published score missed; of 'normal': false alarms.",
         ("class",),
         _mean_by_class(status.miss_rate for status in statuses),
     )
@@ -186,7 +189,7 @@ def _mean_by_class(mappings: Iterable[Mapping[str, float]]) -> list[tuple[tuple[
     for mapping in mappings:
         for name, value in mapping.items():
             values.setdefault(name, []).append(value)
-    return [((name,), sum(found) / len(found)) for name, found in sorted(values.items())]
+    return [((name,), sum(shares) / len(shares)) for name, shares in sorted(values.items())]
 
 
 def _by_shard(name: str, documentation: str, values: Mapping[int, float]) -> Metric:

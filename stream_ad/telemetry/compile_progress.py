@@ -1,4 +1,4 @@
-"""Tells that the detector's loops are being compiled: before it begins, while it lasts, and when it is done."""
+"""Report that the detector's loops are being compiled: before it starts, while it lasts, and when it is done."""
 
 from __future__ import annotations
 
@@ -16,56 +16,58 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-ABOUT_SECONDS, ABOUT_LOOPS = 20, 92  # as seen (docs/benchmarks.md); of a processor that has nothing else to do
-PARTS = 4  # after each of which the log says how far it is
+ABOUT_SECONDS, ABOUT_LOOPS = 20, 92
+"""Processor time and number of loops as measured on an idle processor (docs/explanation/benchmarks.md)."""
+PARTS = 4
+"""A log reports progress after each quarter: enough to see that it is alive, without noise."""
 ONCE = "once for this installation"
 AGAIN = "as at each start, since neither the program's folder nor NUMBA_CACHE_DIR can be written"
 
 
-class Teller(Protocol):
-    """Where it is told."""
+class ProgressReport(Protocol):
+    """Receives the progress of compiling, in this order: started, advanced for each loop, finished."""
 
-    def began(self, text: str) -> None:
-        """Before the first loop is compiled."""
+    def started(self, text: str) -> None:
+        """Report that the first loop is about to be compiled."""
 
-    def went_on(self, share: float) -> None:
-        """After each; about how much of all is done."""
+    def advanced(self, share: float) -> None:
+        """Report the share of all loops, from 0 to 1, that is compiled by now, approximately."""
 
-    def ended(self, text: str) -> None:
-        """Once all are compiled."""
+    def finished(self, text: str) -> None:
+        """Report that all loops are compiled."""
 
 
-class Lines:
-    """Tells by whole lines, as a log has them: one before, a few in between, one after."""
+class LogLines:
+    """Reports progress as whole lines for a log: one before, a few in between, one after."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._told = say, 0
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write, self._reported = write, 0
 
-    def began(self, text: str) -> None:
-        """As of Teller."""
-        self._say(text)
+    def started(self, text: str) -> None:
+        """See ProgressReport."""
+        self._write(text)
 
-    def went_on(self, share: float) -> None:
-        """As of Teller."""
+    def advanced(self, share: float) -> None:
+        """See ProgressReport."""
         part = min(int(share * PARTS), PARTS - 1)
-        if part > self._told:
-            self._told = part
-            self._say(f"compiling the detector's loops: about {part / PARTS:.0%} done")
+        if part > self._reported:
+            self._reported = part
+            self._write(f"compiling the detector's loops: about {part / PARTS:.0%} done")
 
-    def ended(self, text: str) -> None:
-        """As of Teller."""
-        self._say(text)
+    def finished(self, text: str) -> None:
+        """See ProgressReport."""
+        self._write(text)
 
 
-class Bar:
-    """Tells by a bar on the terminal; the last word is said as a line."""
+class ProgressBar:
+    """Reports progress as a bar on the terminal, and the end as a line."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
         self._bar: Progress | None = None
 
-    def began(self, text: str) -> None:
-        """As of Teller."""
+    def started(self, text: str) -> None:
+        """See ProgressReport."""
         from rich.console import Console  # noqa: PLC0415 -- only where there is something to show
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
@@ -74,47 +76,47 @@ class Bar:
         self._bar.add_task(text, total=1.0)
         self._bar.start()
 
-    def went_on(self, share: float) -> None:
-        """As of Teller."""
+    def advanced(self, share: float) -> None:
+        """See ProgressReport."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=share)
 
-    def ended(self, text: str) -> None:
-        """As of Teller."""
+    def finished(self, text: str) -> None:
+        """See ProgressReport."""
         if self._bar is not None:
             self._bar.stop()
-        self._say(text)
+        self._write(text)
 
 
-def teller(say: Callable[[str], None]) -> Teller:
-    """A bar where a person watches standard error, else lines; ``say`` writes one."""
-    return Bar(say) if sys.stderr.isatty() else Lines(say)
+def progress_report(write: Callable[[str], None]) -> ProgressReport:
+    """Return a bar where standard error is a terminal, otherwise lines; ``write`` takes one line."""
+    return ProgressBar(write) if sys.stderr.isatty() else LogLines(write)
 
 
 @contextmanager
-def compiling_told(to: Teller) -> Iterator[None]:
-    """Tell what is compiled meanwhile; nothing where all loops are found on disk."""
-    compiling = _Compiling(to)
+def report_compiling(report: ProgressReport) -> Iterator[None]:
+    """Report what is compiled within the block; nothing where all loops are found on disk."""
+    compiling = _Compiling(report)
     with install_listener("numba:compile", compiling):
         yield
     compiling.end()
 
 
 class _Compiling(Listener):
-    def __init__(self, to: Teller) -> None:
-        self._to, self._began, self._done = to, 0.0, 0
+    def __init__(self, report: ProgressReport) -> None:
+        self._report, self._started_at, self._loops = report, 0.0, 0
 
     def on_start(self, event: Any) -> None:  # noqa: ARG002 -- numba's
-        if not self._began:
-            self._began = time.monotonic()
+        if not self._started_at:
+            self._started_at = time.monotonic()
             often = AGAIN if UNKEPT else ONCE
-            self._to.began(f"compiling the detector's loops, {often}: about {ABOUT_SECONDS} s of processor time")
+            self._report.started(f"compiling the detector's loops, {often}: about {ABOUT_SECONDS} s of processor time")
 
     def on_end(self, event: Any) -> None:  # noqa: ARG002 -- numba's
-        self._done += 1
-        self._to.went_on(min(self._done / ABOUT_LOOPS, 1.0))
+        self._loops += 1
+        self._report.advanced(min(self._loops / ABOUT_LOOPS, 1.0))
 
     def end(self) -> None:
-        if self._began:
+        if self._started_at:
             kept = "" if UNKEPT else "; they are kept on disk for the next start"
-            self._to.ended(f"compiled the detector's loops in {time.monotonic() - self._began:.0f} s{kept}")
+            self._report.finished(f"compiled the detector's loops in {time.monotonic() - self._started_at:.0f} s{kept}")

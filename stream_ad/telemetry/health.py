@@ -1,6 +1,6 @@
-"""Whether the worker is alive and ready, as ``/livez`` and ``/readyz`` say it.
+"""Whether the worker is alive and ready, as ``/livez`` and ``/readyz`` report it.
 
-The worker writes, the HTTP threads read; every value is replaced whole, so no lock is needed.
+The worker writes, the HTTP threads read; every value is replaced as a whole, so no lock is needed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ LIVE = "live"
 
 
 class Health:
-    """State of one worker.
+    """Health of one worker.
 
     Args:
-        silence_s: A loop that has not ticked for longer counts as stuck. It must exceed what a single
-            call of the broker may legitimately block.
-        standby_s: A worker that owns no shard for longer is a standby, and ready as such: all
-            shards are in the hands of others.
+        silence_s: Seconds without a tick after which the loop counts as stuck; longer than any single call of the
+            broker may block.
+        standby_s: Seconds without a shard after which a worker counts as a ready standby: other workers own all shards.
         clock: Monotonic seconds.
     """
 
@@ -37,11 +36,11 @@ class Health:
         self._draining = False
 
     def tick(self) -> None:
-        """The loop has come round."""
+        """Note that the loop has completed a pass."""
         self._ticked = self._clock()
 
     def shards(self, states: Mapping[int, str]) -> None:
-        """Shards that are owned, or will be: ``live``, or a few words on what each waits for. Call it after a poll."""
+        """Set the state of each assigned shard: ``live``, or a few words on what it waits for. Call it after a poll."""
         self._joined = True
         if states:
             self._shardless_since = None
@@ -50,22 +49,22 @@ class Health:
         self._shards = dict(states)
 
     def broker(self, problem: str) -> None:
-        """What is wrong with the broker; empty: it answers."""
+        """Set what is wrong with the broker; empty when it answers."""
         self._unreachable = problem
 
     def drain(self) -> None:
-        """The end has begun: never ready again."""
+        """Note that the worker is shutting down: it is never ready again."""
         self._draining = True
 
     def live(self) -> tuple[bool, str]:
-        """Whether the loop comes round, and a one-line reason."""
+        """Return whether the loop makes progress, and a one-line reason."""
         silent = self._clock() - self._ticked
         if silent > self._silence_s:
-            return False, f"the loop has stood still for {silent:.0f} s"
+            return False, f"the loop has made no progress for {silent:.0f} s"
         return True, "ok"
 
     def ready(self) -> tuple[bool, str]:
-        """Whether every shard of this worker is being scored, and a one-line reason."""
+        """Return whether every shard of this worker is being scored, and a one-line reason."""
         if self._draining:
             return False, "draining"
         if self._unreachable:

@@ -1,7 +1,7 @@
 """A small HTTP server for machines: /metrics, /livez, /readyz, /version, /top.
 
-It answers GET and HEAD on these paths and nothing else. Whoever connects gets a bounded number of
-threads, of seconds and of bytes: a slow, oversized or stubborn client costs the worker nothing.
+It answers GET and HEAD on these paths and nothing else. Threads, seconds and bytes are bounded, so that a slow,
+oversized or stubborn client costs the worker nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stream_ad.telemetry.metrics import Metrics
 
 MAX_CONNECTIONS = 16
-REQUEST_SECONDS = 5.0  # to send a request, and again to take the answer
+REQUEST_SECONDS = 5.0  # for a client to send its request, and again to receive the answer
 REQUEST_BYTES = 16 * 1024
 TOP_SENSORS = 20
 
@@ -38,7 +38,7 @@ Answer = tuple[HTTPStatus, str, bytes]  # status, content type, body
 
 
 class HttpServer:
-    """Serves from its own threads until ``close``.
+    """Serves from its own threads until it is closed.
 
     Args:
         settings: Where to listen.
@@ -46,7 +46,7 @@ class HttpServer:
         health: What /livez and /readyz say.
 
     Raises:
-        SettingsError: The address cannot be listened on.
+        SettingsError: It cannot listen on the address.
     """
 
     def __init__(self, settings: HttpSettings, metrics: Metrics, health: Health) -> None:
@@ -67,7 +67,7 @@ class HttpServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening; answers under way are left to their threads."""
+        """Stop listening; answers in progress are left to their threads."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -100,7 +100,7 @@ class _Server(socketserver.ThreadingTCPServer):
             self._slots.release()
 
     def handle_error(self, _request: object, _client_address: object) -> None:
-        """A client that went away is no event."""
+        """Ignore a client that disconnected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -113,10 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        # Read the whole head under one deadline: a timeout alone starts anew with every byte.
+        # Read the whole head under one deadline: a socket timeout alone would restart with every byte.
         self._refusal, head = _read_head(self.connection)
         self.rfile = io.BufferedReader(io.BytesIO(head))
-        self.connection.settimeout(REQUEST_SECONDS)  # of sendall: for all of the answer
+        self.connection.settimeout(REQUEST_SECONDS)  # for sendall, which sends the whole answer
 
     def handle_one_request(self) -> None:
         if self._refusal is None:
@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 -- the name is the base class's
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """The one place where the base class refuses: unknown methods become 405."""
+        """Answer a refusal of the base class; unknown methods become 405."""
         del message, explain
         status = HTTPStatus(code)
         if status is HTTPStatus.NOT_IMPLEMENTED:
@@ -156,11 +156,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_args: object) -> None:
-        """Probes come every few seconds; they are no news."""
+        """Log nothing: probes arrive every few seconds."""
 
 
 def _read_head(connection: socket.socket) -> tuple[HTTPStatus | None, bytes]:
-    """The request's head, or why there is none."""
+    """Read the request's head; return the status to refuse it with, or None, and the head."""
     deadline = time.monotonic() + REQUEST_SECONDS
     head = b""
     while b"\r\n\r\n" not in head and b"\n\n" not in head:
@@ -171,12 +171,12 @@ def _read_head(connection: socket.socket) -> tuple[HTTPStatus | None, bytes]:
             return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b""
         connection.settimeout(left)
         try:
-            some = connection.recv(REQUEST_BYTES - len(head))
+            received = connection.recv(REQUEST_BYTES - len(head))
         except TimeoutError:
             return HTTPStatus.REQUEST_TIMEOUT, b""
-        if not some:
+        if not received:
             break
-        head += some
+        head += received
     return None, head
 
 

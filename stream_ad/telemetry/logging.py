@@ -1,8 +1,7 @@
-"""Logs on standard error: JSON lines where no person watches, coloured text on a terminal.
+"""Logs on standard error: coloured text on a terminal, JSON lines elsewhere.
 
-Every logger of the process goes through here, those of libraries too. Secrets of the settings never
-get out, whatever message or traceback they stand in, and a warning that repeats itself is shown
-once in a while with a count in the place of the rest.
+Every logger of the process goes through this module, including those of libraries. Secrets of the settings are
+masked in every message and traceback, and a repeated warning is shown every few seconds with a count of the rest.
 """
 
 from __future__ import annotations
@@ -13,29 +12,31 @@ import os
 import sys
 import threading
 import time
+from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, TextIO
 
 import structlog
 from pydantic import BaseModel, SecretStr
+
+from stream_ad.settings.keys import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
     from stream_ad.settings import Settings
 
-MASK = "**********"
 REPEAT_SECONDS = 10.0
 _REPEAT_KEYS = 256
-_NOISY = ("kafka",)  # logs every hiccup of every connection as information
+_NOISY = ("kafka",)  # logs every interruption of a connection as information
 
 
 class RateLimit:
-    """A structlog processor that lets the same warning or error through once every few seconds.
+    """A structlog processor that passes the same warning or error once every few seconds.
 
-    The line that is let through next says how many were held back (``repeated``).
+    The next line that passes says how many were held back (``repeated``).
 
     Args:
-        seconds: Between two equal messages of one logger.
+        seconds: Time between two equal messages of one logger.
         clock: Monotonic seconds.
         on_drop: Called for each line held back.
     """
@@ -82,14 +83,14 @@ class RateLimit:
 
 
 def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> RateLimit:
-    """Set up all logging of the process; the last call counts.
+    """Set up logging for the whole process; the last call counts.
 
     Args:
-        settings: ``logs`` says how; the secrets in it are masked.
-        stream: Standard error unless given.
+        settings: ``logs`` is the configuration; all secrets are masked.
+        stream: Where to write; None is standard error.
 
     Returns:
-        The rate limit, so that the held-back lines can be counted.
+        The rate limit, so that the lines it holds back can be counted.
     """
     out = sys.stderr if stream is None else stream
     terminal = out.isatty()
@@ -100,6 +101,7 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> Ra
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         limit,
+        _expand,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
     render: list[structlog.typing.Processor] = (
@@ -132,8 +134,16 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> Ra
     return limit
 
 
+def _expand(_logger: object, _method: str, event_dict: MutableMapping[str, object]) -> MutableMapping[str, object]:
+    """Turn dataclasses such as InputOffsets into fields: JSON holds no text that only Python can read."""
+    for name, value in event_dict.items():
+        if is_dataclass(value) and not isinstance(value, type):
+            event_dict[name] = asdict(value)
+    return event_dict
+
+
 class _Handler(logging.StreamHandler[TextIO]):
-    """Lets the rate limit drop records that come from other libraries' loggers."""
+    """A stream handler that lets the rate limit drop records of other libraries' loggers."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -142,7 +152,7 @@ class _Handler(logging.StreamHandler[TextIO]):
         except structlog.DropEvent:
             pass
         except OSError:
-            pass  # nobody reads standard error any more; work goes on
+            pass  # standard error is closed; the work continues
         except Exception:  # noqa: BLE001 -- the contract of logging handlers
             self.handleError(record)
 

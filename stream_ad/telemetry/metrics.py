@@ -1,8 +1,8 @@
-"""Everything that the program measures of itself, in a registry of its own.
+"""All metrics of the program, in a registry of its own.
 
-Names begin with ``stream_ad_``, units are base units, every label set exists from the start, and
-``sensor_id`` is never a label (see ``TopSensors``). What happened in a step is counted once its commit is
-through, so that a step that had to be taken twice counts once; a replay counts as such only.
+Names begin with ``stream_ad_``, units are base units, every label set exists from the start, and ``sensor_id`` is
+never a label (see ``TopSensors``). A step is counted once its commit has completed, so that a repeated step counts
+once; a replay counts as replayed records only.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ RESOLUTIONS = ("learned_normal", "learned_anomaly", "dropped_gate", "dropped_ove
 EVENT_COUNTS = {
     "events": None,  # counted by phase, as scores
     "anomalies": ("anomalies", "Events that scored 1 or above."),
-    "late_events": ("late_events", "Events older than the watermark of their sensor; they are scored like all others."),
-    "learn_steps": ("learn_steps", "Learn batches taken."),
-    "drift": ("drifts", "Changes found in the score stream of a sensor."),
+    "late_events": ("late_events", "Events older than the watermark of their sensor; scored like all others."),
+    "learn_steps": ("learn_steps", "Learn batches."),
+    "drift": ("drifts", "Changes detected in the score stream of a sensor."),
 }
 SHARD_BOUNDS = (
     "dropped_overflow",
@@ -80,12 +80,12 @@ class Metrics:
     """All metrics of one worker.
 
     Args:
-        settings: Some are exposed, so that rules and panels can compare with them.
+        settings: Some are exported, so that rules and panels can compare with them.
         clock: Seconds since the epoch.
     """
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # two series for each counter, read by nobody
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # two more series per counter, which nothing reads
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -102,19 +102,19 @@ class Metrics:
     def _input_counters(self) -> None:
         self._records = self._counters("records", "Input records, once committed.", side=_SIDES, outcome=_OUTCOMES)
         self._dead_letters = self._counters("dead_letters", "Rejected records.", side=_SIDES, reason=REASONS)
-        self._replayed = self._counters("replayed_records", "Records gone through again to recover.", side=_SIDES)
+        self._replayed = self._counters("replayed_records", "Records read again to recover.", side=_SIDES)
         self._lost = self._counters(
             "lost_records",
-            "Offsets that were deleted before they were read, with broker.on_lost_records=continue; on Kafka marks of "
+            "Offsets deleted before they were read, with broker.on_lost_records=continue; on Kafka, markers of "
             "transactions count too.",
             side=_SIDES,
         )
-        self._labels = self._counters("labels", "Verdicts by what they did.", outcome=LABEL_OUTCOMES)
+        self._labels = self._counters("labels", "Labels, by outcome.", outcome=LABEL_OUTCOMES)
         self._label_delays = self._binned(
-            "label_delay_seconds", "Event time to the record time of its verdict.", DELAY_EDGES
+            "label_delay_seconds", "From the time of an event to the record time of its label.", DELAY_EDGES
         )
         self._waits = self._binned(
-            "event_delay_seconds", "Record time of an event to the commit of its score.", SECONDS
+            "event_delay_seconds", "From the record time of an event to the commit of its score.", SECONDS
         )
 
     def _output_counters(self) -> None:
@@ -125,29 +125,29 @@ class Metrics:
 
     def _learning_counters(self) -> None:
         self._resolved = self._counters(
-            "resolved_events", "Scored events, by what became of them in learning.", outcome=RESOLUTIONS
+            "resolved_events", "Scored events, by how they were learned or dropped.", outcome=RESOLUTIONS
         )
         self._plain = {count: self._counters(*named)[()] for count, named in EVENT_COUNTS.items() if named is not None}
         self._loss = self._binned("learn_loss", "Mean loss of each learn batch.", LOSS_EDGES)
-        self._bounds = self._counters(
-            "bound_hits", "Times that a bound on memory or work took effect, by bound.", bound=BOUNDS
-        )
+        self._bounds = self._counters("bound_hits", "Times that a bound on memory or work took effect.", bound=BOUNDS)
 
     def _life_counters(self) -> None:
-        self._stages = self._counters("stage_seconds", "Seconds of the loop, by stage.", stage=STAGES)
-        self._commits = self._counters("commits", "Commits tried, by result.", result=COMMIT_RESULTS)
+        self._stages = self._counters("stage_seconds", "Time spent in each stage of the loop.", stage=STAGES)
+        self._commits = self._counters("commits", "Commits attempted, by result.", result=COMMIT_RESULTS)
         self._commit_seconds = self._histogram("commit_duration_seconds", "Duration of a commit.")
         self._snapshots = self._counters("snapshots", "Snapshots committed.")[()]
-        self._snapshot_seconds = self._histogram("snapshot_duration_seconds", "Duration of making a snapshot.")
+        self._snapshot_seconds = self._histogram("snapshot_duration_seconds", "Duration of building a snapshot.")
         self._restores = self._counters(
             "restores",
-            "Shards loaded, by what their state was made from: older_snapshot and beginning follow damaged state, "
-            "new_model settings that give models of another shape, nothing a shard that has no state yet.",
+            "Shards loaded, by what they resumed from: older_snapshot and beginning after damaged state, new_model "
+            "after settings for models of another shape, nothing where a shard has no state yet.",
             source=RESTORE_SOURCES,
         )
-        self._recovery_seconds = self._histogram("recovery_duration_seconds", "From loading a shard until it is live.")
-        self._rebalances = self._counters("rebalances", "Changes of the set of owned shards.")[()]
-        self.ready = Gauge("stream_ad_ready", "1 while /readyz says so.", registry=self.registry)
+        self._recovery_seconds = self._histogram(
+            "recovery_duration_seconds", "From the start of loading a shard until it is live."
+        )
+        self._rebalances = self._counters("rebalances", "Changes in the set of owned shards.")[()]
+        self.ready = Gauge("stream_ad_ready", "1 while /readyz reports ready.", registry=self.registry)
 
     def _settings(self, settings: Settings) -> None:
         name = "stream_ad_build_info"
@@ -165,7 +165,7 @@ class Metrics:
             ("tolerated_false_alarm_ratio", "Setting threshold.false_alarm_rate.", settings.threshold.false_alarm_rate),
             ("snapshot_interval_seconds", "Setting worker.snapshot_interval_seconds.",
              settings.worker.snapshot_interval_seconds),
-            ("max_sensors", "Setting detector.max_sensors: of one shard.", settings.detector.max_sensors),
+            ("max_sensors", "Setting detector.max_sensors, per shard.", settings.detector.max_sensors),
         ):  # fmt: skip
             Gauge(f"stream_ad_{short}", text, registry=self.registry).set(value)
 
@@ -179,15 +179,15 @@ class Metrics:
         result: StepResult,
         ago_s: float = 0.0,
     ) -> None:
-        """Count a step whose commit is through.
+        """Count a step whose commit has completed.
 
         Args:
             commit: What was written.
             events: The valid events of the step.
-            labels: How many valid labels it read.
-            rejected: Its dead letters, by the side they came from.
-            result: What the shard made of it.
-            ago_s: How long the commit has been through.
+            labels: The number of its valid labels.
+            rejected: Its dead letters, by input.
+            result: The results of the shard.
+            ago_s: Seconds since the commit completed.
         """
         for side, accepted in ((InputTopic.EVENTS, len(events)), (InputTopic.LABELS, labels)):
             self._records[side.value, "accepted"].inc(accepted)
@@ -221,38 +221,41 @@ class Metrics:
                 self._bounds[name,].inc(number)
 
     def commit_tried(self, result: str, seconds: float) -> None:
-        """``result`` is one of COMMIT_RESULTS."""
+        """Count an attempt to commit; ``result`` is one of COMMIT_RESULTS."""
         self._commits[result,].inc()
         self._commit_seconds.observe(seconds)
 
     def replayed(self, *, events: int, labels: int) -> None:
-        """Count records that a recovery went through again."""
+        """Count records that a recovery read again."""
         self._replayed[InputTopic.EVENTS.value,].inc(events)
         self._replayed[InputTopic.LABELS.value,].inc(labels)
 
     def restored(self, source: str) -> None:
-        """A shard was loaded; ``source`` is one of RESTORE_SOURCES."""
+        """Count a loaded shard; ``source`` is one of RESTORE_SOURCES."""
         self._restores[source,].inc()
 
     def lost_records(self, side: InputTopic, number: int) -> None:
-        """Records are gone that nobody has read."""
+        """Count records that were deleted before they were read."""
         self._lost[side.value,].inc(number)
 
     def recovered(self, seconds: float) -> None:
-        """A shard is live, so long after it began to load."""
+        """Count a recovery: the seconds from the start of loading a shard until it was live."""
         self._recovery_seconds.observe(seconds)
 
     def snapshot_made(self, seconds: float) -> None:
+        """Count the seconds that building a snapshot took."""
         self._snapshot_seconds.observe(seconds)
 
     def snapshot_committed(self) -> None:
+        """Count a snapshot that is completely written."""
         self._snapshots.inc()
 
     def rebalanced(self) -> None:
+        """Count a change in the set of owned shards."""
         self._rebalances.inc()
 
     def bound_hit(self, bound: str, number: int = 1) -> None:
-        """``bound`` is one of BOUNDS."""
+        """Count that a bound took effect; ``bound`` is one of BOUNDS."""
         self._bounds[bound,].inc(number)
 
     @contextmanager
@@ -265,20 +268,20 @@ class Metrics:
             self.stage_took(name, time.perf_counter() - begin)
 
     def stage_took(self, name: str, seconds: float) -> None:
-        """``name`` is one of STAGES."""
+        """Count seconds of a stage; ``name`` is one of STAGES."""
         self._stages[name,].inc(seconds)
 
     def show(self, views: Mapping[int, ShardView]) -> None:
-        """The owned shards as they are now."""
+        """Show the present state of the owned shards."""
         self.shards.update(views)
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """The whole registry and its content type, in the form that the ``Accept`` header asks for."""
+        """Return the whole registry, in the format that the ``Accept`` header asks for, and its content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
     def _counters(self, name: str, text: str, **labels: Sequence[str]) -> dict[tuple[str, ...], Counter]:
-        """Children by label values: each exists from the start, and none is looked up by name again."""
+        """Return a counter's children by label values: all exist from the start, and none is looked up again."""
         counter = Counter(f"stream_ad_{name}_total", text, tuple(labels), registry=self.registry)
         if not labels:
             return {(): counter}

@@ -1,4 +1,4 @@
-"""The one log line per second of work."""
+"""One log line per second of work."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _log = structlog.get_logger("stream_ad.worker.worker")
 
 
 class ThroughputLog:
-    """Adds up what was done, and logs it at most once a second; nothing done, nothing logged.
+    """Adds up what steps did, and logs it at most once a second; without work nothing is logged.
 
     Args:
         clock: Monotonic seconds.
-        seconds: Least time between two lines.
+        seconds: Shortest time between two lines.
     """
 
     def __init__(self, clock: Callable[[], float], *, seconds: float = 1.0) -> None:
@@ -30,12 +30,12 @@ class ThroughputLog:
         self._since = clock()
 
     def add(self, counts: Mapping[str, int], *, busy_s: float, delay_s: float = 0.0) -> None:
-        """One step.
+        """Count a step.
 
         Args:
-            counts: What it did, by name.
-            busy_s: How long it took.
-            delay_s: The longest wait among its events, from record time to commit.
+            counts: What the step did, by name.
+            busy_s: Duration of the step, seconds.
+            delay_s: Longest delay of its events from record time to commit, seconds.
         """
         if not self._counts:
             self._since = self._clock()
@@ -44,11 +44,16 @@ class ThroughputLog:
         self._slowest_s = max(self._slowest_s, float(delay_s))
 
     def due(self) -> bool:
-        """Whether ``log`` would write."""
+        """Return whether ``log`` would write a line."""
         return bool(self._counts) and self._clock() - self._since >= self._seconds
 
     def log(self, *, force: bool = False, **also: object) -> None:
-        """Write the line if it is due, or if there is one at all and ``force`` is set."""
+        """Write the line if it is due, or, with ``force``, if anything was done.
+
+        Args:
+            force: Do not wait for the line to be due.
+            also: Further fields of the line.
+        """
         if not (self.due() or (force and self._counts)):
             return
         elapsed = max(self._clock() - self._since, self._busy_s, 1e-9)

@@ -17,12 +17,12 @@ from stream_ad.detector.feedback.label_trust import believed
 from stream_ad.detector.model.device import when_torch_is_here
 from stream_ad.records.columns import Events, Labels, ValueBlock
 from stream_ad.shard.shard import Shard
-from stream_ad.telemetry.compile_progress import compiling_told
+from stream_ad.telemetry.compile_progress import report_compiling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_ad.telemetry.compile_progress import Teller
+    from stream_ad.telemetry.compile_progress import ProgressReport
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # mallopt's numbers for them
 BLOCK_BYTES, KEPT_BYTES = 32 << 20, 128 << 20
@@ -30,7 +30,7 @@ FAULTS = (200, 201, 300, 301)  # events of the start, labelled so
 NEW_OBJECTS = 50_000  # several steps' records, nearly all of which go as soon as they are not needed any more
 
 
-def prepare_process(record: Teller | None = None) -> None:
+def prepare_process(record: ProgressReport | None = None) -> None:
     """One thread for torch and BLAS, freed memory kept for the next step, the detector's loops compiled, and few
     searches for garbage.
 
@@ -47,9 +47,9 @@ def prepare_process(record: Teller | None = None) -> None:
     _collect_seldom()
 
 
-def compile_loops(record: Teller | None = None) -> None:
+def compile_loops(record: ProgressReport | None = None) -> None:
     """What of ``prepare_process`` changes nothing for others in the process: the detector's loops, compiled."""
-    with compiling_told(record) if record is not None else nullcontext():
+    with report_compiling(record) if record is not None else nullcontext():
         _use_every_loop()
 
 

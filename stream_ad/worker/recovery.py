@@ -105,7 +105,7 @@ def _without_snapshot(number: int, stored: ShardCheckpoint, shard: Shard) -> Loa
     if stored.rebuild:
         _log.error(
             "no snapshot can be used; learning anew from the beginning of the topics",
-            shard=number, positions=str(stored.positions),
+            shard=number, positions=stored.positions,
         )  # fmt: skip
         lineage_reason = "rebuilt from the beginning of the topics"
         return LoadedState(shard, stored, InputOffsets(), "beginning", lineage_reason, unmarked=True)

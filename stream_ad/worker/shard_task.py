@@ -90,7 +90,7 @@ class ShardTask:
         interval_s = around.settings.worker.snapshot_interval_seconds
         self._saving = SnapshotScheduler(number, interval_s, around.broker.chunk_bytes, around.clock)
         if moved:
-            _log.info("shard replays", shard=number, start=str(state.start), end=str(self._journal.end))
+            _log.info("shard replays", shard=number, start=state.start, end=self._journal.end)
 
     def condition(self) -> str:
         """For ``Health.shards``."""
@@ -189,7 +189,7 @@ class ShardTask:
         self._context.metrics.recovered(seconds)
         self._saving.recovered(seconds)
         self._refresh_status()
-        _log.info("shard live", shard=self.number, positions=str(self._journal.end), seconds=round(seconds, 3))
+        _log.info("shard live", shard=self.number, positions=self._journal.end, seconds=round(seconds, 3))
 
     def _step(self) -> bool:
         around, began = self._context, time.perf_counter()

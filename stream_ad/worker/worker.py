@@ -18,7 +18,7 @@ from stream_ad.codec import Codec
 from stream_ad.errors import BrokerError, LostRecordsError
 from stream_ad.shard.devices import choose_device, passed_over
 from stream_ad.telemetry.collectors import ShardView
-from stream_ad.telemetry.compile_progress import Lines, teller
+from stream_ad.telemetry.compile_progress import LogLines, progress_report
 from stream_ad.telemetry.health import Health
 from stream_ad.telemetry.http_server import HttpServer
 from stream_ad.telemetry.logging import configure_logging
@@ -111,9 +111,9 @@ class Worker:
                 _log.warning(fault)
             choose_device(settings.detector.device)  # now, and not with the first shard
             if self._given_stop is None:
-                prepare_process(teller(_log.info))
+                prepare_process(progress_report(_log.info))
             else:  # others work in this process: it stays as it is
-                compile_loops(Lines(_log.info))
+                compile_loops(LogLines(_log.info))
             broker = self._given_broker
             if broker is None and (until_idle_s is not None or await_broker(settings, stop.wait, self._tell)):
                 broker = open_broker(settings)

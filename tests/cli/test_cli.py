@@ -1,4 +1,4 @@
-"""Promises of the command line, kept by real processes: exit codes, streams, and what errors say."""
+"""Promises of the command line, tested with real processes: exit codes, streams, texts of errors."""
 
 import csv
 import json
@@ -29,8 +29,8 @@ COMMANDS = ("run", "demo", "replay", "simulate", "backtest", "doctor", "health",
 NOWHERE = ("--set", "broker.kind=kafka", "--set", "broker.bootstrap_servers=127.0.0.1:1")
 FIRST_START = """
 import numba
-from stream_ad.worker import process_setup as process
-process._use_every_loop = lambda: numba.njit(lambda x: x + 1)(1)
+from stream_ad.worker import process_setup
+process_setup._use_every_loop = lambda: numba.njit(lambda x: x + 1)(1)
 from stream_ad.cli.app import app
 app()
 """
@@ -38,7 +38,7 @@ SECRET = {"STREAM_AD_BROKER__SECURITY__PASSWORD": "hunter2"}
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """That of the test without what could set stream-ad, and with the package to be found from any folder."""
+    """Return the environment of the test without settings of stream-ad, and with the package on Python's path."""
     plain = {
         name: text for name, text in os.environ.items() if not name.startswith("STREAM_AD_") and name != "NO_COLOR"
     }
@@ -47,7 +47,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 @pytest.fixture
 def stream_ad(tmp_path):
-    """Runs ``stream-ad`` with these arguments in an empty folder, to its end."""
+    """Return a function that runs ``stream-ad`` with arguments in an empty folder until it exits."""
 
     def run(*arguments: str, program: tuple[str, ...] = ("-m", "stream_ad"), **extra: str):
         return subprocess.run(
@@ -88,7 +88,7 @@ def test_every_command_has_help(command):
 
 
 def commands(group=None, path=()):
-    """Every command by the words that call it."""
+    """Yield every command with the words that call it."""
     for name, command in (group or get_command(app)).commands.items():
         if isinstance(command, PlainGroup):
             yield from commands(command, (*path, name))
@@ -101,7 +101,7 @@ ALL_COMMANDS = dict(commands())
 
 @pytest.mark.parametrize("path", ALL_COMMANDS, ids=" ".join)
 def test_help_names_values_in_plain_words(path):
-    """No placeholder of an option or argument is the name of a Python type, and no help says verdict."""
+    """No placeholder of an option or argument is the name of a Python type, and no help uses an old word."""
     text = CliRunner().invoke(app, [*path, "--help"]).output
     assert not re.search(r"<\w[^<>=]*>", text)
     assert "verdict" not in text.lower()
@@ -121,7 +121,7 @@ def test_every_command_has_an_example_that_can_be_called(path):
 
 
 def test_completion(stream_ad):
-    """The shell is told the commands that begin with what was typed, and the options of a command."""
+    """The shell gets the commands that begin with what was typed, and the options of a command."""
     words = {"_STREAM_AD_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     assert stream_ad(COMP_WORDS="stream-ad s", **words).stdout.split() == ["simulate", "snapshots"]
     words["COMP_CWORD"] = "2"
@@ -143,7 +143,7 @@ def test_old_names_of_options(stream_ad, old, new, value):
 
 
 def test_version(stream_ad):
-    """--version says name and version on standard output."""
+    """--version prints name and version on standard output."""
     assert stream_ad("--version").stdout == f"stream-ad {__version__}\n"
 
 
@@ -188,7 +188,7 @@ def test_mistakes_of_the_user(stream_ad, arguments, code, said):
 
 
 def test_errors_say_what_to_do(stream_ad):
-    """Below what happened stands what to do about it."""
+    """An error says what happened and, on the next line, what to do about it."""
     what, hint = stream_ad("health", "--set", "http.port=1").stderr.splitlines()
     assert what.startswith("error: No worker answers")
     assert hint == "  Is `stream-ad run` running, with the same http.host and http.port?"
@@ -198,7 +198,7 @@ BROKEN = ("-c", "import stream_ad.settings as s; del s.Settings; from stream_ad.
 
 
 def test_unexpected_failure(stream_ad):
-    """A defect ends with 1, a short message and the way to a traceback; --debug shows the traceback at once."""
+    """A defect exits with 1, a short message and the way to a traceback; --debug prints the traceback."""
     result = stream_ad("config", "schema", program=BROKEN)
     assert result.returncode == 1
     assert "Unexpected failure: ImportError: cannot import name 'Settings'" in result.stderr
@@ -208,7 +208,7 @@ def test_unexpected_failure(stream_ad):
 
 
 def test_a_worker_ends_in_its_log(stream_ad):
-    """What ends a worker stands in its log, in the form of its log, with what to do about it."""
+    """The error that ends a worker is in its log, in the format of the log, with what to do about it."""
     result = stream_ad("run", "--set", "broker.path=none/a.db", "--set", "http.enabled=false")
     assert result.returncode == 4
     last = json.loads(result.stderr.splitlines()[-1])
@@ -217,7 +217,7 @@ def test_a_worker_ends_in_its_log(stream_ad):
 
 
 def test_output_that_nobody_reads(tmp_path):
-    """When the reader of a pipe leaves, as `head` does, the command ends without a traceback."""
+    """When the reader of a pipe leaves, as `head` does, the command exits without a traceback."""
     reading, writing = os.pipe()
     os.close(reading)
     result = subprocess.run(
@@ -236,7 +236,7 @@ def test_output_that_nobody_reads(tmp_path):
 
 
 def on_terminal(*arguments: str, cwd: Path, stream: str = "stderr", code: int | None = None, **extra: str) -> str:
-    """What stream-ad writes to one of its streams, which is a terminal; it ends with ``code``, or with any but 0."""
+    """Return what stream-ad writes to a stream that is a terminal; it must exit with ``code``, or with any but 0."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "stream_ad", *arguments],
@@ -249,7 +249,7 @@ def on_terminal(*arguments: str, cwd: Path, stream: str = "stderr", code: int | 
     try:
         while chunk := os.read(ours, 4096):
             written += chunk
-    except OSError:  # how Linux says that the other end has closed
+    except OSError:  # how Linux reports that the other end has closed
         pass
     os.close(ours)
     ended = process.wait(timeout=60)
@@ -257,7 +257,7 @@ def on_terminal(*arguments: str, cwd: Path, stream: str = "stderr", code: int | 
     return written.decode()
 
 
-def test_colours_only_where_they_are_wanted(tmp_path, stream_ad):
+def test_colours_on_terminals_only(tmp_path, stream_ad):
     """Errors are coloured on a terminal, but not with NO_COLOR and not in a pipe."""
     wrong = ("config", "validate", "--set", "a=b")
     assert "\x1b[" in on_terminal(*wrong, cwd=tmp_path)
@@ -276,7 +276,7 @@ def test_tables_are_drawn_on_a_terminal_only(tmp_path, stream_ad):
 
 
 def test_config_show(stream_ad, tmp_path):
-    """`config show` prints what is in force, with origins and without secrets, and can be read back."""
+    """`config show` prints the settings in force, with origins and without secrets."""
     (tmp_path / "a.yaml").write_text("http: {port: 1234}\n")
     result = stream_ad("config", "show", STREAM_AD_CONFIG="a.yaml", **SECRET)
     assert "  port: 1234  # a.yaml:1:8\n" in result.stdout
@@ -288,7 +288,7 @@ def test_config_show(stream_ad, tmp_path):
 
 
 def test_config_validate(stream_ad):
-    """`config validate` says so when all is well, and lists everything when not; as JSON for machines."""
+    """`config validate` lists everything that is wrong, or says that nothing is; also as JSON."""
     assert stream_ad("config", "validate").stdout == "The settings are valid.\n"
     assert json.loads(stream_ad("config", "validate", "--json").stdout) == {"valid": True, "problems": []}
     result = stream_ad("config", "validate", "--json", "--set", "a=1", "--set", "http.port=x")
@@ -299,14 +299,14 @@ def test_config_validate(stream_ad):
 
 
 def test_config_schema(stream_ad):
-    """`config schema` prints a JSON Schema that knows every section."""
+    """`config schema` prints a JSON Schema with every section."""
     schema = json.loads(stream_ad("config", "schema").stdout)
     assert schema["type"] == "object"
     assert {"broker", "topics", "events", "learning", "http"} <= set(schema["properties"])
 
 
 def test_topics(stream_ad):
-    """`topics apply` creates what `topics plan` calls missing; a second time there is nothing to do."""
+    """`topics apply` creates what `topics plan` calls missing; afterwards there is nothing to do."""
     broker = ("--set", "broker.path=a.db", "--set", "topics.partitions=2")
     planned = json.loads(stream_ad("topics", "plan", "--json", *broker).stdout)
     assert {topic["topic"] for topic in planned} >= {"sensor-events", "sensor-labels", "anomaly-scores"}
@@ -320,7 +320,7 @@ def test_topics(stream_ad):
 
 @pytest.fixture
 def worker_that_answers():
-    """A server on a free port whose /readyz gives the status it is told to give."""
+    """Return a server on a free port, and its handler, whose ``status`` /readyz answers with."""
 
     class Handler(BaseHTTPRequestHandler):
         status = 200
@@ -342,20 +342,20 @@ def worker_that_answers():
 
 
 def test_health(stream_ad, worker_that_answers):
-    """`health` ends with 0 when the worker is ready and with 1 when not; --live asks /livez; no proxy is used."""
+    """`health` exits with 0 when the worker is ready, otherwise with 1; --live asks /livez; no proxy is used."""
     server, handler = worker_that_answers
-    here = ("--set", f"http.port={server.server_port}", "--set", "http.host=0.0.0.0")
-    well = stream_ad("health", *here, http_proxy="http://127.0.0.1:1")
+    address = ("--set", f"http.port={server.server_port}", "--set", "http.host=0.0.0.0")
+    well = stream_ad("health", *address, http_proxy="http://127.0.0.1:1")
     assert (well.returncode, well.stdout) == (0, "state of /readyz\n")
     handler.status = 503
-    ill = stream_ad("health", *here)
+    ill = stream_ad("health", *address)
     assert ill.returncode == 1
     assert "answers 503: state of /readyz" in ill.stderr
-    assert stream_ad("health", "--live", *here).stdout == "state of /livez\n"
+    assert stream_ad("health", "--live", *address).stdout == "state of /livez\n"
 
 
 def signalled(*arguments: str, number: signal.Signals, cwd: Path) -> tuple[int, str]:
-    """Exit code and output of a command that gets a signal once it has written an event."""
+    """Return exit code and output of a command that gets a signal once it has written an event."""
     process = subprocess.Popen(
         [sys.executable, "-m", "stream_ad", *arguments, "--set", "broker.path=a.db"],
         cwd=cwd,
@@ -374,14 +374,14 @@ def signalled(*arguments: str, number: signal.Signals, cwd: Path) -> tuple[int, 
 
 
 def test_simulation_that_is_ended(tmp_path):
-    """SIGTERM ends `simulate` with 0, and it still says what it has written."""
+    """SIGTERM ends `simulate` with 0, and it still prints what it has written."""
     code, output = signalled("simulate", "--json", number=signal.SIGTERM, cwd=tmp_path)
     assert code == 0
     assert json.loads(output)["events"] > 0
 
 
 def test_replay_that_is_interrupted(tmp_path):
-    """SIGINT ends `replay` with 130: not everything has been written, and it says how much has."""
+    """SIGINT ends `replay` with 130: not everything has been written, and it prints how much has."""
     rows = "".join(f"2026-01-01T{hour:02d}:00:00Z,a,,1\n" for hour in range(24))
     (tmp_path / "a.csv").write_text("timestamp,sensor_id,label,x\n" + rows)
     code, output = signalled("replay", "a.csv", "--speed", "1x", "--json", number=signal.SIGINT, cwd=tmp_path)
@@ -407,8 +407,8 @@ def test_from_recording_to_scores(stream_ad, tmp_path):
     assert ran.stdout == ""
     log = [json.loads(line) for line in ran.stderr.splitlines()]
     assert {line["level"] for line in log} == {"info"}
-    told = [line["event"] for line in log if "the detector's loops" in line["event"]]
-    assert [text.split()[0] for text in told] == ["compiling", "compiled"]
+    messages = [line["event"] for line in log if "the detector's loops" in line["event"]]
+    assert [text.split()[0] for text in messages] == ["compiling", "compiled"]
     with closing(open_reader(load_settings(None, [f"broker.path={tmp_path / 'a.db'}", *settings[3::2]], {}))) as reader:
         scores = [json.loads(value) for _, value in reader.read("anomaly-scores")]
         assert sorted(score["event_id"] for score in scores) == sorted(f"pumps-{row + 1}" for row in range(rows))

@@ -1,4 +1,4 @@
-"""The commands for snapshots, over what a real worker left on the embedded broker."""
+"""Promises of the commands for snapshots, over what a real worker left on the embedded broker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.soak_environment import Site, copy_site
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
-    """A database that a worker has worked on, with several snapshots of each shard."""
+    """Return the folder of a database that a worker has worked on, with several snapshots of each shard."""
     folder = tmp_path_factory.mktemp("left")
     site = Site(folder, {"path": str(folder / "stream.db")}, snapshot_interval_seconds=0.01)
     site.run()
@@ -36,12 +36,12 @@ def left(tmp_path_factory):
 
 @pytest.fixture
 def site(left, tmp_path):
-    """A copy of it: settings, and a runner of commands on it."""
+    """Return the settings file of a copy of that database."""
     return copy_site(left, tmp_path)
 
 
 def run(config, *arguments):
-    """Standard output of a command that must succeed."""
+    """Return the standard output of a command that must succeed."""
     result = CliRunner().invoke(app, [*arguments, "--config", str(config)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -50,7 +50,7 @@ def run(config, *arguments):
 
 
 def work(config):
-    """A worker in this process, until all is done."""
+    """Run a worker in this process until it is idle."""
     Worker(load_settings(config, (), {}), stop=StopFlag()).run(until_idle_s=0.2)
 
 
@@ -59,10 +59,10 @@ def listed(config, *more):
 
 
 def test_list_says_what_each_snapshot_knows(site):
-    """Time, positions, sensors, classes with their labels and misses, size, and which one the next start takes."""
-    found = listed(site)
-    assert {one["shard"] for one in found} == {0, 1}
-    newest = next(one for one in found if one["shard"] == 0)
+    """`list` shows time, offsets, sensors, classes with labels and misses, size, and which one the next start uses."""
+    snapshots = listed(site)
+    assert {snapshot["shard"] for snapshot in snapshots} == {0, 1}
+    newest = next(snapshot for snapshot in snapshots if snapshot["shard"] == 0)
     assert newest["in_use"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", newest["saved"])
     assert newest["sensors"] > 0
@@ -74,12 +74,12 @@ def test_list_says_what_each_snapshot_knows(site):
     assert len(newest["classes"]) > 1
     table = run(site, "snapshots", "list")
     assert "next start" in table
-    assert len(table.splitlines()) == 1 + len(found)
-    assert [one["number"] for one in listed(site, "1")] == [one["number"] for one in found if one["shard"] == 1]
+    assert len(table.splitlines()) == 1 + len(snapshots)
+    assert listed(site, "1") == [snapshot for snapshot in snapshots if snapshot["shard"] == 1]
 
 
 def test_show_says_all_of_one(site):
-    """One snapshot with every class."""
+    """`show` describes one snapshot with every class, as `list --json` does."""
     newest = listed(site, "0")[0]
     text = run(site, "snapshots", "show", "0", str(newest["number"]))
     for name in newest["classes"]:
@@ -87,8 +87,8 @@ def test_show_says_all_of_one(site):
     assert json.loads(run(site, "snapshots", "show", "0", str(newest["number"]), "--json")) == newest
 
 
-def test_restore_goes_on_with_the_older_model(site):
-    """The next worker has exactly the older model, reads on where the last one stopped, and publishes nothing twice."""
+def test_restore_resumes_with_the_older_model(site):
+    """After `restore` the next worker has the older model, resumes where the last stopped, publishes nothing twice."""
     before = listed(site, "0")
     oldest = before[-1]
     outputs = scores(site)
@@ -98,7 +98,7 @@ def test_restore_goes_on_with_the_older_model(site):
     assert after[0]["origin"] == f"restored from {oldest['number']}"
     assert (after[0]["events"], after[0]["labels"]) == (before[0]["events"], before[0]["labels"])
     assert (after[0]["records"], after[0]["classes"]) == (oldest["records"], oldest["classes"])
-    assert before[0]["number"] in {one["number"] for one in after}, "the way back is kept"
+    assert before[0]["number"] in {snapshot["number"] for snapshot in after}, "the way back is kept"
     assert scores(site) == outputs
     restored, original = (model(site, 0, number) for number in (after[0]["number"], oldest["number"]))
     assert restored.sensors.state()[1].keys() == original.sensors.state()[1].keys()
@@ -119,8 +119,8 @@ def scores(config):
 
 def data_of(config, shard, number):
     settings = load_settings(config, (), {})
-    with closing(open_snapshots(settings)) as snapshots:
-        return settings, snapshots.read(shard, number)
+    with closing(open_snapshots(settings)) as store:
+        return settings, store.read(shard, number)
 
 
 def model(config, shard, number):
@@ -129,22 +129,22 @@ def model(config, shard, number):
 
 
 def test_open_incidents_stay_open(site):
-    """Incidents that are published as open are known to the older model, so that it will close them."""
-    newest, oldest = (listed(site, "0")[place]["number"] for place in (0, -1))
+    """After `restore` the older model knows the incidents published as open, so that it will close them."""
+    newest, oldest = (listed(site, "0")[index]["number"] for index in (0, -1))
     settings, data = data_of(site, 0, newest)
     shard = Shard.restore(data, settings.detector_options)
     shard.incidents.load({"m": {"first_event": "e", "start_ns": 1, "end_ns": 2, "events": 3, "peak": 1.5,
                                 "peak_event": "e", "features": ["x"], "quiet": 0}})  # fmt: skip
-    with closing(open_snapshots(settings)) as snapshots:
-        positions = snapshots.positions(0)
+    with closing(open_snapshots(settings)) as store:
+        positions = store.positions(0)
         assert positions is not None
-        snapshots.start_lineage(0, shard.snapshot(), positions=positions, lineage_reason="test")
+        store.start_lineage(0, shard.snapshot(), positions=positions, lineage_reason="test")
     run(site, "snapshots", "restore", "0", str(oldest))
     assert listed(site, "0")[0]["open_incidents"] == 1
 
 
 def test_reset_begins_with_a_new_model(site):
-    """The next worker knows no sensor, reads on where the last one stopped, and the older models are kept."""
+    """After `reset` the next worker knows no sensor, resumes where the last stopped, and older models are kept."""
     before = listed(site, "1")
     run(site, "snapshots", "reset", "1")
     after = listed(site, "1")
@@ -162,9 +162,9 @@ def test_reset_begins_with_a_new_model(site):
 
 def test_delete_removes_one(site):
     """A deleted snapshot is gone; the newest cannot be deleted."""
-    numbers = [one["number"] for one in listed(site, "0")]
+    numbers = [snapshot["number"] for snapshot in listed(site, "0")]
     run(site, "snapshots", "delete", "0", str(numbers[-1]))
-    assert [one["number"] for one in listed(site, "0")] == numbers[:-1]
+    assert [snapshot["number"] for snapshot in listed(site, "0")] == numbers[:-1]
     with pytest.raises(StateError, match="is its newest"):
         run(site, "snapshots", "delete", "0", str(numbers[0]))
 
@@ -185,19 +185,19 @@ def test_a_running_worker_is_left_alone(site, command, tmp_path):
     assert listed(site) == before
 
 
-def test_settings_that_do_not_fit_are_said(site):
-    """A snapshot of models of another shape is listed as such, and not restored."""
+def test_snapshots_that_do_not_fit_the_settings(site):
+    """A snapshot that does not fit the settings is listed as such, and not restored."""
     other = ("--set", "learning.batch_events=64")
-    found = listed(site, *other)
-    assert {one["problem"] for one in found} == {"does not fit the settings"}
-    assert found[0]["sensors"] > 0
+    snapshots = listed(site, *other)
+    assert {snapshot["problem"] for snapshot in snapshots} == {"does not fit the settings"}
+    assert snapshots[0]["sensors"] > 0
     with pytest.raises(UnfitStateError):
-        run(site, "snapshots", "restore", "0", str(found[0]["number"]), *other)
+        run(site, "snapshots", "restore", "0", str(snapshots[0]["number"]), *other)
 
 
 @pytest.mark.parametrize("hurt", [b"", b"\x80\x04\x95pickle", b"x" * 1000, b"[" * 100_000])
 def test_damaged_snapshots_are_listed(site, tmp_path, hurt):
-    """Whatever stands in the place of a snapshot, it is listed with what is wrong, and can be deleted."""
+    """Any bytes in place of a snapshot are listed with what is wrong, and can be deleted."""
     oldest = listed(site, "0")[-1]["number"]
     with closing(sqlite3.connect(tmp_path / "stream.db")) as database, database:
         digest = hashlib.sha256(hurt).digest() if len(hurt) > 5 else b"other"
@@ -206,9 +206,9 @@ def test_damaged_snapshots_are_listed(site, tmp_path, hurt):
             "UPDATE snapshot_parts SET data = ?, digest = ? WHERE shard = 0 AND seq = ?", (hurt, digest, oldest)
         )
         database.execute("UPDATE snapshots SET size = ? WHERE shard = 0 AND seq = ?", (len(hurt), oldest))
-    found = listed(site, "0")[-1]
-    assert found["number"] == oldest
-    assert found["problem"]
+    damaged = listed(site, "0")[-1]
+    assert damaged["number"] == oldest
+    assert damaged["problem"]
     with pytest.raises(StateError, match="cannot be used") as refused:
         run(site, "snapshots", "show", "0", str(oldest))
     assert end(refused.value, []).code == 6
@@ -219,15 +219,15 @@ def test_damaged_snapshots_are_listed(site, tmp_path, hurt):
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_an_older_database_is_brought_up(site, tmp_path, version):
-    """A file of a format before has its snapshots listed, restored, and read by a worker; a newer one is refused."""
+    """The snapshots in a file of an older format are listed and read by a worker, which upgrades the file."""
     before = listed(site, "0")
     bring_down(tmp_path / "stream.db", version)
-    found = listed(site, "0")
+    snapshots = listed(site, "0")
     if version == 1:
-        assert found[0]["saved"] is None
-        found = [one | {"saved": old["saved"]} for one, old in zip(found, before, strict=True)]
-    assert found == before
-    assert found[0]["sensors"] > 0
+        assert snapshots[0]["saved"] is None
+        snapshots = [snapshot | {"saved": old["saved"]} for snapshot, old in zip(snapshots, before, strict=True)]
+    assert snapshots == before
+    assert snapshots[0]["sensors"] > 0
     outputs = scores(site)
     work(site)
     assert scores(site) == outputs
@@ -236,7 +236,7 @@ def test_an_older_database_is_brought_up(site, tmp_path, version):
 
 
 def test_settings_that_fit_are_applied_on_restore(site):
-    """A new learning rate, threshold and detector of drift are in force in the restored shard at once."""
+    """A new learning rate and false-alarm rate take effect in the restored shard at once."""
     settings, data = data_of(site, 0, listed(site, "0")[0]["number"])
     changed = settings.detector_options.model_copy(
         update={
@@ -258,15 +258,15 @@ def test_settings_that_fit_are_applied_on_restore(site):
         (("list", "--set", "broker.path=none.db"), 4, "no embedded broker in none.db"),
     ],
 )
-def test_mistakes_are_told(site, arguments, code, said):
-    """What is not there is named, with the documented exit code; nothing is made in passing."""
+def test_mistakes_are_reported(site, arguments, code, said):
+    """What does not exist is named, with the documented exit code; nothing is created in passing."""
     result = CliRunner().invoke(app, ["snapshots", *arguments, "--config", str(site)])
     assert said in str(result.exception)
     assert end(result.exception, []).code == code
     assert not Path("none.db").exists()
 
 
-def test_a_place_that_is_none_is_a_mistake_of_usage(site):
-    """--at takes three words."""
+def test_an_unknown_offset_to_resume_at_is_a_usage_error(site):
+    """--at takes three words, and any other exits with 2."""
     result = CliRunner().invoke(app, ["snapshots", "reset", "0", "--at", "yesterday", "--config", str(site)])
     assert result.exit_code == 2

@@ -1,3 +1,5 @@
+"""Promises of the encoders: outputs fit the wire formats and lose nothing; written inputs are read back."""
+
 from __future__ import annotations
 
 import json
@@ -33,29 +35,29 @@ scored = st.tuples(
 
 
 def columns(table):
-    """Events and Scores of rows (sensor, event, time, record time, score, live, contributions)."""
-    sensors, ids, times, record_times, scores, live, found = ([*column] for column in zip(*table, strict=True))
+    """Return Events and Scores from rows (sensor, event, time, record time, score, live, contributions)."""
+    sensors, ids, times, record_times, scores, live, parts = ([*column] for column in zip(*table, strict=True))
     count = len(sensors)
     events = Events(np.arange(count), np.array(record_times), np.array(times), sensors, ids, ())
-    given_contributions = {row: one for row, one in enumerate(found) if one}
+    given_contributions = {row: listed for row, listed in enumerate(parts) if listed}
     return events, Scores(np.array(scores), np.array(live), given_contributions)
 
 
 @settings(deadline=None)
 @given(st.lists(scored, min_size=1, max_size=5))
 def test_scores_are_valid_on_the_wire_and_lose_nothing(table):
-    """Every message is a valid AnomalyScore with the very float64s; key and record time are the event's."""
+    """Every message is a valid AnomalyScore with the same float64s; key and record time are the event's."""
     records = CODEC.encode_scores(*columns(table), "v1")
     assert len(records) == len(table)
-    for record, (sensor, event_id, time_ns, record_ms, score, live, found) in zip(records, table, strict=True):
+    for record, (sensor, event_id, time_ns, record_ms, score, live, parts) in zip(records, table, strict=True):
         assert (record.key, record.time_ms, record.headers) == (sensor.encode(), record_ms, ())
         model = AnomalyScore.model_validate_json(record.value)
         assert (model.sensor_id, model.event_id, model.model) == (sensor, event_id, "v1")
         assert model.score == score
         assert model.is_anomaly == (score >= 1)
         assert model.phase == ("live" if live else "warm-up")
-        assert [(one.feature, one.value, one.expected, one.share) for one in model.contributions] == [
-            (one.feature, one.value, one.expected, one.share) for one in found
+        assert [(part.feature, part.value, part.expected, part.share) for part in model.contributions] == [
+            (part.feature, part.value, part.expected, part.share) for part in parts
         ]
         assert list(json.loads(record.value)) == list(AnomalyScore.model_fields)
         again, dead = CODEC.decode_events(raw([event(timestamp=json.loads(record.value)["timestamp"])], times_ms=-1))
@@ -64,7 +66,7 @@ def test_scores_are_valid_on_the_wire_and_lose_nothing(table):
 
 
 def test_times_are_written_in_utc_with_the_digits_they_need():
-    """A whole second has no fraction, others 3, 6 or 9 digits, whatever stands beside them."""
+    """A whole second has no fraction, others 3, 6 or 9 digits, independent of their neighbours."""
     fractions = [0, 500_000_000, 1_000, 1]
     table = [("s", "e", NOW_NS - 500_000_000 + fraction, 0, 0.5, True, ()) for fraction in fractions]
     texts = [json.loads(record.value)["timestamp"] for record in CODEC.encode_scores(*columns(table), "v1")]
@@ -97,7 +99,7 @@ def test_nothing_scored_publishes_nothing():
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_a_score_that_json_cannot_say_is_an_error(wrong):
-    """Null in the place of a number would deceive every consumer; the message names the event."""
+    """A score that is not finite is an error that names the event: null instead of a number would mislead consumers."""
     with pytest.raises(ValueError, match="e7"):
         CODEC.encode_scores(*columns([("s", "e7", NOW_NS, 0, wrong, True, ())]), "v1")
     for bad in (Contribution("f", wrong, 0.0, 0.5), Contribution("f", 0.0, wrong, 0.5)):
@@ -106,7 +108,7 @@ def test_a_score_that_json_cannot_say_is_an_error(wrong):
 
 
 def test_an_output_never_carries_a_negative_record_time():
-    """Records of very old producers say -1, and no producer may write that."""
+    """Records of very old producers have the time -1, which no output may have."""
     (record,) = CODEC.encode_scores(*columns([("s", "e", NOW_NS, -1, 0.5, True, ())]), "v1")
     assert record.time_ms == 0
     _, (letter,) = CODEC.decode_events(raw([b""], times_ms=-1))
@@ -150,13 +152,13 @@ def test_a_written_event_is_read_back(sensor, time_ns, values, event_id):
 
 
 def test_a_written_event_may_have_a_record_time_of_its_own():
-    """A replay appends records at times it chooses; numpy's floats are numbers like others."""
+    """encode_event takes a record time, and numpy's floats as readings."""
     record = Codec.encode_event("s", NOW_NS, {"a": np.float64(0.1)}, record_time_ms=5)
     assert (record.time_ms, json.loads(record.value)["values"]) == (5, {"a": 0.1})
 
 
 def test_an_infinite_reading_cannot_be_written():
-    """JSON has no infinity; the error names sensor and feature."""
+    """An infinite reading is an error that names sensor and feature, since JSON has no infinity."""
     with pytest.raises(ValueError, match="pump-7, temp"):
         Codec.encode_event("pump-7", NOW_NS, {"temp": math.inf})
 
@@ -182,7 +184,7 @@ def test_a_written_label_is_read_back(sensor, label, record_ms, target):
 
 @pytest.mark.parametrize("where", [{}, {"start_ns": 1}, {"event_id": "e", "end_ns": 1}, {"start_ns": 2, "end_ns": 1}])
 def test_a_label_without_one_target_cannot_be_written(where):
-    """An event or an interval, not both and not neither."""
+    """A label needs an event or an interval, exactly one of them."""
     with pytest.raises(ValueError, match="either"):
         Codec.encode_label("s", "normal", record_time_ms=0, **where)
 

@@ -1,3 +1,5 @@
+"""Promises of the event decoder: valid records become columns, every other one a dead letter with its reason."""
+
 from __future__ import annotations
 
 import json
@@ -57,9 +59,9 @@ BAD = [
     (GOOD.replace(b"71.25", b"9" * 400), "not_finite", "values.temp"),
     (GOOD.replace(b"71.25", b"9" * 9_000), "not_finite", "values.temp"),
     (event(values={f"f{index}": index for index in range(10_000)}), "too_many_features", "10000 features"),
-    (event(timestamp="yesterday"), "timestamp", "'yesterday' is no RFC 3339"),
+    (event(timestamp="yesterday"), "timestamp", "'yesterday' is not an RFC 3339"),
     (event(timestamp="2026-11-22T01:02:03"), "timestamp", "offset"),
-    (event(timestamp="2026-02-29T01:02:03Z"), "timestamp", "is no RFC 3339"),
+    (event(timestamp="2026-02-29T01:02:03Z"), "timestamp", "is not an RFC 3339"),
     (event(timestamp="1969-12-31T23:59:59Z"), "timestamp", "before 1970"),
     (event(timestamp="2262-04-11T23:47:17Z"), "timestamp", "after 2262"),
     (event(timestamp="2026-11-22T02:02:03.500000001Z"), "timestamp", "max_ahead_seconds (3600)"),
@@ -92,8 +94,8 @@ def test_an_event_without_an_id_is_named_by_its_position():
 
 
 @pytest.mark.parametrize(("value", "reason", "detail"), BAD, ids=lambda part: repr(part)[:40])
-def test_a_bad_record_goes_to_the_dead_letters_and_harms_no_neighbour(value, reason, detail):
-    """The reason is named, key and value are untouched, the events around it are all there."""
+def test_a_bad_record_is_a_dead_letter_and_affects_no_neighbour(value, reason, detail):
+    """A bad record becomes a dead letter with its reason, key and value; the events around it are decoded."""
     before, after = event(event_id="before"), event(event_id="after")
     events, dead = decode([before, value, after], keys=[b"a", b"\xff\x00", None])
     assert events.event_ids == ["before", "after"]
@@ -110,12 +112,12 @@ def test_a_bad_record_goes_to_the_dead_letters_and_harms_no_neighbour(value, rea
 
 
 def test_every_reason_has_an_example():
-    """The list of bad records above leaves out no reason of the contract."""
+    """The list of bad records above covers every reason of the contract."""
     assert {reason for _, reason, _ in BAD} == set(REASONS)
 
 
 def test_a_detail_is_short_however_long_the_fault():
-    """The header stays within 500 characters."""
+    """The header with the detail has at most 500 characters."""
     _, dead = decode([event(values={"f" * 100_000: "text"})])
     assert len(header(dead[0], "detail")) == 500
 
@@ -131,7 +133,7 @@ def test_records_of_ten_megabytes_are_read_when_they_are_allowed():
 
 @pytest.mark.parametrize("frames", [0, 300])
 def test_how_deep_a_message_may_nest_does_not_depend_on_the_caller(frames):
-    """500 levels pass and 501 do not, however deep the stack; brackets inside text are no nesting."""
+    """500 levels pass and 501 do not, however deep the stack; brackets inside text do not count."""
     notes = [b"[" * depth + b"]" * depth for depth in (499, 500)]
     notes += [b'{"a":[' * 250 + b"]}" * 250, b"[[],{}," * 498 + b"0" + b"]" * 498, b'"' + b'[{\\"' * 600 + b'"']
     values = [GOOD[:-1] + b', "note": ' + note + b"}" for note in notes]
@@ -145,7 +147,7 @@ def test_how_deep_a_message_may_nest_does_not_depend_on_the_caller(frames):
 
 
 def test_the_number_of_features_is_bounded_by_the_setting():
-    """As many as allowed pass, one more does not."""
+    """As many features as allowed pass, one more does not."""
     codec = Codec(Settings(detector=DetectorConfig(max_features=3)))
     values = [event(values={f"f{index}": 1.0 for index in range(count)}) for count in (3, 4)]
     events, dead = codec.decode_events(raw(values))
@@ -154,7 +156,7 @@ def test_the_number_of_features_is_bounded_by_the_setting():
 
 
 def test_events_with_the_same_features_share_a_block_whatever_the_order_of_their_keys():
-    """One block per set of features, its rows rising."""
+    """There is one block per set of features, with its rows in ascending order."""
     orders = [{"a": 1, "b": 2}, {"c": 3}, {"b": 4, "a": 5}, {"a": 6, "b": 7}, {"c": 8}, {"b": 9, "a": 10}]
     events, _ = decode([event(values=values) for values in orders])
     assert [(block.features, block.rows.tolist()) for block in events.blocks] == [
@@ -165,15 +167,15 @@ def test_events_with_the_same_features_share_a_block_whatever_the_order_of_their
 
 
 def test_more_layouts_than_are_remembered_are_read_alike():
-    """Forgetting layouts of features changes nothing but the time it takes."""
+    """Dropping cached layouts of features does not change the events."""
     values = [{f"f{index}": 1.0, "a": 2.0} for index in range(1_500)] * 2
-    events, dead = decode([event(values=one) for one in values])
+    events, dead = decode([event(values=features) for features in values])
     assert dead == []
     assert readings(events) == values
 
 
 def test_an_event_may_be_ahead_of_its_record_by_the_limit_and_no_more():
-    """The limit itself passes; a record without a time of its own says nothing about the event's."""
+    """The limit itself passes; a record without a time gives no limit."""
     codec = Codec(Settings(events=EventSettings(max_ahead_seconds=0.5)))
     times = ["2026-11-22T01:02:04Z", "2026-11-22T01:02:04.000000001Z", "2262-04-11T00:00:00Z"]
     values = [event(timestamp=time) for time in times]
@@ -210,7 +212,7 @@ TOLERATED = st.sampled_from([GOOD[:-1] + b', "note": 1e999}', GOOD[:-1] + b', "n
 @settings(deadline=None)
 @given(st.lists(VALID | SPOILED | TOLERATED, max_size=8), st.data())
 def test_the_fate_of_a_record_does_not_depend_on_its_neighbours(values, data):
-    """Records decoded one by one, or in any cut, give what they give together."""
+    """Records decoded one by one, or cut anywhere, give the same events as together."""
     codec, records = Codec(Settings()), raw(values)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(values)))))
     together, dead = codec.decode_events(records)
@@ -242,7 +244,7 @@ def shuffled(part, random):
     return dict(items)
 
 
-def test_a_rejected_record_still_holds_its_place_in_the_merge():
+def test_a_rejected_record_still_counts_in_the_merge():
     """The newest record time so far counts even if that record is rejected, so that a cut changes no order."""
     got, rejected = Codec(Settings()).decode_events(
         raw([event(), b"broken", event()], times_ms=[NOW_MS, NOW_MS + 50, NOW_MS])

@@ -1,4 +1,4 @@
-"""Messages of users' own form, mapped by the setting ``events.fields``."""
+"""Promises of the setting ``events.fields``: messages in other forms are decoded as the default form is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def refusal(codec, message, **kinds):
 
 
 def test_fields_may_have_other_names():
-    """The form is the default one under names of the user's own."""
+    """The four fields may have other names."""
     mapped = codec(sensor_id="device", timestamp="ts", values="data", event_id="uuid")
     message = {"device": "pump-7", "ts": NOW, "data": {"temp": 1.5, "vib": None}, "uuid": "e1"}
     assert decode_one(mapped, message) == ("pump-7", NOW_NS, {"temp": 1.5, "vib": None}, "e1")
@@ -62,7 +62,7 @@ def test_a_key_that_holds_the_dots_itself_comes_first():
 
 
 def test_listed_values_are_features_named_by_their_paths():
-    """A listed value that a message lacks is a missing reading; a message with none of them is no event."""
+    """A listed value that a message lacks is a missing reading; a message with none of them is refused."""
     mapped = codec(values=["temp", "motor.vib", "flow"])
     message = {"sensor_id": "pump-7", "timestamp": NOW, "temp": 1, "motor": {"vib": None}, "other": 9}
     assert decode_one(mapped, message)[2] == {"temp": 1.0, "motor.vib": None, "flow": None}
@@ -83,7 +83,7 @@ def test_a_star_takes_all_other_numbers():
 
 
 def test_the_record_key_may_be_the_sensor():
-    """With @key the message need not name its sensor; a key that cannot be a name is refused."""
+    """With @key the message needs no sensor id; a key that cannot be an id is refused."""
     mapped = codec(sensor_id="@key")
     message = {"timestamp": NOW, "values": {"temp": 1}}
     assert decode_one(mapped, message, keys=["Pümp".encode()])[0] == "Pümp"
@@ -93,7 +93,7 @@ def test_the_record_key_may_be_the_sensor():
 
 
 def test_the_record_time_may_be_the_time():
-    """With @record the message need not tell the time; a record that has none is refused."""
+    """With @record the message needs no time; a record without one is refused."""
     mapped = codec(timestamp="@record")
     message = {"sensor_id": "pump-7", "values": {"temp": 1}}
     assert decode_one(mapped, message)[1] == NOW_NS
@@ -103,7 +103,7 @@ def test_the_record_time_may_be_the_time():
 
 
 def test_event_ids_may_be_left_to_the_position():
-    """With event_id null the message's own field of that name means nothing."""
+    """With event_id null a field of that name in the message is ignored."""
     mapped = codec(event_id=None)
     message = {"sensor_id": "pump-7", "timestamp": NOW, "values": {"temp": 1}, "event_id": 5}
     assert decode_one(mapped, message)[3] == "sensor-events-3-10"
@@ -123,7 +123,7 @@ def test_times_may_be_numbers_since_the_epoch(unit, number):
 
 
 def test_a_wrong_unit_is_told_from_a_bad_clock():
-    """Milliseconds read as seconds lie beyond the range, and the detail names the setting."""
+    """Milliseconds read as seconds are out of range, and the detail names the setting."""
     message = {"sensor_id": "pump-7", "timestamp": NOW_MS, "values": {"temp": 1}}
     reason, detail = refusal(codec("s"), message)
     assert reason == "timestamp"

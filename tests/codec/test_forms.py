@@ -1,4 +1,4 @@
-"""What most records of a topic look like is read faster; what comes of a record is the same."""
+"""Promises of forms: the usual form of a topic's records is read faster, with the same results."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ RECORDS = st.one_of(
 
 
 def told(decoded):
-    """All that was made of some records."""
+    """Return everything decoded from some records, in comparable form."""
     events, dead = decoded
     blocks = [(block.features, block.rows.tolist(), block.values.tobytes()) for block in events.blocks]
     columns = (events.offsets, events.record_times_ms, events.times_ns)
-    return blocks, [one.tolist() for one in columns], events.sensor_ids, events.event_ids, dead
+    return blocks, [column.tolist() for column in columns], events.sensor_ids, events.event_ids, dead
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(RECORDS, min_size=1, max_size=30), min_size=1, max_size=6), st.booleans())
 def test_what_came_before_changes_nothing(polls, usual_first):
-    """Whatever a decoder has read before, it makes of records what a new one does: a replay may begin anywhere."""
+    """Whatever a decoder has read before, it decodes as a new one does: a replay may start anywhere."""
     codec = Codec(Settings())
     if usual_first:
         codec.decode_events(raw([event(values=USUAL)] * 20))
@@ -53,7 +53,7 @@ def test_what_came_before_changes_nothing(polls, usual_first):
 
 
 def test_most_records_of_a_partition_set_its_form():
-    """A form is what nine tenths of the last poll's records have; another partition's is its own."""
+    """The usual form is that of nine tenths of the last poll's records, for each partition on its own."""
     codec, mixed = Codec(Settings()), [event(values={"temp": 1.0})] * 5 + [event(values=USUAL)] * 5
     decoder = codec._events
     for values, usual in (
@@ -76,7 +76,7 @@ def test_any_name_of_a_feature_can_be_read(name):
 
 
 def test_wide_readings_have_no_form():
-    """Where keys come in another order each time, a struct of many would take long to read."""
+    """No form is used for many keys: in changing order a wide struct would be slow to fill."""
     with pytest.raises(ValueError, match="too many"):
         Form(tuple(f"feature {number}" for number in range(65)))
     codec = Codec(Settings())
@@ -86,7 +86,7 @@ def test_wide_readings_have_no_form():
 
 
 def test_a_mapping_with_other_names_has_forms_too():
-    """Other names for the four fields are read as fast; a form of another shape is read as ever."""
+    """Other names for the four fields are read as fast; other mappings are read without a form."""
     for fields in (FieldMapping(sensor_id="machine", values="data"), FieldMapping(sensor_id="@key", values="data")):
         codec = Codec(Settings(events=EventSettings(fields=fields)))
         value = event(values=USUAL).replace(b'"sensor_id"', b'"machine"').replace(b'"values"', b'"data"')

@@ -1,4 +1,4 @@
-"""Whatever the bytes: no crash, and every record is either decoded or a dead letter."""
+"""Promises for arbitrary bytes: no crash, and every record is either decoded or a dead letter."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ CODECS = {
 
 
 def check(decode, records):
-    """Every record is accounted for once; returns how many were decoded."""
+    """Check that every record is accounted for once; return how many were decoded."""
     decoded, dead = decode(records)
     dead_offsets = [int(header(letter, "offset")) for letter in dead]
     assert sorted([*decoded.offsets.tolist(), *dead_offsets]) == records.offsets.tolist()
     assert dead_offsets == sorted(dead_offsets)
-    at = {int(offset): place for place, offset in enumerate(records.offsets)}
+    at = {int(offset): index for index, offset in enumerate(records.offsets)}
     for letter, offset in zip(dead, dead_offsets, strict=True):
         assert (letter.key, letter.value) == (records.keys[at[offset]], records.values[at[offset]])
         assert header(letter, "reason") in REASONS
@@ -48,11 +48,11 @@ def check_events(codec, records):
     events = check(codec.decode_events, records)
     assert (np.diff(events.offsets) > 0).all()
     assert (events.times_ns >= 0).all()
-    found = readings(events)
-    assert len(found) == len(events) == len(events.event_ids) == len(events.times_ns)
-    assert all(found), "every event stands in exactly one block"
+    values = readings(events)
+    assert len(values) == len(events) == len(events.event_ids) == len(events.times_ns)
+    assert all(values), "every event is in exactly one block"
     assert all(not np.isinf(block.values).any() for block in events.blocks)
-    for name in [*events.sensor_ids, *events.event_ids, *(name for one in found for name in one)]:
+    for name in [*events.sensor_ids, *events.event_ids, *(name for features in values for name in features)]:
         name.encode()
     return len(events)
 
@@ -75,7 +75,7 @@ def records_of(values, keys, times_ms):
     )
 )
 def test_any_bytes_are_decoded_or_dead_lettered(name, records):
-    """Any value under any key at any record time, in any mapping, as event and as label."""
+    """Any value under any key at any record time, in any mapping, as event and as label, is accounted for."""
     values, keys, times_ms = ([*column] for column in zip(*records, strict=True)) if records else ([], [], [])
     raw = records_of(values, keys, times_ms)
     check_events(CODECS[name], raw)

@@ -1,3 +1,5 @@
+"""Promises of the label decoder: valid records become columns, every other one a dead letter with its reason."""
+
 from __future__ import annotations
 
 import json
@@ -54,7 +56,7 @@ def decode(values, codec=None):
 
 
 def test_labels_become_columns():
-    """An event or an interval, a class or a retraction; interval ends are exact to the nanosecond."""
+    """A label names an event or an interval, a class or a retraction; times are exact to the nanosecond."""
     labels, dead = decode(
         [
             label(event_id="e1"),
@@ -74,7 +76,7 @@ def test_labels_become_columns():
 
 
 def test_an_interval_may_lie_in_the_future_or_be_one_instant():
-    """Planned maintenance is known beforehand."""
+    """An interval may lie in the future, as planned maintenance does."""
     labels, dead = decode(
         [label(start="2031-01-01T00:00:00Z", end="2031-01-02T00:00:00Z"), label(start=EARLY, end=EARLY)]
     )
@@ -83,7 +85,7 @@ def test_an_interval_may_lie_in_the_future_or_be_one_instant():
 
 @pytest.mark.parametrize(("value", "reason", "detail"), BAD, ids=lambda part: repr(part)[:50])
 def test_a_bad_label_goes_to_the_dead_letters_and_harms_no_neighbour(value, reason, detail):
-    """The reason is named, the bytes are untouched, the labels around it are all there."""
+    """A bad record becomes a dead letter with its reason and bytes; the labels around it are decoded."""
     labels, (letter,) = decode([label(event_id="before"), value, label(event_id="after")])
     assert labels.event_ids == ["before", "after"]
     assert labels.offsets.tolist() == [10, 16]
@@ -95,7 +97,7 @@ def test_a_bad_label_goes_to_the_dead_letters_and_harms_no_neighbour(value, reas
 
 
 def test_labels_have_one_form_whatever_that_of_the_events():
-    """The mapping and the epoch unit of events leave labels alone."""
+    """The mapping and the time format of events do not apply to labels."""
     events = EventSettings(fields=FieldMapping(sensor_id="@key", timestamp="ts"), timestamp_format="ms")
     labels, dead = decode([label(start=EARLY, end=LATE)], Codec(Settings(events=events)))
     assert (labels.sensor_ids, dead) == (["pump-7"], [])

@@ -1,3 +1,5 @@
+"""Promises of timestamps: RFC 3339 and epoch numbers are exact to the nanosecond in both directions."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
@@ -25,7 +27,7 @@ moments = st.integers(0, END - 1) | st.integers(0, END // SECOND - 1).map(lambda
 
 
 def written(time_ns, offset_minutes, digits, separator="T", zulu="Z"):
-    """RFC 3339 by way of datetime, with its own arithmetic for what datetime cannot hold."""
+    """Return RFC 3339 text made with datetime, and by hand for what datetime cannot hold."""
     zone = timezone(timedelta(minutes=offset_minutes))
     moment = (EPOCH + timedelta(seconds=time_ns // SECOND)).astimezone(zone)
     fraction = f".{time_ns % SECOND:09d}{'7' * max(0, digits - 9)}"[: digits + 1] if digits else ""
@@ -42,7 +44,7 @@ spelled = st.tuples(
 @settings(deadline=None, max_examples=300)
 @given(st.lists(spelled, max_size=6))
 def test_rfc_3339_is_read_to_the_nanosecond(spellings):
-    """Any offset, any number of digits, any mixture in one column; digits after the ninth are cut off."""
+    """Any offset and any number of digits are read, mixed in one column; digits after the ninth are dropped."""
     times = parse_rfc3339([written(*spelling) for spelling in spellings])
     kept = [10 ** max(0, 9 - digits) for _, _, digits, _, _ in spellings]
     assert times.tolist() == [time_ns // unit * unit for (time_ns, *_), unit in zip(spellings, kept, strict=True)]
@@ -52,7 +54,7 @@ def test_rfc_3339_is_read_to_the_nanosecond(spellings):
 @settings(deadline=None)
 @given(st.lists(moments, max_size=6))
 def test_what_is_written_is_read_back(times_ns):
-    """Formatting loses nothing, and takes the 0, 3, 6 or 9 digits that are needed; of one time as of many."""
+    """Formatting loses nothing, and uses the 0, 3, 6 or 9 digits that are needed, for one time as for many."""
     column = np.array(times_ns, dtype=np.int64)
     texts = format_rfc3339(column)
     assert parse_rfc3339(texts).tolist() == times_ns
@@ -77,8 +79,8 @@ MALFORMED_TEXTS = [
 
 
 @pytest.mark.parametrize("text", MALFORMED_TEXTS)
-def test_other_texts_are_no_times(text):
-    """What RFC 3339 does not allow is malformed, and its neighbours in the column are read all the same."""
+def test_other_texts_are_malformed(text):
+    """What RFC 3339 does not allow is malformed, and its neighbours in the column are still read."""
     good = "2026-11-22T01:02:03.5Z"
     (alone,) = parse_rfc3339([good]).tolist()
     assert parse_rfc3339([good, text, good]).tolist() == [alone, MALFORMED, alone]
@@ -95,12 +97,12 @@ def test_other_texts_are_no_times(text):
     ],
 )
 def test_times_beyond_the_range_say_so(text):
-    """Before 1970, and what does not fit into 64 bits of nanoseconds."""
+    """Times before 1970 and times that do not fit into 64 bits of nanoseconds are out of range."""
     assert parse_rfc3339([text]).tolist() == [OUT_OF_RANGE]
 
 
 def test_leap_days_are_known():
-    """The 29th of February exists every fourth year, but for most centuries."""
+    """The 29th of February exists in leap years only."""
     assert (parse_rfc3339(["2000-02-29T00:00:00Z", "2024-02-29T00:00:00Z"]) > 0).all()
     assert parse_rfc3339(["2100-02-29T00:00:00Z"]).tolist() == [MALFORMED]
 
@@ -112,7 +114,7 @@ def test_leap_days_are_known():
     st.booleans(),
 )
 def test_whole_epoch_numbers_are_exact(unit, numbers, with_float):
-    """No integer is rounded, whatever stands beside it; what does not fit says so."""
+    """No integer is rounded, whatever its neighbours; what does not fit is out of range."""
     expected = [time if 0 <= time < END else OUT_OF_RANGE for time in (number * UNIT_NS[unit] for number in numbers)]
     column = [*numbers, 0.0] if with_float else numbers
     assert parse_epoch(column, unit).tolist() == expected + [0] * with_float
@@ -121,7 +123,7 @@ def test_whole_epoch_numbers_are_exact(unit, numbers, with_float):
 @settings(deadline=None)
 @given(st.sampled_from(sorted(UNIT_NS)), st.integers(0, 10**15 - 1), st.integers(0, 6))
 def test_epoch_numbers_with_a_fraction_mean_what_was_written(unit, figures, digits):
-    """A decimal of up to 15 figures is exact down to the nanosecond, though it came as a float64."""
+    """A decimal of up to 15 digits is exact to the nanosecond, although it is read as a float64."""
     written_down = Fraction(figures, 10**digits)
     exact = int(written_down * UNIT_NS[unit])
     assert parse_epoch([float(written_down)], unit).tolist() == [exact if exact < END else OUT_OF_RANGE]

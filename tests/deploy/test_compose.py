@@ -22,7 +22,7 @@ def pins():
 
 
 def load(path):
-    """The file with its variables filled in; a default in the file counts where .env says nothing."""
+    """Return the file with its variables filled in; a default in the file counts where .env sets none."""
     values = {"BOOTSTRAP_SERVERS": "broker:9092", **pins()}
 
     def fill(match):
@@ -54,7 +54,7 @@ def seconds(text):
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_image_is_pinned(name):
-    """Every image has a tag with a version in it, never latest, and the tag comes from .env."""
+    """Every image has a tag with a version, never latest, and the tag comes from .env."""
     image = SERVICES[name]["image"]
     assert image in pins().values()
     assert re.search(r":v?\d+(\.\d+)+", image)
@@ -168,7 +168,7 @@ def test_variables_of_overlays_are_settings(path):
 
 
 def test_kafka_keeps_its_data():
-    """Kafka's data lies on a volume, under a fixed cluster id of 22 characters that does not begin with a hyphen."""
+    """Kafka's data is on a volume, under a fixed cluster id of 22 characters that does not begin with a hyphen."""
     assert f"kafka-data:{SERVICES['kafka']['environment']['KAFKA_LOG_DIRS']}" in SERVICES["kafka"]["volumes"]
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{21}", pins()["KAFKA_CLUSTER_ID"])
 
@@ -222,7 +222,7 @@ def test_a_gpu_is_asked_for_in_an_overlay_only():
 
 
 def test_the_bundled_kafka_can_be_left_out():
-    """With existing-kafka.yml no broker is started: in its place a gate asks yours, and all others talk to yours."""
+    """With existing-kafka.yml no broker is started: a gate waits for yours, and all services talk to yours."""
     services = load(ROOT / "deploy" / "compose" / "existing-kafka.yml")["services"]
     assert services["kafka"]["image"] == pins()["WORKER_IMAGE"]
     assert services["kafka"]["healthcheck"]["test"] == ["CMD", "stream-ad", "topics", "plan"]

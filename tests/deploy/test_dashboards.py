@@ -40,7 +40,7 @@ PATIENCE_S = 120.0
 
 
 def script(path):
-    """A script of the deployment as a module."""
+    """Return a script of the deployment as a module."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -52,7 +52,7 @@ def title(value):
 
 
 def test_dashboards_are_fresh():
-    """The committed dashboards are those that deploy/grafana makes; `make dashboards` writes them anew."""
+    """The committed dashboards are those that deploy/grafana makes; `make dashboards` writes them again."""
     made = script(DEPLOY / "grafana" / "generate.py").files()
     assert {path.name: path.read_text() for path in made} == {path.name: text for path, text in made.items()}
 
@@ -64,7 +64,7 @@ def test_the_builder_of_dashboards_is_pinned():
 
 
 def test_what_is_asked_for_is_there():
-    """There are dashboards for the overview, the detector, the pipeline and the runbook, each with an id of its own."""
+    """There are dashboards for the overview, the detector, the pipeline and the runbook, each with its own id."""
     assert {board["uid"] for board in BOARDS.values()} == {
         "stream-ad-overview", "stream-ad-detector", "stream-ad-pipeline", "stream-ad-runbook",
     }  # fmt: skip
@@ -93,7 +93,7 @@ def test_links_to_the_runbook_arrive():
 
 
 def test_every_alert_has_a_panel():
-    """What an alert watches can be seen: some panel links to every alert, but for the two that only counting shows."""
+    """What an alert watches can be seen: some panel links to every alert, except two that only counting shows."""
     linked = {link["title"].removeprefix("Runbook: ") for _, panel in GRAPHS for link in panel.get("links", ())}
     assert {rule["alert"] for rule in RULES if "alert" in rule} - linked <= {
         "StreamADWorkerDown",
@@ -102,7 +102,7 @@ def test_every_alert_has_a_panel():
 
 
 def test_panels_do_not_overlap():
-    """No two panels of a dashboard lie upon one another, and none reaches beyond the 24 columns."""
+    """No two panels of a dashboard overlap, and none reaches beyond the 24 columns."""
     for board in BOARDS.values():
         taken = set()
         for panel in board["panels"]:
@@ -114,7 +114,7 @@ def test_panels_do_not_overlap():
 
 
 def test_the_data_source_is_the_provisioned_one():
-    """Every query goes to the data source that is provisioned, under the uid that never changes."""
+    """Every query goes to the provisioned data source, under its fixed uid."""
     provisioned = yaml.safe_load((DEPLOY / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text())
     uid = provisioned["datasources"][0]["uid"]
     for _, panel in GRAPHS:
@@ -134,7 +134,7 @@ def test_drift_starts_and_restores_are_marked():
 
 @pytest.fixture(scope="module")
 def worker():
-    """A worker over a broker in memory that a plant keeps feeding: readings, faults and verdicts."""
+    """Run a worker over a broker in memory that a plant keeps feeding: readings, faults and labels."""
     memory = MemoryBroker()
     settings = Settings.model_validate({"topics": {"partitions": 2}, "http": {"port": 0}})
     stop = threading.Event()
@@ -162,7 +162,7 @@ def worker():
 
 
 def until(ask):
-    """The first true answer."""
+    """Return the first true answer."""
     deadline = time.monotonic() + PATIENCE_S
     while not (answer := ask()):
         assert time.monotonic() < deadline
@@ -172,7 +172,7 @@ def until(ask):
 
 @pytest.fixture(scope="module")
 def prometheus(worker, tmp_path_factory):
-    """The address of a Prometheus with the rules of the deployment, scraping the worker twice a second."""
+    """Return the address of a Prometheus with the rules of the deployment that scrapes the worker twice a second."""
     folder = tmp_path_factory.mktemp("prometheus")
     config = {
         "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
@@ -188,7 +188,7 @@ def prometheus(worker, tmp_path_factory):
     try:
         listening = re.compile(
             r'Listening on".*address=(127\.0\.0\.1:\d+)'
-        )  # it chooses the port, and says it here alone
+        )  # it chooses the port, and only this line says which
         address = f"http://{until(lambda: listening.search((folder / 'log').read_text()))[1]}"
         until(lambda: is_ready(address))
         yield address
@@ -198,7 +198,7 @@ def prometheus(worker, tmp_path_factory):
 
 
 def is_ready(prometheus):
-    """Whether Prometheus answers queries: it listens some time before."""
+    """Return whether Prometheus answers queries: it listens earlier than that."""
     try:
         with urllib.request.urlopen(f"{prometheus}/-/ready"):
             return True
@@ -207,11 +207,11 @@ def is_ready(prometheus):
 
 
 def ask(prometheus, expr):
-    """The samples of an answer that are numbers; fails when Prometheus refuses the expression."""
+    """Return the samples of an answer that are numbers; fail when Prometheus refuses the expression."""
     body = urllib.parse.urlencode({"query": expr}).encode()
     try:
         with urllib.request.urlopen(f"{prometheus}/api/v1/query", data=body) as answer:
-            return [one for one in json.load(answer)["data"]["result"] if one["value"][1] != "NaN"]
+            return [sample for sample in json.load(answer)["data"]["result"] if sample["value"][1] != "NaN"]
     except urllib.error.HTTPError as error:
         pytest.fail(f"{expr}\n{error.read().decode()}")
 
@@ -264,6 +264,6 @@ def test_every_named_metric_is_exported(worker):
         return named - set(exported)
 
     deadline = time.monotonic() + PATIENCE_S
-    while missing() and time.monotonic() < deadline:  # classes are known once verdicts have met their events
+    while missing() and time.monotonic() < deadline:  # classes are known once labels have met their events
         time.sleep(0.5)
     assert missing() == set()

@@ -14,7 +14,7 @@ FINAL = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
 
 @pytest.fixture(scope="module")
 def cpu_only():
-    """The script that leaves out what only a GPU needs."""
+    """Return the script that leaves out what only a GPU needs, as a module."""
     spec = importlib.util.spec_from_file_location("cpu_only", ROOT / "deploy" / "image" / "cpu_only.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -28,7 +28,7 @@ def report(tmp_path, *names):
 
 
 def test_a_cpu_image_leaves_out_what_only_a_gpu_needs(cpu_only, tmp_path):
-    """For the CPU everything of NVIDIA's is left out but the small runtime that torch calls while it is loaded."""
+    """For the CPU all of NVIDIA's libraries are left out, except the small runtime that torch calls when loaded."""
     everything = report(tmp_path, "stream-ad", "torch", "numpy", "triton", "cuda-toolkit", "nvidia-cudnn-cu13",
                         "nvidia-cuda-runtime", "cuda-bindings")  # fmt: skip
     assert cpu_only.pins(everything, "cpu") == ["torch==1", "numpy==1", "nvidia-cuda-runtime==1"]
@@ -47,14 +47,14 @@ def test_it_builds_where_no_registry_can_be_reached():
 
 
 def test_it_has_several_stages_and_pins_nothing_itself():
-    """Build tools stay in a stage of their own, and the base comes from .env alone."""
+    """Build tools stay in their own stage, and the base image comes only from .env."""
     assert DOCKERFILE.count("\nFROM ") == 2
     assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
     assert "binutils" not in FINAL
 
 
 def test_the_final_image_is_for_running_only():
-    """User 10001, no pip, a health check by the program itself, labels with version and revision."""
+    """The image has user 10001, no pip, a health check by the program, and labels with version and revision."""
     assert "\nUSER 10001:10001\n" in FINAL
     assert "pip uninstall" in FINAL
     assert 'CMD ["stream-ad", "health"]' in FINAL

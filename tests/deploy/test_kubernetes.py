@@ -18,7 +18,7 @@ SUPPORTED = ("1.31", "1.34", "1.37")
 
 
 def labelled(resource):
-    """The resource with what kustomize adds to it: labels and selectors."""
+    """Return the resource with the labels and selectors that kustomize adds."""
     labels = BASE["labels"][0]["pairs"]
     spec = resource.get("spec", {})
     if resource["kind"] == "Deployment":
@@ -49,7 +49,7 @@ def test_everything_that_is_listed_is_there():
 
 
 def test_the_image_has_the_version_of_the_program():
-    """The tag is the version of the program, never latest."""
+    """The tag of the image is the version of the program, never latest."""
     assert BASE["images"] == [{"name": "stream-ad", "newTag": __version__}]
     assert {container["image"] for container in CONTAINERS} == {"stream-ad"}
 
@@ -71,7 +71,7 @@ def test_a_worker_may_drain():
 
 @pytest.mark.parametrize("container", CONTAINERS, ids=lambda container: container["name"])
 def test_containers_are_locked_down(container):
-    """No root, no capabilities, a read-only root, no way to gain rights, bounded memory."""
+    """Pods run without root and capabilities, on a read-only root, with bounded memory."""
     assert POD["securityContext"]["runAsNonRoot"]
     assert POD["securityContext"]["runAsUser"] == 10001
     assert container["securityContext"] == {
@@ -84,7 +84,7 @@ def test_containers_are_locked_down(container):
 
 
 def test_probes_tell_alive_from_ready():
-    """A worker that replays is alive and not ready: only a loop that stands still restarts it."""
+    """A worker that replays is alive and not ready: only a stuck loop restarts it."""
     assert WORKER["livenessProbe"]["httpGet"]["path"] == "/livez"
     assert WORKER["startupProbe"]["httpGet"]["path"] == "/livez"
     assert WORKER["readinessProbe"]["httpGet"]["path"] == "/readyz"

@@ -44,16 +44,16 @@ def test_alerts_fire_and_stay_silent(path):
 
 
 def asked():
-    """Alert name to whether each question about it in the cases expects it to fire."""
-    found = {name: set() for name in NAMES}
+    """Return, by alert name, what the cases expect: that it fires, that it stays silent, or both."""
+    expectations = {name: set() for name in NAMES}
     for path in CASES:
         for test in yaml.safe_load(path.read_text())["tests"]:
             for question in test["promql_expr_test"]:
                 name = re.search(r'alertname="(\w+)"', question["expr"])[1]
-                found[name].add(bool(question["exp_samples"]))
+                expectations[name].add(bool(question["exp_samples"]))
                 if 'alertstate="firing"' not in question["expr"]:
                     assert not question["exp_samples"], "only a firing alert counts as fired"
-    return found
+    return expectations
 
 
 def test_every_alert_has_cases():
@@ -63,7 +63,7 @@ def test_every_alert_has_cases():
 
 
 def test_cases_notice_a_broken_rule(tmp_path):
-    """The cases are no decoration: with any threshold turned round, they fail."""
+    """The cases notice a broken rule: with any threshold inverted, they fail."""
     (tmp_path / "rules").mkdir()
     (tmp_path / "tests").mkdir()
     for path in RULES:

@@ -1,4 +1,4 @@
-"""The doctor finds what would trouble a worker, says the mend, changes nothing, and ends with a code for scripts."""
+"""Promises of the doctor: it finds what would stop a worker, says what to do, changes nothing, exits with a code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
-    """A database that a worker has worked on."""
+    """Return the folder of a database that a worker has worked on."""
     folder = tmp_path_factory.mktemp("left")
     Site(folder, {"path": str(folder / "stream.db")}, steps=150).run()
     return folder
@@ -34,49 +34,51 @@ def left(tmp_path_factory):
 
 @pytest.fixture
 def site(left, tmp_path):
+    """Return the settings file of a copy of that database."""
     return copy_site(left, tmp_path)
 
 
 def doctor(config, *more):
-    """Exit code and findings."""
+    """Return exit code and findings."""
     given = () if config is None else ("--config", str(config))
     result = CliRunner().invoke(app, ["doctor", "--json", *given, *more])
     assert isinstance(result.exception, SystemExit | None), result.exception
-    told = json.loads(result.stdout)
-    assert told["well"] == (result.exit_code == 0)
-    for one in told["findings"]:
-        assert bool(one["remediation"]) == (one["level"] != "ok")
-    return result.exit_code, told["findings"]
+    report = json.loads(result.stdout)
+    assert report["well"] == (result.exit_code == 0)
+    for finding in report["findings"]:
+        assert bool(finding["mend"]) == (finding["level"] != "ok")
+    return result.exit_code, report["findings"]
 
 
 def levels(findings, check):
-    return {one["level"] for one in findings if one["check"] == check}
+    return {finding["level"] for finding in findings if finding["check"] == check}
 
 
-def test_a_good_place_is_well(site):
-    """Everything is looked at, nothing is wrong, the exit code is 0, and nothing has changed."""
+def test_a_healthy_site_passes(site):
+    """Everything is checked, nothing is wrong, the exit code is 0, and nothing has changed."""
     before = {path.name: path.read_bytes() for path in site.parent.iterdir()}
-    code, found = doctor(site)
+    code, findings = doctor(site)
     assert code == 0
-    looked_at = {one["check"] for one in found}
-    assert looked_at >= {"settings", "versions", "clock", "device", "connection", "rights", "topics", "disk", "state"}
+    checks = {finding["check"] for finding in findings}
+    assert checks >= {"settings", "versions", "clock", "device", "connection", "rights", "topics", "disk", "state"}
     assert {path.name: path.read_bytes() for path in site.parent.iterdir()} == before
 
 
-def test_a_first_start_is_well(tmp_path):
-    """Before anything exists, nothing is wrong, and nothing is made."""
-    code, found = doctor(None, "--set", f"broker.path={tmp_path}/new.db")
+def test_a_first_start_passes(tmp_path):
+    """Before anything exists, nothing is wrong, and nothing is created."""
+    code, findings = doctor(None, "--set", f"broker.path={tmp_path}/new.db")
     assert code == 0
-    assert "is not there yet" in next(one["what"] for one in found if one["check"] == "connection")
+    assert "is not there yet" in next(finding["what"] for finding in findings if finding["check"] == "connection")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_settings_are_all_listed():
-    """Each wrong setting is a finding; what can be looked at without settings is looked at all the same."""
-    code, found = doctor(None, "--set", "http.prot=1", "--set", "worker.step_records=0")
+    """Each wrong setting is a finding; what can be checked without settings is checked all the same."""
+    code, findings = doctor(None, "--set", "http.prot=1", "--set", "worker.step_records=0")
     assert code == 8
-    assert len([one for one in found if one["check"] == "settings" and one["level"] == "problem"]) == 2
-    assert levels(found, "versions") == {"ok"}
+    assert len([finding for finding in findings if finding["check"] == "settings"]) == 2
+    assert levels(findings, "settings") == {"problem"}
+    assert levels(findings, "versions") == {"ok"}
 
 
 @pytest.mark.parametrize(
@@ -89,14 +91,15 @@ def test_wrong_settings_are_all_listed():
     ],
 )
 def test_what_is_wrong_is_found(site, more, check, level, said):
-    """A setting that does not fit what is there is found where it matters, and decides the exit code."""
-    code, found = doctor(site, *more)
+    """A setting that does not fit what exists is found by the right check, and decides the exit code."""
+    code, findings = doctor(site, *more)
     assert code == (8 if level == "problem" else 0)
-    assert any(one["check"] == check and one["level"] == level and said in one["what"] for one in found), found
+    texts = [finding["what"] for finding in findings if (finding["check"], finding["level"]) == (check, level)]
+    assert any(said in text for text in texts), findings
 
 
 def test_a_device_that_is_not_there_is_found(site):
-    """A GPU that is asked for and not there is a problem, with the mend."""
+    """A GPU that is asked for and missing is a problem."""
     import torch  # noqa: PLC0415 - only to ask for the GPU
 
     code, _ = doctor(site, "--set", "detector.device=cuda")
@@ -104,78 +107,88 @@ def test_a_device_that_is_not_there_is_found(site):
 
 
 def test_a_password_on_the_command_line_is_found():
-    """A password where every user can read it, and a network where everybody can, are worth a look."""
+    """A password that every user can read, and an unencrypted network, are warnings."""
     security = "{protocol: SASL_PLAINTEXT, mechanism: PLAIN, username: u}"
-    _, found = doctor(
+    _, findings = doctor(
         None, "--set", "broker.kind=kafka", "--set", "broker.bootstrap_servers=192.0.2.1:9", "--set",
         f"broker.security={security}", "--set", "broker.security.password=hunter22", "--set",
         "broker.give_up_seconds=0.2",
     )  # fmt: skip
-    told = [one["what"] for one in found if one["level"] == "warning"]
-    assert any("command line" in text for text in told)
-    assert any("unencrypted" in text for text in told)
-    assert levels(found, "connection") == {"problem"}
-    assert "hunter22" not in json.dumps(found)
+    warnings = [finding["what"] for finding in findings if finding["level"] == "warning"]
+    assert any("command line" in text for text in warnings)
+    assert any("unencrypted" in text for text in warnings)
+    assert levels(findings, "connection") == {"problem"}
+    assert "hunter22" not in json.dumps(findings)
 
 
 def test_damage_is_found(site):
     """A damaged file and a damaged snapshot are found."""
     with closing(sqlite3.connect(site.parent / "stream.db")) as database, database:
         database.execute("UPDATE snapshot_parts SET data = x'00' WHERE shard = 1")
-    code, found = doctor(site)
+    code, findings = doctor(site)
     assert code == 0, "a worker finds its way"
-    assert levels(found, "state") == {"warning"}
+    assert levels(findings, "state") == {"warning"}
     file = site.parent / "stream.db"
     data = bytearray(file.read_bytes())
     for page in range(len(data) // 2 // 4096 * 4096, len(data), 4096):
         data[page : page + 100] = b"\xff" * 100
     file.write_bytes(data)
-    code, found = doctor(site)
+    code, findings = doctor(site)
     assert code == 8
-    assert any(one["level"] == "problem" for one in found)
+    assert any(finding["level"] == "problem" for finding in findings)
 
 
 def test_a_foreign_format_is_found(site, monkeypatch):
-    """Snapshots that another version wrote stop a worker; that is a problem, with both ways out."""
+    """Snapshots that another version wrote stop a worker; that is a problem, with both remedies."""
     monkeypatch.setattr(shard_state, "FORMAT", 99)
-    code, found = doctor(site)
+    code, findings = doctor(site)
     assert code == 8
-    wrong = [one for one in found if one["level"] == "problem"]
-    assert {one["check"] for one in wrong} == {"state"}
+    wrong = [finding for finding in findings if finding["level"] == "problem"]
+    assert {finding["check"] for finding in wrong} == {"state"}
     assert "this program reads format 99" in wrong[0]["what"]
-    assert "snapshots reset 0" in wrong[0]["remediation"]
+    assert "snapshots reset 0" in wrong[0]["mend"]
 
 
 def test_lost_records_are_found(site):
-    """Records deleted before they were read are a problem, or worth a look where the policy steps over them."""
+    """Records deleted before they were read are a problem, or a warning where the policy skips them."""
     with closing(sqlite3.connect(site.parent / "stream.db")) as database, database:
         database.execute("UPDATE shards SET events = 5")
         database.execute("DELETE FROM records WHERE id & 1099511627775 < 9")
     assert doctor(site)[0] == 8
-    code, found = doctor(site, "--set", "broker.on_lost_records=continue")
+    code, findings = doctor(site, "--set", "broker.on_lost_records=continue")
     assert code == 0
-    assert levels(found, "state") == {"warning"}
+    assert levels(findings, "state") == {"warning"}
 
 
 def test_a_running_worker_is_shown(site):
-    """Who works on the shards is said, and is no fault."""
+    """The worker that owns the shards is shown, and is not a problem."""
     lock = ShardLock(site.parent / "stream.db", "stream-ad", 0)
     assert lock.acquire()
-    code, found = doctor(site)
+    code, findings = doctor(site)
     lock.release()
     assert code == 0
-    assert f"process {os.getpid()}" in next(one["what"] for one in found if one["check"] == "workers")
+    assert f"process {os.getpid()}" in next(finding["what"] for finding in findings if finding["check"] == "workers")
 
 
-def test_disks_are_judged():
-    """Plenty is well, less than a tenth is worth a look, less than is needed is wrong."""
-    judged = [disk("d", free, 10**12, needed=10**9, remediation="m").level for free in (10**11, 10**10, 10**8)]
-    assert judged == [Level.OK, Level.WARNING, Level.PROBLEM]
+def test_disks_are_checked():
+    """Plenty of space is ok, less than a tenth a warning, less than is needed a problem."""
+    checked = [disk("d", free, 10**12, needed=10**9, remediation="m").level for free in (10**11, 10**10, 10**8)]
+    assert checked == [Level.OK, Level.WARNING, Level.PROBLEM]
+
+
+def test_levels_are_words_that_scripts_know(site):
+    """Without --json each finding begins with ok, warn or FAIL, and a summary counts failures and warnings."""
+    overrides = ("--set", "http.host=0.0.0.0", "--set", "topics.partitions=3")
+    result = CliRunner().invoke(app, ["doctor", "--config", str(site), *overrides])
+    lines = result.stdout.splitlines()
+    words = {line.split()[0] for line in lines[:-2] if not line.startswith(" ")}
+    assert words == {"ok", "warn", "FAIL"}
+    assert re.fullmatch(r"Failures: \d+\. Warnings: \d+\.", lines[-1])
 
 
 @pytest.mark.parametrize("columns", [40, 100])
 def test_a_terminal_of_any_width_shows_all(site, columns):
-    """On a terminal no word is cut off, on a narrow one neither."""
+    """On a terminal no word is cut off, not even on a narrow one."""
     import fcntl  # noqa: PLC0415
     import struct  # noqa: PLC0415
     import termios  # noqa: PLC0415
@@ -192,16 +205,16 @@ def test_a_terminal_of_any_width_shows_all(site, columns):
     shown = b""
     while True:
         try:
-            some = os.read(main, 65536)
+            chunk = os.read(main, 65536)
         except OSError:
             break
-        if not some:
+        if not chunk:
             break
-        shown += some
+        shown += chunk
     os.close(main)
     assert process.wait() == 0
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode().replace("\r", "")).splitlines()
     assert max(map(len, lines)) <= columns
     words = " ".join(" ".join(lines).split())
-    assert "Nothing there asks for a password" in " ".join(words.split())
+    assert "They need no password" in " ".join(words.split())
     assert "…" not in words

@@ -1,4 +1,4 @@
-"""Numbers that nobody should set: each is refused with its name, or works."""
+"""Extreme numbers in settings: each is refused with the name of the setting, or works."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ FRACTIONS = (
 
 
 def chosen(name, number):
-    """The settings with one number set, as a text like those of people; None where it is refused by its name."""
+    """Return settings with one number set, as a text as people write it; None where it is refused by its name."""
     resolved, problems = examine(None, [f"{key}={value!r}" for key, value in {**SMALL, name: number}.items()], {})
     assert all(name in problem for problem in problems)
     return None if resolved is None else resolved.settings
 
 
 def use(made):
-    """Let everything that takes numbers from the settings take them."""
+    """Run a shard with the settings: scores are finite, and the snapshot restores."""
     shard, story = Shard(made.detector_options, quiet_events=made.incidents.quiet_events), Story()
     ids = noise(story, 200, features=2)
     for at in (150, 160, 170, 199):
@@ -82,7 +82,7 @@ def use(made):
 
 
 def work(made):
-    """Let a worker do its work with them."""
+    """Run a worker with the settings: every event is scored or a dead letter."""
     clock = ManualClock()
     memory = MemoryBroker(clock=clock)
     producer = memory.producer(made)
@@ -106,14 +106,14 @@ def test_an_extreme_of_the_detector_is_refused_or_works(name):
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_an_extreme_of_the_worker_is_refused_or_works(name, monkeypatch):
-    """Every number, however large, small or strange: refused by its name, or a worker runs, and Kafka's clients take
-    what is made of it.
+    """Every number, however large, small or strange: refused by its name, or a worker runs and Kafka's clients accept
+    what it becomes.
     """
     monkeypatch.setattr(librdkafka_consumer.MetadataClient, "__init__", lambda *_: None)
     for number in (*EXTREMES, *FRACTIONS):
         if (made := chosen(name, number)) is None:
             continue
-        if name != "topics.partitions":  # ten thousand shards take their time
+        if name != "topics.partitions":  # ten thousand shards take too long
             work(made)
         assert abs(int(wanted_config(made, "events").get("retention.ms", 0))) < 2**63
         if name.startswith("broker."):
@@ -129,7 +129,7 @@ def test_an_extreme_of_the_worker_is_refused_or_works(name, monkeypatch):
 @example("drift.threshold", 2**65)
 def test_any_number_is_refused_or_accepted(name, number):
     """Any number for any setting gives settings, or a refusal that names it. Whole numbers that are accepted fit
-    into 64 bits, seconds do so as nanoseconds, and all else is finite.
+    into 64 bits, seconds do so as nanoseconds, and everything else is finite.
     """
     made = chosen(name, number)
     if made is not None:

@@ -20,7 +20,7 @@ PASSWORD = "STREAM_AD_BROKER__SECURITY__PASSWORD"
 
 @pytest.fixture
 def config(tmp_path):
-    """Writes a settings file and gives back its path."""
+    """Return a function that writes a settings file and returns its path."""
 
     def write(text: str) -> Path:
         path = tmp_path / "stream-ad.yaml"
@@ -31,7 +31,7 @@ def config(tmp_path):
 
 
 def refusal(config=None, overrides=(), environ=None) -> str:
-    """The text of the error that the sources give."""
+    """Return the text of the error that the sources give."""
     with pytest.raises(SettingsError) as caught:
         load_settings(config, overrides, environ or {})
     return str(caught.value)
@@ -89,7 +89,7 @@ def test_every_setting_can_be_given_by_each_source(config):
     ],
 )
 def test_texts_become_values(key, text, value):
-    """Texts of --set and of the environment are read by the kind of the setting: a topic may be called 2024."""
+    """Texts of --set and of the environment are read according to the setting's type: a topic may be called 2024."""
     for settings in (
         load_settings(None, [f"{key}={text}"], {}),
         load_settings(None, (), {all_keys()[key].variable: text}),
@@ -98,19 +98,27 @@ def test_texts_become_values(key, text, value):
 
 
 def test_whole_section_as_one_text():
-    """A section can be given as one YAML mapping, and a single key still goes before it."""
+    """A section can be given as one YAML mapping, and a single key still takes precedence over it."""
     environ = {"STREAM_AD_BROKER": "{kind: kafka, path: a}", "STREAM_AD_BROKER__PATH": "b"}
     settings = load_settings(None, (), environ)
     assert (settings.broker.kind, settings.broker.path) == ("kafka", "b")
 
 
+def test_section_within_a_section_as_one_text(config):
+    """A key takes precedence over a nested section given as one text, and what neither sets comes from the file."""
+    file = config("broker: {security: {username: u, ca_file: c}}")
+    overrides = ["broker.security.ca_file=a.pem", "broker.security={protocol: SSL, ca_file: b.pem}"]
+    security = load_settings(file, overrides, {}).broker.security
+    assert (security.protocol, security.ca_file, security.username) == ("SSL", "a.pem", "u")
+
+
 def test_empty_variables_do_not_count():
-    """An empty variable is as good as none: Compose passes on what nobody set as an empty text."""
+    """An empty variable counts as not set: Compose passes on variables that nobody set as empty texts."""
     assert load_settings(None, (), {"STREAM_AD_HTTP__PORT": "", "STREAM_AD_SECRETS_DIR": ""}) == Settings()
 
 
-def test_all_problems_at_once_each_with_its_place(config):
-    """One error lists what is wrong in every source, with place, key, value, and what was expected."""
+def test_all_problems_at_once_each_with_its_location(config):
+    """One error lists what is wrong in every source, with location, key, value, and what was expected."""
     file = config("broker:\n  kind: kafak\n  path: 3\ntopics: {partitons: 2}\nhttp: 12\n")
     environ = {"STREAM_AD_TRESHOLD__WINDOW_EVENTS": "1", "STREAM_AD_THRESHOLD__FALSE_ALARM_RATE": "2"}
     text = refusal(file, ["detector.seed=x", "brokr.kind=kafka", "logs.level"], environ)
@@ -134,21 +142,22 @@ def test_all_problems_at_once_each_with_its_place(config):
     [
         ("a: [1, 2", ":1:9: not valid YAML: expected ',' or ']'"),
         ("broker:\n\tkind: kafka", ":2:1: not valid YAML: found character '\\t'"),
-        ("- a\n- b", ":1:1: settings are lines of «key: value» in sections"),
-        ("http: {port: 1}\nlogs: {}\nhttp: {port: 2}", "http stands already at"),
+        ("- a\n- b", ':1:1: settings must be lines of "key: value" in sections'),
+        ("http: {port: 1}\nlogs: {}\nhttp: {port: 2}", "http is already set at"),
         ("a: 1\n---\nb: 2", ":2:1: not valid YAML: but found another document"),
         ("a: !!python/object:os.system {}", "not valid YAML: could not determine a constructor"),
         ("1: 2", ":1:1: 1: there is no such setting"),
         ("topics: {[a]: 2}", "not valid YAML"),
+        ("logs: {level: 2001-99-99}", "not valid YAML: month must be in 1..12"),
     ],
 )
 def test_broken_files(config, text, said):
-    """A file that is no YAML, or no mapping, or says a key twice, is refused with line and column."""
+    """A file that is not YAML, is not a mapping, or sets a key twice is refused with line and column."""
     assert said in refusal(config(text))
 
 
 def test_unreadable_files(tmp_path):
-    """A file that is not there, or is no text, is refused by its name."""
+    """A file that does not exist or is not text is refused by its name."""
     assert f"{tmp_path / 'none.yaml'}: cannot be read: No such file" in refusal(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"broker: \xff")
     assert "bytes.yaml: not valid YAML" in refusal(tmp_path / "bytes.yaml")
@@ -175,14 +184,14 @@ def test_password_from_a_file(tmp_path, name):
     password = load_settings(None, (), environ).broker.security.password
     assert password is not None
     assert password.get_secret_value() == "0123"
-    assert "give one of the two" in refusal(environ=environ | {PASSWORD: "x"})
+    assert "set only one of the two" in refusal(environ=environ | {PASSWORD: "x"})
     assert "secret cannot be read" in refusal(environ={k: f"{v}/secret" for k, v in environ.items()}).replace(
         "/secret/", ""
     )
 
 
 def test_settings_that_end_in_file_are_settings():
-    """key_file is a setting of its own and not the file that holds a setting «key»."""
+    """key_file is a setting of its own and not the file that holds a setting "key"."""
     environ = {
         "STREAM_AD_BROKER__SECURITY__PROTOCOL": "SSL",
         "STREAM_AD_BROKER__SECURITY__KEY_FILE": "k.pem",
@@ -192,8 +201,8 @@ def test_settings_that_end_in_file_are_settings():
 
 
 def test_directory_of_secrets(tmp_path):
-    """Files of others in the directory are left alone; one of ours with a wrong name is refused."""
-    (tmp_path / "database_password").write_text("of somebody else")
+    """Files of other programs in the directory are ignored; one of ours with a wrong name is refused."""
+    (tmp_path / "database_password").write_text("of another program")
     (tmp_path / "stream_ad_broker__security__password").write_text("[s3cret")
     environ = {"STREAM_AD_SECRETS_DIR": str(tmp_path)}
     password = load_settings(None, (), environ).broker.security.password
@@ -227,7 +236,7 @@ def test_nothing_alike():
 
 
 def test_secrets_never_show(config):
-    """A secret stands in no error, no repr and no output of `config show`."""
+    """A secret appears in no error, no repr and no output of `config show`."""
     resolved = resolve(None, (), {PASSWORD: "hunter2"})
     assert "hunter2" not in repr(resolved.settings) + as_yaml(resolved) + json.dumps(
         resolved.settings.model_dump(mode="json")
@@ -242,7 +251,7 @@ def test_secrets_never_show(config):
 
 
 def test_variables_of_kubernetes_are_left_alone():
-    """A Service called stream-ad puts STREAM_AD_PORT and its like into every pod; they are no settings."""
+    """A Service called stream-ad puts STREAM_AD_PORT and its like into every pod; they are not settings."""
     links = ("PORT", "SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT_9108_TCP", "PORT_9108_TCP_ADDR", "METRICS_SERVICE_PORT")
     assert load_settings(None, (), {f"STREAM_AD_{link}": "tcp://10.0.0.1:9108" for link in links}) == Settings()
     assert "no such setting" in refusal(environ={"STREAM_AD_HTTP_PORT_": "1"})
@@ -258,13 +267,13 @@ def test_variables_of_kubernetes_are_left_alone():
             ["broker.security.protocol=SSL", "broker.security.key_file=a.pem"],
             "certificate_file and key_file belong together",
         ),
-        (["topics.labels=same", "topics.scores=same"], "labels and scores are both «same»"),
-        (["broker.bootstrap_servers=kafka-1:9092,kafka-2"], "«kafka-2» is not host:port"),
-        (["broker.bootstrap_servers=kafka:99999"], "«kafka:99999» is not host:port"),
+        (["topics.labels=same", "topics.scores=same"], "labels and scores are both 'same'"),
+        (["broker.bootstrap_servers=kafka-1:9092,kafka-2"], "'kafka-2' is not host:port"),
+        (["broker.bootstrap_servers=kafka:99999"], "'kafka:99999' is not host:port"),
     ],
 )
 def test_contradictions(overrides, said):
-    """Settings that contradict one another are refused with a sentence that names them."""
+    """Settings that contradict each other are refused with a sentence that names them."""
     assert said in refusal(overrides=overrides)
 
 
@@ -277,7 +286,7 @@ def test_ipv6_servers():
 
 
 def test_origins(config):
-    """Each value that is no default knows who set it, and `config show` says so behind it."""
+    """Each value that is not the default has an origin, and `config show` prints it behind the value."""
     resolved = resolve(config("broker:\n  kind: kafka\n"), ["http.port=1"], {"STREAM_AD_LOGS": "{level: debug}"})
     assert resolved.origins["broker.kind"].endswith("stream-ad.yaml:2:3")
     assert resolved.origins["http.port"] == "--set http.port"
@@ -309,7 +318,7 @@ DOCUMENTS = st.recursive(
 @examples(deadline=None)
 @given(DOCUMENTS)
 def test_any_yaml_gives_settings_or_a_refusal(tmp_path_factory, document):
-    """Whatever a YAML file holds, it is either read or refused with a SettingsError that says something."""
+    """Any YAML file is either read or refused with a SettingsError that says something."""
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     assert settings_or_refusal(path, ())
@@ -319,13 +328,14 @@ def test_any_yaml_gives_settings_or_a_refusal(tmp_path_factory, document):
 @given(st.text(), st.sampled_from(sorted(all_keys())))
 @example("?", "broker")
 @example("{security: {1: 2}}", "broker")
+@example("[2001-99-99]", "events.fields.values")
 def test_any_text_gives_settings_or_a_refusal(text, name):
-    """Whatever text a key is given, it is either read or refused with a SettingsError that names the key."""
+    """Any text given for a key is either read or refused with a SettingsError that names the key."""
     result = settings_or_refusal(None, [f"{name}={text}"])
     assert isinstance(result, Settings) or f"--set {name}" in result
 
 
 def test_settings_are_frozen():
-    """A setting cannot be changed once the tree stands."""
+    """A setting cannot be changed once the tree is built."""
     with pytest.raises(ValueError, match="frozen"):
         Settings().http.port = 1  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What the probes say, and when."""
+"""Promises of the probes: what they answer, and when."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def make():
     return Health(silence_s=30, standby_s=10, clock=clock), clock
 
 
-def test_a_loop_that_stands_still_is_not_alive():
-    """Liveness fails once the loop was silent for longer than anything may block, and recovers with it."""
+def test_a_stuck_loop_is_not_alive():
+    """Liveness fails once the loop was silent for longer than any call may block, and recovers with it."""
     health, clock = make()
     clock.now = 29
     assert health.live() == (True, "ok")
     clock.now = 31
-    assert health.live() == (False, "the loop has stood still for 31 s")
+    assert health.live() == (False, "the loop has made no progress for 31 s")
     health.tick()
     assert health.live()[0]
 
@@ -46,7 +46,7 @@ def test_ready_means_that_every_shard_is_scored():
 
 
 def test_a_standby_is_ready_after_a_while():
-    """More workers than shards: the spare one is healthy, but not before the group had time to give it some."""
+    """More workers than shards: the spare worker is ready, but only after the group had time to give it a shard."""
     health, clock = make()
     health.shards({})
     clock.now = 9

@@ -1,4 +1,4 @@
-"""The HTTP server answers its few paths and nothing else, whoever asks."""
+"""Promises of the HTTP server: it answers its few paths and nothing else, whatever clients do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ask(server, path, method="GET", headers=None):
 
 
 def test_probes_carry_their_reason(parts):
-    """503 while not ready, with one line that says why; 200 once all is well."""
+    """/readyz answers 503 with a line that says why until the worker is ready, then 200."""
     server, _, health = parts
     assert ask(server, "/livez")[::2] == (200, b"ok\n")
     assert ask(server, "/readyz")[::2] == (503, b"connecting to the broker\n")
@@ -52,7 +52,7 @@ def test_probes_carry_their_reason(parts):
 
 
 def test_metrics_speak_both_dialects(parts):
-    """The text format by default, OpenMetrics for who asks for it."""
+    """/metrics answers in the text format by default, and in OpenMetrics where the client asks for it."""
     server, *_ = parts
     assert ask(server, "/metrics")[1]["Content-Type"].startswith("text/plain; version=0.0.4")
     status, headers, body = ask(server, "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
@@ -68,7 +68,7 @@ def test_version_and_top_are_json(parts):
     assert json.loads(ask(server, "/top")[2]) == []
 
 
-def test_only_this_machine_can_ask_unless_told_otherwise(parts):
+def test_only_this_machine_can_ask_by_default(parts):
     """By default the server listens on the loopback address, and on no other."""
     server, *_ = parts
     assert server._server.server_address[0] == HttpSettings().host == "127.0.0.1"
@@ -83,7 +83,7 @@ def test_only_this_machine_can_ask_unless_told_otherwise(parts):
 
 
 def test_a_silent_client_is_cut_off(parts, monkeypatch):
-    """Who connects and says nothing, or reads nothing of a long answer, holds its thread for seconds only."""
+    """A client that sends nothing, or does not read a long answer, holds its thread for seconds only."""
     server, *_ = parts
     monkeypatch.setattr(module, "REQUEST_SECONDS", 0.3)
     clients = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(module.MAX_CONNECTIONS)]
@@ -107,7 +107,7 @@ def test_a_silent_client_is_cut_off(parts, monkeypatch):
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/../etc/passwd", "/livez%00", "/debug"])
 def test_other_paths_do_not_exist(parts, path):
-    """404, with the paths that exist."""
+    """Any other path is answered with 404 and the paths that exist."""
     status, _, body = ask(parts[0], path)
     assert status == 404
     assert b"/metrics /livez /readyz /version /top" in body
@@ -115,7 +115,7 @@ def test_other_paths_do_not_exist(parts, path):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"])
 def test_other_methods_are_refused(parts, method):
-    """405 with the methods that are allowed."""
+    """Any other method is answered with 405 and the allowed methods."""
     status, headers, _ = ask(parts[0], "/metrics", method)
     assert (status, headers["Allow"]) == (405, "GET, HEAD")
 
@@ -127,7 +127,7 @@ def test_head_has_the_headers_and_no_body(parts):
 
 
 def test_a_slow_client_is_cut_off_and_others_are_served_meanwhile(parts, monkeypatch):
-    """One byte at a time wins nothing: the whole head has one deadline, and probes are answered beside it."""
+    """A client that sends byte by byte is cut off at the deadline of the head, and others are answered meanwhile."""
     server, *_ = parts
     monkeypatch.setattr(module, "REQUEST_SECONDS", 0.3)
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
@@ -152,7 +152,7 @@ def test_a_slow_client_is_cut_off_and_others_are_served_meanwhile(parts, monkeyp
 
 
 def test_an_oversized_head_is_cut_off(parts):
-    """Headers without end are refused at a few kilobytes, and the server goes on."""
+    """Endless headers are refused after a few kilobytes, and the server keeps answering."""
     server, *_ = parts
     big = socket.create_connection(("127.0.0.1", server.port), timeout=20)
     with big, pytest.raises(OSError):  # noqa: PT011 -- reset or broken pipe, as the kernel likes
@@ -174,7 +174,7 @@ def test_connections_are_bounded_and_the_bound_is_counted(parts):
 
 
 def test_garbage_does_no_harm(parts):
-    """Bytes that are no HTTP get a refusal or a closed connection."""
+    """Bytes that are not HTTP get a refusal or a closed connection."""
     server, *_ = parts
     for garbage in (
         b"\x00\xff\r\n\r\n",
@@ -191,7 +191,7 @@ def test_garbage_does_no_harm(parts):
 
 
 def test_a_taken_port_is_a_clear_error(parts):
-    """The error names host, port and the way out."""
+    """A port in use is an error that names host, port and what to do."""
     server, metrics, health = parts
     with pytest.raises(SettingsError, match=rf"http\.port={server.port}: Address already in use.*http\.enabled=false"):
         HttpServer(HttpSettings(port=server.port), metrics, health)

@@ -1,4 +1,4 @@
-"""Logs: readable by the reader at hand, and never a secret in them."""
+"""Promises of the logs: JSON for machines, text for people, and never a secret in them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import logging
 import pytest
 import structlog
 
+from stream_ad.brokers.worker_api import InputOffsets
 from stream_ad.settings import BrokerSettings, LogSettings, SecuritySettings, Settings
-from stream_ad.telemetry.logging import MASK, configure_logging
+from stream_ad.settings.keys import MASK
+from stream_ad.telemetry.logging import configure_logging
 
 SECRET = 'hunter2"\\ü'
 
@@ -43,8 +45,8 @@ def lines(stream):
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_json_where_no_person_watches():
-    """One JSON object for each line, with level, time and logger, libraries' lines included."""
+def test_json_unless_on_a_terminal():
+    """Each line is a JSON object with level, time and logger, including the lines of libraries."""
     stream, _, log = start()
     log.info("work", events=3)
     logging.getLogger("some.library").warning("odd %s", "thing")
@@ -54,8 +56,8 @@ def test_json_where_no_person_watches():
     assert own["time"].endswith("Z")
 
 
-def test_text_on_a_terminal_unless_told_otherwise(monkeypatch):
-    """A terminal gets text, in colour unless NO_COLOR; logs.format overrules."""
+def test_text_on_a_terminal_by_default(monkeypatch):
+    """A terminal gets text, in colour unless NO_COLOR is set; logs.format takes precedence."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     stream, _, log = start(Terminal())
     log.info("work")
@@ -70,9 +72,19 @@ def test_text_on_a_terminal_unless_told_otherwise(monkeypatch):
     assert lines(stream)[0]["event"] == "work"
 
 
+def test_offsets_are_fields():
+    """Values of several parts, such as the offsets of a shard, are JSON objects and not the repr of Python."""
+    stream, _, log = start()
+    log.info("shard live", shard=3, positions=InputOffsets(7, 2))
+    assert lines(stream)[0]["positions"] == {"events": 7, "labels": 2}
+    stream, _, log = start(format="console")
+    log.info("shard live", shard=3, positions=InputOffsets(7, 2))
+    assert "InputOffsets" not in stream.getvalue()
+
+
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_secrets_never_get_out(form):
-    """Neither a field, nor a message, nor a traceback, nor a local variable shows the password."""
+    """No field, message, traceback or local variable shows the password."""
     stream, _, log = start(format=form)
     password = SECRET
     log.info("login", password=password, nested={"deep": [password]})
@@ -88,7 +100,7 @@ def test_secrets_never_get_out(form):
 
 
 def test_a_warning_that_repeats_is_counted_instead():
-    """The same warning comes once in ten seconds, then with the number held back; information always comes."""
+    """The same warning is shown once in ten seconds, with the number held back; information is always shown."""
     stream, limit, log = start()
     now, dropped = [0.0], []
     limit._clock = lambda: now[0]
@@ -101,8 +113,8 @@ def test_a_warning_that_repeats_is_counted_instead():
     now[0] = 11
     log.warning("broker away", attempt=9)
     log.error("another thing")
-    found = [(line["event"], line.get("repeated")) for line in lines(stream) if line["event"] != "tick"]
-    assert found == [
+    shown = [(line["event"], line.get("repeated")) for line in lines(stream) if line["event"] != "tick"]
+    assert shown == [
         ("broker away", None),
         ("no connection, attempt 0", None),
         ("broker away", 4),
@@ -113,7 +125,7 @@ def test_a_warning_that_repeats_is_counted_instead():
 
 
 def test_level_is_honoured_and_the_kafka_client_is_kept_short():
-    """Below logs.level nothing is shown; the client's information never is."""
+    """Nothing below logs.level is shown, and no information of the Kafka client."""
     stream, _, log = start(level="debug")
     log.debug("fine print")
     logging.getLogger("kafka.coordinator").info("chatter")
@@ -124,11 +136,11 @@ def test_level_is_honoured_and_the_kafka_client_is_kept_short():
 
 
 def test_a_closed_standard_error_stops_nothing():
-    """Work goes on when nobody reads the log any more."""
+    """A closed standard error does not stop the work."""
 
     class Broken(io.StringIO):
         def write(self, _text):
             raise BrokenPipeError
 
     _, _, log = start(Broken())
-    log.error("nobody hears")
+    log.error("unread")

@@ -1,4 +1,4 @@
-"""What /metrics shows."""
+"""Promises of /metrics and /top."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def commit(**changed):
 NOTHING = {InputTopic.EVENTS: (), InputTopic.LABELS: ()}
 
 
-def test_every_label_set_is_there_before_anything_happened():
-    """A rate over a counter that never moved is 0, not missing."""
+def test_every_label_set_exists_from_the_start():
+    """A rate over a counter that has never risen is 0, not missing."""
     seen = samples(Metrics(Settings()))
     for reason in REASONS:
         assert seen["stream_ad_dead_letters_total", ("reason", reason), ("side", "labels")] == 0
@@ -122,13 +122,13 @@ def test_a_commit_is_counted_whole():
 
 
 def test_everything_that_a_shard_counts_is_shown():
-    """No counter and no label outcome of a shard is forgotten here, and none is expected that it does not have."""
+    """Every counter and every label outcome of a shard has its metric, and there are no others."""
     assert set(COUNTERS) == {*EVENT_COUNTS, *RESOLUTIONS, *SHARD_BOUNDS}
     assert set(SHARD_LABEL_OUTCOMES) == set(LABEL_OUTCOMES)
 
 
-def test_binned_histogram_agrees_with_counting_one_by_one():
-    """A batch lands in the same buckets as its values one after the other; a bound belongs to its own bucket."""
+def test_binned_histogram_agrees_with_single_counts():
+    """A batch falls into the same buckets as its values one by one; a value equal to a bound into its bucket."""
     edges, values = (0.1, 1.0, 10.0), np.array([0.05, 0.1, 0.100001, 1.0, 10.0, 11.0])
     histogram = BinnedHistogram("x", "x", edges)
     histogram.observe(values[:2])
@@ -139,8 +139,8 @@ def test_binned_histogram_agrees_with_counting_one_by_one():
     assert next(s.value for s in family.samples if s.name == "x_sum") == pytest.approx(values.sum())
 
 
-def test_a_shard_that_is_given_up_leaves_the_gauges():
-    """Two workers never show the same shard: the gauges are those of the shards owned now."""
+def test_a_revoked_shard_leaves_the_gauges():
+    """The gauges are those of the shards owned now, so that two workers never show the same shard."""
     metrics = Metrics(Settings(), clock=lambda: 100.0)
     view = ShardView(
         "live", InputOffsets(5, 1), {InputTopic.EVENTS: 9, InputTopic.LABELS: 0}, STATUS, unsaved_since=40.0
@@ -170,7 +170,7 @@ def test_no_series_grows_with_sensors():
 
 
 def test_top_names_the_sensors_that_alarm_most_and_forgets_the_old():
-    """/top ranks by recent anomalies: an alarm of an hour ago weighs nothing against one of now."""
+    """/top ranks by recent anomalies: an alarm of an hour ago counts almost nothing."""
     now = [0.0]
     metrics = Metrics(Settings(), clock=lambda: now[0])
     for sensor, scores in (("old", [5.0] * 50), ("new", [0.2, 3.0, 1.0])):
@@ -182,7 +182,7 @@ def test_top_names_the_sensors_that_alarm_most_and_forgets_the_old():
 
 
 def test_top_is_bounded():
-    """However many sensors alarm, the memory of /top stays the same size and keeps the loudest."""
+    """However many sensors alarm, /top stays bounded and keeps the loudest."""
     metrics = Metrics(Settings(), clock=lambda: 0.0)
     metrics.top.observe(events([2.0] * 5, sensor="loud"), result([2.0] * 5).scores)
     for number in range(5_000):
@@ -191,7 +191,7 @@ def test_top_is_bounded():
     assert metrics.top.view(1)[0]["sensor_id"] == "loud"
 
 
-def test_promtool_finds_nothing_to_say():
+def test_promtool_accepts_the_metrics():
     """Names, units and help texts follow Prometheus' conventions."""
     metrics = Metrics(Settings())
     metrics.show({0: ShardView(status=STATUS)})
@@ -202,7 +202,7 @@ def test_promtool_finds_nothing_to_say():
 
 
 def test_names_have_the_prefix_and_a_help_text():
-    """Every metric of ours begins with stream_ad_ and says what it is."""
+    """Every metric has a known prefix and a help text."""
     text = Metrics(Settings()).exposition()[0].decode()
     helped = dict(re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE))
     for name in re.findall(r"^# TYPE (\S+)", text, re.MULTILINE):

@@ -1,4 +1,4 @@
-"""What counts as a function without a docstring, or without the shape of its arrays."""
+"""Promises of the check of docstrings: what counts as missing a docstring, or the shapes of arrays."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def gives(rows: list[int]) -> np.ndarray:
 
 
 def test_findings():
-    """Public functions and methods count, once; a shape may stand in the docstring or beside an annotation."""
+    """Public functions and methods count, once; a shape may be in the docstring or beside an annotation."""
     tally = examine(SOURCE, "a.py")
     assert [finding.split()[1] for finding in tally.undescribed] == ["bare", "method", "gives"]
     assert [finding.split()[1] for finding in tally.shapeless] == ["without", "gives"]

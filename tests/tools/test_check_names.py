@@ -1,4 +1,4 @@
-"""Which names and words are found, and which are let be."""
+"""Promises of the check of names: which names and words it finds, and which it allows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tools.check_names import Finding, examine, report
     ],
 )
 def test_variables(source):
-    """A forbidden name is found wherever a variable gets it."""
+    """A forbidden name is found wherever a variable is bound."""
     (finding,) = examine("a.py", source, {})
     assert (finding.kind, finding.text) == ("variable", "one")
 
@@ -31,7 +31,7 @@ def test_variables(source):
     "source", ["row.one = 1", "f(one=1)", "print(one)", "# one of them", "'one'", "class one: pass"]
 )
 def test_what_is_no_variable(source):
-    """Attributes, keywords of calls, uses, comments and texts are not the birth of a variable."""
+    """Attributes, keywords of calls, uses, comments and strings do not bind a variable."""
     assert examine("a.py", source, {}) == []
 
 
@@ -50,7 +50,7 @@ def test_words():
 
 
 def test_the_list_of_exceptions():
-    """A file, or a folder, is let be for one kind of finding and no other."""
+    """A file or folder is excused for one kind of finding and no other."""
     source = "one = 'verdict'"
     assert [finding.kind for finding in examine("a/b.py", source, {"a/b.py": {"word": "why"}})] == ["variable"]
     assert [finding.kind for finding in examine("a/b.py", source, {"a/": {"variable": "why"}})] == ["word"]

@@ -1,4 +1,4 @@
-"""Which packages are shipped."""
+"""Promise of the requirements: they pin what is shipped."""
 
 from __future__ import annotations
 

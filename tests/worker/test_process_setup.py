@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info
 
 from stream_ad.shard import devices
 from stream_ad.telemetry import compile_progress as compiling
-from stream_ad.telemetry.compile_progress import Lines
+from stream_ad.telemetry.compile_progress import LogLines
 from stream_ad.worker import process_setup as process
 from stream_ad.worker.process_setup import NEW_OBJECTS, prepare_process
 
@@ -82,13 +82,13 @@ class Story:
         self.told: list[tuple[str, str, int]] = []
         self.compiled = 0
 
-    def began(self, text: str) -> None:
+    def started(self, text: str) -> None:
         self.told.append(("began", text, self.compiled))
 
-    def went_on(self, share: float) -> None:
+    def advanced(self, share: float) -> None:
         self.told.append(("went on", f"{share:.3f}", self.compiled))
 
-    def ended(self, text: str) -> None:
+    def finished(self, text: str) -> None:
         self.told.append(("ended", text, self.compiled))
 
 
@@ -131,11 +131,11 @@ def test_what_cannot_be_kept_is_said_to_be_compiled_at_each_start(monkeypatch):
 def test_a_log_has_one_line_before_and_one_after_and_few_between():
     """However many loops there are, each quarter is told once, and no share twice."""
     said: list[str] = []
-    lines = Lines(said.append)
-    lines.began("before")
+    lines = LogLines(said.append)
+    lines.started("before")
     for done in range(200):
-        lines.went_on(min(done / 92, 1.0))
-    lines.ended("after")
+        lines.advanced(min(done / 92, 1.0))
+    lines.finished("after")
     assert [said[0], said[-1]] == ["before", "after"]
     assert [text.split()[-2] for text in said[1:-1]] == ["25%", "50%", "75%"]
 

@@ -17,7 +17,7 @@ from stream_ad.evaluation.backtest.stream import Stream
 from stream_ad.evaluation.recordings.csv_reader import read_recording
 from stream_ad.evaluation.report.report import report_html
 from stream_ad.shard.devices import choose_device, passed_over
-from stream_ad.telemetry.compile_progress import teller
+from stream_ad.telemetry.compile_progress import progress_report
 from stream_ad.worker.process_setup import prepare_process
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def backtest(
     if fault := passed_over(settings.detector.device):
         _say(f"Warning: {fault}.")
     choose_device(settings.detector.device)
-    prepare_process(teller(_say))  # as the worker does: the same sums, the same scores
+    prepare_process(progress_report(_say))  # as the worker does: the same sums, the same scores
     stream = Stream(
         [read_recording(path, request.columns) for path in request.paths],
         warmup=request.warmup,
