@@ -70,7 +70,7 @@ def test_forgotten_positions_and_lost_state_have_a_way_out(kafka, tmp_path):
         admin.delete_groups([site.settings.application_id])
         with pytest.raises(StateError, match="--at newest"):
             site.run()
-        with pytest.raises(StateError, match="Nobody knows how far shard 0 has come"):
+        with pytest.raises(StateError, match="The committed offsets of shard 0 are missing"):
             change(site, reset, 0, ResumeAt.committed)
         for shard in (0, 1):
             change(site, restore, shard, listed(site, shard)[0].number, ResumeAt.newest)
