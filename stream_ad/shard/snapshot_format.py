@@ -16,6 +16,7 @@ from safetensors.numpy import load
 from stream_ad import __version__
 from stream_ad.detector.row_store import NonsenseError
 from stream_ad.errors import DamagedStateError, StateError, UnfitStateError
+from stream_ad.records.schemas import MAX_EVENT_ID, MAX_NAME
 from stream_ad.shard.label_store import NORMAL_NAME
 from stream_ad.shard.snapshot_upgrade import UPGRADABLE, present_names, upgrade
 
@@ -34,6 +35,8 @@ OTHERS = "`stream-ad snapshots list` shows the others; `stream-ad snapshots rese
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Hash = Annotated[int, msgspec.Meta(ge=0)]  # below 2**64, a bound that msgspec cannot state
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+EventId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_EVENT_ID)]
 
 
 class RestingHeader(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,14 +75,14 @@ class LabelStoreHeader(msgspec.Struct, frozen=True):
 
 
 class IncidentHeader(msgspec.Struct, frozen=True):
-    """See ``Incidents.state``."""
+    """See ``Incidents.state``; what is kept must fit ``schemas.Incident``, or the incident could never be closed."""
 
-    first_event: str
+    first_event: EventId
     start_ns: Whole
     end_ns: Whole
-    events: Count
+    events: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     peak: float
-    peak_event: str
+    peak_event: EventId
     features: list[str]
     quiet: Count
 
@@ -91,7 +94,7 @@ class Header(msgspec.Struct, frozen=True):
     watermark_ns: Whole
     sensors: SensorsHeader
     label_store: LabelStoreHeader
-    incidents: dict[str, IncidentHeader]
+    incidents: dict[Name, IncidentHeader]
 
 
 class EarlierLabelStoreHeader(LabelStoreHeader, frozen=True):
@@ -132,7 +135,7 @@ def dump(options: DetectorOptions, header: dict[str, Any], arrays: dict[str, NDA
     Args:
         options: Settings of the detector.
         header: Plain values; see ``Header``.
-        arrays: Arrays of any shape, by name.
+        arrays: Arrays by name, nearly all of them (S, ...) for the S rows of a detector.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     text = json.dumps(header, sort_keys=True)
@@ -188,7 +191,7 @@ def parse(data: bytes, options: DetectorOptions) -> tuple[dict[str, Any], dict[s
         options: Settings that it must fit.
 
     Returns:
-        Plain values, and arrays (of any shape) by name.
+        Plain values, and arrays by name, nearly all of them (S, ...) for the S rows of a detector.
 
     Raises:
         StateError: The program does not know its format.
