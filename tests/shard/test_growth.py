@@ -454,48 +454,46 @@ def test_churn_gives_the_same_on_every_cut(models, seed, data):
 # ---------------------------------------------------------------- memory
 
 
-def held(shard, story):
-    """Bytes after each tenth of a story: what the shard says that it holds, and what Python knows to be taken."""
-    tenth, found = story.second // 10, []
+def memory(shard, story):
+    """Bytes after each tenth of a story: those that the shard reports, and those that Python has allocated."""
+    tenth, measured = story.second // 10, []
     tracemalloc.start()
     try:
         for start in range(0, 10 * tenth, tenth):
             shard.step(*story.columns(start, start + tenth))
             gc.collect()
-            found.append((shard.status().state_bytes, tracemalloc.get_traced_memory()[0]))
+            measured.append((shard.status().state_bytes, tracemalloc.get_traced_memory()[0]))
     finally:
         tracemalloc.stop()
-    return np.array(found)
+    return np.array(measured)
 
 
 @pytest.mark.parametrize("bounds", [{}, {"max_sensors": 20}])
 def test_memory_stays_flat_with_sensors_that_come_and_go(bounds):
-    """A thousand sensors of ten events each take no more in the end than after the first two hundred, and a tenth."""
+    """A thousand sensors of ten events each take at most a tenth more memory than the first two hundred."""
     story = Story()
     for number in range(1000):
         noise(story, 10, sensors=(f"s{number}",), seed=number)
     shard = Shard(DetectorOptions.model_validate({"detector": bounds}))
-    found = held(shard, story)
-    assert (found[-1] <= 1.1 * found[1]).all(), found
+    measured = memory(shard, story)
+    assert (measured[-1] <= 1.1 * measured[1]).all(), measured
     assert len(shard.sensors) == bounds.get("max_sensors", 1000)
 
 
 def test_memory_stays_flat_with_changing_features():
-    """A sensor with a new feature every four events holds no more in the end than after the second tenth, and a
-    tenth.
-    """
+    """A sensor with a new feature every four events takes at most a tenth more memory than after a fifth of them."""
     story = Story()
     for number in range(1200):
         story.event("a", {"x": 10.0 + number % 3, f"n{number // 4}": 1.0})
     for bounds in ({"max_features": 16}, {"forget_features_after_events": 60}):
         shard = Shard(options(detector=bounds))
-        found = held(shard, story)
-        assert (found[-1] <= 1.1 * found[1]).all(), found
+        measured = memory(shard, story)
+        assert (measured[-1] <= 1.1 * measured[1]).all(), measured
         assert len(shard.sensors.detectors) == 1
 
 
 def test_memory_of_labels_that_wait_counts():
-    """Labels that wait for events that never come show in what a shard holds."""
+    """Labels that wait for events that never come count in the memory that a shard reports."""
     story, shard = Story(), Shard(options())
     noise(story, 10)
     story.play(shard)
