@@ -5,7 +5,8 @@ one, or the label where both are equally old. Each input keeps its own order eve
 
 ``worker.input_buffer`` uses the same rule to decide how many raw records a step may take, and does not hand its result
 on: rejected records (dead letters) are not in the step, a replay takes its steps without merging them, and a
-shard must not depend on its caller for the order. Merging again takes about a thousandth of the time of a step.
+shard must not depend on its caller for the order. Merging again takes less than a hundredth of the time of a step
+with labels, and next to none without.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Records are processed in nested portions:
 
 1. Portion between two updates of the label statistics (``ShardStep.process``), which ``Shard.step`` delimits.
-2. Portion in which no sensor's state moves (``SensorAdmission.admit``): no sensor is new, widens, rests or wakes
-   except at its beginning.
+2. Portion in which no sensor's state moves (``SensorAdmission.admit``): none is evicted, gains features or comes to
+   rest, except before its first event.
 3. The sensors of one detector (``ShardStep._process_stable``); detectors share nothing.
 4. Round (``ShardStep._rounds``): every model takes events up to its next learn point.
 
@@ -153,7 +153,7 @@ class ShardStep:
         while first_event < end_event or first_label < end_label:
             numbers, next_event = self.admission.admit(first_event, end_event, self.event_records)
             next_label = end_label
-            if next_event < end_event:  # a sensor's state moves at that event: process what precedes it first
+            if next_event < end_event:  # a sensor's state moves at that event: process the labels before it first
                 next_label = int(np.searchsorted(self.label_records, self.event_records[next_event]))
             self._process_stable(np.arange(first_event, next_event), numbers, np.arange(first_label, next_label))
             first_event, first_label = next_event, next_label
