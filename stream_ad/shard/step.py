@@ -348,7 +348,7 @@ class ShardStep:
         # 3. and 4.
         for record, is_label, index, row, event_number, count in sorted(actions):
             target = Target(detector.pending, row)
-            if is_label:  # a sensor is known from its first event on, even if that came in this step
+            if is_label:  # a sensor is known if it had an event before the label; later ones of this step do not count
                 self._apply(index, record, target if count else None, event_number, count)
             else:
                 label_store.on_arrival(record, sensor_ids[index], target, event_number, int(self.hashes[index]))
