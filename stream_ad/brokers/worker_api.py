@@ -40,6 +40,10 @@ class InputOffsets:
     events: int = 0
     labels: int = 0
 
+    def of(self, side: InputTopic) -> int:
+        """Return the offset of one input."""
+        return self.events if side is InputTopic.EVENTS else self.labels
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fetched:

@@ -1,1 +1,1 @@
-"""Compiled numerical building blocks that know nothing of the rest."""
+"""Compiled numerical building blocks, which depend on no other package."""

@@ -1,8 +1,8 @@
-"""Where compiled kernels are kept: numba's cache, out of date as soon as anything that went into a kernel has changed.
+"""Numba's on-disk cache of compiled kernels, invalidated when any module that a kernel depends on changes.
 
-Numba looks at the file of a kernel alone. But the machine code holds the kernels that it calls and the constants that
-it names, from other files, too: after an upgrade of one of them the old code would run on, and two workers would not
-give the same scores.
+Numba itself checks only the file that defines a kernel. But the machine code also contains the kernels that it calls
+and the constants that it uses, which other files may define: after an upgrade of one of those the old code would still
+run, and two workers would not give the same scores.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ PACKAGE = Path(__file__).parents[1]
 
 
 class KernelCache(FunctionCache):
-    """Numba's cache of one function; RuntimeError where there is no folder for it."""
+    """Numba's cache of a single function.
+
+    Raises:
+        RuntimeError: There is no folder that the cache can be written to.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]
@@ -31,28 +35,31 @@ class KernelCache(FunctionCache):
 
 @cache
 def stamp(module: Path) -> str:
-    """A hash of what stands in a module of this package, and in all that it imports of the package."""
-    found: dict[Path, bytes] = {}
+    """Return a hash of the source of a module of this package and of every module of the package that it imports."""
+    digests: dict[Path, bytes] = {}
     waiting = [module]
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found[path], imports = _look_at(path)
+        if path not in digests:
+            digests[path], imports = _digest_and_imports(path)
             waiting += imports
-    return hashlib.sha256(b"".join(found[path] for path in sorted(found))).hexdigest()
+    return hashlib.sha256(b"".join(digests[path] for path in sorted(digests))).hexdigest()
 
 
 @cache
-def _look_at(path: Path) -> tuple[bytes, list[Path]]:
+def _digest_and_imports(path: Path) -> tuple[bytes, list[Path]]:
     text = path.read_bytes()
     return hashlib.sha256(text).digest(), imported(text)
 
 
 def imported(text: bytes) -> list[Path]:
-    """The files of this package that a module with this text imports; all of it says ``from stream_ad… import``."""
-    found = []
+    """Return the files of this package that a module with this source imports.
+
+    Only ``from stream_ad... import`` is recognised: it is the only form that the package uses.
+    """
+    candidates = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
-            place = PACKAGE.joinpath(*(node.module or "").split(".")[1:])
-            found += [place.with_suffix(".py"), *((place / name.name).with_suffix(".py") for name in node.names)]
-    return [path for path in found if path.is_file()]
+            module = PACKAGE.joinpath(*(node.module or "").split(".")[1:])
+            candidates += [module.with_suffix(".py"), *((module / name.name).with_suffix(".py") for name in node.names)]
+    return [path for path in candidates if path.is_file()]

@@ -1,10 +1,9 @@
-"""Loops over events and features, compiled: state of many sensors is walked event by event.
+"""Compiled loops over events and features, which update the state of many sensors event by event.
 
-A kernel works on plain arrays and is called by the class that owns them. Events are taken one
-after the other, each on its own sensor's row, so that a result cannot depend on which events
-stand beside it or on where a stream was cut. Floating point is strict (no reordering, no fused
-operations): the same bits on every processor. Inner loops index whole arrays: a view of a row is
-counted as a reference, which costs as much as ten readings.
+A kernel works on plain arrays and is called by the class that owns them. It takes events one after the other, each on
+its own sensor's row, so that a result cannot depend on which events are processed together or on where a stream was
+cut. Floating point is strict (no reordering, no fused operations), so every processor computes the same bits. Inner
+loops index whole arrays: numba counts references to a view of a row, which costs as much as reading ten numbers.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ if TYPE_CHECKING:
 
 cgutils: Any = untyped
 Arrays = tuple[Any, ...]
-"""Arrays of one owner, handed over together in the order of its annotations."""
+"""Arrays of a single owner, passed together in the order of its annotations."""
 
 ZERO, ONE = cast(int, np.int64(0)), cast(int, np.int64(1))
-"""Numbers of the type of all others: one that is written out has a type of its own, for which what it is handed to
-is compiled once more.
+"""Integers of type int64, like all others in kernels: numba types a literal by its value, and compiles a kernel that
+gets one as an argument once more for it.
 """
 
 UNKEPT: list[str] = []
-"""Kernels that each process compiles anew, since there is no folder to keep them in."""
+"""Kernels that every process compiles again, because there is no folder that their cache can be written to."""
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
 
 def kernel(function: Function) -> Function:
-    """Compile a function at its first call; kept on disk where the folder can be written."""
+    """Compile a function at its first call, and cache the machine code on disk where the folder is writable."""
     njit: Any = numba.njit  # its overloads do not know these keywords
     compiled = njit(function, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
     try:
@@ -54,7 +53,7 @@ def kernel(function: Function) -> Function:
 
 @intrinsic
 def stand_alone(_context: Any) -> Any:
-    """Keep the kernel that calls this from being copied into those that call it, each copy to be compiled anew."""
+    """Prevent the kernel that calls this from being inlined into its callers: LLVM would compile every copy again."""
 
     def emit(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
         builder.function.attributes.add("noinline")
@@ -65,7 +64,13 @@ def stand_alone(_context: Any) -> Any:
 
 @kernel
 def cumcount(rows: NDArray[np.int64], count: NDArray[np.int64], out: NDArray[np.int64]) -> None:
-    """The how-manieth of its row each event is: ``count`` before it, which moves on."""
+    """Number the events of each row in order (the cumcount of pandas).
+
+    Args:
+        rows: (N,) row of each event.
+        count: (S,) events of each row so far; advanced in place.
+        out: (N,) filled with the number of each event among those of its row, ``count`` included.
+    """
     for n in range(len(rows)):
         out[n] = count[rows[n]]
         count[rows[n]] += 1
@@ -73,9 +78,9 @@ def cumcount(rows: NDArray[np.int64], count: NDArray[np.int64], out: NDArray[np.
 
 @intrinsic
 def _strands(_context: Any, values: Any, _n: Any) -> Any:
-    """``total``, its four strands in one vector."""
+    """Compute ``total`` with its four partial sums in a single vector register."""
     if values.layout != "C" or values.dtype != types.float32:
-        raise NumbaTypeError(f"rows of float32 in one piece are summed, not {values}")
+        raise NumbaTypeError(f"only rows of a C-contiguous float32 array can be summed, not {values}")
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector, whole = ir.VectorType(ir.FloatType(), 4), ir.IntType(64)
@@ -97,14 +102,26 @@ def _strands(_context: Any, values: Any, _n: Any) -> Any:
 
 @kernel
 def total(values: NDArray[np.float32], n: int) -> Any:
-    """The sum of row ``n``, whose length is a multiple of 8, in four strands: one would wait for each addition."""
+    """Return the sum of row ``n`` of ``values``.
+
+    Four partial sums are kept, because a single one would wait for each addition to finish.
+
+    Args:
+        values: (N, W) C-contiguous; W a multiple of 8.
+        n: Row to sum.
+    """
     strands: Any = _strands  # called without its context
     return strands(values, n)
 
 
 @kernel
 def group_by_row(rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """(N,) the events in the order of their rows, those of a row in the order of arrival; rows are below ``size``."""
+    """Return (N,) indices of the events sorted by row, those of the same row in order of arrival.
+
+    Args:
+        rows: (N,) row of each event, below ``size``.
+        size: Number of rows.
+    """
     begin = np.zeros(size + 1, np.int64)
     for n in range(len(rows)):
         begin[rows[n] + 1] += 1
@@ -119,9 +136,13 @@ def group_by_row(rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 @kernel
 def rise(values: NDArray[np.float64], count: int) -> None:
-    """Sort the first values, none of them NaN, in place (D. L. Shell, CACM 1959; gaps of M. Ciura, FCT 2001).
+    """Sort the first values in ascending order, in place (D. L. Shell, CACM 1959; gaps of M. Ciura, FCT 2001).
 
     NumPy's sort takes a second to compile, and its median another.
+
+    Args:
+        values: (N,) none of the first ``count`` NaN.
+        count: Values to sort; those beyond stay as they are.
     """
     for gap in (701, 301, 132, 57, 23, 10, 4, 1):
         for n in range(gap, count):
@@ -134,9 +155,9 @@ def rise(values: NDArray[np.float64], count: int) -> None:
 
 @kernel
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)) as (1 + tanh(x / 2)) / 2, by a rational function good to float32's rounding.
+    """Return 1 / (1 + exp(-x)) as (1 + tanh(x / 2)) / 2, by a rational function accurate to float32's rounding.
 
-    The coefficients of tanh are those of Eigen's vectorised one.
+    The coefficients of tanh are those of Eigen's vectorised implementation.
     """
     half = np.float32(0.5)
     x = min(max(half * x, np.float32(-7.9)), np.float32(7.9))

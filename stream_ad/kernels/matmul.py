@@ -1,9 +1,9 @@
-"""Products of small matrices whose rows depend on nothing beside them, and are the same bits on every processor.
+"""Products of small matrices, bit for bit the same on every processor and independent of which rows come together.
 
-The matrices of one model are so small that a library's call costs as much as the product, and which way it goes
-inside depends on the number of rows and on the processor. Here every element is one chain of fused
-multiply-additions, rounded once each (IEEE 754), in the order of the inner index, whatever stands beside it. Tiles of
-rows and columns stay in vector registers meanwhile.
+The matrices of a single model are so small that calling a library costs as much as the product, and which algorithm the
+library uses depends on the number of rows and on the processor. Here every element is a chain of fused
+multiply-additions, rounded once each (IEEE 754), in the order of the inner index, whatever other rows and columns are
+computed with it. Tiles of rows and columns stay in vector registers meanwhile.
 """
 
 from __future__ import annotations
@@ -20,20 +20,28 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LANES = 8  # columns computed together; those of every matrix come in multiples of it
-HIGH, WIDE = 4, (16, 8)  # rows and columns of a large tile: sixteen registers of eight numbers hold it, or fewer wider
+LANES = 8  # columns computed together; the number of columns of every matrix is a multiple of it
+HIGH, WIDE = 4, (16, 8)  # rows and columns of a large tile: it fits sixteen registers of eight numbers, or fewer wider
 TALL = 8  # rows of a narrow tile
 WIDTH = sum(WIDE)
 
 
 def _tile(rows: int, lanes: tuple[int, ...], *, apart: bool = False) -> Any:
-    """The intrinsic that computes one tile of a product and a sum: rows, and vectors of so many columns each.
+    """Return the intrinsic that computes a single tile of ``base + left @ right``.
 
-    Its arguments are the flat arrays and a tuple of integers: where the tile begins in ``out``, and the elements
-    of a row there; the same of ``base``; where it begins in ``left``, and the elements from row to row and from inner
-    index to inner index; where it begins in ``right``, and the elements of a row; the number of inner indices. Each row
-    may have a product of its own (``apart``): then follows for each how much further its part of ``base`` and of
-    ``right`` begins.
+    Its arguments are the flat arrays and a tuple of integers:
+
+    1. where the tile begins in ``out``, and the elements from row to row there;
+    2. the same for ``base``;
+    3. where it begins in ``left``, and the elements from row to row and from inner index to inner index;
+    4. where it begins in ``right``, and the elements from row to row;
+    5. the number of inner indices;
+    6. with ``apart`` only, for each row: how much further its part of ``base`` and of ``right`` begins.
+
+    Args:
+        rows: Rows of the tile.
+        lanes: Columns of the tile, by vector register.
+        apart: Whether every row is multiplied by a matrix of its own.
     """
     starts = [sum(lanes[:v]) for v in range(len(lanes))]
 
@@ -56,7 +64,7 @@ def _tile(rows: int, lanes: tuple[int, ...], *, apart: bool = False) -> Any:
                 cgutils.unpack_tuple(builder, arguments[4])
             )
 
-            def place(array: Any, *parts: Any) -> Any:
+            def element(array: Any, *parts: Any) -> Any:
                 total = parts[0]
                 for part in parts[1:]:
                     total = builder.add(total, part)
@@ -65,22 +73,22 @@ def _tile(rows: int, lanes: tuple[int, ...], *, apart: bool = False) -> Any:
             def vectors(array: Any, begin: Any, row: Any = None) -> list[Any]:
                 first = begin if row is None else builder.add(begin, row)
                 return [
-                    builder.bitcast(place(array, first, whole(start)), kind.as_pointer())
+                    builder.bitcast(element(array, first, whole(start)), kind.as_pointer())
                     for start, kind in zip(starts, kinds, strict=True)
                 ]
 
             def corners(array: Any, begin: Any, row: Any) -> list[Any]:
-                return [one for r in range(rows) for one in vectors(array, begin, builder.mul(row, whole(r)))]
+                return [pointer for r in range(rows) for pointer in vectors(array, begin, builder.mul(row, whole(r)))]
 
-            def spread(one: Any, kind: Any) -> Any:
+            def spread(scalar: Any, kind: Any) -> Any:
                 undefined = ir.Constant(kind, ir.Undefined)
-                one = builder.insert_element(undefined, one, number(0))
+                first = builder.insert_element(undefined, scalar, number(0))
                 every = ir.Constant(ir.VectorType(number, kind.count), [0] * kind.count)
-                return builder.shuffle_vector(one, undefined, every)
+                return builder.shuffle_vector(first, undefined, every)
 
             sums = [cgutils.alloca_once(builder, kind) for _ in range(rows) for kind in kinds]
             bottom = (
-                [one for far in further for one in vectors(bases, base_at, far)]
+                [pointer for far in further for pointer in vectors(bases, base_at, far)]
                 if apart
                 else corners(bases, base_at, base_row)
             )
@@ -93,13 +101,12 @@ def _tile(rows: int, lanes: tuple[int, ...], *, apart: bool = False) -> Any:
                 step = builder.mul(loop.index, left_step)
                 for r in range(rows):
                     if apart or not across:
-                        across = [
-                            builder.load(one, align=4) for one in vectors(rights, begin, further[r] if apart else None)
-                        ]
-                    one = builder.load(place(lefts, begins[r], step))
+                        pointers = vectors(rights, begin, further[r] if apart else None)
+                        across = [builder.load(pointer, align=4) for pointer in pointers]
+                    factor = builder.load(element(lefts, begins[r], step))
                     for v, kind in enumerate(kinds):
                         so_far = sums[r * len(kinds) + v]
-                        added = builder.call(multiply_add[v], [spread(one, kind), across[v], builder.load(so_far)])
+                        added = builder.call(multiply_add[v], [spread(factor, kind), across[v], builder.load(so_far)])
                         builder.store(added, so_far)
             for source, target in zip(sums, corners(outs, out_at, out_row), strict=True):
                 builder.store(builder.load(source), target, align=4)
@@ -118,12 +125,12 @@ _large_apart, _small_apart = _tile(HIGH, WIDE, apart=True), _tile(HIGH, (LANES,)
 def _corner(
     r: int, c: int, begins: tuple[int, int, int, int], shape: tuple[int, int, int], strides: tuple[int, int, int]
 ) -> tuple[int, ...]:
-    """What a tile wants to know (see ``_tile``) that begins at row ``r`` and column ``c`` of the product."""
+    """Return the integers (see ``_tile``) for a tile that begins at row ``r`` and column ``c`` of the product."""
     _, steps, columns = shape
     out, base, left, right = begins
     base_row, left_row, left_step = strides
-    here = out + r * columns + c, columns, base + r * base_row + c, base_row
-    return (*here, left + r * left_row, left_row, left_step, right + c, columns, steps)
+    sums = out + r * columns + c, columns, base + r * base_row + c, base_row
+    return (*sums, left + r * left_row, left_row, left_step, right + c, columns, steps)
 
 
 @kernel
@@ -136,17 +143,17 @@ def product(
     shape: tuple[int, int, int],
     strides: tuple[int, int, int],
 ) -> None:
-    """Out becomes base and the product of left and right; all in flat arrays.
+    """Compute ``out = base + left @ right``, all in flat arrays.
 
     Args:
         out: (R, C), row after row.
-        base: (R, C), or one row for all.
+        base: (R, C), or a single row (C,) for all.
         left: (R, K), in any order.
         right: (K, C), row after row.
-        begins: Where each begins in its array.
+        begins: Index at which each begins in its array.
         shape: R, K and C; C a multiple of 8.
-        strides: Elements from row to row of ``base`` (0 where one row is for all); of ``left`` from row to row, and
-            from inner index to inner index.
+        strides: Elements from row to row of ``base`` (0 for a single row); from row to row of ``left``, and from inner
+            index to inner index of it.
     """
     alone: Any = stand_alone  # called without its context
     alone()
@@ -182,16 +189,16 @@ def products_apart(
     shape: tuple[int, int],
     further: tuple[int, int, int, int],
 ) -> None:
-    """The products of four single rows, each with a matrix of its own: none waits for the additions of another.
+    """Multiply four single rows, each by a matrix of its own, so that none waits for the additions of another.
 
     Args:
-        out: (4, C), row after row, from 0 on.
-        base: (C,) of each row.
-        left: (4, K), row after row, from 0 on.
-        right: (K, C) of each row.
-        begins: Where ``base`` and ``right`` begin.
+        out: (4, C), row after row, from index 0.
+        base: (C,) for each row.
+        left: (4, K), row after row, from index 0.
+        right: (K, C) for each row.
+        begins: Index at which ``base`` and ``right`` of the first row begin.
         shape: K and C; C a multiple of 8.
-        further: (4,) how much further those of each row begin.
+        further: (4,) how much further ``base`` and ``right`` of each row begin.
     """
     steps, columns = shape
     base_at, right_at = begins

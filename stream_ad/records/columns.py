@@ -1,6 +1,6 @@
-"""Records as columns: what brokers hand in, what the codec makes of it, what a shard gives back.
+"""Records as columns: the input from brokers, the same input decoded, and the results of a shard.
 
-Plain frozen dataclasses of NumPy arrays and lists, so that every other module can import them
+These are plain frozen dataclasses of NumPy arrays and lists, so that other modules can exchange them
 without importing one another.
 """
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawRecords:
-    """Records of one topic partition, in offset order, untouched.
+    """Undecoded records of one topic partition, in offset order.
 
-    Offsets rise but need not be dense (Kafka's transaction markers take some).
+    Offsets rise but need not be dense (Kafka's transaction markers occupy some).
     """
 
     topic: str
@@ -37,7 +37,7 @@ class RawRecords:
         return len(self.values)
 
     def slice(self, start: int, stop: int) -> RawRecords:
-        """The records at indices ``start`` (included) to ``stop`` (not included)."""
+        """Return the records at indices ``start`` (included) to ``stop`` (excluded); arrays are views."""
         return RawRecords(
             self.topic,
             self.partition,
@@ -48,22 +48,27 @@ class RawRecords:
         )
 
     def take(self, rows: NDArray[np.int64]) -> RawRecords:
-        """The records at some indices, which rise."""
-        keys, values = ([of[row] for row in rows.tolist()] for of in (self.keys, self.values))
+        """Return the records at the given indices.
+
+        Args:
+            rows: (M,) indices, rising.
+        """
+        keys, values = ([column[row] for row in rows.tolist()] for column in (self.keys, self.values))
         return RawRecords(self.topic, self.partition, self.offsets[rows], self.times_ms[rows], keys, values)
 
     @classmethod
     def empty(cls, topic: str, partition: int) -> RawRecords:
-        none = np.empty(0, dtype=np.int64)
-        return cls(topic, partition, none, none, [], [])
+        """Return no records of a topic partition."""
+        nothing = np.empty(0, dtype=np.int64)
+        return cls(topic, partition, nothing, nothing, [], [])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ValueBlock:
-    """Readings of the events that carry exactly the same features."""
+    """Readings of those events that have exactly the same features."""
 
     features: tuple[str, ...]  # sorted by name
-    rows: NDArray[np.int64]  # (K,) index into the Events that hold this block, rising
+    rows: NDArray[np.int64]  # (K,) indices into the Events that hold this block, rising
     values: NDArray[np.float64]  # (K, F), NaN where a reading is missing (null)
 
 
@@ -72,9 +77,8 @@ class Events:
     """Valid sensor events of one shard, in offset order."""
 
     offsets: NDArray[np.int64]  # (N,)
-    record_times_ms: NDArray[
-        np.int64
-    ]  # (N,) never falling: the newest record time so far; decides the merge with labels
+    record_times_ms: NDArray[np.int64]
+    """(N,) newest record time up to each event, so never falling; decides the merge with labels."""
     times_ns: NDArray[np.int64]  # (N,) the event's own time, nanoseconds since the epoch
     sensor_ids: list[str]
     event_ids: list[str]
@@ -86,16 +90,16 @@ class Events:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labels:
-    """Valid verdicts of one shard, in offset order.
+    """Valid labels of one shard, in offset order.
 
-    A verdict's target is an event (``event_ids[i]`` is set) or an interval of its sensor
+    The target of label ``i`` is an event (``event_ids[i]`` is set) or an interval of its sensor
     (``event_ids[i]`` is None, ``starts_ns[i] <= event time <= ends_ns[i]``).
     """
 
     offsets: NDArray[np.int64]  # (K,)
     record_times_ms: NDArray[np.int64]  # (K,) never falling, as for events
     sensor_ids: list[str]
-    names: list[str | None]  # "normal", the name of an anomaly class, None retracts
+    names: list[str | None]  # "normal" or the name of an anomaly class; None retracts
     event_ids: list[str | None]
     starts_ns: NDArray[np.int64]  # (K,) meaningful for intervals only
     ends_ns: NDArray[np.int64]  # (K,)
@@ -106,38 +110,38 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """How much one feature had to do with an anomaly."""
+    """The part of a single feature in an anomaly."""
 
     feature: str
     value: float
-    expected: float  # what the model would have read, in the feature's own unit
-    share: float  # of the error, 0 to 1; the shares of all features of an event sum to 1
+    expected: float  # the model's reconstruction of ``value``, in the feature's own unit
+    share: float  # of the event's error, 0 to 1; the shares of all its features sum to 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """One score per event, aligned with the Events it was made from."""
+    """One score for each of the Events that were scored, in the same order."""
 
     score: NDArray[np.float64]  # (N,) 1 or above is an anomaly
-    live: NDArray[np.bool_]  # (N,) False where the sensor was still warming up
+    live: NDArray[np.bool_]  # (N,) False while the sensor warms up
     contributions: dict[int, tuple[Contribution, ...]] = field(default_factory=dict)
-    """By row; anomalies only, the largest share first."""
+    """By index of the event; anomalies only, the largest share first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepResult:
-    """All that one step of a shard produced; nothing here feeds back into the shard."""
+    """Everything that a step of a shard produced; none of it feeds back into the shard."""
 
     scores: Scores
     incidents: list[Incident]
     counts: dict[str, int]
-    """What happened, by name: see ``stream_ad.shard.shard.COUNTERS``."""
+    """Counts of what happened, by name: see ``stream_ad.shard.shard.COUNTERS``."""
     label_outcomes: dict[str, int]
     """Labels by outcome: see ``stream_ad.shard.shard.LABEL_OUTCOMES``."""
     label_delays_s: NDArray[np.float64]
-    """(L,) event time to the label's record time, for labels that met their event."""
+    """(L,) seconds from the event's time to the label's record time, for labels that met their event."""
     losses: NDArray[np.float64]
-    """(B,) mean loss of each learn batch taken."""
+    """(B,) mean loss of each learn batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +155,13 @@ class ShardStatus:
     watermark_ns: int  # 0 before the first event
     model_version: str
     class_importance: dict[str, float]
-    miss_rate: dict[str, float]  # by class, decayed; that of "normal" is the false-alarm rate as published
-    threshold_median: float  # the median over sensors of the raw error that scores 1
+    miss_rate: dict[str, float]  # by class, decayed; that of "normal" is the false-alarm rate among published scores
+    threshold_median: float  # median over sensors of the raw error that scores 1
     state_bytes: int
 
 
 class OutRecord(NamedTuple):
-    """A record to be published (a tuple, because one is made per score: half the cost of a frozen dataclass)."""
+    """A record to be published: a tuple, since every score needs one and a frozen dataclass takes twice the time."""
 
     key: bytes | None
     value: bytes | None

@@ -1,7 +1,7 @@
-"""The wire formats, as pydantic models: the public contract of every topic.
+"""The wire formats as pydantic models: the public contract of every topic.
 
-The hot path decodes with msgspec (see codec.py); a property test holds it to these models.
-Their JSON Schemas stand in schemas/, written by `make schemas`; what may change is said there.
+The hot path decodes with msgspec (see ``stream_ad.codec``); a property test holds it to these models.
+Their JSON Schemas are in schemas/, written by `make schemas`, with the rules for changing them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 MAX_NAME = 256
 MAX_EVENT_ID = 320
-"""Characters; the longest default, of a topic name of 249 characters, has 275."""
+"""Characters. The longest default id, with a topic name of 249 characters, has 275."""
 
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -22,7 +22,7 @@ _RFC3339 = re.compile(
 
 
 def _only_rfc3339(value: Any) -> Any:
-    # pydantic alone would take bare numbers, texts of numbers and looser forms of ISO 8601 too.
+    # pydantic alone would also accept numbers, numbers as text and looser forms of ISO 8601.
     if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
         return value
     raise ValueError("expected an RFC 3339 time with an offset, such as 2026-11-22T01:02:03.5Z")
@@ -35,12 +35,14 @@ Reading = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
 class Wire(BaseModel):
-    # What is published holds every field, those with a default too: readers may rely on them.
+    """Base of all wire formats."""
+
+    # Published records contain every field, also those with a default: readers may rely on them.
     model_config = ConfigDict(frozen=True, extra="ignore", json_schema_serialization_defaults_required=True)
 
 
 class SensorEvent(Wire):
-    """One reading of one sensor. Unknown fields are ignored."""
+    """The readings of a sensor at one time. Unknown fields are ignored."""
 
     sensor_id: Name
     timestamp: Timestamp
@@ -50,7 +52,7 @@ class SensorEvent(Wire):
 
 
 class Label(Wire):
-    """A verdict on one event, or on an interval of one sensor (both ends included)."""
+    """A label of an event, or of an interval of one sensor (both ends included)."""
 
     sensor_id: Name
     label: Name | None
@@ -70,6 +72,8 @@ class Label(Wire):
 
 
 class ContributionOut(Wire):
+    """The part of a single feature in an anomaly."""
+
     feature: str
     value: float
     expected: float
@@ -77,7 +81,7 @@ class ContributionOut(Wire):
 
 
 class AnomalyScore(Wire):
-    """One per event. ``score`` is the error divided by the threshold in force."""
+    """The score of an event: its error divided by the threshold in force."""
 
     event_id: EventId
     sensor_id: Name
@@ -90,7 +94,7 @@ class AnomalyScore(Wire):
 
 
 class Incident(Wire):
-    """A run of anomalies of one sensor: published when it opens and again when it closes."""
+    """A run of anomalies of one sensor, published when it opens and again when it closes."""
 
     incident_id: Annotated[str, Field(min_length=1)]
     sensor_id: Name
@@ -99,11 +103,11 @@ class Incident(Wire):
     end: Timestamp
     """Time of the latest anomaly so far."""
     events: Annotated[int, Field(ge=1)]
-    """Anomalies in it so far."""
+    """Number of anomalies so far."""
     peak_score: float
     peak_event_id: EventId
     features: tuple[str, ...] = ()
-    """Of the peak, the largest contribution first."""
+    """Features that contributed to the peak score, the largest contribution first."""
 
 
 REASONS = (
@@ -120,12 +124,12 @@ REASONS = (
 
 
 class DeadLetterHeaders(Wire):
-    """The headers of a record in the dead-letter topic; its key and value are those of the record it was."""
+    """Headers of a record in the dead-letter topic; its key and value are those of the rejected record."""
 
     reason: Annotated[str, Field(alias="stream_ad.reason", examples=list(REASONS))]
-    """Later versions may have further reasons."""
+    """Later versions may add reasons."""
     detail: Annotated[str, Field(alias="stream_ad.detail")]
-    """What is wrong and where, for people."""
+    """What is wrong and where, in words."""
     topic: Annotated[str, Field(alias="stream_ad.topic")]
     partition: Annotated[str, Field(alias="stream_ad.partition", pattern="^[0-9]+$")]
     offset: Annotated[str, Field(alias="stream_ad.offset", pattern="^[0-9]+$")]

@@ -1,4 +1,4 @@
-"""Labels whose event is not here: most are too late, some came before their event."""
+"""Labels whose event is not in memory: most are too late, but a few precede their event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-BUCKETS = 1 << 18
+BUCKETS = 1 << 18  # 1 MiB of counts: with a thousand waiting labels one event in 260 needs a lookup
 
 
 class EarlyLabel(NamedTuple):
@@ -19,20 +19,20 @@ class EarlyLabel(NamedTuple):
 
     label: int  # class
     record: int  # number of the label among the shard's records
-    sensor_events: int  # of its sensor before it
+    sensor_events: int  # events of its sensor before the label
 
 
 class EarlyLabels:
     """Labels by sensor and event, kept in case the event still comes.
 
-    A label on an event that is long gone looks just like one on an event still to come, so it is kept until its
-    sensor has had as many further events as a label can reach back over. Until then it costs its sensor
-    next to nothing: a table of buckets, indexed by the low bits of the event's hash, tells which events need a look.
+    A label of an event that is long gone cannot be distinguished from that of an event still to come, so it is kept
+    until its sensor has had as many further events as a label can reach back. Until then it hardly slows its sensor
+    down: a table of buckets, indexed by the low bits of the event's hash, shows which events need a lookup.
     """
 
     def __init__(self) -> None:
         self._by_sensor: dict[str, dict[int, EarlyLabel]] = {}  # sensor -> hash of the event id -> label
-        self._buckets = np.zeros(0, np.int32)  # (BUCKETS,) labels in each, from the first label on
+        self._buckets = np.zeros(0, np.int32)  # (BUCKETS,) labels in each; empty before the first label
 
     def __len__(self) -> int:
         return sum(map(len, self._by_sensor.values()))
@@ -41,14 +41,14 @@ class EarlyLabels:
         return bool(self._by_sensor)
 
     def put(self, sensor_id: str, event: int, label: EarlyLabel) -> None:
-        """Keep a label; a later one on the same event replaces it."""
+        """Keep a label; a later one of the same event replaces it."""
         labels = self._by_sensor.setdefault(sensor_id, {})
         if event not in labels:
             self._count(event, 1)
         labels[event] = label
 
     def pop(self, sensor_id: str, event: int) -> EarlyLabel | None:
-        """Take the label of an event away; None where none waits."""
+        """Remove and return the label that waits for an event, None where there is none."""
         labels = self._by_sensor.get(sensor_id, {})
         label = labels.pop(event, None)
         if label is not None:
@@ -58,18 +58,23 @@ class EarlyLabels:
         return label
 
     def may_mean(self, events: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """(N,) False for hashes of events that no label here means."""
-        if not self._by_sensor:
-            return np.zeros(len(events), np.bool_)
-        hit: NDArray[np.bool_] = self._buckets[events & np.uint64(BUCKETS - 1)] > 0
-        return hit
-
-    def expire(self, event_counts: Callable[[list[str]], NDArray[np.int64]], reach: int) -> int:
-        """Forget labels whose sensor has had more than ``reach`` events since; returns how many.
+        """Return (N,) False for events that certainly have no label waiting.
 
         Args:
-            event_counts: Events of each of some sensors so far, negative for an unknown one: its labels wait on.
-            reach: Events.
+            events: (N,) hashes of their ids.
+        """
+        if not self._by_sensor:
+            return np.zeros(len(events), np.bool_)
+        occupied: NDArray[np.bool_] = self._buckets[events & np.uint64(BUCKETS - 1)] > 0
+        return occupied
+
+    def expire(self, event_counts: Callable[[list[str]], NDArray[np.int64]], reach: int) -> int:
+        """Forget labels whose sensor has had more than ``reach`` events since, and return their number.
+
+        Args:
+            event_counts: Returns (S,) events so far for a list of S sensor ids, negative for an unknown sensor, whose
+                labels are kept.
+            reach: Events that a label can reach back.
         """
         counts = event_counts(list(self._by_sensor)).tolist()
         gone = [
@@ -77,7 +82,7 @@ class EarlyLabels:
             for (sensor_id, labels), count in zip(self._by_sensor.items(), counts, strict=True)
             if count > reach
             for event, label in labels.items()
-            # A sensor that made room for another and came back counts its events from zero again.
+            # A sensor that was evicted and came back counts its events from zero again.
             if count - (label.sensor_events if label.sensor_events <= count else 0) > reach
         ]
         for sensor_id, event in gone:
@@ -85,7 +90,7 @@ class EarlyLabels:
         return len(gone)
 
     def evict(self, most: int) -> int:
-        """Let the oldest labels go where there are more than ``most``; returns how many."""
+        """Forget the oldest labels where there are more than ``most``, and return their number."""
         over = len(self) - most
         if over <= 0:
             return 0
@@ -106,14 +111,14 @@ class EarlyLabels:
     # -------------------------------------------------------------- snapshots
 
     def state(self) -> dict[str, list[list[int]]]:
-        """Plain values for a snapshot's header."""
+        """Return plain values for the header of a snapshot."""
         return {
             sensor_id: sorted([event, *label] for event, label in labels.items())
             for sensor_id, labels in self._by_sensor.items()
         }
 
     def load(self, state: dict[str, list[list[int]]]) -> None:
-        """Take over what ``state`` gave."""
+        """Restore what ``state`` returned."""
         for sensor_id, labels in state.items():
             for event, *label in labels:
                 self.put(sensor_id, event, EarlyLabel(*label))

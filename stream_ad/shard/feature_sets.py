@@ -1,4 +1,4 @@
-"""Detectors by feature set, and who has which row of them."""
+"""Detectors by feature set, and the row that each sensor has in one of them."""
 
 from __future__ import annotations
 
@@ -16,39 +16,49 @@ if TYPE_CHECKING:
     from stream_ad.detector.config import DetectorOptions
     from stream_ad.detector.model.device import Device
 
-NOWHERE = -1
-MOST_FITS_BYTES = 4 << 20
-FIT_BYTES = 200  # of what Python keeps of a feature set that came, beside its names and places
+NOWHERE = -1  # detector and row of a sensor that rests; position of a feature that a detector lacks
+MOST_FITS_BYTES = 4 << 20  # of the cache of ``fit``: some ten thousand feature sets
+FIT_BYTES = 200  # of Python objects for an entry of that cache, beside its names and positions
 
 
 class FeatureSets:
-    """Sensors by number; those with the same features share a detector. A detector goes with its last sensor."""
+    """Sensors by number; those with the same features share a detector, which is dropped with its last sensor.
+
+    Args:
+        options: Settings of the detectors.
+        device: Device that computes the models.
+    """
 
     def __init__(self, options: DetectorOptions, device: Device) -> None:
         self.options, self.device = options, device
-        self.group = np.empty(0, np.int64)  # (S,) which detector, -1 at rest
-        self.row = np.empty(0, np.int64)  # (S,) which row of it, -1 at rest
+        self.group = np.empty(0, np.int64)  # (S,) number of the detector, NOWHERE at rest
+        self.row = np.empty(0, np.int64)  # (S,) row in it, NOWHERE at rest
         self.features: list[tuple[str, ...]] = []  # by detector
         self.detectors: list[Detector] = []
-        self.owners: list[list[int]] = []  # by detector, the sensor number in each row
+        self.owners: list[list[int]] = []  # by detector: the sensor number of each row
         self._by_features: dict[tuple[str, ...], int] = {}
         self._fits: list[dict[tuple[str, ...], NDArray[np.int64]]] = []  # by detector
         self._fits_bytes = 0
 
     def fit(self, group: int, features: tuple[str, ...]) -> NDArray[np.int64]:
-        """(F,) where these features stand among a detector's; -1 for one that is new to it."""
+        """Return (F,) the positions of these features in a detector's; NOWHERE for a feature that it lacks. Cached.
+
+        Args:
+            group: Number of the detector.
+            features: F names.
+        """
         fit = self._fits[group].get(features)
         if fit is None:
-            if self._fits_bytes > MOST_FITS_BYTES:  # callers choose the feature names; this is only a cache
+            if self._fits_bytes > MOST_FITS_BYTES:  # a bound, because clients choose the feature names
                 self._forget_fits(range(len(self._fits)))
             fit = self._fits[group][features] = self.positions(group, features)
             self._fits_bytes += _fit_bytes(fit)
         return fit
 
     def positions(self, group: int, features: Iterable[str]) -> NDArray[np.int64]:
-        """As ``fit``, for feature sets that will hardly come again."""
-        place = {name: number for number, name in enumerate(self.features[group])}
-        return np.array([place.get(name, NOWHERE) for name in features], np.int64)
+        """Return (F,) as ``fit``, without caching it, for feature sets that will hardly come again."""
+        position = {name: number for number, name in enumerate(self.features[group])}
+        return np.array([position.get(name, NOWHERE) for name in features], np.int64)
 
     def _forget_fits(self, groups: Iterable[int]) -> None:
         for group in groups:
@@ -70,7 +80,9 @@ class FeatureSets:
         return len(self.features) - 1
 
     def _drop_if_empty(self, group: int) -> None:
-        """Let a detector go that has no sensor any more; the last one takes its number. Nobody is to be built."""
+        """Drop a detector that has no sensor left; the last detector takes its number. No sensor may wait for
+        ``SensorRegistry.build``.
+        """
         if self.owners[group]:
             return
         self._forget_fits([group])
@@ -91,7 +103,7 @@ class FeatureSets:
         self.group[number], self.row[number] = group, row
 
     def _leave(self, number: int) -> int:
-        """Take a sensor's row away; returns the detector that it was in."""
+        """Remove a sensor from its detector, and return the detector's number; the last row takes its row."""
         group, row = int(self.group[number]), int(self.row[number])
         self.detectors[group].remove(row)
         moved = self.owners[group].pop()
@@ -102,7 +114,7 @@ class FeatureSets:
         return group
 
     def _leave_together(self, group: int, numbers: list[int]) -> None:
-        """Take the rows of several sensors away."""
+        """Remove several sensors from their detector."""
         gone = set(numbers)
         rest = [number for number in self.owners[group] if number not in gone]
         if len(rest) <= len(gone):
@@ -116,7 +128,7 @@ class FeatureSets:
 
     @property
     def held_bytes(self) -> int:
-        """Memory taken: of all detectors with what they keep free, and of the cache."""
+        """Bytes of memory taken by all detectors, their free rows included, and by the cache."""
         return sum(detector.held_bytes for detector in self.detectors) + self._fits_bytes
 
 

@@ -1,4 +1,4 @@
-"""Incidents: runs of anomalies of one sensor, opened by the first and closed by a quiet time."""
+"""Incidents: runs of anomalies of one sensor, opened by the first and closed after enough events without one."""
 
 from __future__ import annotations
 
@@ -18,100 +18,116 @@ if TYPE_CHECKING:
 
     from stream_ad.records.columns import Events, Scores
 
-_DIGEST_CHARACTERS = 32
+_DIGEST_CHARACTERS = 32  # 128 bits: ids do not collide
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenIncident:
+    """An incident that is open; fields are kept in snapshots under these names."""
+
     first_event: str
     start_ns: int
     end_ns: int
     events: int
     peak: float
     peak_event: str
-    features: tuple[str, ...]
-    quiet: int
+    features: tuple[str, ...]  # of the peak
+    quiet: int  # events since the last anomaly
 
 
 class Incidents:
-    """Open incidents by sensor. Anomalies in warm-up open none."""
+    """The open incidents of a shard, by sensor. Anomalies during warm-up open none.
+
+    Args:
+        quiet_events: Events of a sensor without an anomaly that close its incident.
+    """
 
     def __init__(self, quiet_events: int) -> None:
         self.quiet_events = quiet_events
-        self.open: dict[str, _Open] = {}
+        self.open: dict[str, _OpenIncident] = {}
 
     def step(
         self, events: Events, scores: Scores, numbers: tuple[NDArray[np.int64], Mapping[str, int]]
     ) -> list[Incident]:
-        """Incidents that these events opened or closed, in the order of the events.
+        """Process the next events, and return the incidents that they opened or closed, in the order of the events.
 
         Args:
-            events: The next ones, N.
-            scores: Theirs.
-            numbers: (N,) what tells the events of one sensor from others', and that of each sensor.
+            events: The next N events.
+            scores: Their scores.
+            numbers: (N,) a number for the sensor of each event, and the number by sensor.
         """
         out: list[Incident] = []
-        rows = self._concerned(scores, *numbers)
-        columns = rows.tolist(), scores.score[rows].tolist(), scores.live[rows].tolist()
+        relevant = self._relevant(scores, *numbers)
+        columns = relevant.tolist(), scores.score[relevant].tolist(), scores.live[relevant].tolist()
         for i, score, live in zip(*columns, strict=True):
-            sensor = events.sensor_ids[i]
-            known = self.open.get(sensor)
+            sensor_id = events.sensor_ids[i]
+            incident = self.open.get(sensor_id)
             if score >= 1 and live:
-                features = tuple(one.feature for one in scores.contributions.get(i, ()))
+                features = tuple(contribution.feature for contribution in scores.contributions.get(i, ()))
                 time, event = int(events.times_ns[i]), events.event_ids[i]
-                if known is None:
-                    self.open[sensor] = known = _Open(event, time, time, 1, score, event, features, 0)
-                    out.append(_wire(sensor, known, closed=False))
+                if incident is None:
+                    incident = _OpenIncident(event, time, time, 1, score, event, features, 0)
+                    self.open[sensor_id] = incident
+                    out.append(_wire(sensor_id, incident, closed=False))
                     continue
-                known.events += 1
-                known.end_ns, known.quiet = max(known.end_ns, time), 0
-                if score > known.peak:
-                    known.peak, known.peak_event, known.features = score, event, features
-            elif known is not None:
-                known.quiet += 1
-                if known.quiet >= self.quiet_events:
-                    del self.open[sensor]
-                    out.append(_wire(sensor, known, closed=True))
+                incident.events += 1
+                incident.end_ns, incident.quiet = max(incident.end_ns, time), 0
+                if score > incident.peak:
+                    incident.peak, incident.peak_event, incident.features = score, event, features
+            elif incident is not None:
+                incident.quiet += 1
+                if incident.quiet >= self.quiet_events:
+                    del self.open[sensor_id]
+                    out.append(_wire(sensor_id, incident, closed=True))
         return out
 
     def close_all_but(self, sensors: Collection[str]) -> list[Incident]:
-        """Close the incidents of sensors that are no longer known."""
+        """Close the incidents of all sensors but these, and return them by sensor id."""
         gone = sorted(self.open.keys() - set(sensors))
         return [_wire(sensor, self.open.pop(sensor), closed=True) for sensor in gone]
 
-    def _concerned(self, scores: Scores, numbers: NDArray[np.int64], known_as: Mapping[str, int]) -> NDArray[np.int64]:
-        """SensorTable that can open, extend or close an incident: all others are skipped at array speed."""
-        alarmed = np.zeros(len(known_as), np.bool_)
+    def _relevant(self, scores: Scores, numbers: NDArray[np.int64], number_of: Mapping[str, int]) -> NDArray[np.int64]:
+        """Return (M,) indices of the events that can open, extend or close an incident; the others are skipped.
+
+        Args:
+            scores: Of N events.
+            numbers: (N,) number of each event's sensor.
+            number_of: Number by sensor.
+        """
+        alarmed = np.zeros(len(number_of), np.bool_)
         alarmed[numbers[(scores.score >= 1) & scores.live]] = True
-        alarmed[[known_as[sensor] for sensor in self.open if sensor in known_as]] = True
+        alarmed[[number_of[sensor_id] for sensor_id in self.open if sensor_id in number_of]] = True
         return np.flatnonzero(alarmed[numbers])
 
     def state(self) -> dict[str, Any]:
-        return {sensor: asdict(known) for sensor, known in self.open.items()}
+        """Return plain values for the header of a snapshot."""
+        return {sensor_id: asdict(incident) for sensor_id, incident in self.open.items()}
 
     def load(self, state: dict[str, Any]) -> None:
+        """Restore what ``state`` returned."""
         self.open = {
-            sensor: _Open(**{**known, "features": tuple(known["features"])}) for sensor, known in state.items()
+            sensor_id: _OpenIncident(**{**fields, "features": tuple(fields["features"])})
+            for sensor_id, fields in state.items()
         }
 
 
-def _wire(sensor: str, known: _Open, *, closed: bool) -> Incident:
+def _wire(sensor_id: str, incident: _OpenIncident, *, closed: bool) -> Incident:
     return Incident(
-        incident_id=_id(sensor, known.first_event),
-        sensor_id=sensor,
+        incident_id=_id(sensor_id, incident.first_event),
+        sensor_id=sensor_id,
         state="closed" if closed else "open",
-        start=_time(known.start_ns),
-        end=_time(known.end_ns),
-        events=known.events,
-        peak_score=known.peak,
-        peak_event_id=known.peak_event,
-        features=known.features,
+        start=_time(incident.start_ns),
+        end=_time(incident.end_ns),
+        events=incident.events,
+        peak_score=incident.peak,
+        peak_event_id=incident.peak_event,
+        features=incident.features,
     )
 
 
-def _id(sensor: str, first_event: str) -> str:
-    """Sensor and first event; where that is too long, its beginning and a digest of the whole."""
-    whole = f"{sensor}/{first_event}"
+def _id(sensor_id: str, first_event: str) -> str:
+    """Return an id made of sensor and first event; where that is too long, its beginning and a digest of all of it."""
+    whole = f"{sensor_id}/{first_event}"
     if len(whole) <= MAX_NAME:
         return whole
     digest = hashlib.sha256(whole.encode()).hexdigest()[:_DIGEST_CHARACTERS]

@@ -1,6 +1,12 @@
-"""The labels of a shard: which event each means, what it changes, and how good the detector is by them.
+"""The labels of a shard: which events each applies to, what it changes there, and the statistics of all labels.
 
-A label on an event outranks a label on an interval; of intervals, the latest to arrive counts.
+A label of an event outranks a label of an interval; among intervals, the last to arrive counts.
+
+Until it is learned, a label is kept in up to three places:
+
+1. ``EventBuffer`` (in the detector) has the label of every event in memory, and marks the events to be learned.
+2. ``LabelStore.label_results`` has the outcome for the label statistics, until ``apply_statistics`` uses them.
+3. ``LabelStore.early`` and ``LabelStore.intervals`` have the labels that events still to come may need.
 """
 
 from __future__ import annotations
@@ -24,36 +30,39 @@ if TYPE_CHECKING:
 
 NORMAL_NAME, OTHER_NAME = "normal", "other"
 LABEL_OUTCOMES = (
-    "applied",  # met an event that waited for it
-    "late",  # met an event that had been learned without it; it is learned again
-    "corrected",  # replaced another verdict on the same target
+    "applied",  # its event was in memory and not learned yet
+    "late",  # its event was in memory and had been learned without it; it is learned again
+    "corrected",  # replaced another label of the same target
     "repeated",  # changed nothing
-    "retracted",  # took a verdict back
-    "interval",  # an interval, for events that are here and events to come
-    "early",  # its event is not here: long gone, or still to come; kept in case it comes
+    "retracted",  # removed an earlier label
+    "interval",  # labels an interval: its events in memory, and those still to come
+    "early",  # its event is not in memory: long gone, or still to come; kept in case it comes
     "expired",  # was kept, and its event did not come
-    "unknown_sensor",  # nothing of this sensor was seen yet; kept in case it comes
+    "unknown_sensor",  # its sensor has had no event yet; kept in case one comes
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
+    """A label of an interval of event time."""
+
     start: int  # ns, included
     end: int  # ns, included
-    label: int
+    label: int  # class
     record: int  # number of the label among the shard's records
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A known sensor, as the join sees it."""
+    """A known sensor, as the join needs it."""
 
     pending: EventBuffer
     row: int
+    """Of the sensor in ``pending``."""
 
 
 class LabelStore:
-    """Joins labels with events; all state that labels have beside the events themselves."""
+    """Joins labels with events, and has all state of labels except that of the events themselves."""
 
     def __init__(self, learning: LearningConfig) -> None:
         rule = learning.importance
@@ -65,14 +74,15 @@ class LabelStore:
         self.intervals: dict[str, list[Interval]] = {}
         self.fresh_intervals: set[str] = set()  # sensors whose intervals changed since ``apply_statistics``
         self._ends: dict[str, int] | None = None
-        self.label_results: list[
-            tuple[int, int, int, bool]
-        ] = []  # record, event number, class, missed: since ``apply_statistics``
+        self.label_results: list[tuple[int, int, int, bool]] = []
+        """Record, event number, class and whether the detector missed it, since ``apply_statistics``."""
         self.outcomes: Counter[str] = Counter()
+        """Labels of the step by LABEL_OUTCOMES."""
         self.counts: Counter[str] = Counter()
+        """Of the step under way; evictions are added."""
 
     def class_of(self, name: str | None) -> int:
-        """The number of a verdict's name; classes beyond the bound share «other»."""
+        """Return the class of a label's name, new if need be; classes beyond the bound share "other"."""
         if name is None:
             return UNLABELLED
         number = self.classes.get(name)
@@ -87,23 +97,30 @@ class LabelStore:
     def apply_statistics(
         self, target: Callable[[str], Target | None], event_counts: Callable[[list[str]], NDArray[np.int64]]
     ) -> None:
-        """At a fixed place in the stream: put what the labels since the last one say into force, and
-        forget what is past or too much. What a cut of the stream could change is decided here only.
+        """Apply the statistics gathered since the last call, expire old intervals, and enforce limits.
+
+        ``Shard.step`` calls this at fixed record numbers, because everything that depends on the labels of several
+        sensors would otherwise depend on how the stream is cut:
+
+        1. Forget the intervals that end before all events in memory.
+        2. Expire and evict waiting labels (see ``_enforce_limits``).
+        3. Update the importance of the classes by the label results, in the order of the records.
 
         Args:
-            target: Finds a known sensor.
-            event_counts: Events of each of some sensors so far, negative for an unknown one.
+            target: Returns a known sensor by its id, None for others.
+            event_counts: Returns (S,) events so far for a list of S sensor ids, negative for an unknown sensor.
         """
         for sensor_id in sorted(self.fresh_intervals & self.intervals.keys()):
             self._forget_passed(sensor_id, target(sensor_id))
         self.fresh_intervals.clear()
-        self._bound(event_counts)
+        self._enforce_limits(event_counts)
         self._ends = None
         if self.label_results:
-            order = sorted(self.label_results)
+            ordered = sorted(self.label_results)
             self.label_results = []
             self.importance.update(
-                np.array([entry[2] for entry in order]), np.array([entry[3] for entry in order], np.bool_)
+                np.array([label for _, _, label, _ in ordered]),
+                np.array([missed for _, _, _, missed in ordered], np.bool_),
             )
         self.weights = self.importance.weights()
 
@@ -112,18 +129,19 @@ class LabelStore:
     def on_event_label(
         self, record: int, sensor_id: str, target: Target | None, event: int, event_number: int, before: int, label: int
     ) -> bool:
-        """Apply a label that names an event.
+        """Apply a label of an event.
 
         Args:
             record: Number of the label among the shard's records.
-            target: The sensor, None when it is unknown.
+            sensor_id: The sensor that it names.
+            target: The same sensor, None when it is unknown.
             event: Hash of the event's id.
-            place: Number of the event if it is in memory, else negative.
+            event_number: Number of the event among those of its sensor if it is in memory, else negative.
             before: Events of the sensor before the label.
-            verdict: Class, -1 retracts.
+            label: Class, UNLABELLED retracts.
 
         Returns:
-            Whether it met its event.
+            Whether the event was in memory.
         """
         if target is None or event_number < 0:
             if label == UNLABELLED:
@@ -153,10 +171,19 @@ class LabelStore:
     def on_interval_label(
         self, record: int, sensor_id: str, target: Target | None, start: int, end: int, label: int
     ) -> None:
-        """Apply a label that names an interval: to the events in memory now, to others when they arrive."""
+        """Apply a label of an interval: now to the events in memory, and to later ones when they arrive.
+
+        Args:
+            record: Number of the label among the shard's records.
+            sensor_id: The sensor that it names.
+            target: The same sensor, None when it is unknown.
+            start: First event time, ns.
+            end: Last event time, ns.
+            label: Class, UNLABELLED retracts.
+        """
         self._ends = None
-        known = self.intervals.setdefault(sensor_id, [])
-        same = next((interval for interval in known if (interval.start, interval.end) == (start, end)), None)
+        intervals = self.intervals.setdefault(sensor_id, [])
+        same = next((interval for interval in intervals if (interval.start, interval.end) == (start, end)), None)
         if (same.label if same else UNLABELLED) == label:
             self.outcomes["repeated"] += 1
         elif label == UNLABELLED:
@@ -166,24 +193,27 @@ class LabelStore:
         else:
             self.outcomes["interval" if target else "unknown_sensor"] += 1
         if same:
-            known.remove(same)
+            intervals.remove(same)
         if label != UNLABELLED:
-            known.append(Interval(start, end, label, record))
+            intervals.append(Interval(start, end, label, record))
             self.fresh_intervals.add(sensor_id)
         if target:
             for event_number in target.pending.in_interval(target.row, start, end, record).tolist():
                 self.apply_intervals(record, sensor_id, target, event_number)
-        if not known:
+        if not intervals:
             del self.intervals[sensor_id]
 
     def ends(self) -> dict[str, int]:
-        """By sensor: where its last interval ends, ns. No later event is covered by what is known now."""
+        """Return the latest end, ns, of the intervals of each sensor: none of them covers a later event."""
         if self._ends is None:
-            self._ends = {sensor: max(one.end for one in known) for sensor, known in self.intervals.items()}
+            self._ends = {
+                sensor_id: max(interval.end for interval in intervals)
+                for sensor_id, intervals in self.intervals.items()
+            }
         return self._ends
 
     def _forget_passed(self, sensor_id: str, target: Target | None) -> None:
-        """Drop intervals that end before everything the sensor has in memory."""
+        """Drop intervals of a sensor that end before all its events in memory."""
         if target is None or target.pending.count[target.row] < target.pending.capacity:
             return
         oldest = int(target.pending.times[target.row].min())
@@ -193,22 +223,24 @@ class LabelStore:
         else:
             del self.intervals[sensor_id]
 
-    def _bound(self, event_counts: Callable[[list[str]], NDArray[np.int64]]) -> None:
-        """Let the oldest labels go where more wait for events than may, and those whose event cannot come any more."""
+    def _enforce_limits(self, event_counts: Callable[[list[str]], NDArray[np.int64]]) -> None:
+        """Expire waiting labels whose event is certainly gone, and evict the oldest where more wait than allowed."""
         if self.early:
             self.outcomes["expired"] += self.early.expire(event_counts, self.learning.label_reach_events)
             self.counts["early_labels_evicted"] += self.early.evict(self.learning.max_early_labels)
         over = sum(map(len, self.intervals.values())) - self.learning.max_intervals
         if over > 0:
-            oldest = sorted(one.record for known in self.intervals.values() for one in known)[over - 1]
-            self.intervals = {
-                sensor: [one for one in known if one.record > oldest] for sensor, known in self.intervals.items()
+            records = sorted(interval.record for intervals in self.intervals.values() for interval in intervals)
+            last_evicted = records[over - 1]
+            kept = {
+                sensor_id: [interval for interval in intervals if interval.record > last_evicted]
+                for sensor_id, intervals in self.intervals.items()
             }
-            self.intervals = {sensor: known for sensor, known in self.intervals.items() if known}
+            self.intervals = {sensor_id: intervals for sensor_id, intervals in kept.items() if intervals}
             self.counts["intervals_evicted"] += over
 
     def apply_intervals(self, record: int, sensor_id: str, target: Target, event_number: int) -> None:
-        """Give an event the verdict of the intervals that cover it, unless a label names it."""
+        """Give an event the label of the intervals that cover it, unless it has a label of its own."""
         slot = event_number % target.pending.capacity
         if target.pending.source[target.row, slot] == FROM_EVENT:
             return
@@ -216,7 +248,15 @@ class LabelStore:
         self._set_label(record, target, event_number, self._interval_label(sensor_id, time), FROM_INTERVAL)
 
     def on_arrival(self, record: int, sensor_id: str, target: Target, event_number: int, event: int) -> None:
-        """Give a new event the verdict that came before it, if one did."""
+        """Give a new event the label that came before it, if any: its own, else that of the intervals.
+
+        Args:
+            record: Number of the event among the shard's records.
+            sensor_id: Its sensor.
+            target: The same sensor.
+            event_number: Number of the event among those of its sensor.
+            event: Hash of the event's id.
+        """
         early = self.early.pop(sensor_id, event)
         if early is not None:
             self._set_label(record, target, event_number, early.label, FROM_EVENT)
@@ -224,6 +264,7 @@ class LabelStore:
             self.apply_intervals(record, sensor_id, target, event_number)
 
     def _set_label(self, record: int, target: Target, event_number: int, label: int, source: int) -> None:
+        """Set the label of an event in memory and, where it changes, record whether the detector had missed it."""
         pending, slot = target.pending, event_number % target.pending.capacity
         changed = label != pending.label[target.row, slot]
         pending.set_label(target.row, event_number, label, source)
@@ -240,7 +281,7 @@ class LabelStore:
     # -------------------------------------------------------------- snapshots
 
     def state(self) -> dict[str, Any]:
-        """Plain values for a snapshot's header."""
+        """Return plain values for the header of a snapshot."""
         return {
             "classes": list(self.classes),
             "labels": self.importance.labels.tolist(),
@@ -249,15 +290,15 @@ class LabelStore:
             "weights": self.weights.tolist(),
             "early": self.early.state(),
             "intervals": {
-                sensor: [[one.start, one.end, one.label, one.record] for one in known]
-                for sensor, known in self.intervals.items()
+                sensor_id: [[interval.start, interval.end, interval.label, interval.record] for interval in intervals]
+                for sensor_id, intervals in self.intervals.items()
             },
             "fresh_intervals": sorted(self.fresh_intervals),
             "label_results": sorted(list(entry) for entry in self.label_results),
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over what ``state`` gave."""
+        """Restore what ``state`` returned."""
         self.classes = {name: number for number, name in enumerate(state["classes"])}
         self.importance.labels, self.importance.misses, self.importance.average, self.weights = (
             np.array(state[name], np.float64) for name in ("labels", "misses", "average", "weights")
@@ -266,7 +307,12 @@ class LabelStore:
         self.early.load(state["early"])
         self.fresh_intervals = set(state["fresh_intervals"])
         self.intervals = {
-            sensor: [Interval(*one) for one in known] for sensor, known in state["intervals"].items() if known
+            sensor_id: [Interval(*columns) for columns in intervals]
+            for sensor_id, intervals in state["intervals"].items()
+            if intervals
         }
         self._ends = None
-        self.label_results = [(int(a), int(b), int(c), bool(d)) for a, b, c, d in state["label_results"]]
+        self.label_results = [
+            (int(record), int(event_number), int(label), bool(missed))
+            for record, event_number, label, missed in state["label_results"]
+        ]

@@ -1,4 +1,4 @@
-"""Whose the events of a step are: sensors become known, widen and make room for others as their events come."""
+"""Admission of events: assigns each event of a step to its sensor, which may be new, gain features or evict another."""
 
 from __future__ import annotations
 
@@ -17,41 +17,46 @@ if TYPE_CHECKING:
 
 
 class SensorAdmission:
-    """The events of one step before their sensors.
+    """Admits the events of one step.
 
     Args:
-        sensors: Those that are known, and to become so.
+        sensors: The sensors of the shard; new ones are added.
         events: Of the step, N.
-        counts: Of the step; what had to make room or was refused is added.
+        counts: Of the step; evictions and refused features are added.
     """
 
     def __init__(self, sensors: SensorRegistry, events: Events, counts: Counter[str]) -> None:
         self._sensors, self._events, self._counts = sensors, events, counts
-        self.block = np.zeros(len(events), np.int64)  # (N,) which block an event's values stand in
+        self.block = np.zeros(len(events), np.int64)  # (N,) number of the block that has an event's values
         for number, block in enumerate(events.blocks):
             self.block[block.rows] = number
 
     def admit(self, start: int, stop: int, records: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-        """Sensor numbers of the events from ``start`` up to the first whose arrival moves a sensor's state.
+        """Admit events from ``start`` on, up to the next one whose arrival moves the state of a sensor.
+
+        A sensor's state moves when it comes to rest, gains a feature that its detector lacks, or is evicted. All
+        events before such an event must have been processed, so that event is admitted first by the next call.
 
         Args:
-            start: The first event.
-            stop: The one after the last.
+            start: Index of the first event.
+            stop: Index after the last event.
             records: (N,) number of each event among the shard's records.
+
+        Returns:
+            (M,) sensor numbers of the events admitted, and the index after the last of them.
         """
         if start < stop and records[stop - 1] >= self._sensors.rest_at:
             if records[start] >= self._sensors.rest_at:
                 self._sensors.rest(int(records[start]))
             stop = min(stop, int(np.searchsorted(records, self._sensors.rest_at)))
-        all_known = self._all_known(start, stop)
-        if all_known is not None:
-            return all_known, stop
-        numbers, stop = self._make_known(start, stop, records)
+        if (known_numbers := self._admit_known(start, stop)) is not None:
+            return known_numbers, stop
+        numbers, stop = self._admit_each(start, stop, records)
         self._sensors.build()
         return np.array(numbers, np.int64), stop
 
-    def _make_known(self, start: int, stop: int, records: NDArray[np.int64]) -> tuple[list[int], int]:
-        """As ``admit``, one event after another."""
+    def _admit_each(self, start: int, stop: int, records: NDArray[np.int64]) -> tuple[list[int], int]:
+        """Do as ``admit``, event by event; ``records`` is (N,)."""
         sensors, ids = self._sensors, self._events.sensor_ids
         numbers: list[int] = []
         fitting: set[tuple[int, int]] = set()
@@ -75,19 +80,22 @@ class SensorAdmission:
                     evicted = sensors.add_features(number, features)
                     self._counts["features_evicted"] += evicted or 0
                     self._counts["features_refused"] += evicted is None
-                    fitting.clear()  # where a feature made room, others may fit no longer
+                    fitting.clear()  # a feature may have been evicted that other blocks have
                 fitting.add((number, block))
             numbers.append(number)
         return numbers, stop
 
-    def _all_known(self, start: int, stop: int) -> NDArray[np.int64] | None:
-        """Sensor numbers, where no sensor is new and none widens: nearly always, and without a look at each event."""
-        ids, blocks, known = self._events.sensor_ids[start:stop], len(self._events.blocks), self._sensors.numbers
-        try:  # looked up all at once, where there are several
-            found = itemgetter(*ids)(known) if len(ids) > 1 else [known[sensor] for sensor in ids]
+    def _admit_known(self, start: int, stop: int) -> NDArray[np.int64] | None:
+        """Return (M,) sensor numbers where no sensor is new, rests or gains features; otherwise None.
+
+        This is nearly always so, and much faster than ``_admit_each``.
+        """
+        ids, blocks, number_of = self._events.sensor_ids[start:stop], len(self._events.blocks), self._sensors.numbers
+        try:  # itemgetter looks all of them up in a single call, but returns no tuple for a single one
+            looked_up = itemgetter(*ids)(number_of) if len(ids) > 1 else [number_of[sensor_id] for sensor_id in ids]
         except KeyError:
             return None
-        numbers = np.fromiter(found, np.int64, stop - start)
+        numbers = np.fromiter(looked_up, np.int64, stop - start)
         if self._sensors.resting and (self._sensors.row[numbers] < 0).any():
             return None
         if len(self._sensors.detectors) == blocks == 1:

@@ -1,4 +1,4 @@
-"""Which sensors a shard knows, and which detector and row each has."""
+"""The sensors that a shard knows, and the detector and row of each."""
 
 from __future__ import annotations
 
@@ -22,27 +22,31 @@ if TYPE_CHECKING:
     from stream_ad.detector.detector import Detector
     from stream_ad.detector.model.device import Device
 
-NAME_BYTES = 200  # of what Python keeps of a sensor's id
+NAME_BYTES = 200  # of Python objects for the id of a sensor
 
 
 class SensorRegistry(FeatureSets):
-    """Who is known, and what becomes of them.
+    """The sensors of a shard, from their first event until they are evicted.
 
-    A sensor that shows a feature it never had moves, with all it has learned, to the detector of
-    the wider set; beyond ``detector.max_features``, and where a feature was not shown for very long, the new one
-    takes the place of that. Sensors beyond ``detector.max_sensors`` take the place of the longest silent one; those
-    of few events rest while they are silent (see resting.py).
+    A sensor that gains a feature moves, with everything learned, to the detector of the wider feature set. Beyond
+    ``detector.max_features``, or where another feature has been absent for very long, the new feature replaces that
+    one. A sensor beyond ``detector.max_sensors`` evicts the one that has been silent for longest. Sensors with few
+    events rest while they are silent (see ``resting_sensors``).
+
+    Args:
+        options: Settings of the detectors.
+        device: Device that computes the models.
     """
 
     def __init__(self, options: DetectorOptions, device: Device) -> None:
         super().__init__(options, device)
         self.numbers: dict[str, int] = {}
         self.ids: list[str] = []
-        self.last_seen = np.empty(0, np.int64)  # (S,) number of its last event in the shard
-        self.evicted = 0
+        self.last_seen = np.empty(0, np.int64)  # (S,) record number of each sensor's last event
+        self.evicted = 0  # sensors so far
         self.resting = Resting(options, device)
-        self.rest_at = NEVER  # the record at which somebody may have to rest
-        self._young: set[int] = set()  # who may; a model that sensors share knows their events by their row
+        self.rest_at = NEVER  # record number at which the next sensor may come to rest
+        self._young: set[int] = set()  # sensors that may rest; none with a shared model, which refers to their rows
         self._few = min(options.learning.batch_events, options.learning.warmup_events)
         self._to_build: dict[int, list[int]] = {}  # by detector, keys of the sensors that have no state yet
 
@@ -51,15 +55,19 @@ class SensorRegistry(FeatureSets):
 
     @property
     def full(self) -> bool:
-        """Whether the next new sensor takes another's place."""
+        """Whether the next new sensor evicts another."""
         return len(self.numbers) >= self.options.detector.max_sensors
 
     def admit(self, sensor_id: str, features: tuple[str, ...], record: int) -> int:
-        """Make a sensor known; returns its number. Before its detector is used, ``build`` gives it a state.
+        """Add a sensor, and return its number. Call ``build``, which creates its state, before using its detector.
+
+        1. Where the shard is full, evict the sensor that has been silent for longest, and reuse its number.
+        2. Assign the sensor to the detector of its features, created if need be.
+        3. Drop the detector of the evicted sensor, if that was its last.
 
         Args:
-            sensor_id: Nobody knows it.
-            features: Of its first event; those beyond the bound are left out.
+            sensor_id: An id that the shard does not know.
+            features: Of its first event; those beyond ``detector.max_features`` are left out.
             record: Number of that event among the shard's records.
         """
         features, left = features[: self.options.detector.max_features], NOWHERE
@@ -87,33 +95,39 @@ class SensorRegistry(FeatureSets):
         return number
 
     def event_counts(self, sensor_ids: list[str]) -> NDArray[np.int64]:
-        """(K,) events of each sensor so far; -1 where it is unknown."""
+        """Return (K,) the events so far of each of K sensors, -1 for an unknown one."""
         numbers = np.array([self.numbers.get(sensor_id, -1) for sensor_id in sensor_ids], np.int64)
         counts = np.array([self.resting.events_of(number) for number in numbers.tolist()], np.int64)  # -1: not at rest
-        known = np.flatnonzero((numbers >= 0) & (counts < 0))
-        for group in np.unique(self.group[numbers[known]]).tolist():
-            members = known[self.group[numbers[known]] == group]
+        active = np.flatnonzero((numbers >= 0) & (counts < 0))
+        for group in np.unique(self.group[numbers[active]]).tolist():
+            members = active[self.group[numbers[active]] == group]
             counts[members] = self.detectors[group].pending.count[self.row[numbers[members]]]
         return counts
 
     def build(self) -> None:
-        """Give every sensor that was admitted its state: all at once, since a plant's first readings come together."""
+        """Create the state of all admitted sensors at once, since the first readings of a plant come together."""
         for group, keys in self._to_build.items():
             self.detectors[group].append(np.array(keys, np.uint64))
         self._to_build.clear()
 
     def add_features(self, number: int, features: tuple[str, ...]) -> int | None:
-        """Let a sensor have these features too, those of its next event.
+        """Add the features of a sensor's next event to those that it has.
+
+        1. Choose features to be replaced: beyond ``detector.max_features`` those absent for longest, and any absent for
+           more than ``detector.forget_features_after_events``.
+        2. Replace them by new features, in the same positions.
+        3. For the new features that are left, move the sensor to the detector of the wider feature set.
 
         Returns:
-            How many others had to make room: what was not shown for very long, and beyond the bound what was not
-            shown for longest. None when these alone are more than the bound: nothing changes then.
+            The number of features replaced. None where the event alone has more features than allowed: then nothing
+            changes.
         """
         self.build()
         if len(features) > self.options.detector.max_features:
             return None
         group = int(self.group[number])
-        new = [name for name, place in zip(features, self.fit(group, features).tolist(), strict=True) if place < 0]
+        fit = self.fit(group, features).tolist()
+        new = [name for name, position in zip(features, fit, strict=True) if position == NOWHERE]
         slots = self._slots_for(number, features, len(new))
         if slots:
             self._replace(number, dict(zip(slots, new, strict=False)))
@@ -130,21 +144,26 @@ class SensorRegistry(FeatureSets):
         return len(slots)
 
     def _slots_for(self, number: int, features: tuple[str, ...], wanted: int) -> list[int]:
-        """Places of the features that make room for ``wanted`` new ones, the longest unseen first."""
+        """Return the positions of the features that ``wanted`` new ones replace, those absent for longest first."""
         group, row, bounds = int(self.group[number]), int(self.row[number]), self.options.detector
         detector, own = self.detectors[group], self.features[group]
         detector.shown.look(np.array([row]), detector.pending)
         named = set(features)
-        others = [place for place, name in enumerate(own) if name not in named]
+        others = [position for position, name in enumerate(own) if name not in named]
         others.sort(key=detector.shown.last[row].tolist().__getitem__)
         needed = max(0, len(own) + wanted - bounds.max_features)
         gone = detector.shown.gone(row, bounds.forget_features_after_events)
-        return (others[:needed] + [place for place in others[needed:] if gone[place]])[:wanted]
+        return (others[:needed] + [position for position in others[needed:] if gone[position]])[:wanted]
 
     def _replace(self, number: int, names: dict[int, str]) -> None:
-        """Exchange some of a sensor's features for new ones, where they stand: nothing else of it changes."""
+        """Replace features of a sensor by new ones in the same positions; nothing else of it changes.
+
+        Args:
+            number: Of the sensor.
+            names: New feature by position.
+        """
         old, row = int(self.group[number]), int(self.row[number])
-        features = tuple(names.get(place, name) for place, name in enumerate(self.features[old]))
+        features = tuple(names.get(position, name) for position, name in enumerate(self.features[old]))
         group = self._by_features.get(features)
         if group is None and len(self.owners[old]) == 1:
             del self._by_features[self.features[old]]
@@ -157,7 +176,7 @@ class SensorRegistry(FeatureSets):
         self.detectors[self.group[number]].reset_features(int(self.row[number]), list(names))
 
     def _move(self, number: int, group: int, row: int) -> None:
-        """A sensor has got a row in another detector."""
+        """Move a sensor to a row, already filled, of another detector."""
         old = self._leave(number)
         self._enter(number, group, row)
         self._drop_if_empty(old)
@@ -165,7 +184,11 @@ class SensorRegistry(FeatureSets):
     # ------------------------------------------------------------------- rest
 
     def rest(self, record: int) -> None:
-        """Before the event of this number: fold up who has few events and was silent for long enough."""
+        """Fold up the sensors with few events that have been silent for long enough, before an event is admitted.
+
+        Args:
+            record: Number of that event among the shard's records.
+        """
         self.build()
         young = [number for number in sorted(self._young) if self._count(number) < self._few]
         self._young, self.rest_at = set(young), NEVER
@@ -180,11 +203,11 @@ class SensorRegistry(FeatureSets):
         for group, numbers in silent.items():
             self.resting.add(self.detectors[group], self.row[numbers], numbers, self.features[group])
             self._leave_together(group, numbers)
-        for group in sorted(silent, reverse=True):  # the last one takes the number of one that goes
+        for group in sorted(silent, reverse=True):  # a dropped detector's number goes to the last detector
             self._drop_if_empty(group)
 
     def wake(self, number: int, record: int) -> None:
-        """Give a sensor at rest its place back, since an event of it comes."""
+        """Return a resting sensor to a detector, because its next event comes."""
         self.build()
         sensor = self.resting.pop(number)
         group = self._detector_for(sensor.features)
@@ -195,7 +218,7 @@ class SensorRegistry(FeatureSets):
 
     @contextmanager
     def roused(self, sensor_id: str) -> Iterator[Detector | None]:
-        """A detector in which a sensor at rest stands alone while a label is applied; None where it does not rest."""
+        """Give a detector that has only this resting sensor, to apply a label; None where it does not rest."""
         number = self.numbers.get(sensor_id, NOWHERE)
         if number not in self.resting:
             yield None
@@ -205,6 +228,7 @@ class SensorRegistry(FeatureSets):
         self.resting.put_back(number, detector)
 
     def _heard(self, number: int, record: int) -> None:
+        """Note the last event of a sensor that may come to rest."""
         self.last_seen[number] = record
         if not self._shared:
             self._young.add(number)
@@ -223,7 +247,7 @@ class SensorRegistry(FeatureSets):
         return key_of(self.ids[number], self.options.detector.seed)
 
     def _take_out(self, number: int) -> int:
-        """Forget a sensor; returns the detector that it was in, -1 where it rested."""
+        """Remove a sensor, and return the number of its detector, NOWHERE where it rested."""
         self._young.discard(number)
         if number in self.resting:
             self.resting.pop(number)
@@ -232,14 +256,14 @@ class SensorRegistry(FeatureSets):
 
     @property
     def held_bytes(self) -> int:
-        """As of FeatureSets, with sensors at rest and what there is of every sensor."""
+        """Bytes of memory taken by detectors, resting sensors, and the tables of sensors."""
         tables = sum(array.nbytes for array in (self.group, self.row, self.last_seen)) + NAME_BYTES * len(self.ids)
         return super().held_bytes + self.resting.held_bytes + tables
 
     # -------------------------------------------------------------- snapshots
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """What a snapshot keeps: plain values for its header, arrays for its body."""
+        """Return plain values for the header of a snapshot, and arrays: (S,) ``last_seen`` and those of detectors."""
         header = {
             "ids": self.ids,
             "features": [list(names) for names in self.features],
@@ -255,7 +279,11 @@ class SensorRegistry(FeatureSets):
         return header, arrays
 
     def load(self, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what ``state`` gave; NonsenseError when it does not fit."""
+        """Restore what ``state`` returned: (S,) ``last_seen`` and the arrays of detectors.
+
+        Raises:
+            NonsenseError: The values contradict one another.
+        """
         self._require_fit(header, arrays)
         self.ids = [str(sensor_id) for sensor_id in header["ids"]]
         self.numbers = {sensor_id: number for number, sensor_id in enumerate(self.ids)}
@@ -265,7 +293,7 @@ class SensorRegistry(FeatureSets):
         self.row = np.full(len(self.ids), NOWHERE)
         tables = zip(header["features"], header["owners"], header["arrived"], strict=True)
         for kept, (names, owners, arrived) in enumerate(tables):
-            if not owners:  # earlier versions kept detectors that nobody used any more
+            if not owners:  # earlier versions kept detectors without sensors
                 continue
             if tuple(names) in self._by_features or len(set(names)) != len(names):
                 raise NonsenseError(f"detector {kept} has features twice")
@@ -285,11 +313,15 @@ class SensorRegistry(FeatureSets):
 
     @staticmethod
     def _require_fit(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        """Raise NonsenseError where the plain values contradict one another or the arrays: before any room is made."""
+        """Check that the plain values match one another and the arrays, before any memory is allocated.
+
+        Raises:
+            NonsenseError: They do not.
+        """
         ids, features, owners = header["ids"], header["features"], header["owners"]
         placed = [number for rows in owners for number in rows] + header.get("resting", {}).get("numbers", [])
         if len(set(ids)) != len(ids) or sorted(placed) != list(range(len(ids))):
-            raise NonsenseError("the table of sensors does not match their places")
+            raise NonsenseError("the table of sensors does not match their rows")
         if not len(features) == len(owners) == len(header["arrived"]):
             raise NonsenseError("the table of detectors does not match their sensors")
         for group, (names, rows) in enumerate(zip(features, owners, strict=True)):
@@ -298,7 +330,14 @@ class SensorRegistry(FeatureSets):
                 raise NonsenseError(f"detector {group} has no state for its {len(names)} features")
 
     def require_sense(self, *, classes: int) -> None:
-        """Raise NonsenseError where what was loaded could not have come about: it would fail, or never end, later."""
+        """Check that the loaded state is one that a shard can have: another would fail, or never end, in a later step.
+
+        Args:
+            classes: Number of classes that labels may have.
+
+        Raises:
+            NonsenseError: It is not.
+        """
 
         def require(name: str, detector: Detector) -> None:
             pending = detector.pending
@@ -306,11 +345,11 @@ class SensorRegistry(FeatureSets):
             queued_from = pending.queued_from[used]
             count, expired = pending.count[used], pending.expired[used]
             if (pending.label[used] >= classes).any() or (pending.label[used] < -1).any():
-                raise NonsenseError(f"{name} waits with a verdict of a class that is not there")
+                raise NonsenseError(f"{name} has a label of a class that does not exist")
             if ((queued_from < 0) | (count < queued_from)).any():
-                raise NonsenseError(f"{name} has labels to learn on events that cannot be")
+                raise NonsenseError(f"{name} has labels to learn on events that cannot exist")
             if ((expired < 0) | (count < expired) | (detector.seen[used] > count)).any():
-                raise NonsenseError(f"{name} has counted its events wrongly")
+                raise NonsenseError(f"{name} has contradictory counts of events")
 
         for number, detector in enumerate(self.detectors):
             require(f"detector {number}", detector)

@@ -1,8 +1,7 @@
-"""State of one partition, and ``step``: a deterministic function of that state and its input.
+"""The state of one partition, and ``Shard.step``: a deterministic function of that state and its input.
 
-Nothing here knows clocks, files, sockets or metrics. The results depend on the records and their
-order, never on how they are cut into steps: a step scores everything up to a sensor's next learn
-point at once, learns there, and goes on.
+Nothing here uses clocks, files, sockets or metrics. The results depend on the records and their order, never on how
+they are cut into steps: a step scores all events up to a sensor's next learn point, learns there, and continues.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from stream_ad.records.columns import Scores, ShardStatus, StepResult
 from stream_ad.shard.devices import choose_device
 from stream_ad.shard.incidents import Incidents
 from stream_ad.shard.label_store import LABEL_OUTCOMES, LabelStore, Target
-from stream_ad.shard.merge import merge_order
 from stream_ad.shard.sensor_registry import SensorRegistry
 from stream_ad.shard.snapshot_format import damaged_by, dump, fingerprint, parse
 from stream_ad.shard.step import COUNTERS, ShardStep
@@ -27,15 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["COUNTERS", "LABEL_OUTCOMES", "Shard"]
 
-FIRST_STATISTICS_RECORD, STATISTICS_RECORDS = 1024, 8192  # powers of two
-KEPT_BYTES = 400  # of what Python keeps of a label that waits
+FIRST_STATISTICS_RECORD, STATISTICS_RECORDS = 1024, 8192  # powers of two; see ``next_statistics_record``
+KEPT_BYTES = 400  # of Python objects for a label that waits
 
 
 def next_statistics_record(records: int) -> int:
-    """The number of records of a shard at which class importance comes into force, the next one after ``records``.
+    """Return the record number after ``records`` at which a shard next applies its label statistics.
 
-    Sensors that are scored together must not see each other's labels at places that depend on the cut, and
-    each such place cuts what could be computed together: there are few, but some come early.
+    Sensors that are scored together must not see each other's labels at record numbers that depend on how the stream
+    was cut. Each update splits what could be computed together, so updates are rare, except that the first ones come
+    early: at powers of two from ``FIRST_STATISTICS_RECORD`` on, then at every multiple of ``STATISTICS_RECORDS``.
     """
     if records >= STATISTICS_RECORDS:
         return (records // STATISTICS_RECORDS + 1) * STATISTICS_RECORDS
@@ -43,7 +42,12 @@ def next_statistics_record(records: int) -> int:
 
 
 class Shard:
-    """One partition's sensors, models, labels and incidents."""
+    """The sensors, models, labels and incidents of one partition.
+
+    Args:
+        options: Settings of the detector.
+        quiet_events: Events of a sensor without an anomaly that close its incident.
+    """
 
     def __init__(self, options: DetectorOptions, *, quiet_events: int = 16) -> None:
         self.options = options
@@ -51,7 +55,7 @@ class Shard:
         self.label_store = LabelStore(options.learning)
         self.incidents = Incidents(quiet_events)
         self.records = 0  # events and labels so far
-        self.watermark_ns = 0
+        self.watermark_ns = 0  # the latest event time so far
 
     # ------------------------------------------------------------------- step
 
@@ -59,51 +63,48 @@ class Shard:
         """Score events, join labels, learn.
 
         Args:
-            events: The next events of the shard.
-            labels: The next labels; merged with the events by record time, labels first when equal.
+            events: The next events of the shard, N.
+            labels: The next labels, K; merged with the events by record time, labels first when equal.
+
+        Returns:
+            Scores of the N events, and everything else that happened.
         """
-        run = ShardStep(self.sensors, self.label_store, events, labels)
-        before = merge_order(events.record_times_ms, labels.record_times_ms)  # (N,)
-        after = np.searchsorted(before, np.arange(len(labels)), side="right")  # (K,) events before each label
-        label_records = np.arange(len(labels)) + after + self.records
-        event_records = np.arange(len(events)) + before + self.records
+        step = ShardStep(self.sensors, self.label_store, events, labels, self.records)
         total = self.records + len(events) + len(labels)
         while self.records < total:
-            settle_at = next_statistics_record(self.records)
-            stop = min(settle_at, total)
-            bounds = np.searchsorted(event_records, [self.records, stop])
-            label_bounds = np.searchsorted(label_records, [self.records, stop])
-            run.segment(range(*bounds.tolist()), range(*label_bounds.tolist()), event_records, label_records)
+            statistics_at = next_statistics_record(self.records)
+            stop = min(statistics_at, total)
+            step.process(self.records, stop)
             self.records = stop
-            if stop == settle_at:
+            if stop == statistics_at:
                 self.label_store.apply_statistics(self._target, self.sensors.event_counts)
         if len(events):
             self.watermark_ns = max(self.watermark_ns, int(events.times_ns.max()))
-        scores = Scores(run.score, run.live, run.contributions)
-        incidents = self.incidents.step(events, scores, run.numbers())
-        if run.counts["sensors_evicted"]:
+        scores = Scores(step.score, step.live, step.contributions)
+        incidents = self.incidents.step(events, scores, step.sensor_numbers())
+        if step.counts["sensors_evicted"]:
             incidents += self.incidents.close_all_but(self.sensors.numbers)
-        run.counts["events"] = len(events)
-        run.counts["anomalies"] = int((run.score >= 1).sum())
+        step.counts["events"] = len(events)
+        step.counts["anomalies"] = int((step.score >= 1).sum())
         return StepResult(
             scores=scores,
             incidents=incidents,
-            counts=dict(run.counts),
+            counts=dict(step.counts),
             label_outcomes={outcome: self.label_store.outcomes[outcome] for outcome in LABEL_OUTCOMES},
-            label_delays_s=np.array(run.delays, np.float64),
-            losses=np.array(run.losses, np.float64),
+            label_delays_s=np.array(step.delays, np.float64),
+            losses=np.array(step.losses, np.float64),
         )
 
     def _target(self, sensor_id: str) -> Target | None:
         number = self.sensors.numbers.get(sensor_id)
-        if number is None or number in self.sensors.resting:  # the latter has room for more events than it has
+        if number is None or number in self.sensors.resting:  # a resting sensor has few events: it has lost none yet
             return None
         return Target(self.sensors.detectors[self.sensors.group[number]].pending, int(self.sensors.row[number]))
 
     # ----------------------------------------------------------------- gauges
 
     def status(self) -> ShardStatus:
-        """Gauges, read between steps."""
+        """Return gauges; call between steps."""
         detectors = self.sensors.detectors
         warmup = self.options.learning.warmup_events
         levels = np.concatenate([np.zeros(0), *(d.threshold.log_level[: d.size] for d in detectors)])
@@ -129,20 +130,20 @@ class Shard:
 
     @property
     def held_bytes(self) -> int:
-        """Memory that the state takes: detectors, sensors at rest, caches, labels that wait."""
+        """Bytes of memory that the state takes: detectors, resting sensors, caches, waiting labels."""
         label_store = self.label_store
         kept = len(label_store.early) + sum(map(len, label_store.intervals.values()))
         return self.sensors.held_bytes + KEPT_BYTES * (kept + len(label_store.label_results))
 
     @property
     def model_version(self) -> str:
-        """Names the shape of the models and the rules they learn by; the same on every cut of a stream."""
+        """Identifier of the models' shape and of the rules that they learn by; the same for every cut of a stream."""
         return fingerprint(self.options)
 
     # -------------------------------------------------------------- snapshots
 
     def snapshot(self) -> bytes:
-        """The whole state, as safetensors with a JSON header."""
+        """Return the whole state, as safetensors with a JSON header."""
         header, arrays = self.sensors.state()
         return dump(
             self.options,
@@ -158,7 +159,15 @@ class Shard:
 
     @classmethod
     def restore(cls, data: bytes, options: DetectorOptions, *, quiet_events: int = 16) -> Shard:
-        """The shard that ``snapshot`` was called on; errors as ``shard_state.parse``."""
+        """Return a shard with the state that ``snapshot`` returned.
+
+        1. Read and check header and arrays (``snapshot_format.parse``), upgrading an earlier format.
+        2. Load sensors and their detectors, then labels, then incidents.
+        3. Check that the parts agree with one another: what contradicts them would fail in a later step.
+
+        Raises:
+            StateError, UnfitStateError, DamagedStateError: See ``snapshot_format.parse``.
+        """
         header, arrays = parse(data, options)
         shard = cls(options, quiet_events=quiet_events)
         shard.records = int(header["records"])

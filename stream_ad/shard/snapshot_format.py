@@ -1,4 +1,4 @@
-"""A shard's state as bytes: safetensors for the arrays, a JSON header for the rest; nothing is ever unpickled."""
+"""The format of snapshots: safetensors for the arrays and a JSON header for the rest; nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from safetensors.numpy import load
 from stream_ad import __version__
 from stream_ad.detector.row_store import NonsenseError
 from stream_ad.errors import DamagedStateError, StateError, UnfitStateError
+from stream_ad.records.schemas import MAX_EVENT_ID, MAX_NAME
 from stream_ad.shard.label_store import NORMAL_NAME
 from stream_ad.shard.snapshot_upgrade import UPGRADABLE, present_names, upgrade
 
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
     from stream_ad.detector.config import DetectorOptions
 
 FORMAT = 8
-UNCHECKED = 6  # this format has no checksum yet
-KEY = "stream_ad"
-OTHERS = "`stream-ad snapshots list` shows the others; `stream-ad snapshots reset` begins with a new model."
+UNCHECKED = 6  # this format has no checksum
+KEY = "stream_ad"  # of our fields in the metadata of safetensors
+OTHERS = "`stream-ad snapshots list` shows the others; `stream-ad snapshots reset` starts with a new model."
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Hash = Annotated[int, msgspec.Meta(ge=0)]  # below 2**64, a bound that msgspec cannot state
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+EventId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_EVENT_ID)]
 
 
 class RestingHeader(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,36 +75,36 @@ class LabelStoreHeader(msgspec.Struct, frozen=True):
 
 
 class IncidentHeader(msgspec.Struct, frozen=True):
-    """See ``Incidents.state``."""
+    """See ``Incidents.state``; what is kept must fit ``schemas.Incident``, or the incident could never be closed."""
 
-    first_event: str
+    first_event: EventId
     start_ns: Whole
     end_ns: Whole
-    events: Count
+    events: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     peak: float
-    peak_event: str
+    peak_event: EventId
     features: list[str]
     quiet: Count
 
 
 class Header(msgspec.Struct, frozen=True):
-    """The plain part of a snapshot, in the present format."""
+    """The plain part of a snapshot in the present format."""
 
     records: Count
     watermark_ns: Whole
     sensors: SensorsHeader
     label_store: LabelStoreHeader
-    incidents: dict[str, IncidentHeader]
+    incidents: dict[Name, IncidentHeader]
 
 
 class EarlierLabelStoreHeader(LabelStoreHeader, frozen=True):
-    """Of formats 6 and 7."""
+    """The label store in formats 6 and 7, under the present names."""
 
     early: dict[str, list[tuple[Hash, Count, Count]]]  # type: ignore[assignment]
 
 
 class EarlierHeader(Header, frozen=True):
-    """Of formats 6 and 7."""
+    """The plain part of a snapshot in formats 6 and 7, under the present names."""
 
     label_store: EarlierLabelStoreHeader
 
@@ -111,7 +114,7 @@ class _Outer(msgspec.Struct, frozen=True):
 
 
 def fingerprint(options: DetectorOptions, version: int = FORMAT) -> str:
-    """Of the settings that decide the shape of the state: a snapshot of this format fits where these are the same."""
+    """Return a digest of the settings that decide the shape of the state: snapshots fit shards with the same digest."""
     learning = options.learning
     shape = {
         "format": version,
@@ -127,7 +130,13 @@ def fingerprint(options: DetectorOptions, version: int = FORMAT) -> str:
 
 
 def dump(options: DetectorOptions, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
-    """Bytes that ``parse`` reads; the same state gives the same bytes."""
+    """Return a snapshot that ``parse`` reads; the same state gives the same bytes.
+
+    Args:
+        options: Settings of the detector.
+        header: Plain values; see ``Header``.
+        arrays: Arrays by name, nearly all of them (S, ...) for the S rows of a detector.
+    """
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     text = json.dumps(header, sort_keys=True)
     meta = {
@@ -141,9 +150,9 @@ def dump(options: DetectorOptions, header: dict[str, Any], arrays: dict[str, NDA
 
 
 def _joined(arrays: Mapping[str, NDArray[Any]], meta: dict[str, str]) -> bytes:
-    """What safetensors' ``save`` would give, every array copied once: it takes ten times as long over it."""
+    """Return what ``safetensors.numpy.save`` returns, in a tenth of its time: every array is copied only once."""
     outer: dict[str, Any] = {"__metadata__": meta}
-    in_order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that each is aligned
+    in_order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that every array is aligned
     at = 0
     for name in in_order:
         array = arrays[name]
@@ -156,9 +165,10 @@ def _joined(arrays: Mapping[str, NDArray[Any]], meta: dict[str, str]) -> bytes:
 
 
 def _checksum(header: str, arrays: dict[str, NDArray[Any]]) -> int:
-    """Finds what happened to a snapshot on its way to a broker and from there, which has a digest of its own.
+    """Return a CRC32C of header and arrays, which detects damage on the way to a broker and back.
 
-    A digest here would hold scores up for longer than all else about a snapshot.
+    Brokers check a cryptographic digest of what they store; computing one here would delay scores for longer than
+    everything else about a snapshot.
     """
     value: int = crc32c(header.encode())
     for name in sorted(arrays):
@@ -169,10 +179,22 @@ def _checksum(header: str, arrays: dict[str, NDArray[Any]]) -> int:
 
 
 def parse(data: bytes, options: DetectorOptions) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Header and arrays of a snapshot.
+    """Return the header and the arrays of a snapshot, upgraded to the present format.
+
+    1. Check the format and the fingerprint of the settings.
+    2. Read the arrays, and check them and the header against the checksum.
+    3. Check the header against its format (``Header``).
+    4. Upgrade an earlier format.
+
+    Args:
+        data: The snapshot.
+        options: Settings that it must fit.
+
+    Returns:
+        Plain values, and arrays by name, nearly all of them (S, ...) for the S rows of a detector.
 
     Raises:
-        StateError: It is of a format that this program does not know.
+        StateError: The program does not know its format.
         UnfitStateError: It was made with settings that give models of another shape.
         DamagedStateError: Anything else is wrong with it.
     """
@@ -182,9 +204,9 @@ def parse(data: bytes, options: DetectorOptions) -> tuple[dict[str, Any], dict[s
         raise UnfitStateError(
             "The snapshot was made with other settings for the shape of the state (detector.models, detector.seed, "
             "learning.batch_events, label_horizon_events, warmup_events, replay_events or threshold.window_events).",
-            hint="With the settings of before, `stream-ad snapshots restore` goes on with it.",
+            hint="Restore the earlier settings, then run `stream-ad snapshots restore` to continue from it.",
         )
-    with damaged_by(SafetensorError, ValueError, KeyError, OverflowError):  # a type or size that there is not
+    with damaged_by(SafetensorError, ValueError, KeyError, OverflowError):  # the last ones: impossible types and sizes
         arrays = load(data)
     with damaged_by(NonsenseError):
         text = header_text(meta)
@@ -199,10 +221,10 @@ def parse(data: bytes, options: DetectorOptions) -> tuple[dict[str, Any], dict[s
 
 @contextmanager
 def damaged_by(*kinds: type[Exception]) -> Iterator[None]:
-    """Let errors of these kinds, which say that a snapshot is wrong, be raised as DamagedStateError.
+    """Raise errors of these kinds, which show that a snapshot is wrong, as DamagedStateError.
 
-    Too little memory or a defect of the program says nothing about the snapshot: whoever took that for damage would
-    give a good model up.
+    Other errors, such as lack of memory or a defect of the program, say nothing about the snapshot: to treat them as
+    damage would discard a good model.
     """
     try:
         yield
@@ -213,26 +235,34 @@ def damaged_by(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def require_format(meta: Mapping[str, str]) -> int:
-    """The format; what another version wrote in a form of its own is refused: it must never be misread."""
+    """Return the format of a snapshot by its ``metadata``; refuse an unknown one, which must never be misread."""
     for version in (FORMAT, *UPGRADABLE):
         if meta.get("format") == str(version):
             return version
     raise StateError(
         f"The snapshot has format {meta.get('format')!r}; this program reads format {FORMAT}.",
-        hint=f"Run the version of the program that wrote it, {meta.get('program', 'unknown')}, or begin with a new "
+        hint=f"Run the version of the program that wrote it, {meta.get('program', 'unknown')}, or start with a new "
         "model: `stream-ad snapshots reset`.",
     )
 
 
 def header_text(meta: Mapping[str, str]) -> str:
-    """What ``read_header`` reads, of what ``metadata`` gave; NonsenseError where there is none."""
+    """Return the text of the header in what ``metadata`` returned.
+
+    Raises:
+        NonsenseError: There is none.
+    """
     if (text := meta.get("header")) is None:
         raise NonsenseError("there is no header")
     return text
 
 
 def read_header(meta: Mapping[str, str]) -> dict[str, Any]:
-    """The plain part of the state from what ``metadata`` gave, checked; NonsenseError where it is not of its format."""
+    """Return the plain part of the state in what ``metadata`` returned, checked.
+
+    Raises:
+        NonsenseError: It does not have its format, or its values contradict one another.
+    """
     try:
         if meta["format"] == str(FORMAT):
             header = msgspec.convert(json.loads(header_text(meta)), Header)
@@ -243,37 +273,41 @@ def read_header(meta: Mapping[str, str]) -> dict[str, Any]:
     label_store, sensors = header.label_store, header.sensors
     classes = len(label_store.classes)
     tables = (label_store.labels, label_store.misses, label_store.average, label_store.weights)
-    early = [one for known in label_store.early.values() for one in known]
-    meant = [one[1] for one in early]
-    meant += [interval[2] for known in label_store.intervals.values() for interval in known]
-    meant += [result[2] for result in label_store.label_results]
+    early = [label for labels in label_store.early.values() for label in labels]
+    used_classes = [label[1] for label in early]
+    used_classes += [interval[2] for intervals in label_store.intervals.values() for interval in intervals]
+    used_classes += [result[2] for result in label_store.label_results]
     if any(len(table) != classes or not np.isfinite(table).all() for table in tables):
-        raise NonsenseError("header: the tables of the classes do not fit")
-    if label_store.classes[:1] != [NORMAL_NAME] or max(meant, default=0) >= classes:
-        raise NonsenseError("header: a verdict of a class that is not there")
-    if max((one[0] for one in early), default=0) >= 2**64:
-        raise NonsenseError("header: a verdict on an event that cannot be")
+        raise NonsenseError("header: the tables of the classes do not match")
+    if label_store.classes[:1] != [NORMAL_NAME] or max(used_classes, default=0) >= classes:
+        raise NonsenseError("header: a label of a class that does not exist")
+    if max((label[0] for label in early), default=0) >= 2**64:
+        raise NonsenseError("header: a label of an event whose hash is too large")
     if sum(map(len, sensors.owners)) + len(sensors.resting.numbers) != len(sensors.ids):
-        raise NonsenseError("header: sensors and their places do not fit")
+        raise NonsenseError("header: the sensors do not match their rows")
     result: dict[str, Any] = msgspec.to_builtins(header)
     return result
 
 
 def _require_models(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Weights that are no numbers, or models that are there in part, would fail later, or score nonsense for ever."""
+    """Refuse weights that are not finite, and incomplete models: they would fail later, or score nonsense for ever."""
     lengths: dict[str, int] = {}
     for name, array in arrays.items():
         group, model, _ = name.partition(".model.")
         if not model:
             continue
         if not np.isfinite(array).all() or (array.dtype.kind == "i" and (array < 0).any()):
-            raise NonsenseError(f"{name} holds values that cannot be")
+            raise NonsenseError(f"{name} has impossible values")
         if array.ndim == 0 or lengths.setdefault(group, len(array)) != len(array):
             raise NonsenseError(f"{group}.model.*: arrays of different lengths")
 
 
 def metadata(data: bytes) -> dict[str, str]:
-    """The header's own fields, read without touching the arrays; DamagedStateError when there is no such header."""
+    """Return our fields of the metadata of a snapshot, read without touching the arrays.
+
+    Raises:
+        DamagedStateError: There are none.
+    """
     try:
         size = int.from_bytes(data[:8], "little")
         if not 0 < size <= len(data) - 8:

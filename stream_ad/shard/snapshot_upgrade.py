@@ -1,8 +1,8 @@
-"""Snapshots of earlier formats, brought to the present one.
+"""Upgrade of snapshots of earlier formats to the present one.
 
-Format 8 keeps a learn batch more of each sensor's events and marks the events with a new label in their ring; formats
-6 and 7 had a queue of its own for them, which could hold more than it had room for. Format 8 also keeps how many
-events a sensor had when a label came whose event was not there.
+Format 8 keeps one learn batch more of each sensor's events, and marks events with a new label in their ring buffer.
+Formats 6 and 7 had a separate queue for these, which could overflow. Format 8 also keeps, for a label whose event is
+not in memory, how many events its sensor had before it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RENAMED = {  # arrays of a detector
 
 
 def present_names(header: Any) -> Any:
-    """Give the plain part of a snapshot of format 6 or 7 the names of the present format; nothing else is checked."""
+    """Return the plain part of a snapshot of format 6 or 7 with the present names; values are not checked."""
     if isinstance(header, dict) and isinstance(verdicts := header.pop("verdicts", None), dict):
         header["label_store"] = verdicts
         if "judged" in verdicts:
@@ -42,10 +42,19 @@ def present_names(header: Any) -> Any:
 
 
 def upgrade(header: dict[str, Any], arrays: dict[str, NDArray[Any]], learning: LearningConfig) -> None:
-    """Turn header and arrays of format 6 or 7 into those of the present format, in place.
+    """Convert header and arrays of format 6 or 7 to the present format, in place.
+
+    1. Rename arrays.
+    2. Lengthen the ring buffers, and find the first marked event of each sensor.
+    3. Add to each waiting label the events that its sensor has had.
+
+    Args:
+        header: Plain values; see ``snapshot_format.EarlierHeader``.
+        arrays: Arrays by name, with axes (S, W, ...) for rings of S sensors.
+        learning: Settings that decide the length of the rings.
 
     Raises:
-        NonsenseError: They are not what that format holds.
+        NonsenseError: They do not have that format.
     """
     for name in list(arrays):
         group, _, own = name.partition(".")
@@ -78,12 +87,12 @@ def _upgrade_rings(prefix: str, arrays: dict[str, NDArray[Any]], learning: Learn
     arrays[pending + "readings"] = _longer(_array(arrays, pending + "readings", 3), count, capacity + block, np.nan)
     blocks = -(-count // block)
     arrays[pending + "memory"] = _longer(_array(arrays, pending + "memory", 4), blocks, capacity // block + 1, np.nan)
-    place, added = _array(arrays, prefix + "head.side_row", 1), _array(arrays, prefix + "head.rings.added", 2)
-    owners = np.flatnonzero(place >= 0)
-    if len(place) != len(count) or not np.array_equal(np.sort(place[owners]), np.arange(len(added))):
+    side_row, added = _array(arrays, prefix + "head.side_row", 1), _array(arrays, prefix + "head.rings.added", 2)
+    owners = np.flatnonzero(side_row >= 0)
+    if len(side_row) != len(count) or not np.array_equal(np.sort(side_row[owners]), np.arange(len(added))):
         raise NonsenseError(f"{prefix}head: {len(owners)} sensors for {len(added)} rings")
     ring_count = np.zeros(len(owners), np.int64)
-    ring_count[place[owners]] = count[owners]
+    ring_count[side_row[owners]] = count[owners]
     arrays[prefix + "head.rings.added"] = _longer(added, ring_count, capacity, 0)
     for name in ("queue", "queue_head", "queue_tail"):
         arrays.pop(pending + name, None)
@@ -98,7 +107,7 @@ def _array(arrays: dict[str, NDArray[Any]], name: str, axes: int) -> NDArray[Any
 
 
 def _longer(ring: NDArray[Any], count: NDArray[np.int64], length: int, fill: Any) -> NDArray[Any]:
-    """Rings (S, W, ...) as longer ones (S, length, ...): entry n moves from n modulo W to n modulo length."""
+    """Return rings (S, W, ...) as longer ones (S, length, ...): entry n moves from n modulo W to n modulo length."""
     width = ring.shape[1]
     if not 0 < width <= length or len(ring) != len(count):
         raise NonsenseError(f"rings of shape {ring.shape} for {len(count)} sensors of {length} entries")
@@ -110,7 +119,7 @@ def _longer(ring: NDArray[Any], count: NDArray[np.int64], length: int, fill: Any
 
 
 def _first_queued(queued: NDArray[np.bool_], count: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(S,) number of the first marked event of each ring (S, C), that of the next event where none is."""
+    """Return (S,) the number of the first marked event of each ring (S, C), or of the next event where none is."""
     first = count.copy()
     for row, last in enumerate(count.tolist()):
         entries = np.arange(max(0, last - queued.shape[1]), last)

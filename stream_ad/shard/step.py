@@ -1,16 +1,28 @@
-"""One step of a shard at work: rounds of scoring up to the next learn point, labels, learning."""
+"""One step of a shard: score up to the next learn point of every model, join labels, learn, and repeat.
+
+Records are processed in nested portions:
+
+1. Portion between two updates of the label statistics (``ShardStep.process``), which ``Shard.step`` delimits.
+2. Portion in which no sensor's state moves (``SensorAdmission.admit``): none is evicted, gains features or comes to
+   rest, except before its first event.
+3. The sensors of one detector (``ShardStep._process_stable``); detectors share nothing.
+4. Round (``ShardStep._rounds``): every model takes events up to its next learn point.
+
+Within a round everything is computed for all events at once. No portion depends on how the stream was cut into steps.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from stream_ad.records.columns import Contribution
 from stream_ad.shard.event_hash import hash_ids
 from stream_ad.shard.label_store import LabelStore, Target
-from stream_ad.shard.merge import count_rounds
+from stream_ad.shard.merge import count_rounds, record_numbers
 from stream_ad.shard.sensor_admission import SensorAdmission
 
 if TYPE_CHECKING:
@@ -22,7 +34,7 @@ if TYPE_CHECKING:
     from stream_ad.records.columns import Events, Labels
     from stream_ad.shard.sensor_registry import SensorRegistry
 
-NOBODY = -1
+UNKNOWN = -1  # number of a sensor, or of its detector, that the shard does not have
 COUNTERS = (
     "events",
     "anomalies",
@@ -41,247 +53,337 @@ COUNTERS = (
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Records of a step that belong to sensors of the same detector, in the order of the shard's records."""
+
+    index: NDArray[np.int64]  # (M,) into the step's Events or Labels
+    row: NDArray[np.int64]  # (M,) detector row of each record's sensor
+    record: NDArray[np.int64]  # (M,) number of each among the shard's records, rising
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def select(self, which: NDArray[np.int64] | slice) -> Self:
+        """Return a part of the records.
+
+        Args:
+            which: (L,) positions among these records, rising, or a slice.
+        """
+        return type(self)(self.index[which], self.row[which], self.record[which])
+
+
+class EventRows(_Rows):
+    """Events of a step that belong to sensors of the same detector."""
+
+    __slots__ = ()
+
+
+class LabelRows(_Rows):
+    """Labels of a step that belong to sensors of the same detector."""
+
+    __slots__ = ()
+
+
+_NO_NUMBERS = np.empty(0, np.int64)
+_NO_EVENTS = EventRows(_NO_NUMBERS, _NO_NUMBERS, _NO_NUMBERS)
+
+
 def _where(mask: NDArray[np.bool_]) -> NDArray[np.int64] | slice:
-    """What picks the true ones: where all are, as nearly always, nothing need be copied."""
+    """Return what selects the True elements of ``mask`` (N,): a slice, which copies nothing, if all are, as usual."""
     return slice(None) if mask.all() else np.flatnonzero(mask)
 
 
 class ShardStep:
-    """Scores, counts and contributions gather here while a step goes through its records."""
+    """A step while it is under way; collects scores, counts and contributions.
 
-    def __init__(self, sensors: SensorRegistry, label_store: LabelStore, events: Events, labels: Labels) -> None:
+    Args:
+        sensors: The sensors of the shard and their detectors.
+        label_store: The labels of the shard.
+        events: Events of the step, N.
+        labels: Labels of the step, K.
+        first_record: Number of the first of them among the shard's records.
+    """
+
+    def __init__(
+        self, sensors: SensorRegistry, label_store: LabelStore, events: Events, labels: Labels, first_record: int
+    ) -> None:
         self.sensors, self.label_store, self.events, self.labels = sensors, label_store, events, labels
+        self.event_records, self.label_records = record_numbers(
+            events.record_times_ms, labels.record_times_ms, first_record
+        )
         self.hashes = hash_ids(events.event_ids)
-        self.block_row = np.zeros(len(events), np.int64)  # (N,) in which row of its block an event's values stand
+        self.block_row = np.zeros(len(events), np.int64)  # (N,) row of each event's values in their block
         for block in events.blocks:
             self.block_row[block.rows] = np.arange(len(block.rows))
-        self.number = np.full(len(events), NOBODY)  # (N,) of the sensor, once its turn has come
+        self.number = np.full(len(events), UNKNOWN)  # (N,) number of the sensor, once the event was admitted
         self.score = np.zeros(len(events))
         self.live = np.zeros(len(events), np.bool_)
         self.contributions: dict[int, tuple[Contribution, ...]] = {}
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.losses: list[float] = []
         self.delays: list[float] = []
-        self.label_class: dict[int, int] = {}  # class of each label whose turn has come
+        self.label_class: dict[int, int] = {}  # class by index of the label, once its portion has begun
         self.label_hashes = hash_ids([event_id or "" for event_id in labels.event_ids])
         label_store.outcomes.clear()
         self.label_store.counts = self.counts
         self.admission = SensorAdmission(sensors, events, self.counts)
 
-    def numbers(self) -> tuple[NDArray[np.int64], Mapping[str, int]]:
-        """(N,) number of each event's sensor, and that of each sensor: for this step alone."""
+    def sensor_numbers(self) -> tuple[NDArray[np.int64], Mapping[str, int]]:
+        """Return (N,) a number for the sensor of each event, and the number by sensor; valid for this step alone."""
         if not self.counts["sensors_evicted"]:
             return self.number, self.sensors.numbers
-        known: dict[str, int] = {}  # a number that was given twice tells none apart
-        return np.array([known.setdefault(one, len(known)) for one in self.events.sensor_ids], np.int64), known
+        numbers: dict[str, int] = {}  # the registry has given the numbers of evicted sensors to others
+        of_events = [numbers.setdefault(sensor_id, len(numbers)) for sensor_id in self.events.sensor_ids]
+        return np.array(of_events, np.int64), numbers
 
-    def segment(
-        self, rows: range, labels: range, event_records: NDArray[np.int64], label_records: NDArray[np.int64]
-    ) -> None:
-        """Process the events and labels between two settlements.
+    def process(self, start: int, stop: int) -> None:
+        """Process the events and labels between two updates of the label statistics.
 
         Args:
-            rows: Events.
-            labels: Labels.
-            event_records: (N,) number of each event of the step among the shard's records.
-            label_records: (K,) that of each label.
+            start: Number of the first among the shard's records.
+            stop: Number after the last.
         """
-        # Not earlier: a class that is not known yet must not count in a settlement before its first label.
-        self.label_class.update((j, self.label_store.class_of(self.labels.names[j])) for j in labels)
-        start, first_label = rows.start, labels.start
-        while start < rows.stop or first_label < labels.stop:
-            numbers, stop = self.admission.admit(start, rows.stop, event_records)
-            last_label = labels.stop
-            if stop < rows.stop:  # a sensor widens or makes room there: what comes before it goes first
-                last_label = int(np.searchsorted(label_records, event_records[stop]))
-            here = np.arange(first_label, last_label)
-            self._process(np.arange(start, stop), numbers, here, event_records[start:stop], label_records[here])
-            start, first_label = stop, last_label
+        first_event, end_event = np.searchsorted(self.event_records, [start, stop]).tolist()
+        first_label, end_label = np.searchsorted(self.label_records, [start, stop]).tolist()
+        # Only now: a class must not count in an update of the statistics before the first label of it.
+        self.label_class.update(
+            (j, self.label_store.class_of(self.labels.names[j])) for j in range(first_label, end_label)
+        )
+        while first_event < end_event or first_label < end_label:
+            numbers, next_event = self.admission.admit(first_event, end_event, self.event_records)
+            next_label = end_label
+            if next_event < end_event:  # a sensor's state moves at that event: process the labels before it first
+                next_label = int(np.searchsorted(self.label_records, self.event_records[next_event]))
+            self._process_stable(np.arange(first_event, next_event), numbers, np.arange(first_label, next_label))
+            first_event, first_label = next_event, next_label
 
-    def _process(
-        self,
-        rows: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        event_records: NDArray[np.int64],
-        label_records: NDArray[np.int64],
-    ) -> None:
-        """Events and labels between which no sensor moves, feature set by feature set."""
-        self.number[rows] = numbers
-        self.sensors.last_seen[numbers] = event_records
-        known = np.array([self.sensors.numbers.get(self.labels.sensor_ids[j], -1) for j in labels.tolist()], np.int64)
-        group = self.sensors.group[numbers]
-        label_group = np.where(known >= 0, self.sensors.group[known] if len(self.sensors.group) else -1, -1)
+    def _process_stable(self, events: NDArray[np.int64], numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
+        """Process events and labels between which no sensor's state moves, detector by detector.
+
+        Args:
+            events: (E,) indices into the step's events.
+            numbers: (E,) sensor numbers of the events.
+            labels: (K,) indices into the step's labels.
+        """
+        sensors, event_records, label_records = self.sensors, self.event_records[events], self.label_records[labels]
+        self.number[events] = numbers
+        sensors.last_seen[numbers] = event_records
+        get = sensors.numbers.get
+        label_numbers = np.array([get(self.labels.sensor_ids[j], UNKNOWN) for j in labels.tolist()], np.int64)
+        group = sensors.group[numbers]
+        label_group = np.where(
+            label_numbers >= 0, sensors.group[label_numbers] if len(sensors.group) else UNKNOWN, UNKNOWN
+        )
         groups = np.flatnonzero(np.bincount(np.concatenate((group, label_group)) + 1)) - 1
         for number in groups.tolist():
-            mine, of_group = _where(group == number), _where(label_group == number)
-            if number < 0:
-                for j, record in zip(labels[of_group].tolist(), label_records[of_group].tolist(), strict=True):
-                    with self.sensors.roused(self.labels.sensor_ids[j]) as resting:
-                        if resting is None:
-                            self._apply(j, record, None, -1, 0)
-                        else:
-                            nothing, first = np.empty(0, np.int64), np.zeros(1, np.int64)
-                            self._join(resting, (nothing,) * 4, (np.array([j]), first, np.array([record])))
-                continue
-            self._rounds(
-                number,
-                rows[mine],
-                self.sensors.row[numbers[mine]],
-                event_records[mine],
-                labels[of_group],
-                self.sensors.row[known[of_group]],
-                label_records[of_group],
-            )
+            of_events, of_labels = _where(group == number), _where(label_group == number)
+            if number == UNKNOWN:  # an event always has a detector by now
+                self._join_without_detector(labels[of_labels], label_records[of_labels])
+            else:
+                self._rounds(
+                    number,
+                    EventRows(events[of_events], sensors.row[numbers[of_events]], event_records[of_events]),
+                    LabelRows(labels[of_labels], sensors.row[label_numbers[of_labels]], label_records[of_labels]),
+                )
 
-    def _rounds(
-        self,
-        group: int,
-        events: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        records: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        label_rows: NDArray[np.int64],
-        label_records: NDArray[np.int64],
-    ) -> None:
-        """Score up to the next learn point of every model, join the labels that came before it, learn; again."""
+    def _join_without_detector(self, labels: NDArray[np.int64], records: NDArray[np.int64]) -> None:
+        """Apply labels of sensors that rest or are unknown.
+
+        Args:
+            labels: (K,) indices into the step's labels.
+            records: (K,) their numbers among the shard's records.
+        """
+        for j, record in zip(labels.tolist(), records.tolist(), strict=True):
+            with self.sensors.roused(self.labels.sensor_ids[j]) as detector:
+                if detector is None:
+                    self._apply(j, record, None, -1, 0)
+                else:
+                    label = LabelRows(np.array([j]), np.zeros(1, np.int64), np.array([record]))
+                    self._join(detector, _NO_EVENTS, _NO_NUMBERS, label)
+
+    def _rounds(self, group: int, events: EventRows, labels: LabelRows) -> None:
+        """Process the events and labels of one detector round by round.
+
+        1. Score the events up to the next learn point of every model.
+        2. Join the labels that came before that learn point.
+        3. Let the models learn that have reached it.
+        """
         detector = self.sensors.detectors[group]
         batch = detector.batch
         models, label_models = (
-            (np.zeros_like(rows), np.zeros_like(label_rows)) if detector.shared else (rows, label_rows)
+            (np.zeros_like(events.row), np.zeros_like(labels.row)) if detector.shared else (events.row, labels.row)
         )
-        missing = np.full(len(detector.pending.count), batch)  # (S,) events that each model still takes
-        missing[models] = detector.until_learning(rows)
-        missing[label_models] = detector.until_learning(label_rows)
-        round_of, label_round = np.empty_like(rows), np.empty_like(label_rows)
-        count_rounds((models, records), (label_models, label_records), missing, batch, (round_of, label_round))
-        values = self._values(group, events)
-        last = int(max(round_of.max(initial=0), label_round.max(initial=0)))
+        missing = np.full(len(detector.pending.count), batch)  # (S,) events up to each model's learn point
+        missing[models] = detector.until_learning(events.row)
+        missing[label_models] = detector.until_learning(labels.row)
+        event_round, label_round = np.empty_like(models), np.empty_like(label_models)
+        count_rounds((models, events.record), (label_models, labels.record), missing, batch, (event_round, label_round))
+        values = self._values(group, events.index)
+        last = int(max(event_round.max(initial=0), label_round.max(initial=0)))
         for number in range(last + 1):
-            mine, joined = _where(round_of == number), _where(label_round == number)
-            arrived, event_numbers = events[mine], np.empty(0, np.int64)
-            if len(arrived):
-                event_numbers = self._score(group, arrived, rows[mine], values[mine], records[mine])
-            self._join(
-                detector,
-                (arrived, rows[mine], records[mine], event_numbers),
-                (labels[joined], label_rows[joined], label_records[joined]),
-            )
-            due = detector.due()
-            if len(due):
-                learned = detector.learn(due, self.label_store.weights)
-                self.counts["learned_normal"] += learned.normal
-                self.counts["learned_anomaly"] += learned.anomaly
-                self.counts["dropped_gate"] += learned.dropped
-                self.counts["drift"] += learned.drift
-                self.counts["learn_steps"] += len(learned.losses)
-                self.losses += learned.losses
+            of_round = _where(event_round == number)
+            arriving, event_numbers = events.select(of_round), _NO_NUMBERS
+            if len(arriving):
+                event_numbers = self._score(group, arriving, values[of_round])
+            self._join(detector, arriving, event_numbers, labels.select(_where(label_round == number)))
+            self._learn(detector)
+
+    def _learn(self, detector: Detector) -> None:
+        """Let the models of a detector learn that have reached their learn point."""
+        due = detector.due()
+        if len(due):
+            learned = detector.learn(due, self.label_store.weights)
+            self.counts["learned_normal"] += learned.normal
+            self.counts["learned_anomaly"] += learned.anomaly
+            self.counts["dropped_gate"] += learned.dropped
+            self.counts["drift"] += learned.drift
+            self.counts["learn_steps"] += len(learned.losses)
+            self.losses += learned.losses
 
     def _values(self, group: int, events: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(E, F) readings in the order of the detector's features, NaN where an event has none."""
+        """Return (E, F) readings in the order of a detector's features, NaN where an event lacks one.
+
+        Args:
+            group: Number of the detector.
+            events: (E,) indices into the step's events.
+        """
         features = self.sensors.features[group]
         if len(self.events.blocks) == 1 and self.events.blocks[0].features == features:  # nearly always
-            values, own = self.events.blocks[0].values, self.block_row[events]
-            return values if len(own) == len(values) else values[own]
+            values, block_rows = self.events.blocks[0].values, self.block_row[events]
+            return values if len(block_rows) == len(values) else values[block_rows]
         out = np.full((len(events), len(features)), np.nan)
         blocks = self.admission.block[events]
         for number in np.unique(blocks).tolist():
             block = self.events.blocks[number]
-            some = np.flatnonzero(blocks == number)
+            of_block = np.flatnonzero(blocks == number)
             positions = self.sensors.fit(group, block.features)
             kept = positions >= 0
-            out[some[:, None], positions[kept]] = block.values[self.block_row[events[some]]][:, kept]
+            out[of_block[:, None], positions[kept]] = block.values[self.block_row[events[of_block]]][:, kept]
         return out
 
-    def _score(
-        self,
-        group: int,
-        events: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        values: NDArray[np.float64],
-        records: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
-        """Score events and keep them; returns their numbers among their sensors' events."""
-        detector = self.sensors.detectors[group]
-        times = self.events.times_ns[events]
-        self.counts["late_events"] += int((times < detector.pending.newest_time[rows]).sum())
-        arrived = detector.arrive(rows, values, times=times, ids=self.hashes[events], order=records)
-        self.score[events], self.live[events] = arrived.score, arrived.live
-        self.counts["dropped_overflow"] += arrived.lost
-        if len(arrived.anomaly_rows):
-            self._explain(group, events, values, arrived)
-        return arrived.event_numbers
+    def _score(self, group: int, events: EventRows, values: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Score events and keep them for learning.
+
+        Args:
+            group: Number of the detector.
+            events: E events, at most up to the next learn point of each model.
+            values: (E, F) their readings.
+
+        Returns:
+            (E,) number of each event among all events of its sensor.
+        """
+        detector, index = self.sensors.detectors[group], events.index
+        times = self.events.times_ns[index]
+        self.counts["late_events"] += int((times < detector.pending.newest_time[events.row]).sum())
+        scored = detector.arrive(events.row, values, times=times, ids=self.hashes[index], order=events.record)
+        self.score[index], self.live[index] = scored.score, scored.live
+        self.counts["dropped_overflow"] += scored.lost
+        if len(scored.anomaly_rows):
+            self._explain(group, index, values, scored)
+        return scored.event_numbers
 
     def _explain(
-        self, group: int, events: NDArray[np.int64], values: NDArray[np.float64], arrived: ScoredEvents
+        self, group: int, events: NDArray[np.int64], values: NDArray[np.float64], scored: ScoredEvents
     ) -> None:
-        """Name the features behind the anomalies."""
+        """Collect the contributions of features to the anomalies among scored events.
+
+        Args:
+            group: Number of the detector.
+            events: (E,) indices into the step's events.
+            values: (E, F) their readings.
+            scored: The detector's result for them.
+        """
         names = self.sensors.features[group]
-        actual = np.take_along_axis(values[arrived.anomaly_rows], arrived.attributed_features, axis=1)
+        actual = np.take_along_axis(values[scored.anomaly_rows], scored.attributed_features, axis=1)
         columns = (
-            arrived.attributed_features.tolist(),
+            scored.attributed_features.tolist(),
             actual.tolist(),
-            arrived.expected.tolist(),
-            arrived.shares.tolist(),
+            scored.expected.tolist(),
+            scored.shares.tolist(),
         )
-        for i, *parts in zip(events[arrived.anomaly_rows].tolist(), *columns, strict=True):
+        for i, *parts in zip(events[scored.anomaly_rows].tolist(), *columns, strict=True):
             self.contributions[i] = tuple(
                 Contribution(names[feature], value, expected, share)
                 for feature, value, expected, share in zip(*parts, strict=True)
                 if share > 0
             )
 
-    def _join(
-        self,
-        detector: Detector,
-        arrived: tuple[NDArray[np.int64], ...],
-        label_results: tuple[NDArray[np.int64], ...],
-    ) -> None:
-        """Let the labels of a round meet the events, in the order of the records.
+    # ------------------------------------------------------------- label join
+
+    def _join(self, detector: Detector, events: EventRows, event_numbers: NDArray[np.int64], labels: LabelRows) -> None:
+        """Join the labels and the events of a round, in the order of the records.
+
+        The result is that of taking record after record, although all events of the round have been scored already:
+
+        1. Find the event that each label names, and how many events its sensor had before the label.
+        2. Select the events that a label could apply to when they arrive (``_may_be_labelled``).
+        3. Put the labels and these events in the order of their records.
+        4. Apply each in turn: a label to the event in memory or, for later, to the label store; to an event, the label
+           that waited for it or an interval that covers it.
 
         Args:
-            detector: Whose sensors they are.
-            arrived: Events of the round: index, row, record, number among the sensor's events.
-            judged: Labels of the round: index, row, record.
+            detector: The detector of the sensors.
+            events: E events of the round, just scored.
+            event_numbers: (E,) number of each event among all events of its sensor.
+            labels: Labels of the round.
         """
-        label_store, ids = self.label_store, self.events.sensor_ids
-        labels, label_rows, label_records = label_results
+        label_store, sensor_ids = self.label_store, self.events.sensor_ids
         if not (len(labels) or label_store.early or label_store.intervals):
             return
-        awaited = self._awaited(arrived[0], labels)
-        event_numbers, before = detector.pending.find(label_rows, self.label_hashes[labels], label_records)
+        # 1.
+        named, before = detector.pending.find(labels.row, self.label_hashes[labels.index], labels.record)
+        of_labels = (labels.record, labels.index, labels.row, named, before)
         actions: list[tuple[int, bool, int, int, int, int]] = [
             (record, True, j, row, event_number, count)
-            for j, row, record, event_number, count in zip(
-                *(part.tolist() for part in (*label_results, event_numbers, before)), strict=True
-            )
+            for record, j, row, event_number, count in zip(*(column.tolist() for column in of_labels), strict=True)
         ]
+        # 2.
+        chosen = self._may_be_labelled(events.index, labels.index)
+        of_events = (events.record, events.index, events.row, event_numbers)
         actions += (
             (record, False, i, row, event_number, event_number)
-            for i, row, record, event_number in zip(*(part[awaited].tolist() for part in arrived), strict=True)
+            for record, i, row, event_number in zip(*(column[chosen].tolist() for column in of_events), strict=True)
         )
+        # 3. and 4.
         for record, is_label, index, row, event_number, count in sorted(actions):
             target = Target(detector.pending, row)
-            if is_label:  # a sensor is known once an event of it came: that it came in this step counts for nothing
+            if is_label:  # a sensor is known if it had an event before the label; later ones of this step do not count
                 self._apply(index, record, target if count else None, event_number, count)
             else:
-                label_store.on_arrival(record, ids[index], target, event_number, int(self.hashes[index]))
+                label_store.on_arrival(record, sensor_ids[index], target, event_number, int(self.hashes[index]))
 
-    def _awaited(self, events: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which of the events need a look each: their sensor gets a label now, or one waits that may mean them."""
-        known, label_store = self.sensors.numbers, self.label_store
-        until = np.full(len(self.sensors.ids), -1)  # event time, ns, by sensor
+    def _may_be_labelled(self, events: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Select events whose sensor gets a label in this round, or that a waiting label may apply to.
+
+        Args:
+            events: (E,) indices into the step's events.
+            labels: (K,) indices into the step's labels.
+
+        Returns:
+            (M,) positions in ``events``; any other event is certain to have no label when it arrives.
+        """
+        numbers, label_store = self.sensors.numbers, self.label_store
+        until = np.full(len(self.sensors.ids), -1)  # by sensor: event time, ns, up to which an interval may cover it
         for sensor, end in label_store.ends().items():
-            if (number := known.get(sensor)) is not None:
+            if (number := numbers.get(sensor)) is not None:
                 until[number] = end
         for sensor in {self.labels.sensor_ids[j] for j in labels.tolist()}:
-            if (number := known.get(sensor)) is not None:
+            if (number := numbers.get(sensor)) is not None:
                 until[number] = np.iinfo(np.int64).max
         covered = self.events.times_ns[events] <= until[self.number[events]]
         return np.flatnonzero(covered | label_store.early.may_mean(self.hashes[events]))
 
     def _apply(self, j: int, record: int, target: Target | None, event_number: int, before: int) -> None:
-        """Apply label ``j`` of the step to event ``event_number`` of its sensor, which had ``before`` events."""
+        """Apply a label to its event or interval.
+
+        Args:
+            j: Index into the step's labels.
+            record: Number of the label among the shard's records.
+            target: The sensor; None when it is unknown.
+            event_number: Number of the event among those of the sensor, negative when it is not in memory.
+            before: Events of the sensor before the label.
+        """
         sensor_id = self.labels.sensor_ids[j]
         if self.labels.event_ids[j] is None:
             start, end = int(self.labels.starts_ns[j]), int(self.labels.ends_ns[j])

@@ -1,1 +1,1 @@
-"""Small helpers without a concept of their own."""
+"""Small helpers that belong to no other package: retries, signals, findings."""

@@ -1,4 +1,4 @@
-"""How often, and how long, a thing that fails is tried again."""
+"""Exponential backoff with a time limit for operations that are retried."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ if TYPE_CHECKING:
 
     from stream_ad.errors import StreamADError
 
-FIRST_WAIT_S = 0.1
-LONGEST_WAIT_S = 5.0
+FIRST_WAIT_S = 0.1  # a broker that restarts a connection is usually there again by then
+LONGEST_WAIT_S = 5.0  # so that work resumes soon after an outage, however long it was
 
 
 class RetryPolicy:
-    """Growing waits between attempts, and an end to them.
+    """Waits between attempts that double, and a time after which failures are final.
 
     Args:
-        what: What is being tried, for the last error.
-        give_up_s: Failures over a longer time, without a success or an equally long quiet between them, are final.
+        what: What is being tried; the final error names it.
+        give_up_s: Seconds. Failures over a longer time, without a success or an equally long pause between them, are
+            final.
         clock: Monotonic seconds.
     """
 
@@ -34,14 +35,15 @@ class RetryPolicy:
 
     @property
     def waiting(self) -> bool:
-        """Whether the next attempt is still to wait."""
+        """Whether it is too early for the next attempt."""
         return self._since is not None and self._clock() < self._until
 
     def failed(self, error: StreamADError) -> float:
-        """Seconds to wait before the next attempt.
+        """Record a failure, and return the seconds to wait before the next attempt.
 
         Raises:
-            BrokerError: It has failed for too long; where the error is of no broker, one of its own kind.
+            StreamADError: It has failed for too long: a plain BrokerError if ``error`` is any BrokerError, else an
+                error of the same class as ``error``.
         """
         now = self._clock()
         if self._since is None or now - self._until > self._give_up_s:
@@ -56,4 +58,5 @@ class RetryPolicy:
         return wait
 
     def succeeded(self) -> None:
+        """Record a success: the next failure starts with the shortest wait again."""
         self._since = None

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first asks for a clean end, the second gets one at once."""
+"""Handling of SIGTERM and SIGINT: the first signal requests a clean shutdown, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_STEP_S = 0.05
+_STEP_S = 0.05  # longest sleep of ``wait``, in seconds: how late it can notice the flag
 
 
 class StopFlag:
-    """Like threading.Event, but without its lock: a signal handler that sets it can never deadlock."""
+    """A ``threading.Event`` without its lock, so that a signal handler that sets it can never deadlock."""
 
     def __init__(self) -> None:
         self._set = False
 
     def set(self) -> None:
+        """Set the flag, for good."""
         self._set = True
 
     def is_set(self) -> bool:
+        """Return whether the flag is set."""
         return self._set
 
     def wait(self, timeout: float) -> bool:
-        """Sleep for ``timeout`` seconds at most; whether the flag is set."""
+        """Sleep until the flag is set, for at most ``timeout`` seconds; return whether it is set."""
         deadline = time.monotonic() + timeout
         while not self._set and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, _STEP_S))
@@ -40,11 +42,12 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals(drain_timeout_s: float) -> Iterator[StopFlag]:
-    """A flag that is set by the first signal; to be entered on the main thread.
+    """Give a flag that the first signal sets; enter it on the main thread.
 
-    A second signal ends the process at once with 128 + its number. A drain that takes longer than
-    ``drain_timeout_s`` ends with 1 and says on standard error where it hung: what was committed
-    is safe, and the next worker repeats the rest.
+    1. The first signal sets the flag and starts the time limit of the drain.
+    2. A second signal ends the process at once, with 128 + its number as exit code.
+    3. A drain that takes longer than ``drain_timeout_s`` ends the process with exit code 1 and prints the stacks of all
+       threads on standard error. What was committed is safe, and the next worker repeats the rest.
     """
     stop = StopFlag()
 

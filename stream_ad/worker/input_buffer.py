@@ -1,8 +1,8 @@
-"""Raw records of one shard that wait until the merge rule lets them be processed.
+"""Raw records of one shard that wait until the merge rule allows them to be processed.
 
-The older head goes first (see ``merge``). A side that has nothing to compare holds the other one up
-for as long as the broker still has records of it, so that a catch-up over topics that are already
-full takes their records in one order, however polls cut them.
+The older head goes first (see ``shard.merge``). While one topic has no record to compare, the other one waits for as
+long as the broker still has records of the first. So a worker that catches up on topics with many records takes these
+in one order, however polls cut them.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 
 
 class _PartitionQueue:
-    """The records of one side, in offset order; those before ``_start`` have been taken."""
+    """The records of one topic partition, in offset order; those before index ``_start`` have been taken."""
 
     def __init__(self, topic: str, partition: int, position: int) -> None:
         self._records = RawRecords.empty(topic, partition)
         self._start = 0
-        self._expected = position  # no lower offset may be fetched
+        self._expected = position  # the lowest offset that may be fetched next
         self.drained = False
 
     def __len__(self) -> int:
         return len(self._records) - self._start
 
     def put(self, fetched: Fetched) -> None:
+        """Append fetched records; ValueError when they were fetched before."""
         new, old = fetched.records, self._rest()
         self.drained = fetched.drained
         if len(new) == 0:
@@ -56,21 +57,22 @@ class _PartitionQueue:
         self._records, self._start = new, 0
 
     def times_ms(self, limit: int) -> NDArray[np.int64]:
-        """Record times of at most the first ``limit`` records."""
+        """Return (N,) record times, in milliseconds, of at most the first ``limit`` records."""
         return self._records.times_ms[self._start : self._start + limit]
 
     def before(self, offset: int) -> int:
-        """How many records lie before this offset."""
+        """Return the number of records before an offset."""
         return int(np.searchsorted(self._records.offsets[self._start :], offset))
 
     def reaches(self, offset: int) -> bool:
-        """Whether no record before ``offset`` is still to be fetched."""
+        """Return whether all records before ``offset`` have been fetched."""
         return self.drained or self._expected >= offset
 
     def take(self, count: int) -> RawRecords:
+        """Remove and return the first ``count`` records."""
         taken = self._records.slice(self._start, self._start + count)
         self._start += count
-        if self._start == len(self._records):  # let go of the memory
+        if self._start == len(self._records):  # free the memory
             self._records, self._start = self._records.slice(0, 0), 0
         return taken
 
@@ -79,108 +81,108 @@ class _PartitionQueue:
 
 
 class InputBuffer:
-    """What a shard has fetched and not yet processed.
+    """Records that a shard has fetched and not processed yet.
 
     Args:
         shard: The partition number.
-        topics: Names of the two inputs.
-        limit: Records of one side from which on it is not to be fetched (see ``paused``).
-        start: The next offsets to be taken, as given to ``Broker.seek``.
+        topics: Names of the input topics.
+        limit: Records; a topic that has so many waiting is paused (see ``paused``).
+        start: The next offsets to be taken, as passed to ``Broker.seek``.
     """
 
     def __init__(self, shard: int, topics: TopicSettings, *, limit: int, start: InputOffsets = InputOffsets()) -> None:  # noqa: B008 - frozen
         self.positions = start
-        """The next offset after all that was taken."""
+        """The offsets after all records taken."""
         self._limit = limit
-        self._awaited: InputOffsets | None = None  # a replayed step needs these, full or not
-        self._lanes = {
+        self._awaited: InputOffsets | None = None  # a replayed step needs all records before these, whatever the limit
+        self._queues = {
             InputTopic.EVENTS: _PartitionQueue(topics.events, shard, start.events),
             InputTopic.LABELS: _PartitionQueue(topics.labels, shard, start.labels),
         }
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes.values()))
+        return sum(map(len, self._queues.values()))
 
     def put(self, fetched: dict[InputTopic, Fetched]) -> None:
-        """Append what a poll brought.
+        """Append the records of a poll.
 
         Raises:
             ValueError: Records were fetched twice, or out of order.
         """
-        for side, found in fetched.items():
-            self._lanes[side].put(found)
+        for topic, records in fetched.items():
+            self._queues[topic].put(records)
 
     def paused(self) -> set[InputTopic]:
-        """Sides that are full: do not fetch them now, what they wait for is on the other side."""
+        """Return the topics that are full: their records wait for those of the other topic, so do not fetch more."""
         return {
-            side
-            for side, lane in self._lanes.items()
-            if len(lane) >= self._limit and not (self._awaited and self._missing(side, self._awaited))
+            topic
+            for topic, queue in self._queues.items()
+            if len(queue) >= self._limit and not (self._awaited and self._missing(topic, self._awaited))
         }
 
     def take(self, max_records: int, upto: InputOffsets | None = None) -> tuple[RawRecords, RawRecords]:
-        """The next records, events and labels: the longest prefix that the merge rule allows.
+        """Take the longest prefix of the merged records that the merge rule allows.
 
         Args:
-            max_records: The most records taken, of both sides together.
-            upto: As if there were nothing from these positions on.
+            max_records: Most records to take, of both topics together.
+            upto: Ignore the records from these offsets on.
+
+        Returns:
+            Events and labels.
         """
-        events, labels = self._lanes[InputTopic.EVENTS], self._lanes[InputTopic.LABELS]
-        limits = {side: self._limit_of(side, max_records, upto) for side in InputTopic}
-        event_times, label_times = (
-            events.times_ms(limits[InputTopic.EVENTS]),
-            labels.times_ms(limits[InputTopic.LABELS]),
-        )
-        ahead = merge_order(event_times, label_times)
-        places = np.arange(len(ahead)) + ahead  # (N,) of events, in the merged order
+        events, labels = self._queues[InputTopic.EVENTS], self._queues[InputTopic.LABELS]
+        event_times = events.times_ms(self._limit_of(InputTopic.EVENTS, max_records, upto))
+        label_times = labels.times_ms(self._limit_of(InputTopic.LABELS, max_records, upto))
+        labels_before = merge_order(event_times, label_times)
+        merged_at = np.arange(len(labels_before)) + labels_before  # (N,) index of each event in the merged order
         total = min(max_records, len(event_times) + len(label_times))
-        # A side that is not drained may have an older record still to come: go no further than its last one.
+        # A topic that is not drained may have an older record still to come: go no further than its last one.
         if not self._ends(InputTopic.EVENTS, upto) and len(event_times) == len(events):
-            total = min(total, int(places[-1]) + 1 if len(places) else 0)
+            total = min(total, int(merged_at[-1]) + 1 if len(merged_at) else 0)
         if not self._ends(InputTopic.LABELS, upto) and len(label_times) == len(labels):
-            events_ahead = int(np.searchsorted(ahead, len(label_times)))  # of the last label
-            total = min(total, len(label_times) + events_ahead if len(label_times) else 0)
-        count = int(np.searchsorted(places, total))
+            events_before_last = int(np.searchsorted(labels_before, len(label_times)))
+            total = min(total, len(label_times) + events_before_last if len(label_times) else 0)
+        count = int(np.searchsorted(merged_at, total))
         return self._taken(count, total - count)
 
-    def _limit_of(self, side: InputTopic, max_records: int, upto: InputOffsets | None) -> int:
-        """Records of a side to look at."""
+    def _limit_of(self, topic: InputTopic, max_records: int, upto: InputOffsets | None) -> int:
+        """Return how many records of a topic may be taken at most."""
         if upto is None:
             return max_records
-        return min(max_records, self._lanes[side].before(int(getattr(upto, side.value))))
+        return min(max_records, self._queues[topic].before(upto.of(topic)))
 
-    def _ends(self, side: InputTopic, upto: InputOffsets | None) -> bool:
-        """Whether nothing of a side is still to come."""
-        return self._lanes[side].drained if upto is None else not self._missing(side, upto)
+    def _ends(self, topic: InputTopic, upto: InputOffsets | None) -> bool:
+        """Return whether no record of a topic is still to come."""
+        return self._queues[topic].drained if upto is None else not self._missing(topic, upto)
 
     def arrived(self, at: InputOffsets) -> bool:
-        """Whether all before these positions has been fetched and taken; then that is where it stands."""
-        if any(self._missing(side, at) or self._limit_of(side, 1, at) for side in InputTopic):
+        """Return whether all records before these offsets have been taken; if so, they become ``positions``."""
+        if any(self._missing(topic, at) or self._limit_of(topic, 1, at) for topic in InputTopic):
             return False
         self.positions = at
         return True
 
     def take_upto(self, upto: InputOffsets) -> tuple[RawRecords, RawRecords] | None:
-        """All records before these positions, whatever their record times: a step that was taken before.
+        """Take all records before these offsets, whatever their record times: the records of a step to be replayed.
 
         Returns:
-            Events and labels; None, and nothing taken, until all of them have been fetched.
+            Events and labels; None, with nothing taken, until all of them have been fetched.
         """
         self._awaited = upto
-        if any(self._missing(side, upto) for side in InputTopic):
+        if any(self._missing(topic, upto) for topic in InputTopic):
             return None
         self._awaited = None
         taken = self._taken(
-            self._lanes[InputTopic.EVENTS].before(upto.events), self._lanes[InputTopic.LABELS].before(upto.labels)
+            self._queues[InputTopic.EVENTS].before(upto.events), self._queues[InputTopic.LABELS].before(upto.labels)
         )
         self.positions = upto
         return taken
 
-    def _missing(self, side: InputTopic, upto: InputOffsets) -> bool:
-        return not self._lanes[side].reaches(upto.events if side is InputTopic.EVENTS else upto.labels)
+    def _missing(self, topic: InputTopic, upto: InputOffsets) -> bool:
+        return not self._queues[topic].reaches(upto.of(topic))
 
     def _taken(self, events: int, labels: int) -> tuple[RawRecords, RawRecords]:
-        taken = self._lanes[InputTopic.EVENTS].take(events), self._lanes[InputTopic.LABELS].take(labels)
+        taken = self._queues[InputTopic.EVENTS].take(events), self._queues[InputTopic.LABELS].take(labels)
         next_event, next_label = (int(records.offsets[-1]) + 1 if len(records) else 0 for records in taken)
         self.positions = InputOffsets(
             max(self.positions.events, next_event),

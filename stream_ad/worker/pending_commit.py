@@ -1,4 +1,4 @@
-"""What a worker remembers of a step while its commit is on its way."""
+"""The commit of a shard that is under way, and what to report of its step once it is complete."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepReport:
-    """What is told of a step once its commit is through."""
+    """What metrics and log report of a step once its commit is complete."""
 
-    began: float  # as time.perf_counter counts
+    began: float  # time.perf_counter, seconds
     events: Events
     labels: int
     rejected: dict[InputTopic, list[OutRecord]]
     result: StepResult
 
-    def record(self, metrics: Metrics, line: ThroughputLog, commit: Commit, *, ago_s: float) -> None:
-        """Count it: its commit was through so long ago."""
+    def record(self, metrics: Metrics, throughput: ThroughputLog, commit: Commit, *, ago_s: float) -> None:
+        """Record the step, whose commit completed ``ago_s`` seconds ago."""
         events = self.events
         metrics.committed(
             commit, events=events, labels=self.labels, rejected=self.rejected, result=self.result, ago_s=ago_s
@@ -39,14 +39,15 @@ class StepReport:
             "commits": 1,
         }
         delay_s = max(0.0, time.time() - ago_s - events.record_times_ms.min() / 1e3) if len(events) else 0.0
-        line.add(done, busy_s=time.perf_counter() - ago_s - self.began, delay_s=delay_s)
+        throughput.add(done, busy_s=time.perf_counter() - ago_s - self.began, delay_s=delay_s)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingCommit:
-    """A commit on its way."""
+    """A commit that is under way."""
 
-    began: float  # as time.perf_counter counts
+    began: float  # time.perf_counter, seconds
     commit: Commit
-    under_way: CommitHandle
-    step: StepReport | None  # None: a snapshot alone
+    handle: CommitHandle
+    step: StepReport | None
+    """None for a commit of a snapshot alone."""

@@ -1,4 +1,4 @@
-"""What a process that scores sets up for itself, once."""
+"""Set-up of a process that scores: threads, memory, compiled kernels, garbage collection."""
 
 from __future__ import annotations
 
@@ -24,39 +24,46 @@ if TYPE_CHECKING:
 
     from stream_ad.telemetry.compile_progress import ProgressReport
 
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # mallopt's numbers for them
-BLOCK_BYTES, KEPT_BYTES = 32 << 20, 128 << 20
-FAULTS = (200, 201, 300, 301)  # events of the start, labelled so
-NEW_OBJECTS = 50_000  # several steps' records, nearly all of which go as soon as they are not needed any more
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of mallopt
+BLOCK_BYTES, KEPT_BYTES = 32 << 20, 128 << 20  # the largest threshold that glibc accepts; several blocks of that size
+FAULTS = (200, 201, 300, 301)  # numbers of the events that are labelled as a fault while kernels are compiled
+NEW_OBJECTS = 50_000  # between two garbage collections: the records of several steps, nearly all of them freed anyway
 
 
-def prepare_process(record: ProgressReport | None = None) -> None:
-    """One thread for torch and BLAS, freed memory kept for the next step, the detector's loops compiled, and few
-    searches for garbage.
+def prepare_process(report: ProgressReport | None = None) -> None:
+    """Set up this process for scoring; settings hold for the whole process.
 
-    More threads would group sums anew and change their last bits, and wait for each other where a machine is busy.
-    The loops are compiled now and not under the first events.
+    1. Limit torch and BLAS to one thread: more would group sums differently, which changes their last bits, and would
+       wait for each other on a busy machine.
+    2. Let the C library keep freed memory for the next step.
+    3. Compile the kernels of the detector, so that the first events do not wait for it.
+    4. Collect garbage rarely.
 
     Args:
-        tell: Told of compiling, which takes a while where no earlier process has left its work on disk.
+        report: Is told about the compilation, which takes a while where no earlier process has cached its result.
     """
     when_torch_is_here(_tame_torch)
     _keep_freed_blocks()
-    compile_loops(record)
-    threadpool_limits(1, user_api="blas")  # of the libraries that are loaded by now
+    compile_loops(report)
+    threadpool_limits(1, user_api="blas")  # applies to the libraries that are loaded by now
     _collect_seldom()
 
 
-def compile_loops(record: ProgressReport | None = None) -> None:
-    """What of ``prepare_process`` changes nothing for others in the process: the detector's loops, compiled."""
-    with report_compiling(record) if record is not None else nullcontext():
+def compile_loops(report: ProgressReport | None = None) -> None:
+    """Compile the kernels of the detector: the part of ``prepare_process`` that has no effect on other code.
+
+    Args:
+        record: See ``prepare_process``.
+    """
+    with report_compiling(report) if report is not None else nullcontext():
         _use_every_loop()
 
 
 def _keep_freed_blocks() -> None:
-    """Left alone, glibc returns each block of over 128 KiB to the system as soon as it is freed and takes
-    it anew, page fault by page fault, at the next micro-batch: it is told to keep blocks of up to
-    32 MiB, 128 MiB in all. Other C libraries are left as they are.
+    """Let glibc keep freed blocks of up to 32 MiB, 128 MiB in all; other C libraries are left alone.
+
+    By default glibc returns every block of over 128 KiB to the system as soon as it is freed, and gets it back, page
+    fault by page fault, in the next step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -67,7 +74,7 @@ def _keep_freed_blocks() -> None:
 
 
 def _tame_torch() -> None:
-    """Also where it is loaded while the worker works: what it has made by then is there to stay."""
+    """Limit torch to one thread and, if it is loaded while the worker works, exempt its objects from collection."""
     sys.modules["torch"].set_num_threads(1)
     if gc.get_freeze_count():
         gc.collect()
@@ -76,9 +83,11 @@ def _tame_torch() -> None:
 
 @cache
 def _collect_seldom() -> None:
-    """Left alone, Python looks for garbage in cycles several times in a step, and now and then through all that torch
-    and its kin have made, which holds the stream up for a fifth of a second. What is there by now is there to stay;
-    what the first of several workers in a process leaves behind is not.
+    """Exempt all present objects from garbage collection, and collect rarely.
+
+    By default Python searches for garbage several times in a step, and now and then among all objects of torch and
+    other libraries, which delays the stream by a fifth of a second. These objects are permanent. Those of an earlier
+    worker in the same process are not, hence the collection first and only a single freeze.
     """
     gc.collect()
     gc.freeze()
@@ -87,10 +96,10 @@ def _collect_seldom() -> None:
 
 @cache
 def _use_every_loop() -> None:
-    """Score and learn past the horizon, with labels of both kinds; once is enough for a process.
+    """Score and learn past the horizon, with normal and anomaly labels, so that every kernel is compiled once.
 
-    One sensor has memory and one has none, whose few anomalies are no reason yet to fit a head: that and the guided
-    loss are torch's business, which can wait for a worker that has such labels.
+    One of the two sensors is autocorrelated and the other is not. Their anomalies are too few to fit a label head: that
+    and the guided loss need torch, which only workers with such labels import.
     """
     options = DetectorOptions(
         detector=DetectorConfig(device="cpu"),
@@ -104,18 +113,18 @@ def _use_every_loop() -> None:
     block = ValueBlock(("a", "b"), number, values)
     events = Events(number, number, number * 1_000_000_000, sensors, ids, (block,))
     labels = Labels(number, number + 128, sensors, names, list(ids), number, number)
-    with _no_search_for_garbage():
+    with _no_garbage_collection():
         Shard(options).step(events, labels)
         believed(np.zeros(1), np.zeros(1))
 
 
 @contextmanager
-def _no_search_for_garbage() -> Iterator[None]:
-    """A compiler makes many objects, and looking through them time and again takes a tenth of its time."""
-    searched = gc.isenabled()
+def _no_garbage_collection() -> Iterator[None]:
+    """Suspend garbage collection: a compiler creates many objects, and searching them takes a tenth of its time."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if searched:
+        if enabled:
             gc.enable()

@@ -1,8 +1,12 @@
-"""From what a broker has stored to a shard in memory: which state it goes on with, and from where.
+"""Restore a shard: choose the snapshot to resume from, and the offsets to replay from.
 
-The newest snapshot as a rule. A damaged one gives way to the one before, and where none is left the shard goes
-through its topics from their beginning. Settings that give models of another shape start a new one. Records that
-are gone are stepped over where ``broker.on_lost_records`` says so. Whatever is not the rule is said loudly.
+The rule is the newest snapshot, and a replay from its offsets to those committed. The exceptions, each of which is
+logged at ERROR:
+
+- A damaged snapshot is skipped for the previous one.
+- Where no snapshot is left, the shard learns again from the beginning of its topics.
+- Where the settings give models of another shape, a new model starts from the committed offsets.
+- Where records are gone, they are skipped if ``broker.on_lost_records`` allows it.
 """
 
 from __future__ import annotations
@@ -26,32 +30,46 @@ _log = structlog.get_logger("stream_ad.worker.worker")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedState:
-    """A shard as it goes into its replay."""
+    """A shard at the beginning of its replay."""
 
     shard: Shard
     stored: ShardCheckpoint
     start: InputOffsets
+    """Offsets at which the replay begins; it ends at ``stored.positions``."""
     source: str
     """One of ``telemetry.metrics.RESTORE_SOURCES``."""
     lineage_reason: str = ""
-    """See ``Commit.lineage_reason``: not empty where the first snapshot from here on begins a new line."""
-    unmarked: bool = False
-    """The journal does not reach back to the start: the replay merges by record time alone."""
+    """See ``Commit.lineage_reason``: not empty where the next snapshot starts a new lineage."""
+    without_journal: bool = False
+    """The journal does not reach back to ``start``: the replay merges by record time alone."""
     lost: tuple[tuple[InputTopic, int], ...] = ()
-    """Offsets of each side that nobody will ever read."""
+    """Number of lost offsets of each topic."""
 
 
 def load_state(
-    number: int, broker: Broker, settings: Settings, options: DetectorOptions, make: type[Shard]
+    number: int, broker: Broker, settings: Settings, options: DetectorOptions, shard_class: type[Shard]
 ) -> LoadedState:
-    """Load a shard and position it where its replay begins.
+    """Load a shard, and position its inputs where its replay begins.
+
+    1. Restore the newest usable snapshot, or create a shard without one (``_restored``).
+    2. Position the inputs at the committed offsets, to check that the records from there on still exist.
+    3. Position them at the start of the replay.
+    4. If records are gone and may be skipped, move both to the oldest records that exist (``_without_lost_records``),
+       and position the inputs again.
+
+    Args:
+        number: Number of the shard.
+        broker: Where it is stored.
+        settings: All settings.
+        options: Settings of the detector.
+        shard_class: Creates and restores shards.
 
     Raises:
-        BrokerError: The broker does not give it.
+        BrokerError: The broker does not return the stored state.
         LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
-        StateError: Nothing that is stored can be used, or it is of another format.
+        StateError: No stored state can be used, or it has another format.
     """
-    state = _restored(number, broker, settings, options, make)
+    state = _restored(number, broker, settings, options, shard_class)
     try:
         if state.start != state.stored.positions:
             broker.seek(number, state.stored.positions)
@@ -59,76 +77,88 @@ def load_state(
     except LostRecordsError as error:
         if settings.broker.on_lost_records == "stop":
             raise
-        state = _without_the_lost(state, broker.bounds(number))
+        state = _without_lost_records(state, *broker.bounds(number))
         broker.seek(number, state.start)
         _log.error(
-            "records are gone; going on with the oldest kept",
+            "records are gone; continuing with the oldest that are left",
             shard=number,
             reason=error.what,
-            lost={side.value: count for side, count in state.lost},
+            lost={topic.value: count for topic, count in state.lost},
             go_on=str(state.stored.positions),
         )
     return state
 
 
 def _restored(
-    number: int, broker: Broker, settings: Settings, options: DetectorOptions, make: type[Shard]
+    number: int, broker: Broker, settings: Settings, options: DetectorOptions, shard_class: type[Shard]
 ) -> LoadedState:
-    quiet, older = settings.incidents.quiet_events, None
+    """Return the shard of the newest usable snapshot.
+
+    1. Load the newest snapshot. Where there is none, create a shard (``_without_snapshot``).
+    2. Restore the shard from it.
+    3. If the snapshot is damaged, repeat with the one before it.
+    4. If it does not fit the settings, create a shard that starts from the committed offsets.
+    """
+    quiet, older_than = settings.incidents.quiet_events, None
     while True:
-        stored = broker.load(number, older_than=older)
+        stored = broker.load(number, older_than=older_than)
         if (snapshot := stored.snapshot) is None:
-            return _without_snapshot(number, stored, make(options, quiet_events=quiet))
+            return _without_snapshot(number, stored, shard_class(options, quiet_events=quiet))
         try:
-            shard = make.restore(snapshot.data, options, quiet_events=quiet)
+            shard = shard_class.restore(snapshot.data, options, quiet_events=quiet)
         except DamagedStateError as error:
             _log.error(
                 "a snapshot cannot be used; trying the one before",
                 shard=number, snapshot=snapshot.number, error=str(error),
             )  # fmt: skip
-            older = snapshot.number
+            older_than = snapshot.number
         except UnfitStateError as error:
             _log.error(
-                "the settings do not fit the snapshot: a NEW MODEL starts, and learns anew",
+                "the settings do not fit the snapshot: a NEW MODEL starts, and learns from the beginning",
                 shard=number, kept_snapshot=snapshot.number, error=str(error),
             )  # fmt: skip
-            shard = make(options, quiet_events=quiet)
+            shard = shard_class(options, quiet_events=quiet)
             fresh = ShardCheckpoint(stored.positions)
             lineage_reason = f"new model: snapshot {snapshot.number} did not fit the settings"
             return LoadedState(shard, fresh, fresh.positions, "new_model", lineage_reason)
         else:
-            source = "snapshot" if older is None else "older_snapshot"
+            source = "snapshot" if older_than is None else "older_snapshot"
             return LoadedState(shard, stored, snapshot.positions, source)
 
 
 def _without_snapshot(number: int, stored: ShardCheckpoint, shard: Shard) -> LoadedState:
+    """Return a new shard, which replays its journal or, where all its snapshots are unusable, its whole topics."""
     if stored.rebuild:
         _log.error(
-            "no snapshot can be used; learning anew from the beginning of the topics",
+            "no snapshot can be used; learning again from the beginning of the topics",
             shard=number, positions=stored.positions,
         )  # fmt: skip
         lineage_reason = "rebuilt from the beginning of the topics"
-        return LoadedState(shard, stored, InputOffsets(), "beginning", lineage_reason, unmarked=True)
+        return LoadedState(shard, stored, InputOffsets(), "beginning", lineage_reason, without_journal=True)
     start = stored.journal[0] if stored.journal else stored.positions
     return LoadedState(shard, stored, start, "nothing")
 
 
-def _without_the_lost(state: LoadedState, bounds: tuple[InputOffsets, InputOffsets]) -> LoadedState:
-    """The same state, set to what can still be read."""
-    starts, ends, lost = [], [], []
-    for side in InputTopic:
-        oldest, end, start, committed = (
-            int(getattr(one, side.value)) for one in (*bounds, state.start, state.stored.positions)
-        )
-        here = committed if oldest <= committed <= end else oldest
-        ends.append(here)
-        starts.append(min(here, max(start, oldest)))
-        lost.append((side, max(0, here - committed)))
+def _without_lost_records(state: LoadedState, oldest: InputOffsets, end: InputOffsets) -> LoadedState:
+    """Return a state whose replay uses only records that exist.
+
+    Args:
+        state: The state before.
+        oldest: Offsets of the oldest record of each topic.
+        end: Offsets after the newest.
+    """
+    positions, starts, lost = [], [], []
+    for topic in InputTopic:
+        committed = state.stored.positions.of(topic)
+        resumed = committed if oldest.of(topic) <= committed <= end.of(topic) else oldest.of(topic)
+        positions.append(resumed)
+        starts.append(min(resumed, max(state.start.of(topic), oldest.of(topic))))
+        lost.append((topic, max(0, resumed - committed)))
     return replace(
         state,
-        stored=ShardCheckpoint(InputOffsets(*ends)),
+        stored=ShardCheckpoint(InputOffsets(*positions)),
         start=InputOffsets(*starts),
         lineage_reason=state.lineage_reason or "records were lost",
-        unmarked=True,
+        without_journal=True,
         lost=tuple(lost),
     )

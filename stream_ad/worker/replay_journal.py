@@ -1,13 +1,12 @@
-"""How events and labels of a shard were interleaved, so that a replay interleaves them alike.
+"""The journal of step boundaries: how events and labels of a shard were interleaved, so that a replay repeats it.
 
-See ``brokers.base.Commit.step_boundaries`` for the rule. In pictures, E a run of events and S a step that read
-labels too::
+See ``brokers.worker_api.Commit.step_boundaries`` for the rule. E is a run of events, S a step that read labels too::
 
-    snapshot ──E──E──S──E──S──S──E── committed positions
-    marks            ▲ ▲  ▲ ▲ ▲          both ends of every S; shared ends are kept once
+    snapshot ──E──E──S──E──S──S──E── committed offsets
+    boundaries       ▲ ▲  ▲ ▲ ▲          both ends of every S; shared ends are kept once
 
-A replay goes from cut to cut. A piece without labels is a run of events, which may be cut anywhere;
-a piece with labels is one step, and is taken whole, because inside it the record times decide.
+A replay goes from boundary to boundary. A section without labels is a run of events, which may be cut anywhere. A
+section with labels is a step and is replayed whole, because the record times decide the order inside it.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ if TYPE_CHECKING:
 
 
 class ReplayJournal:
-    """The journal of one shard as its owner knows it.
+    """The journal of a shard, kept by the worker that owns it.
 
     Args:
-        stored: What the broker gave back.
+        stored: What the broker has stored.
 
     Raises:
-        StateError: The marks contradict one another.
+        StateError: The boundaries contradict one another.
     """
 
     def __init__(self, stored: ShardCheckpoint) -> None:
         self.start = _start(stored)
         self.end = stored.positions
-        cuts = sorted({*stored.journal, stored.positions})
-        self._cuts = [cut for cut in cuts if cut > self.start]
-        for before, after in zip([self.start, *self._cuts], self._cuts, strict=False):
+        boundaries = sorted({*stored.journal, stored.positions})
+        self._ahead = [boundary for boundary in boundaries if boundary > self.start]  # of the replay
+        for before, after in zip([self.start, *self._ahead], self._ahead, strict=False):
             if after.labels < before.labels or after.events < before.events or after > self.end:
                 raise StateError(
                     f"The journal leads from events {before.events}, labels {before.labels} to events "
@@ -45,43 +44,43 @@ class ReplayJournal:
                     hint="The stored state is damaged: `stream-ad snapshots reset` starts with a new model.",
                 )
         self._last = stored.journal[-1] if stored.journal else None
-        self._began = bool(stored.journal) or stored.snapshot is not None
+        self._began = bool(stored.journal) or stored.snapshot is not None  # what a replay starts from is stored
         self.boundaries_since_snapshot = len(stored.journal)
-        self._marks_covered = 0  # of these, by the snapshot under way
+        self._covered = 0  # of these, by the snapshot that is being written
 
     def target(self, at: InputOffsets, most_events: int) -> InputOffsets | None:
-        """How far the next step of a replay goes; None once it has arrived.
+        """Return the offsets at which the next step of a replay ends, None once the replay is complete.
 
         Args:
-            at: Where the replay stands.
+            at: Offsets that the replay has reached.
             most_events: Most offsets of a run of events to take in one step.
         """
-        while self._cuts and self._cuts[0] <= at:
-            del self._cuts[0]
-        if not self._cuts:
+        while self._ahead and self._ahead[0] <= at:
+            del self._ahead[0]
+        if not self._ahead:
             return None
-        cut = self._cuts[0]
-        if cut.labels == at.labels:
-            return InputOffsets(min(cut.events, at.events + most_events), at.labels)
-        return cut
+        boundary = self._ahead[0]
+        if boundary.labels == at.labels:
+            return InputOffsets(min(boundary.events, at.events + most_events), at.labels)
+        return boundary
 
     def step_boundaries(self, before: InputOffsets, after: InputOffsets) -> tuple[InputOffsets, ...]:
-        """What the commit of a step from ``before`` to ``after`` must add to the journal."""
+        """Return the boundaries that the commit of a step from ``before`` to ``after`` adds to the journal."""
         if after.labels != before.labels:
             return (after,) if before == self._last else (before, after)
         return () if self._began else (before,)
 
     def committed(self, commit: Commit) -> None:
-        """Take note of a commit that is through."""
+        """Update the journal for a commit."""
         self._began = True
         if commit.step_boundaries:
             self._last = commit.step_boundaries[-1]
         self.boundaries_since_snapshot += len(commit.step_boundaries)
-        piece = commit.piece
-        if piece is not None and piece.start == 0:
-            self._marks_covered = self.boundaries_since_snapshot
-        if piece is not None and piece.last:
-            self.boundaries_since_snapshot -= self._marks_covered
+        chunk = commit.piece
+        if chunk is not None and chunk.start == 0:
+            self._covered = self.boundaries_since_snapshot
+        if chunk is not None and chunk.last:
+            self.boundaries_since_snapshot -= self._covered
 
 
 def _start(stored: ShardCheckpoint) -> InputOffsets:

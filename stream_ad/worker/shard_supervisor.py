@@ -1,9 +1,10 @@
-"""One shard in the hands of a worker: it is loaded, goes on, and is loaded again after a failure."""
+"""Supervision of a shard in a worker: loads it, and loads it again after a failure."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import structlog
 
@@ -15,117 +16,123 @@ from stream_ad.util.backoff import RetryPolicy
 from stream_ad.worker.shard_task import ShardTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from stream_ad.brokers.worker_api import Fetched
     from stream_ad.worker.shard_task import WorkerContext
 
-Done = TypeVar("Done")
-
 _log = structlog.get_logger("stream_ad.worker.worker")
 
 
-class ShardSupervisor:
-    """States: waiting (not in memory, after a failure or at first), recovering (replaying), live."""
+@dataclass(frozen=True, slots=True)
+class UnloadedShard:
+    """What stands in for a ``ShardTask`` that is not in memory: has nothing, takes nothing, does nothing."""
 
-    def __init__(self, number: int, around: WorkerContext) -> None:
-        self.number = number
-        self._context = around
-        self._patience = RetryPolicy(
-            f"Shard {number}", give_up_s=around.settings.broker.give_up_seconds, clock=around.clock
-        )
-        self._loaded: ShardTask | None = None
-        self._problem = "loading"
-
-    @property
-    def live(self) -> bool:
-        return self._loaded is not None and not self._loaded.recovering
-
-    @property
-    def saving(self) -> bool:
-        """Whether it has more to do even if nothing comes: see ``ShardTask.saving``."""
-        return self._loaded is not None and self._loaded.saving
+    problem: str
+    """Why it is not loaded."""
+    live: ClassVar[bool] = False
+    writing_snapshot: ClassVar[bool] = False
+    commits: ClassVar[int] = 0
 
     def condition(self) -> str:
-        """For ``Health.shards``."""
-        return self._problem if self._loaded is None else self._loaded.condition()
+        """See ``ShardTask.condition``."""
+        return self.problem
 
     def view(self, lag: dict[InputTopic, int]) -> ShardView:
-        """For ``Metrics.show``."""
-        return ShardView(lag=lag) if self._loaded is None else self._loaded.view(lag)
+        """See ``ShardTask.view``."""
+        return ShardView(lag=lag)
 
     def paused(self) -> set[InputTopic]:
-        """Sides that must not be fetched now."""
-        return set(InputTopic) if self._loaded is None else self._loaded.paused()
+        """Return all topics: there is nothing to put records into."""
+        return set(InputTopic)
 
     def receive(self, fetched: dict[InputTopic, Fetched]) -> None:
-        """Take what a poll brought."""
-        if self._loaded is not None:
-            self._loaded.receive(fetched)
+        """Drop the records: loading the shard positions its inputs."""
 
-    def forget(self, error: LostRecordsError) -> None:
-        """Load it anew: its next records are gone."""
-        self._loaded = None
-        self._problem = f"loading after: {error.what}"
+    def wait_for_commit(self) -> None:
+        """Return at once: no commit is under way."""
+
+    def save(self) -> None:
+        """Return at once: there is no state to save."""
+
+
+class ShardSupervisor:
+    """Loads a shard and does its work; after a failure discards it, and loads it again after a backoff.
+
+    Args:
+        number: Number of the shard.
+        context: What the shards of a worker share.
+    """
+
+    def __init__(self, number: int, context: WorkerContext) -> None:
+        self.number = number
+        self.shard: ShardTask | UnloadedShard = UnloadedShard("loading")
+        self._context = context
+        self._retries = RetryPolicy(
+            f"Shard {number}", give_up_s=context.settings.broker.give_up_seconds, clock=context.clock
+        )
+
+    def reload(self, error: LostRecordsError) -> None:
+        """Discard the shard, so that it is loaded again: its next records are gone."""
+        self.shard = UnloadedShard(f"loading after: {error.what}")
 
     def advance(self) -> bool:
         """Do the next piece of work: load, a step of the replay, or a live step with its commit.
 
         Returns:
-            Whether something was done, so that there may be more at once.
+            Whether anything was done, so that there may be more to do at once.
 
         Raises:
             BrokerError: This shard has failed for longer than ``broker.give_up_seconds``.
             LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
             ScarceMemoryError: There has been too little memory for as long.
-            StateError: Nothing that is stored of it can be used.
+            StateError: No stored state can be used.
         """
-        if self._patience.waiting:
+        if self._retries.waiting:
             return False
-        try:
-            with self._memory_told():
-                if self._loaded is None:
-                    self._loaded = ShardTask(self.number, self._context)
-                    return True
-                return self._counted(self._loaded.advance)
-        except LostRecordsError:
-            raise  # asking again brings nothing back
-        except (BrokerError, ScarceMemoryError) as error:
-            self._fail(error)
-            return False
+        with self._retried():
+            if isinstance(self.shard, UnloadedShard):
+                self.shard = ShardTask(self.number, self._context)
+                return True
+            return self.shard.advance()
+        return False
 
-    def settle(self) -> None:
-        """See to it that what ``advance`` has sent on its way is through; errors as there."""
-        if self._loaded is None:
-            return
-        try:
-            with self._memory_told():
-                self._counted(self._loaded.settle)
-        except (BrokerError, ScarceMemoryError) as error:
-            self._fail(error)
-
-    def _counted(self, work: Callable[[], Done]) -> Done:
-        """Do something with the loaded shard; a commit that is through forgives what went wrong before."""
-        assert self._loaded is not None
-        commits = self._loaded.commits
-        done = work()
-        if self._loaded.commits > commits:
-            self._patience.succeeded()
-        return done
+    def wait_for_commit(self) -> None:
+        """Wait until the commit under way is complete, if there is one; raises as ``advance``."""
+        with self._retried():
+            self.shard.wait_for_commit()
 
     def save(self) -> None:
         """Commit a snapshot if anything changed since the last one: the next owner then has nothing to replay."""
-        if self._loaded is None:
-            return
         try:
-            with self._memory_told():
-                self._loaded.save()
+            with self._scarce_memory():
+                self.shard.save()
         except (BrokerError, ScarceMemoryError) as error:
             _log.warning("no snapshot at the end; the next start replays instead", shard=self.number, error=str(error))
 
     @contextmanager
-    def _memory_told(self) -> Iterator[None]:
-        """Let too little memory be an error like those of a broker: it passes, and what is stored is none the worse."""
+    def _retried(self) -> Iterator[None]:
+        """Let a failure discard the shard, which is loaded again after a backoff; a completed commit ends a failure.
+
+        The outcome of a commit that failed is unknown, so the state in memory may differ from what is stored.
+        """
+        commits = self.shard.commits
+        try:
+            with self._scarce_memory():
+                yield
+        except LostRecordsError:
+            raise  # a retry would not bring them back
+        except (BrokerError, ScarceMemoryError) as error:
+            self.shard = UnloadedShard(f"waiting after: {error.what}")
+            wait_s = self._retries.failed(error)
+            _log.warning("shard failed; it is loaded again", shard=self.number, error=str(error), retry_in_s=wait_s)
+        else:
+            if self.shard.commits > commits:
+                self._retries.succeeded()
+
+    @contextmanager
+    def _scarce_memory(self) -> Iterator[None]:
+        """Raise lack of memory as an error that is retried like those of a broker: it may pass, and harms no state."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:
@@ -134,12 +141,5 @@ class ShardSupervisor:
             raise ScarceMemoryError(
                 f"Too little memory for shard {self.number}{f': {error}' if str(error) else ''}.",
                 hint="Give the worker more memory, lower detector.max_sensors, or let more workers share the shards; "
-                "what is stored was left as it is.",
+                "the stored state was not changed.",
             ) from error
-
-    def _fail(self, error: BrokerError | ScarceMemoryError) -> None:
-        """Nobody knows what is written: forget the shard, and load it again after a while."""
-        self._loaded = None
-        self._problem = f"waiting after: {error.what}"
-        wait = self._patience.failed(error)
-        _log.warning("shard failed; it is loaded again", shard=self.number, error=str(error), retry_in_s=wait)

@@ -1,4 +1,4 @@
-"""One shard in memory: loaded, replayed, then stepped and committed. Dropped whole when anything is in doubt."""
+"""A shard in memory: restored, replayed, then stepped and committed; discarded as soon as anything is in doubt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from stream_ad.telemetry.metrics import Metrics
     from stream_ad.telemetry.throughput_log import ThroughputLog
 
-STATUS_SECONDS = 1.0
+STATUS_SECONDS = 1.0  # between two updates of the gauges, which take too long for every step
 
 _log = structlog.get_logger("stream_ad.worker.worker")
 
@@ -45,134 +45,151 @@ class WorkerContext:
     broker: Broker
     codec: Codec
     metrics: Metrics
-    line: ThroughputLog
+    throughput: ThroughputLog
     clock: Callable[[], float]  # monotonic seconds
 
 
 class ShardTask:
-    """State of a shard, its inbox and its journal; recovering (replaying) at first, then live.
+    """A shard with its input buffer and its journal: recovering (replaying) at first, then live.
+
+    A live step is committed in these steps, so that the commit of a step overlaps with the computation of the next:
+
+    1. Take records, decode them, and step the shard.
+    2. Encode the results as a commit, with the step boundaries for a replay and, where one is due, a snapshot chunk.
+    3. Wait until the commit of the previous step is complete.
+    4. Start the commit.
+
+    If a commit fails, its outcome is unknown and the state may be ahead of it: discard the task.
 
     Args:
-        number: Of the shard.
-        around: What it shares with others.
+        number: Number of the shard.
+        context: What it shares with others.
 
     Raises:
-        BrokerError: The broker does not give it, or its records.
+        BrokerError: The broker does not return the stored state, or its records.
         LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
-        StateError: Nothing that is stored of it can be used.
+        StateError: No stored state can be used.
     """
 
-    def __init__(self, number: int, around: WorkerContext) -> None:
+    def __init__(self, number: int, context: WorkerContext) -> None:
         self.number = number
-        self.recovering = True
+        self.live = False
+        """Whether the replay is complete."""
         self.commits = 0
-        self._context = around
-        self._flight: PendingCommit | None = None
-        self._began = around.clock()
-        with around.metrics.stage("load"):
-            state = load_state(number, around.broker, around.settings, around.options, Shard)
+        """Completed commits."""
+        self._context = context
+        self._pending: PendingCommit | None = None
+        self._began = context.clock()
+        with context.metrics.stage("load"):
+            state = load_state(number, context.broker, context.settings, context.options, Shard)
             stored = state.stored
             self._shard = state.shard
             self._journal = ReplayJournal(stored)
-            limit = around.settings.worker.inbox_records
-            self._inbox = InputBuffer(number, around.settings.topics, limit=limit, start=state.start)
-        around.metrics.restored(state.source)
-        self._unmarked = state.unmarked
-        self._origin, self._lost = state.lineage_reason, state.lost  # until they are committed
+            limit = context.settings.worker.inbox_records
+            self._input = InputBuffer(number, context.settings.topics, limit=limit, start=state.start)
+        context.metrics.restored(state.source)
+        self._without_journal = state.without_journal
+        self._lineage_reason, self._lost = state.lineage_reason, state.lost  # until a snapshot is committed
         moved = state.start != stored.positions
         self._view = ShardView(
             positions=stored.positions,
             unsaved_since=time.time() if moved else None,
             snapshot_bytes=0 if stored.snapshot is None else len(stored.snapshot.data),
         )
-        self._starved = False  # the replay waits for records
+        self._starved = False  # whether the replay waits for records
         self._status_due = 0.0
-        interval_s = around.settings.worker.snapshot_interval_seconds
-        self._saving = SnapshotScheduler(number, interval_s, around.broker.chunk_bytes, around.clock)
+        interval_s = context.settings.worker.snapshot_interval_seconds
+        self._snapshots = SnapshotScheduler(number, interval_s, context.broker.chunk_bytes, context.clock)
         if moved:
             _log.info("shard replays", shard=number, start=state.start, end=self._journal.end)
 
     def condition(self) -> str:
-        """For ``Health.shards``."""
-        return f"replaying up to {self._journal.end}" if self.recovering else LIVE
+        """Return the state in words, for ``Health.shards``."""
+        return LIVE if self.live else f"replaying up to {self._journal.end}"
 
     def view(self, lag: dict[InputTopic, int]) -> ShardView:
-        """For ``Metrics.show``."""
+        """Return the gauges, for ``Metrics.show``."""
         return replace(
             self._view,
-            state="recovering" if self.recovering else "live",
+            state="live" if self.live else "recovering",
             lag=lag,
-            inbox_records=len(self._inbox),
+            inbox_records=len(self._input),
             journal_marks=self._journal.boundaries_since_snapshot,
         )
 
     def paused(self) -> set[InputTopic]:
-        """Sides that must not be fetched now."""
-        if self._starved:  # whatever the bound says, the step being repeated must become whole
+        """Return the topics that must not be fetched now."""
+        if self._starved:  # the step to be replayed needs all of its records, whatever the limit
             return set()
-        return self._inbox.paused()
+        return self._input.paused()
 
     def receive(self, fetched: dict[InputTopic, Fetched]) -> None:
-        """Take what a poll brought."""
-        self._inbox.put(fetched)
+        """Buffer the records of a poll."""
+        self._input.put(fetched)
 
     def advance(self) -> bool:
-        """One step of the replay, or a live one with its commit; whether anything was done.
+        """Do one step of the replay, or a live one with its commit; return whether anything was done.
 
         Raises:
-            BrokerError: A commit failed; this object is of no further use.
+            BrokerError: A commit failed; discard this task.
         """
-        return self._replay() if self.recovering else self._step()
+        return self._step() if self.live else self._replay()
 
     @property
-    def saving(self) -> bool:
-        """Whether a commit is still to come for a part of a snapshot."""
-        return self._saving.under_way
+    def writing_snapshot(self) -> bool:
+        """Whether chunks of a snapshot are still to be committed, even if no record comes."""
+        return self._snapshots.under_way
+
+    @property
+    def _snapshot_due(self) -> bool:
+        return self._snapshots.due(self._journal.boundaries_since_snapshot)
 
     def save(self) -> None:
-        """Commit a snapshot if anything changed since the last one; errors as ``advance``."""
-        self.settle()
-        if not self.recovering and (self._view.unsaved_since is not None or self._origin):
-            self._begin(self._whole(Commit(self.number, self._inbox.positions)))
-            self.settle()
+        """Commit a snapshot if anything changed since the last one; raises as ``advance``."""
+        self.wait_for_commit()
+        if self.live and (self._view.unsaved_since is not None or self._lineage_reason):
+            self._begin(self._with_whole_snapshot(Commit(self.number, self._input.positions)))
+            self.wait_for_commit()
 
-    def settle(self) -> None:
-        """See to it that the commit on its way is through; errors as ``advance``."""
-        if self._flight is None:
+    def wait_for_commit(self) -> None:
+        """Wait until the commit under way is complete, if there is one; raises as ``advance``."""
+        if self._pending is None:
             return
-        flight, self._flight, metrics = self._flight, None, self._context.metrics
-        with self._committing(flight.began):
-            at = flight.under_way.wait()
-        metrics.commit_tried("ok", at - flight.began)
+        pending, self._pending, metrics = self._pending, None, self._context.metrics
+        with self._committing(pending.began):
+            completed_at = pending.handle.wait()
+        took_s = completed_at - pending.began
+        metrics.commit_tried("ok", took_s)
         self.commits += 1
-        commit, unsaved = flight.commit, self._view.unsaved_since
+        commit, unsaved = pending.commit, self._view.unsaved_since
         self._view = replace(self._view, positions=commit.positions, unsaved_since=unsaved or time.time())
-        self._saving.on_committed(commit, at - flight.began)
-        if (piece := commit.piece) is not None and piece.last:
+        self._snapshots.on_committed(commit, took_s)
+        if (chunk := commit.piece) is not None and chunk.last:
             metrics.snapshot_committed()
-            for side, count in self._lost:
-                metrics.lost_records(side, count)
+            for topic, count in self._lost:
+                metrics.lost_records(topic, count)
             self._lost = ()
-            unsaved = None if piece.positions == commit.positions else self._saving.built_at
-            self._view = replace(self._view, unsaved_since=unsaved, snapshot_bytes=len(piece.data))
-        if flight.step is not None:
-            flight.step.record(metrics, self._context.line, commit, ago_s=time.perf_counter() - at)
+            unsaved = None if chunk.positions == commit.positions else self._snapshots.built_at
+            self._view = replace(self._view, unsaved_since=unsaved, snapshot_bytes=len(chunk.data))
+        if pending.step is not None:
+            pending.step.record(metrics, self._context.throughput, commit, ago_s=time.perf_counter() - completed_at)
 
     def _replay(self) -> bool:
+        """Replay a step: between two boundaries of the journal or, without a journal, by record time alone."""
         end, most = self._journal.end, self._context.settings.worker.step_records
-        if self._unmarked:
-            if self._inbox.arrived(end):
+        if self._without_journal:
+            if self._input.arrived(end):
                 self._go_live()
                 return True
-            taken = self._inbox.take(most, end)
+            taken = self._input.take(most, end)
             if not len(taken[0]) and not len(taken[1]):
                 return False
         else:
-            target = self._journal.target(self._inbox.positions, most)
+            target = self._journal.target(self._input.positions, most)
             if target is None:
                 self._go_live()
                 return True
-            step = self._inbox.take_upto(target)
+            step = self._input.take_upto(target)
             self._starved = step is None
             if step is None:
                 return False
@@ -184,40 +201,39 @@ class ShardTask:
         return True
 
     def _go_live(self) -> None:
-        self.recovering = False
+        self.live = True
         seconds = self._context.clock() - self._began
         self._context.metrics.recovered(seconds)
-        self._saving.recovered(seconds)
+        self._snapshots.recovered(seconds)
         self._refresh_status()
         _log.info("shard live", shard=self.number, positions=self._journal.end, seconds=round(seconds, 3))
 
     def _step(self) -> bool:
-        around, began = self._context, time.perf_counter()
-        before = self._inbox.positions
-        raw_events, raw_labels = self._inbox.take(around.settings.worker.step_records)
+        context, began = self._context, time.perf_counter()
+        before = self._input.positions
+        raw_events, raw_labels = self._input.take(context.settings.worker.step_records)
         if not len(raw_events) and not len(raw_labels):
-            self.settle()
-            changed = self._view.unsaved_since is not None
-            if self._origin or self.saving or (changed and self._saving.due(self._journal.boundaries_since_snapshot)):
-                self._begin(self._saved_along(Commit(self.number, self._inbox.positions)))
+            self.wait_for_commit()
+            if self._lineage_reason or self.writing_snapshot or (self._view.unsaved_since and self._snapshot_due):
+                self._begin(self._with_next_chunk(Commit(self.number, self._input.positions)))
             return False
         events, labels, rejected = self._decode(raw_events, raw_labels)
-        with around.metrics.stage("step"):
+        with context.metrics.stage("step"):
             result = self._shard.step(events, labels)
         commit = self._encode(before, events, result, rejected)
-        self.settle()  # the step before, which was on its way while this one was computed
+        self.wait_for_commit()  # of the previous step, which was under way while this one was computed
         self._begin(commit, StepReport(began, events, len(labels), rejected, result))
         self._refresh_status()
         return True
 
     def _begin(self, commit: Commit, step: StepReport | None = None) -> None:
-        """Send a commit on its way; where it fails, this object and what it goes on to compute are of no use."""
+        """Start an asynchronous commit. If it fails, discard this task and everything computed since."""
         began = time.perf_counter()
         with self._committing(began):
-            self._flight = PendingCommit(began, commit, self._context.broker.begin(commit), step)
+            self._pending = PendingCommit(began, commit, self._context.broker.begin(commit), step)
         self._journal.committed(commit)
         if commit.lineage_reason:
-            self._origin = ""
+            self._lineage_reason = ""
 
     @contextmanager
     def _committing(self, began: float) -> Iterator[None]:
@@ -244,7 +260,7 @@ class ShardTask:
         result: StepResult,
         rejected: dict[InputTopic, list[OutRecord]],
     ) -> Commit:
-        codec, after = self._context.codec, self._inbox.positions
+        codec, after = self._context.codec, self._input.positions
         with self._context.metrics.stage("encode"):
             commit = Commit(
                 shard=self.number,
@@ -254,28 +270,28 @@ class ShardTask:
                 dead_letters=[*rejected[InputTopic.EVENTS], *rejected[InputTopic.LABELS]],
                 step_boundaries=self._journal.step_boundaries(before, after),
             )
-        return self._saved_along(commit)
+        return self._with_next_chunk(commit)
 
-    def _saved_along(self, commit: Commit) -> Commit:
-        """A commit of the present state, with a snapshot of it, if one is due, or the next part of an earlier one."""
-        if self._origin:
-            return self._whole(commit)
-        if self._saving.due(self._journal.boundaries_since_snapshot):
-            self._saving.begin(commit.positions, self._snapshot())
-        return self._saving.attach_next_chunk(commit)
+    def _with_next_chunk(self, commit: Commit) -> Commit:
+        """Return a commit of the present state with the next snapshot chunk: of a new snapshot where one is due."""
+        if self._lineage_reason:
+            return self._with_whole_snapshot(commit)
+        if self._snapshot_due:
+            self._snapshots.begin(commit.positions, self._snapshot())
+        return self._snapshots.attach_next_chunk(commit)
 
-    def _whole(self, commit: Commit) -> Commit:
-        """A commit of the present state, with a snapshot of it."""
-        return replace(commit, snapshot=self._snapshot(), lineage_reason=self._origin)
+    def _with_whole_snapshot(self, commit: Commit) -> Commit:
+        """Return a commit of the present state with a whole snapshot of it."""
+        return replace(commit, snapshot=self._snapshot(), lineage_reason=self._lineage_reason)
 
     def _snapshot(self) -> bytes:
         began = time.perf_counter()
         if journal_is_full(self._journal.boundaries_since_snapshot):
             self._context.metrics.bound_hit("journal")
-        self._saving.start_build()
+        self._snapshots.start_build()
         with self._context.metrics.stage("snapshot"):
             data = self._shard.snapshot()
-        self._saving.finish_build()
+        self._snapshots.finish_build()
         self._context.metrics.snapshot_made(time.perf_counter() - began)
         return data
 

@@ -1,7 +1,7 @@
-"""The loop: assignment, polling, one step for each shard in turn, and a clean end.
+"""The worker: assignment, polling, one step for each shard in turn, and a clean shutdown.
 
-What becomes of a single shard is the business of ``ShardSupervisor``; shards do not wait for one another:
-while one is loaded again, replayed, or waits for its broker, the others go on.
+``ShardSupervisor`` takes care of a single shard. Shards do not wait for one another: while one is loaded again, is
+replayed, or waits for its broker, the others continue.
 """
 
 from __future__ import annotations
@@ -35,32 +35,35 @@ if TYPE_CHECKING:
     from stream_ad.brokers.worker_api import Broker, InputTopic
     from stream_ad.settings import Settings
 
-POLL_SECONDS = 0.5
-PASS_SECONDS = 1.0  # of work between two polls, so that many shards do not keep the group waiting
-LAG_SECONDS = 1.0
-STUCK_SECONDS = 30.0  # beyond what the broker may block
+POLL_SECONDS = 0.5  # longest wait for records: how late a worker can notice that it is stopped
+PASS_SECONDS = 1.0  # of work between two polls, so that many shards do not delay a rebalance of the group
+LAG_SECONDS = 1.0  # between two requests for the lag
+STUCK_SECONDS = 30.0  # without a sign of life, beyond the time that a broker may block; then the worker is unhealthy
 
 _log = structlog.get_logger("stream_ad.worker.worker")
 
 
 class Stop(Protocol):
-    """What ends a worker: a ``threading.Event`` will do."""
+    """What ends a worker, such as a ``threading.Event``."""
 
-    def is_set(self) -> bool: ...
-    def wait(self, timeout: float) -> bool: ...
+    def is_set(self) -> bool:
+        """Return whether the worker is to end."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until the worker is to end, for at most ``timeout`` seconds; return whether it is to end."""
 
 
 class Worker:
     """Scores events and learns from labels until it is stopped.
 
     Args:
-        settings: All of them.
-        broker: In the place of the one that the settings name; closed at the end.
-        clock: Monotonic seconds; paces snapshots, retries and reports, and nothing of the results. One that
-            is turned by hand needs a ``stop`` whose ``wait`` turns it.
-        stop: Ends the run when set. Without it the worker takes the process for its own: it sets up
-            logging, threads and memory (``process.prepare_process``) and ends on SIGTERM and SIGINT. Whoever gives
-            it and wants scores that are the same to the last bit as those of `stream-ad run` prepares the process.
+        settings: All settings.
+        broker: Used instead of the one that the settings name; closed at the end.
+        clock: Monotonic seconds; paces snapshots, retries and reports, but has no influence on the results. A manual
+            clock needs a ``stop`` whose ``wait`` advances it.
+        stop: Ends the run when set. Without it the worker owns the process: it sets up logging, threads and memory
+            (``process_setup.prepare_process``) and ends on SIGTERM and SIGINT. With it, call ``prepare_process``
+            yourself for scores that are bit for bit those of `stream-ad run`.
     """
 
     def __init__(
@@ -81,20 +84,28 @@ class Worker:
             standby_s=settings.broker.session_timeout_seconds,
             clock=clock,
         )
-        self.http_port: int | None = None  # once it listens
+        self.http_port: int | None = None
+        """The port of the HTTP server, once it listens."""
 
     def run(self, until_idle_s: float | None = None) -> None:
-        """Work until stopped, or until nothing came for ``until_idle_s`` seconds; then drain.
+        """Work until stopped, or until no record has come for ``until_idle_s`` seconds; then drain.
 
-        A broker that is not there yet is waited for, unless ``until_idle_s`` says that the run is to end by itself.
+        1. Set up the process, start the HTTP server, choose the device, compile the kernels.
+        2. Open the broker. Wait until it can be reached, unless ``until_idle_s`` limits the run.
+        3. Poll, and advance every shard in turn, until stopped or idle.
+        4. Drain: save every shard that has changed.
+
+        Args:
+            until_idle_s: Seconds without a record after which to end; None for no limit.
 
         Raises:
-            DeviceError: The device asked for is not there, or does not compute what the processor does.
-            BrokerError: The broker stayed away, or refused a shard, for longer than ``broker.give_up_seconds``.
+            DeviceError: The device of the settings is missing, or does not give the same results as the CPU.
+            BrokerError: The broker could not be reached, or refused a shard, for longer than
+                ``broker.give_up_seconds``.
             LostRecordsError: Records are gone, and ``broker.on_lost_records`` is stop.
             SettingsError: The HTTP address cannot be used.
-            ScarceMemoryError: There was too little memory for a shard, for as long.
-            StateError: Saved state cannot be used.
+            ScarceMemoryError: There was too little memory for a shard for longer than that.
+            StateError: Stored state cannot be used.
         """
         settings = self._settings
         with ExitStack() as stack:
@@ -109,13 +120,13 @@ class Worker:
                 _log.info("listening", host=settings.http.host, port=server.port)
             if fault := passed_over(settings.detector.device):
                 _log.warning(fault)
-            choose_device(settings.detector.device)  # now, and not with the first shard
+            choose_device(settings.detector.device)  # a missing device is an error now, not with the first shard
             if self._given_stop is None:
                 prepare_process(progress_report(_log.info))
-            else:  # others work in this process: it stays as it is
+            else:  # the process belongs to others: leave its settings alone
                 compile_loops(LogLines(_log.info))
             broker = self._given_broker
-            if broker is None and (until_idle_s is not None or await_broker(settings, stop.wait, self._tell)):
+            if broker is None and (until_idle_s is not None or await_broker(settings, stop.wait, self._report_problem)):
                 broker = open_broker(settings)
             if broker is not None:
                 stack.enter_context(closing(broker))
@@ -125,13 +136,15 @@ class Worker:
                 loop.drain()
         _log.info("stopped")
 
-    def _tell(self, problem: str) -> None:
-        """What is in the way of the first contact with the broker; the worker is well and waits."""
+    def _report_problem(self, problem: str) -> None:
+        """Report why the broker cannot be reached yet; the worker itself is well and waits."""
         self.health.tick()
         self.health.broker(problem)
 
 
 class _Loop:
+    """The work of a worker between the start of its broker and its end."""
+
     def __init__(
         self,
         settings: Settings,
@@ -141,80 +154,82 @@ class _Loop:
         clock: Callable[[], float],
         stop: Stop,
     ) -> None:
-        self._line = ThroughputLog(clock)
+        self._throughput = ThroughputLog(clock)
         self._context = WorkerContext(
-            settings, settings.detector_options, broker, Codec(settings), metrics, self._line, clock
+            settings, settings.detector_options, broker, Codec(settings), metrics, self._throughput, clock
         )
         self._health = health
         self._stop = stop
-        self._shards: dict[int, ShardSupervisor] = {}
-        self._held: set[tuple[int, InputTopic]] = set()
+        self._supervisors: dict[int, ShardSupervisor] = {}  # by shard, in the order of their turns
+        self._paused: set[tuple[int, InputTopic]] = set()
         self._lag: dict[int, dict[InputTopic, int]] = {}
         self._lag_due = 0.0
-        self._joined = False
-        self._awaited: dict[int, str] = {}  # shards that another process has for a while, and who
+        self._joined = False  # whether the broker has assigned shards
+        self._awaited: dict[int, str] = {}  # by shard that another process has locked: the process
 
     def run(self, until_idle_s: float | None) -> None:
+        """Work until stopped or idle; see ``Worker.run``."""
         clock = self._context.clock
         busy, last_work = False, clock()
         while not self._stop.is_set():
             self._health.tick()  # with or without a shard
-            busy = busy or any(shard.saving for shard in self._shards.values())
+            busy = busy or any(supervisor.shard.writing_snapshot for supervisor in self._supervisors.values())
             drained = self._poll(timeout_s=0.0 if busy else POLL_SECONDS)
             self._follow_assignment()
             busy = self._advance()
             self._report()
-            waiting = self._awaited or not all(shard.live for shard in self._shards.values())
+            waiting = self._awaited or not all(supervisor.shard.live for supervisor in self._supervisors.values())
             if busy or not drained or not self._joined or waiting:
                 last_work = clock()
             elif until_idle_s is not None and clock() - last_work >= until_idle_s:
                 return
 
     def drain(self) -> None:
-        """Save every shard that moved, for as long as ``worker.drain_timeout_seconds`` allows."""
-        clock, deadline = self._context.clock, self._context.settings.worker.drain_timeout_seconds
+        """Save every shard that has changed, for as long as ``worker.drain_timeout_seconds`` allows."""
+        clock, timeout_s = self._context.clock, self._context.settings.worker.drain_timeout_seconds
         began = clock()
-        for number, shard in sorted(self._shards.items()):
-            if clock() - began > deadline:
+        for number, supervisor in sorted(self._supervisors.items()):
+            if clock() - began > timeout_s:
                 _log.warning("no time left for snapshots; the next start replays instead", first_shard=number)
                 break
-            shard.save()
+            supervisor.save()
         self._show()
-        self._line.log(force=True)
+        self._throughput.log(force=True)
 
     def _poll(self, *, timeout_s: float) -> bool:
-        """Whether nothing came, because there is nothing more to come for now."""
-        around = self._context
-        paused = {(number, side) for number, shard in self._shards.items() for side in shard.paused()}
-        full = {(number, side) for number, side in paused - self._held if self._shards[number].live}
-        around.metrics.bound_hit("inbox", len(full))
-        self._held = paused
+        """Poll the broker, and return whether all inputs are drained: no record came, and none is left for now."""
+        context = self._context
+        paused = {(n, topic) for n, supervisor in self._supervisors.items() for topic in supervisor.shard.paused()}
+        newly_full = {(n, topic) for n, topic in paused - self._paused if self._supervisors[n].shard.live}
+        context.metrics.bound_hit("inbox", len(newly_full))
+        self._paused = paused
         began = time.perf_counter()
         try:
-            fetched = around.broker.poll(
-                timeout_s=timeout_s, max_records=around.settings.worker.poll_records, paused=paused
+            fetched = context.broker.poll(
+                timeout_s=timeout_s, max_records=context.settings.worker.poll_records, paused=paused
             )
         except LostRecordsError as error:
-            self._shards[error.shard].forget(error)
+            self._supervisors[error.shard].reload(error)
             return False
-        found = [one for sides in fetched.values() for one in sides.values()]
-        came = any(len(one.records) for one in found)
-        if not fetched and timeout_s:  # nothing is positioned yet, so the broker had nothing to wait for
+        inputs = [fetched_input for topics in fetched.values() for fetched_input in topics.values()]
+        came = any(len(fetched_input.records) for fetched_input in inputs)
+        if not fetched and timeout_s:  # no input is positioned yet, so the broker did not wait
             self._stop.wait(min(timeout_s, 0.05))
-        around.metrics.stage_took("poll" if came else "idle", time.perf_counter() - began)
-        for number, sides in fetched.items():
-            if number in self._shards:
-                self._shards[number].receive(sides)
-        return not came and all(one.drained for one in found)
+        context.metrics.stage_took("poll" if came else "idle", time.perf_counter() - began)
+        for number, topics in fetched.items():
+            if number in self._supervisors:
+                self._supervisors[number].shard.receive(topics)
+        return not came and all(fetched_input.drained for fetched_input in inputs)
 
     def _follow_assignment(self) -> None:
+        """Discard the shards that the broker has taken away, and start to load those that it has assigned."""
         self._follow_locks()
         owned = self._context.broker.assigned()
-        lost, gained = self._shards.keys() - owned, owned - self._shards.keys()
+        lost, gained = self._supervisors.keys() - owned, owned - self._supervisors.keys()
         for number in lost:
-            del self._shards[number]
+            del self._supervisors[number]
         for number in sorted(gained):
-            self._shards[number] = ShardSupervisor(number, self._context)
+            self._supervisors[number] = ShardSupervisor(number, self._context)
         if lost or gained:
             if self._joined:
                 self._context.metrics.rebalanced()
@@ -228,38 +243,43 @@ class _Loop:
             _log.warning("shards are locked; each is taken once it is free", shards=self._awaited)
 
     def _advance(self) -> bool:
-        """What the last poll brought, step by step; whether there may be more at once.
+        """Process the records of the last poll step by step, and return whether there may be more to do at once.
 
-        A commit is on its way while the next steps, of its shard and of others, are computed. All are through
-        before the next poll: a rebalance shall not find one half done.
+        Commits are under way while the next steps, of the same shard and of others, are computed. All of them complete
+        before the next poll, so that a rebalance never meets an incomplete commit.
         """
         busy, over = False, self._context.clock() + PASS_SECONDS
         while self._round(over):
             busy = True
             if self._stop.is_set() or self._context.clock() > over:
                 break
-            if not any(shard.live for shard in self._shards.values()):
+            if not any(supervisor.shard.live for supervisor in self._supervisors.values()):
                 break  # replays can wait for a poll
-        for shard in self._shards.values():
-            shard.settle()
+        for supervisor in self._supervisors.values():
+            supervisor.wait_for_commit()
             self._health.tick()
         return busy
 
     def _round(self, over: float) -> bool:
-        """One piece of work for each shard, those that waited longest first; whether there may be more at once."""
+        """Advance each shard once, those that have waited longest first; return whether there may be more to do.
+
+        Args:
+            over: Time of the clock at which to stop.
+        """
         busy = False
-        for number in list(self._shards):
+        for number in list(self._supervisors):
             self._health.tick()
             if self._stop.is_set():
                 break
             if self._context.clock() > over:
                 return True
-            shard = self._shards[number] = self._shards.pop(number)  # to the end of the queue
-            busy |= shard.advance()
+            supervisor = self._supervisors[number] = self._supervisors.pop(number)  # to the end of the queue
+            busy |= supervisor.advance()
         return busy
 
     def _report(self) -> None:
-        self._health.shards(self._awaited | {number: shard.condition() for number, shard in self._shards.items()})
+        conditions = {number: supervisor.shard.condition() for number, supervisor in self._supervisors.items()}
+        self._health.shards(self._awaited | conditions)
         if (now := self._context.clock()) >= self._lag_due:
             self._lag_due = now + LAG_SECONDS
             try:
@@ -267,13 +287,16 @@ class _Loop:
                 self._health.broker("")
             except BrokerError as error:
                 self._health.broker(error.what)
-                _log.warning("the broker does not say how far it is", error=str(error))
+                _log.warning("the broker does not return the end offsets, so the lag is unknown", error=str(error))
             self._show()
-        if self._line.due():
+        if self._throughput.due():
             self._show()
-            self._line.log(shards=len(self._shards), lag=sum(sum(sides.values()) for sides in self._lag.values()))
+            lag = sum(sum(topics.values()) for topics in self._lag.values())
+            self._throughput.log(shards=len(self._supervisors), lag=lag)
 
     def _show(self) -> None:
         views = {number: ShardView() for number in self._awaited}
-        views |= {number: shard.view(self._lag.get(number, {})) for number, shard in self._shards.items()}
+        views |= {
+            number: supervisor.shard.view(self._lag.get(number, {})) for number, supervisor in self._supervisors.items()
+        }
         self._context.metrics.show(views)

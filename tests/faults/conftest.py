@@ -1,4 +1,4 @@
-"""Two runs over the same records: one that nothing disturbs, and one that is to show no difference."""
+"""Two runs over the same records: one that is not disturbed, and one with faults that must not differ."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ SMALL = {"step_records": 40, "poll_records": 120, "snapshot_interval_seconds": 0
 
 
 class Disturbed(Site):
-    """A site whose workers come to harm."""
+    """A site whose workers are disturbed."""
 
     def __init__(self, reference, *arguments, **more):
         super().__init__(*arguments, **more)
         self.reference = reference
 
     def finish(self, member):
-        """Let a worker that has survived do what is left, and end in good order."""
+        """Let a worker that has survived do what is left, and stop it."""
         self.wait_for_scores(len(self.reference.outputs["scores"]), member)
         member.stop()
 
     def check(self):
-        """Nothing missing, nothing doubled, nothing different; models and journal as if nothing had happened."""
+        """Check that no output is missing, doubled or different, and that models and journal are the same."""
         self.run()
         outputs, reference = self.outputs(), self.reference
         assert len(outputs["scores"]) == len(reference.outputs["scores"])
@@ -38,7 +38,7 @@ class Disturbed(Site):
 
 @dataclass(frozen=True)
 class Reference:
-    """What was published, by role, and the shards' last snapshots."""
+    """The published records, by role, and the last snapshots of the shards."""
 
     outputs: dict
     states: list
@@ -46,7 +46,7 @@ class Reference:
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory):
-    """What an undisturbed worker makes of the records."""
+    """The results of an undisturbed worker."""
     folder = tmp_path_factory.mktemp("reference")
     site = Site(folder, {"path": str(folder / "stream.db")}, topics={"partitions": PARTITIONS}, **SIZE)
     site.run()
@@ -79,7 +79,7 @@ def sqlite_site(reference, folder, **more):
 
 @pytest.fixture(params=["kafka", "sqlite"])
 def make_site(request, tmp_path, reference, client):
-    """Makes a site on either broker."""
+    """A function that creates a site, on either broker."""
     if request.param == "sqlite":
         return lambda **more: sqlite_site(reference, tmp_path, **more)
     server = request.getfixturevalue("kafka")
@@ -88,7 +88,7 @@ def make_site(request, tmp_path, reference, client):
 
 @pytest.fixture
 def make_quiet_site(make_site, reference):
-    """Makes a site whose workers publish anomalies only."""
+    """A function that creates a site whose workers publish anomalies only."""
 
     def make(**more):
         site = make_site(more={"scores": {"publish": "anomalies"}}, **more)

@@ -1,9 +1,8 @@
-"""The long form of the fault tests: python -m tests.faults.soak [--broker both] [--events 1000000] [--seed 1] …
+"""The long form of the fault tests: python -m tests.faults.soak [--broker both] [--events 1000000] [--seed 1] ...
 
-A reference run that nothing disturbs and a run whose workers are killed and whose Kafka is harmed, over the
-same records; then every score, incident and dead letter of both is compared, and the models at the end.
-Prints a table of what was done and what differs, and writes it into docs/explanation/recovery.md with --write.
-Needs what tests/kafka needs: Java 17 and Maven.
+Compares an undisturbed run with a run over the same records whose workers are killed and whose Kafka has faults:
+every score, incident and dead letter, and the models at the end. Prints a table of the faults and the differences,
+and writes it into docs/explanation/recovery.md with --write. Requires Java 17 and Maven, as tests/kafka does.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.page import write
 from tests.support.fault_points import PRODUCERS
-from tests.support.fault_schedule import Harm
+from tests.support.fault_schedule import FaultSchedule
 from tests.support.kafka_server import KafkaServer
 from tests.support.soak_environment import Site, sorted_by_shard
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 ROLES = ("scores", "incidents", "dead_letters", "state")
 MACHINES, PARTITIONS = 40, 4
-# Small steps and frequent snapshots: as many places to be killed at as there can be. Kafka's commits take longer.
+# Small steps and frequent snapshots, for as many points of a kill as possible. Commits to Kafka take longer.
 WORKER = {"poll_records": 2_000, "snapshot_interval_seconds": 5.0}
 KAFKA, SQLITE = "Kafka", "SQLite"
 
@@ -48,13 +47,13 @@ class _Id(msgspec.Struct, frozen=True):
 
 
 class Progress:
-    """About how many scores are published: positions, without reading anything."""
+    """The approximate number of published scores, by offsets, without reading records."""
 
     def __init__(self, settings, server):
         self._topic, self._server, self._path = settings.topics.scores, server, settings.broker.path
         self._partitions = [TopicPartition(self._topic, number) for number in range(PARTITIONS)]
         self._consumer = KafkaConsumer(bootstrap_servers=server.bootstrap_servers) if server else None
-        self._due = self._known = 0
+        self._due = self._count = 0
         self.state_bytes = 0
         self._state = settings.topics.state
 
@@ -62,22 +61,22 @@ class Progress:
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + 0.3
             with suppress(KafkaError, sqlite3.OperationalError):
-                self._known = self._look()
-        return self._known
+                self._count = self._read_offsets()
+        return self._count
 
-    def _look(self):
+    def _read_offsets(self):
         if self._server is None:
             with closing(sqlite3.connect(self._path)) as database:
                 sql = "SELECT sum(next_offset) FROM logs WHERE topic = ?"
                 return database.execute(sql, (self._topic,)).fetchone()[0]
         logs = self._server.folder.glob(f"data/{self._state}-*/*.log")
-        with suppress(FileNotFoundError):  # compaction takes them away meanwhile
+        with suppress(FileNotFoundError):  # compaction deletes them meanwhile
             self.state_bytes = max(self.state_bytes, sum(log.stat().st_size for log in logs))
         return sum(self._consumer.end_offsets(self._partitions, timeout_ms=1_000).values())
 
 
 def sites(folder, server, events, client):
-    """Two applications over the same input: what nobody disturbs, and what is to show no difference."""
+    """Return two sites with the same input, for the undisturbed run and for the run with faults."""
     made = []
     for name in ("reference", "disturbed"):
         broker = {"path": str(folder / "stream.db")}
@@ -101,18 +100,18 @@ def sites(folder, server, events, client):
 
 
 def compare(reference, disturbed):
-    """Scores that are missing, doubled and differing, and whether all that was published is the same, in one order."""
+    """Count missing, doubled and differing scores; return also whether all outputs are the same, in the same order."""
     expected, got = (sorted_by_shard(site.scores()) for site in (reference, disturbed))
     counts = {"scores": len(got), "missing": 0, "doubled": 0, "differing": 0}
     if expected != got:
         decode = msgspec.json.Decoder(_Id).decode
-        wanted, found = ({decode(value): value for _, value in values} for values in (expected, got))
-        counts["missing"] = len(wanted.keys() - found.keys())
-        counts["doubled"] = len(got) - len(found)
-        differing = [key for key, value in found.items() if wanted.get(key) != value]
+        wanted, published = ({decode(value): value for _, value in values} for values in (expected, got))
+        counts["missing"] = len(wanted.keys() - published.keys())
+        counts["doubled"] = len(got) - len(published)
+        differing = [key for key, value in published.items() if wanted.get(key) != value]
         counts["differing"] = len(differing)
-        for key in differing[:1]:  # each sensor's are in their order
-            print(f"the first that differs: {key}, {found[key]!r} instead of {wanted.get(key)!r}", flush=True)
+        for key in differing[:1]:  # those of each sensor are in their order
+            print(f"the first that differs: {key}, {published[key]!r} instead of {wanted.get(key)!r}", flush=True)
     same = expected == got
     del expected, got
     for role in ROLES[1:3]:
@@ -122,14 +121,14 @@ def compare(reference, disturbed):
 
 
 def digest(states):
-    """Of the models and everything else that all shards know, and how far they have come."""
+    """Return a digest of the state and the offsets of all shards."""
     return hashlib.sha256(repr([(at, hashlib.sha256(data).hexdigest()) for at, data in states]).encode()).hexdigest()
 
 
 def live_bytes(settings, server):
-    """Records and bytes of the state topic that compaction must keep, and those that the topic holds now."""
+    """Return records and bytes of the state topic that compaction must keep, and the records that it has now."""
     consumer = KafkaConsumer(bootstrap_servers=server.bootstrap_servers, isolation_level="read_committed")
-    alive, held = {}, 0
+    alive, present = {}, 0
     for number in range(PARTITIONS):
         partition = TopicPartition(settings.topics.state, number)
         consumer.assign([partition])
@@ -138,16 +137,16 @@ def live_bytes(settings, server):
         while consumer.position(partition) < end:
             for record in consumer.poll(timeout_ms=200).get(partition, []):
                 size = len(record.key) + len(record.value or b"")
-                held += 1
+                present += 1
                 alive.pop(record.key + b"%d" % number, None)
                 if record.value is not None:
                     alive[record.key + b"%d" % number] = size
     consumer.close()
-    return len(alive), sum(alive.values()), held
+    return len(alive), sum(alive.values()), present
 
 
 def soak(kind, options):
-    """One whole run; returns the rows of its table."""
+    """Do a whole run; return the rows of its table, and whether all is well."""
     random_ = random.Random(options.seed)
     kills = options.kills or (100 if kind == KAFKA else 200)
     faults = options.broker_faults if kind == KAFKA else 0
@@ -169,10 +168,10 @@ def soak(kind, options):
             print(f"{kind}: reference run done in {undisturbed_s:.0f} s", flush=True)
             total = sum(1 for _ in reference.scores())
             if server is not None:
-                # workers go through the proxy, whoever looks at the results does not
+                # workers use the proxy, readers of the results do not
                 disturbed.tree["broker"]["bootstrap_servers"] = server.address("PROXIED")
             progress = Progress(disturbed.settings, server)
-            harm = Harm(
+            schedule = FaultSchedule(
                 disturbed,
                 random_,
                 total=total,
@@ -183,12 +182,14 @@ def soak(kind, options):
                 say=lambda line: print(f"{kind}: {line}", flush=True),
             )
             began = time.monotonic()
-            harm.run()
+            schedule.run()
             disturbed.run()
             disturbed_s = time.monotonic() - began
             counts, same = compare(reference, disturbed)
             states = [site.states() for site in (reference, disturbed)]
-            other = [str(shard) for shard, (one, two) in enumerate(zip(*states, strict=True)) if one != two]
+            other = [
+                str(shard) for shard, (expected, actual) in enumerate(zip(*states, strict=True)) if expected != actual
+            ]
             rows = {
                 **({"client": options.kafka_client} if server else {}),
                 "seed": options.seed,
@@ -197,24 +198,24 @@ def soak(kind, options):
                 **{what: f"{count:,}" for what, count in counts.items()},
                 "everything published equal": "yes" if same else "NO",
                 "final state equal": f"yes, {digest(states[0])[:16]}" if not other else f"NO: shard {', '.join(other)}",
-                "kills (SIGKILL)": told(harm.killed),
-                **({"broker faults": told(harm.harmed), "besides": told(harm.others)} if server else {}),
+                "kills (SIGKILL)": listed(schedule.killed),
+                **({"broker faults": listed(schedule.harmed), "besides": listed(schedule.others)} if server else {}),
                 "undisturbed / disturbed": f"{undisturbed_s:,.0f} s / {disturbed_s:,.0f} s",
             }
             if server is not None:
-                records, size, held = live_bytes(disturbed.settings, server)
+                records, size, present = live_bytes(disturbed.settings, server)
                 rows["state topic"] = (
-                    f"{records:,} live records of {size / 2**20:.1f} MiB; {held:,} records are there; "
+                    f"{records:,} live records of {size / 2**20:.1f} MiB; {present:,} records are there; "
                     f"never more than {progress.state_bytes / 2**20:.0f} MiB on disk"
                 )
-            ok = same and not other and sum(harm.killed.values()) >= kills
-            return rows, ok and sum(harm.harmed.values()) == faults
+            ok = same and not other and sum(schedule.killed.values()) >= kills
+            return rows, ok and sum(schedule.harmed.values()) == faults
         finally:
             if server is not None:
                 server.close()
 
 
-def told(counter: Counter[str]) -> str:
+def listed(counter: Counter[str]) -> str:
     return f"{sum(counter.values())}: " + ", ".join(f"{count} {what}" for what, count in sorted(counter.items()))
 
 

@@ -1,4 +1,4 @@
-"""More than one Kafka broker: what one of them led moves to another."""
+"""Clusters of two Kafka brokers: leaders and coordinators move from one to the other."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ TWICE = {
 
 
 @pytest.fixture
-def cluster(kafka):  # the shared one only says whether there are the tools
+def cluster(kafka):  # the shared server only shows whether the tools are installed
     with ExitStack() as stack:
         first = stack.enter_context(KafkaServer(TWICE))
         yield first, stack.enter_context(KafkaServer(TWICE, joins=first))
 
 
 def test_leaders_and_coordinators_move(cluster, tmp_path, reference, client):
-    """One of two brokers dies in the middle of a commit: leaders are not available, coordinators of the group and of
-    transactions move to the other broker, and the worker finds them and goes on.
+    """When one of two brokers dies in the middle of a commit, leaders and the coordinators of the group and of
+    transactions move to the other broker, and the worker finds them and continues.
     """
     first, second = cluster
     site = kafka_site(reference, first, tmp_path, client, more={"application_id": "moving"}, replicas=2)
     servers = f"{first.bootstrap_servers},{second.bootstrap_servers}"
-    member = site.member(Fault("after produce", at=9, paused=True), bootstrap_servers=servers)
+    member = site.member(Fault("after produce", at=9, hold=True), bootstrap_servers=servers)
     member.wait_held()
     second.kill()
     member.release()
-    time.sleep(5)  # until the other broker leads everything, for those who look at the results
+    time.sleep(5)  # until the other broker leads everything, so that the results can be read
     site.finish(member)
     site.check()
 
 
 def test_a_partition_without_a_leader_is_waited_for(cluster):
-    """While its only broker is away nobody leads a partition; once it is back, who asked for ends in vain gets them."""
+    """While its only broker is down a partition has no leader; once it is back, a retried request succeeds."""
     first, second = cluster
     settings = Settings.model_validate({"broker": {"kind": "kafka", "bootstrap_servers": first.bootstrap_servers}})
     alone = TopicPartition("alone", 0)
@@ -61,5 +61,5 @@ def test_a_partition_without_a_leader_is_waited_for(cluster):
         with pytest.raises(kafka_errors.UnknownBrokerIdError, match="-1"):
             asking.list_partition_offsets({alone: OffsetSpec.LATEST})
         second.start()
-        found = retry_while_unavailable(lambda: asking.list_partition_offsets({alone: OffsetSpec.LATEST}))
-        assert found[alone].offset == 0
+        ends = retry_while_unavailable(lambda: asking.list_partition_offsets({alone: OffsetSpec.LATEST}))
+        assert ends[alone].offset == 0

@@ -1,4 +1,4 @@
-"""While records keep coming, nobody can say beforehand in which order events and labels are taken; but there is one."""
+"""While records keep coming, the order of events and labels is not known in advance, but there is a single one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import closing
 from stream_ad.brokers import open_producer
 from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.codec.encoders import encode_event, encode_label
-from stream_ad.worker import shard_task as loaded_shard
+from stream_ad.worker import shard_task
 from tests.faults.conftest import PARTITIONS
 from tests.support.order_shard import OrderShard, expected_scores
 
@@ -20,7 +20,7 @@ SEED = 5
 
 
 def write(producer, random_, first, count):
-    """Readings, and labels whose own times lie anywhere among them: late ones, and ones ahead of what is to come."""
+    """Write readings, and labels whose times lie anywhere among them: late ones, and ones ahead of later readings."""
     for number in range(first, first + count):
         sensor = random_.choice(SENSORS)
         event = encode_event(sensor, START_MS + number, {"x": 1.0}, record_time_ms=START_MS + number)
@@ -32,10 +32,10 @@ def write(producer, random_, first, count):
 
 
 def test_killed_while_records_come_every_score_fits_one_order(make_site, monkeypatch):
-    """Events and labels are written while workers die: every event has one score, and all scores of a shard follow from
-    one single order of its records, replays included: the order that was taken is kept with each commit.
+    """While events and labels are written and workers die, every event gets one score, and all scores of a shard follow
+    from a single order of its records, replays included, because each commit keeps the order that was taken.
     """
-    monkeypatch.setattr(loaded_shard, "Shard", OrderShard)
+    monkeypatch.setattr(shard_task, "Shard", OrderShard)
     random_, written = random.Random(SEED), 0
     site = make_site(fill=False, step_records=7, poll_records=11, snapshot_interval_seconds=2.0)
     with closing(open_producer(site.settings)) as producer:
@@ -53,6 +53,7 @@ def test_killed_while_records_come_every_score_fits_one_order(make_site, monkeyp
     published = [json.loads(value) for _, value in site.scores()]
     topic = site.settings.topics.events
     for shard, (_, data) in enumerate(site.states()):
-        mine = [(one["event_id"], one["score"]) for one in published if one["event_id"].startswith(f"{topic}-{shard}-")]
-        assert mine == expected_scores(topic, shard, OrderShard.restore(data, None).order)
+        prefix = f"{topic}-{shard}-"
+        of_shard = [(score["event_id"], score["score"]) for score in published if score["event_id"].startswith(prefix)]
+        assert of_shard == expected_scores(topic, shard, OrderShard.restore(data, None).order)
     assert len(published) == written

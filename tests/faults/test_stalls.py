@@ -1,4 +1,4 @@
-"""A worker that was silent for too long is fenced, writes nothing more, and joins again by itself."""
+"""A worker that stalls for too long is fenced, writes nothing more, and rejoins by itself."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tests.support.fault_points import Fault
 
 
 def test_stopped_for_longer_than_its_session(site):
-    """SIGSTOP just before a commit ends, with all of it written; another worker takes over and shuts it out; SIGCONT:
-    it can write nothing more, joins again and, once the other has left, does the rest.
+    """A worker that is stopped just before its commit ends, with all of it written, is fenced by another worker; once
+    it runs again it writes nothing more, rejoins and, when the other has left, does the rest.
     """
-    # Kafka itself would abort its transaction much later
-    sleeper = site.member(Fault("before commit", at=9, paused=True), transaction_timeout_seconds=150.0)
+    # so that Kafka itself would abort its transaction much later
+    sleeper = site.member(Fault("before commit", at=9, hold=True), transaction_timeout_seconds=150.0)
     sleeper.wait_held()
     sleeper.pause()
-    other = site.member(Fault("before produce", at=9, paused=True))
+    other = site.member(Fault("before produce", at=9, hold=True))
     other.wait_held()
     sleeper.release()
     sleeper.resume()
@@ -27,10 +27,10 @@ def test_stopped_for_longer_than_its_session(site):
 
 
 def test_stuck_for_longer_than_between_two_polls(site):
-    """It does not poll for longer than max_poll_interval_seconds, though its heartbeats go on: it leaves, its commit is
-    refused, and it joins again.
+    """A worker that sends heartbeats but does not poll for longer than max_poll_interval_seconds leaves its group, its
+    commit is refused, and it rejoins.
     """
-    member = site.member(Fault("before commit", at=9, paused=True), max_poll_interval_seconds=1.0)
+    member = site.member(Fault("before commit", at=9, hold=True), max_poll_interval_seconds=1.0)
     member.wait_held()
     time.sleep(2.5)
     member.release()
@@ -39,8 +39,8 @@ def test_stuck_for_longer_than_between_two_polls(site):
 
 
 def test_stuck_for_longer_than_its_transaction(site):
-    """Kafka aborts a transaction that stays open for too long; what it held is done again, and published once."""
-    member = site.member(Fault("after produce", at=9, paused=True), transaction_timeout_seconds=1.0)
+    """Kafka aborts a transaction that stays open for too long; its step is repeated, and published once."""
+    member = site.member(Fault("after produce", at=9, hold=True), transaction_timeout_seconds=1.0)
     member.wait_held()
     time.sleep(3)
     member.release()

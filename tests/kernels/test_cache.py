@@ -1,4 +1,4 @@
-"""Compiled kernels that are kept: never older than what went into them."""
+"""The cache of compiled kernels: never older than the source that went into them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def inner(x):
 
 @pytest.fixture
 def package(tmp_path):
-    """A package of this name with two kernels, one of which calls the other and names a constant."""
+    """A package named stream_ad with two kernels, one of which calls the other and uses a constant."""
     folder, kernels = tmp_path / "stream_ad" / "detector", tmp_path / "stream_ad" / "kernels"
     for made in (folder, kernels):
         made.mkdir(parents=True)
@@ -50,17 +50,17 @@ def package(tmp_path):
 
 
 def call_outer(package):
-    """What ``outer(1)`` gives in a process of its own, and how often its code was found in the cache."""
+    """Result of ``outer(1)`` in a separate process, and how often its code came from the cache."""
     command = "from stream_ad.detector.outer import outer as f; print(f(1), sum(f.stats.cache_hits.values()))"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     done = subprocess.run(
         [sys.executable, "-c", command], cwd=package, env=environment, capture_output=True, text=True, check=True
     )
-    return tuple(int(one) for one in done.stdout.split())
+    return tuple(int(number) for number in done.stdout.split())
 
 
-def test_a_kept_kernel_is_used_until_something_in_it_changes(package):
-    """Kept code is found again; a change of a kernel it calls, or of a constant it names, is never missed."""
+def test_a_cached_kernel_is_used_until_something_in_it_changes(package):
+    """Cached code is used again, until a kernel that it calls or a constant that it uses changes."""
     folder = package / "stream_ad" / "detector"
     assert call_outer(package) == (11, 0)
     assert call_outer(package) == (11, 1)
@@ -72,7 +72,7 @@ def test_a_kept_kernel_is_used_until_something_in_it_changes(package):
 
 
 def test_a_stamp_covers_what_a_module_imports():
-    """Both modules imported by name and names imported from modules are found, and modules differ in their stamps."""
+    """A stamp covers imported modules and modules that names are imported from, and differs between modules."""
     text = (
         b"from stream_ad.detector.model import losses\nfrom stream_ad.shard.event_hash import hash_ids\nimport numpy\n"
     )

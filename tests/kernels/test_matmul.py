@@ -1,4 +1,4 @@
-"""Products of small matrices: what they are, and that rows stand alone."""
+"""Products of small matrices: correct, and every row independent of the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 50), st.integers(1, 12).ma
 
 
 def multiplied(base, left, right, *, turned=False):
-    """Base, of one row or of all, and left times right, ``left`` handed over row after row or column after column."""
+    """Base (one row or all) plus left times right; ``left`` is row-major or, with ``turned``, column-major."""
     (rows, steps), columns = left.shape, right.shape[1]
     out = np.full(3 + rows * columns, np.float32(np.nan))
     kept = np.concatenate([np.full(5, np.nan, np.float32), (left.T if turned else left).ravel()])
@@ -36,24 +36,24 @@ def matrices(shape, seed):
 @settings(max_examples=60, deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 2**32 - 1))
 def test_a_product_is_that_of_its_formula(shape, seed):
-    """Within float32's rounding of each step, for any shape, both orders of the left matrix, one base row or many."""
+    """Products lie within float32 rounding of each step, for any shape, order of ``left``, and number of base rows."""
     base, left, right = matrices(shape, seed)
     exact, most = left.astype(np.float64) @ right, np.abs(left).astype(np.float64) @ np.abs(right)
     for start in (base, base[:1]):
         allowed = shape[1] * np.finfo(np.float32).eps / 2 * 1.01 * (most + np.abs(start))  # 1.01: of rounded sums
         for turned in (False, True):
-            found = multiplied(start, left, right, turned=turned).astype(np.float64)
-            assert (np.abs(found - (start + exact)) <= allowed).all()
+            computed = multiplied(start, left, right, turned=turned).astype(np.float64)
+            assert (np.abs(computed - (start + exact)) <= allowed).all()
 
 
 @settings(max_examples=60, deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 2**32 - 1), data=st.data())
-def test_a_row_and_a_column_do_not_depend_on_what_stands_beside_them(shape, seed, data):
-    """Bit for bit, whatever rows are computed with a row, and whatever columns with a column."""
+def test_a_row_and_a_column_do_not_depend_on_their_neighbours(shape, seed, data):
+    """A row or column has the same bits, whatever rows and columns are computed with it."""
     base, left, right = matrices(shape, seed)
     whole = multiplied(base, left, right)
-    some = np.array(data.draw(st.lists(st.integers(0, shape[0] - 1), min_size=2, max_size=9)))
-    assert np.array_equal(multiplied(base[some], left[some], right), whole[some])
+    chosen = np.array(data.draw(st.lists(st.integers(0, shape[0] - 1), min_size=2, max_size=9)))
+    assert np.array_equal(multiplied(base[chosen], left[chosen], right), whole[chosen])
     begin = 8 * data.draw(st.integers(0, shape[2] // 8 - 1))
     part = multiplied(np.vstack([base, base])[:, begin:], np.vstack([left, left]), right[:, begin:].copy())
     assert np.array_equal(part[: shape[0]], whole[:, begin:])
@@ -61,8 +61,8 @@ def test_a_row_and_a_column_do_not_depend_on_what_stands_beside_them(shape, seed
 
 @settings(max_examples=60, deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 2**32 - 1), models=st.lists(st.integers(0, 2), min_size=4, max_size=4))
-def test_four_rows_with_matrices_of_their_own_are_what_each_is_alone(shape, seed, models):
-    """Bit for bit, whichever of some matrices each of the rows is multiplied by, the same one twice or not."""
+def test_four_rows_with_own_matrices_equal_each_row_alone(shape, seed, models):
+    """Four rows have the bits that each has alone, whichever of three matrices each is multiplied by."""
     _, steps, columns = shape
     rng = np.random.default_rng(seed)
     left = rng.normal(size=(4, steps)).astype(np.float32)
@@ -79,12 +79,12 @@ def test_four_rows_with_matrices_of_their_own_are_what_each_is_alone(shape, seed
 @settings(max_examples=60, deadline=None)
 @given(width=st.integers(1, 12), seed=st.integers(0, 2**32 - 1))
 def test_a_row_is_summed_in_four_strands(width, seed):
-    """The same bits as four sums, added two and two, on any processor; rows in pieces are refused."""
+    """A row sum has the bits of four partial sums added in pairs, on any processor; other layouts are refused."""
     values = np.random.default_rng(seed).normal(size=(3, 8 * width)).astype(np.float32)
     for n, row in enumerate(values):
         strands = [np.float32(0)] * 4
         for k, value in enumerate(row):
             strands[k % 4] = strands[k % 4] + value if k >= 4 else value
         assert total(values, n) == (strands[0] + strands[1]) + (strands[2] + strands[3])
-    with pytest.raises(TypingError, match="in one piece"):
+    with pytest.raises(TypingError, match="C-contiguous"):
         total(values[:, ::2], 0)

@@ -1,4 +1,4 @@
-"""The wire formats as promised to others: published schemas, and messages of earlier releases."""
+"""The wire formats that users rely on: published schemas, and messages of earlier releases."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_published_schemas_are_those_of_the_code():
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_no_message_changed_in_a_way_that_breaks_its_users(name):
-    """Since the last release inputs have only widened, and outputs have only been added to."""
+    """Since the last release inputs only accept more, and outputs only contain more."""
     released = json.loads((last_release() / f"{name}.json").read_text(encoding="utf-8"))
     assert breaking_changes(released, schema(name), MESSAGES[name].direction) == []
 
@@ -88,14 +88,14 @@ class TestMessagesOfReleases:
             assert encode_incident(Incident.model_validate_json(value)).value.decode() == value
 
     def test_dead_letters(self, folder):
-        """What that release refused is still refused for the same reason, under headers of the same names."""
+        """Records that release rejected are still rejected for the same reason, with headers of the same names."""
         for offset, line in enumerate(lines(folder, "dead-letters.jsonl"), 7):
             letter = json.loads(line)
             fits(letter["headers"], "dead-letter-headers")
             _, (dead,) = CODEC.decode_events(raw([letter["value"]], offset))
             headers = {name: text.decode() for name, text in dead.headers}
             DeadLetterHeaders.model_validate(headers)
-            same = set(headers) - {"stream_ad.detail"}  # words for people, which may get better
+            same = set(headers) - {"stream_ad.detail"}  # its wording may improve
             assert set(letter["headers"]) == set(headers)
             assert {name: headers[name] for name in same} == {name: letter["headers"][name] for name in same}
 

@@ -1,6 +1,4 @@
-"""Sensors and features that come and go: memory follows those that are there, on every cut, and the others notice
-nothing.
-"""
+"""Sensors and features that come and go: memory follows those present, on every cut, without an effect on others."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ from stream_ad.shard.snapshot_format import dump, metadata
 from tests.support.streams import Story, noise, options, scores, total
 
 NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)  # a story this long takes minutes to shrink
-BLOCK = 16  # records, after which who shows up in none rests: the stories are short
+BLOCK = 16  # records without an event after which a sensor rests: the stories are short
 
 
 @pytest.fixture(autouse=True)
@@ -36,12 +34,12 @@ def _one_thread():
 
 
 @pytest.fixture
-def soon_at_rest(monkeypatch):
+def resting_soon(monkeypatch):
     monkeypatch.setattr(resting_module, "REST_RECORDS", BLOCK)
 
 
 def opened(data):
-    """Header and arrays of a snapshot, to be changed."""
+    """Header and arrays of a snapshot, as copies."""
     return json.loads(metadata(data)["header"]), {name: array.copy() for name, array in load(data).items()}
 
 
@@ -49,8 +47,8 @@ def features_of(shard, sensor="a"):
     return shard.sensors.features[shard.sensors.group[shard.sensors.numbers[sensor]]]
 
 
-def one_after_the_other(story, sensors, features, seed=0):
-    """Each sensor shows its features one by one, in an order of its own."""
+def one_feature_more_each(story, sensors, features, seed=0):
+    """Each sensor gains its features one by one, in its own order."""
     random = np.random.default_rng(seed)
     for sensor in range(sensors):
         order = random.permutation(features).tolist()
@@ -63,9 +61,9 @@ def one_after_the_other(story, sensors, features, seed=0):
 
 @pytest.mark.parametrize("models", ["per-sensor", "shared"])
 def test_a_detector_goes_with_its_last_sensor(models):
-    """Feature sets that no sensor has any more leave neither a detector nor anything in a snapshot."""
+    """Feature sets that no sensor has any more leave neither a detector nor data in a snapshot."""
     story, shard = Story(), Shard(options(detector={"models": models}))
-    one_after_the_other(story, 6, 6)
+    one_feature_more_each(story, 6, 6)
     story.play(shard, cut=10)
     assert len(shard.sensors.detectors) == 1
     header, arrays = opened(shard.snapshot())
@@ -75,7 +73,7 @@ def test_a_detector_goes_with_its_last_sensor(models):
 
 
 def test_memory_of_a_detector_goes_with_it():
-    """A detector that is dropped is gone at once, and not when somebody looks for garbage."""
+    """A dropped detector is freed at once, without a garbage collection."""
     story, shard = Story(), Shard(options())
     noise(story, 100, features=2)
     story.play(shard)
@@ -90,7 +88,7 @@ def test_memory_of_a_detector_goes_with_it():
 
 
 def test_the_detector_of_an_evicted_sensor_goes():
-    """Sensors with features of their own that push one another out leave no detectors behind."""
+    """Sensors with different features that evict one another leave no detectors behind."""
     story, shard = Story(), Shard(options(detector={"max_sensors": 3}))
     for number in range(40):
         story.event(f"s{number}", {f"f{number}": 1.0, "x": 2.0})
@@ -99,10 +97,8 @@ def test_the_detector_of_an_evicted_sensor_goes():
     assert len(shard.sensors.detectors) == 3
 
 
-def test_what_a_shared_model_replays_keeps_a_scale():
-    """Where the last sensor of a shared model leaves, events of it that are replayed count as those of one that is
-    there.
-    """
+def test_replayed_events_of_a_removed_sensor_keep_a_scale():
+    """Where a sensor of a shared model is removed, its replayed events count as those of one that is left."""
     story, shard = Story(), Shard(options(detector={"models": "shared", "max_sensors": 2}))
     noise(story, 200, sensors=("a", "b"))
     noise(story, 3, sensors=("a",))
@@ -114,18 +110,18 @@ def test_what_a_shared_model_replays_keeps_a_scale():
 
 
 def test_an_incident_of_an_evicted_sensor_closes():
-    """The incident of a sensor that has to make room is closed, though its detector goes with it."""
+    """The incident of an evicted sensor is closed, although its detector is dropped."""
     story, shard = Story(), Shard(options(detector={"max_sensors": 1}))
     noise(story, 400)
     fault = story.event("a", {"f0": 90.0, "f1": 10.0, "f2": 10.0})
     noise(story, 1, sensors=("b",), features=2)
-    incidents = [one for result in story.play(shard, cut=7) for one in result.incidents]
-    assert [one.state for one in incidents if one.incident_id == f"a/{fault}"] == ["open", "closed"]
+    incidents = [incident for result in story.play(shard, cut=7) for incident in result.incidents]
+    assert [incident.state for incident in incidents if incident.incident_id == f"a/{fault}"] == ["open", "closed"]
     assert len(shard.sensors.detectors) == 1
 
 
 def test_detectors_without_sensors_in_older_snapshots_are_dropped():
-    """A snapshot of an earlier version, full of detectors that nobody uses, goes on as one without them."""
+    """A snapshot of an earlier version with detectors that no sensor uses is restored without them."""
     story, shard = Story(), Shard(options())
     noise(story, 100, sensors=("a", "b"))
     story.play(shard)
@@ -143,8 +139,8 @@ def test_detectors_without_sensors_in_older_snapshots_are_dropped():
 # ---------------------------------------------------------------- features
 
 
-def test_the_longest_unseen_feature_makes_room():
-    """Beyond detector.max_features a new feature takes the place of the one that was not shown for longest."""
+def test_the_feature_absent_for_longest_is_replaced():
+    """Beyond detector.max_features a new feature replaces the one that has been absent for longest."""
     story, shard = Story(), Shard(options(detector={"max_features": 3}))
     noise(story, 10)
     for names in (("f2",), ("f0",), ("f1",), ("f0", "f9"), ("f8",)):
@@ -156,8 +152,8 @@ def test_the_longest_unseen_feature_makes_room():
 
 
 def test_an_event_of_too_many_features_changes_nothing():
-    """An event that alone has more features than a sensor may have is scored by those that are known; the refusal is
-    counted. Of a new sensor the first ones by name are kept.
+    """An event with more features than a sensor may have is scored by those already present, and the refusal is
+    counted. A new sensor gets the first ones by name.
     """
     story, shard = Story(), Shard(options(detector={"max_features": 3}))
     noise(story, 10)
@@ -172,17 +168,17 @@ def test_an_event_of_too_many_features_changes_nothing():
 
 
 @pytest.mark.parametrize("company", [False, True])
-def test_what_makes_room_disturbs_no_other_feature(company):
-    """Where a feature takes the place of another, what is known of the rest stays bit for bit, the model with its
-    moments; alone in its detector or not, a sensor is left in the same state.
+def test_a_replaced_feature_affects_no_other_feature(company):
+    """Where a feature replaces another, the state of the others stays bit for bit, the model with its moments included,
+    whether the sensor is alone in its detector or not.
     """
     story, shard = Story(), Shard(options(detector={"max_features": 3}))
     noise(story, 200, sensors=("a", "b") if company else ("a",))
-    if company:  # as many events of it as without
+    if company:  # as many events of the sensor as without company
         noise(story, 100, sensors=("a",), seed=0)
     story.play(shard)
     before, row = shard.sensors.detectors[0], int(shard.sensors.row[0])
-    known = {name: part.row(row) for name, part in before.parts().items()}
+    rows = {name: part.row(row) for name, part in before.parts().items()}
     network = {name: array[row].copy() for name, array in before.network.stack.state("").items()}
     since = story.second
     story.event("a", {"f0": 10.0, "f2": 10.0})
@@ -192,9 +188,9 @@ def test_what_makes_room_disturbs_no_other_feature(company):
     assert features_of(shard) == ("f0", "g", "f2")
     after, row = shard.sensors.detectors[shard.sensors.group[0]], int(shard.sensors.row[0])
     for part, name in (("scaler.", "mean"), ("scaler.", "count"), ("scoring.", "variance")):
-        rest = [place for place in range(9) if place % 3 != 1]
+        rest = [column for column in range(9) if column % 3 != 1]
         array = getattr(after.parts()[part], name)[row]
-        assert np.array_equal(array[rest], known[part][name][rest])
+        assert np.array_equal(array[rest], rows[part][name][rest])
         assert len(set(array[1:9:3].tolist())) == 1
     assert np.isnan(after.pending.readings[row, :, 1]).all()
     width = after.network.width
@@ -208,24 +204,24 @@ def test_what_makes_room_disturbs_no_other_feature(company):
         assert not left[changed].any()
 
 
-def test_company_does_not_change_what_makes_room():
-    """A sensor whose features are exchanged scores the same alone and beside one that had the same features."""
-    alone, among, mine = Story(), Story(), []
+def test_company_does_not_change_which_feature_is_replaced():
+    """A sensor whose features are replaced scores the same alone and beside another that had the same features."""
+    alone, among, rows = Story(), Story(), []
     random = np.random.default_rng(0)
     for number in range(200):
         values = {"x": float(random.normal(10)), "y": float(random.normal(10)), f"n{number // 20}": 1.0 * number}
         alone.event("a", values)
         if number < 20 or number % 3 == 0:
             among.event("b", {**values, "x": 3.0})
-        mine.append(len(among.events))
+        rows.append(len(among.events))
         among.event("a", values)
     chosen = options(detector={"max_features": 4, "forget_features_after_events": 30})
-    assert np.array_equal(scores(alone.play(Shard(chosen))), scores(among.play(Shard(chosen)))[mine])
+    assert np.array_equal(scores(alone.play(Shard(chosen))), scores(among.play(Shard(chosen)))[rows])
 
 
-def test_features_of_the_past_make_room_before_the_set_grows():
-    """A new feature takes the place of one that was not shown for detector.forget_features_after_events; what always
-    came seldom keeps its place.
+def test_features_of_the_past_are_replaced_before_the_set_grows():
+    """A new feature replaces one that has been absent for detector.forget_features_after_events; a feature that has
+    always been rare is kept.
     """
     story = Story()
     for number in range(300):
@@ -242,8 +238,8 @@ def test_features_of_the_past_make_room_before_the_set_grows():
     assert len(shard.sensors.detectors) == 1
 
 
-def test_features_without_a_reading_age_from_when_they_were_named():
-    """A feature that only ever comes as null does not lose its place at once, to be named anew by the next event."""
+def test_features_without_a_reading_age_from_their_first_event():
+    """A feature that only comes as null is not replaced at once, to be added again by the next event."""
     story, shard = Story(), Shard(options(detector={"forget_features_after_events": 30}))
     noise(story, 100, features=1)
     for number in range(20):
@@ -252,8 +248,8 @@ def test_features_without_a_reading_age_from_when_they_were_named():
     assert features_of(shard) == ("f0", "p", "q")
 
 
-def test_older_snapshots_do_not_say_when_features_were_shown():
-    """Where a snapshot keeps no showings, the readings in it say which feature was not shown for longest."""
+def test_older_snapshots_lack_when_features_were_seen():
+    """Where a snapshot lacks them, its readings show which feature has been absent for longest."""
     story, shard = Story(), Shard(options(detector={"max_features": 3}))
     noise(story, 100)
     for names in (("f2",), ("f0",), ("f1",)):
@@ -264,27 +260,27 @@ def test_older_snapshots_do_not_say_when_features_were_shown():
     restored = Shard.restore(dump(shard.options, header, arrays), shard.options)
     since = story.second
     story.event("a", {"g": 1.0})
-    for one in (shard, restored):
-        story.play(one, since=since)
-        assert features_of(one) == ("f0", "f1", "g")
+    for either in (shard, restored):
+        story.play(either, since=since)
+        assert features_of(either) == ("f0", "f1", "g")
 
 
-def test_an_incident_outlives_the_exchange_of_features():
-    """An open incident of a sensor whose features are exchanged goes on and closes after its quiet time."""
+def test_an_incident_outlives_the_replacement_of_features():
+    """An open incident of a sensor whose features are replaced continues, and closes after its quiet events."""
     story, shard = Story(), Shard(options(detector={"max_features": 3}), quiet_events=4)
     noise(story, 400)
     fault = story.event("a", {"f0": 40.0, "f1": 10.0, "f2": 10.0})
     for number in range(40):
         story.event("a", {"f0": 10.0 + 0.1 * (number % 5), f"n{number % 20}": 1.0})
-    incidents = [one for result in story.play(shard, cut=7) for one in result.incidents]
-    assert [one.state for one in incidents if one.incident_id == f"a/{fault}"] == ["open", "closed"]
+    incidents = [incident for result in story.play(shard, cut=7) for incident in result.incidents]
+    assert [incident.state for incident in incidents if incident.incident_id == f"a/{fault}"] == ["open", "closed"]
 
 
 # ---------------------------------------------------------------- rest
 
 
 def visits(story, sensors, *, events=10, labels=False, features=3):
-    """Sensors that come one after the other, with some events each; now and then one comes back."""
+    """Sensors that come one after the other, with a few events each; now and then one comes back."""
     random, ids = np.random.default_rng(1), []
     for number in range(sensors):
         ids.append(noise(story, events, sensors=(f"s{number}",), seed=number, features=features))
@@ -297,11 +293,11 @@ def visits(story, sensors, *, events=10, labels=False, features=3):
 
 
 def test_rest_changes_nothing(monkeypatch):
-    """Sensors that rest are scored, judged and learned of as if they had never rested, bit for bit."""
+    """Scores, labels and learning of sensors that have rested are the same, bit for bit, as if they had not."""
     story = Story()
     visits(story, 40, labels=True)
     noise(story, 400, sensors=tuple(f"s{number}" for number in range(0, 40, 5)), seed=7)
-    found = []
+    outcomes = []
     for block in (10**9, BLOCK):
         monkeypatch.setattr(resting_module, "REST_RECORDS", block)
         shard, rested = Shard(options()), 0
@@ -309,14 +305,14 @@ def test_rest_changes_nothing(monkeypatch):
         for start in range(0, story.second, 10):
             results.append(shard.step(*story.columns(start, start + 10)))
             rested = max(rested, len(shard.sensors.resting))
-        found.append((scores(results), [one.label_outcomes for one in results], shard.label_store.state()))
+        outcomes.append((scores(results), [result.label_outcomes for result in results], shard.label_store.state()))
         assert (rested > 20) == (block == BLOCK)
-    assert np.array_equal(found[0][0], found[1][0])
-    assert found[0][1:] == found[1][1:]
+    assert np.array_equal(outcomes[0][0], outcomes[1][0])
+    assert outcomes[0][1:] == outcomes[1][1:]
 
 
-def test_a_sensor_at_rest_is_known_and_evicted_like_any_other(soon_at_rest):
-    """Sensors at rest count as sensors in warm-up whose events wait, and the longest silent of all makes room."""
+def test_a_resting_sensor_is_counted_and_evicted_like_any_other(resting_soon):
+    """Resting sensors count as warming up with events that wait, and the one silent for longest is evicted first."""
     story, shard = Story(), Shard(options(detector={"max_sensors": 5}))
     visits(story, 5)
     story.play(shard, cut=11)
@@ -335,7 +331,7 @@ def test_a_sensor_at_rest_is_known_and_evicted_like_any_other(soon_at_rest):
 
 @pytest.fixture(scope="module")
 def with_resting():
-    """A snapshot most of whose sensors rest, one of them with a model that was widened."""
+    """A snapshot in which most sensors rest, one of them with a model that was widened."""
     story, shard = Story(), Shard(options())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resting_module, "REST_RECORDS", BLOCK)
@@ -365,8 +361,8 @@ def with_resting():
     ],
     ids=range(11),
 )
-def test_forged_sensors_at_rest_are_refused(with_resting, change):
-    """Sensors at rest that are not what a sensor can be are refused when a snapshot is read, not when they wake."""
+def test_forged_resting_sensors_are_refused(with_resting, change):
+    """Resting sensors in an impossible state are refused when a snapshot is read, not when they wake."""
     header, arrays = opened(with_resting)
     assert Shard.restore(dump(options(), header, arrays), options()).snapshot() == with_resting
     change(header["sensors"]["resting"], arrays)
@@ -376,8 +372,8 @@ def test_forged_sensors_at_rest_are_refused(with_resting, change):
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_any_bytes_of_sensors_at_rest_are_refused_or_harmless(with_resting, data):
-    """Whatever stands in the place of what a sensor at rest has seen: refused, or a shard that goes on."""
+def test_any_bytes_of_resting_sensors_are_refused_or_harmless(with_resting, data):
+    """Any bytes in the data of resting sensors are refused or give a shard that can continue."""
     header, arrays = opened(with_resting)
     array = arrays[data.draw(st.sampled_from(["resting.data", "resting.lengths"]))].reshape(-1)
     for _ in range(3):
@@ -421,8 +417,8 @@ def churn(seed: int, records: int = 260) -> Story:
 @settings(max_examples=6, deadline=None, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10_000), data=st.data())
 def test_churn_gives_the_same_on_every_cut(models, seed, data):
-    """Sensors and features that come and go, evicted, at rest and woken by events or met by labels: the same scores,
-    outcomes and snapshots on every cut and through a restart at each; never more detectors than sensors.
+    """With sensors and features that come and go, are evicted, rest, and wake or get labels, scores, outcomes and
+    snapshots are the same on every cut and through restarts; there are never more detectors than sensors.
     """
     story = churn(seed)
     bounds = {
@@ -458,48 +454,46 @@ def test_churn_gives_the_same_on_every_cut(models, seed, data):
 # ---------------------------------------------------------------- memory
 
 
-def held(shard, story):
-    """Bytes after each tenth of a story: what the shard says that it holds, and what Python knows to be taken."""
-    tenth, found = story.second // 10, []
+def memory(shard, story):
+    """Bytes after each tenth of a story: those that the shard reports, and those that Python has allocated."""
+    tenth, measured = story.second // 10, []
     tracemalloc.start()
     try:
         for start in range(0, 10 * tenth, tenth):
             shard.step(*story.columns(start, start + tenth))
             gc.collect()
-            found.append((shard.status().state_bytes, tracemalloc.get_traced_memory()[0]))
+            measured.append((shard.status().state_bytes, tracemalloc.get_traced_memory()[0]))
     finally:
         tracemalloc.stop()
-    return np.array(found)
+    return np.array(measured)
 
 
 @pytest.mark.parametrize("bounds", [{}, {"max_sensors": 20}])
 def test_memory_stays_flat_with_sensors_that_come_and_go(bounds):
-    """A thousand sensors of ten events each take no more in the end than after the first two hundred, and a tenth."""
+    """A thousand sensors of ten events each take at most a tenth more memory than the first two hundred."""
     story = Story()
     for number in range(1000):
         noise(story, 10, sensors=(f"s{number}",), seed=number)
     shard = Shard(DetectorOptions.model_validate({"detector": bounds}))
-    found = held(shard, story)
-    assert (found[-1] <= 1.1 * found[1]).all(), found
+    measured = memory(shard, story)
+    assert (measured[-1] <= 1.1 * measured[1]).all(), measured
     assert len(shard.sensors) == bounds.get("max_sensors", 1000)
 
 
 def test_memory_stays_flat_with_changing_features():
-    """A sensor with a new feature every four events holds no more in the end than after the second tenth, and a
-    tenth.
-    """
+    """A sensor with a new feature every four events takes at most a tenth more memory than after a fifth of them."""
     story = Story()
     for number in range(1200):
         story.event("a", {"x": 10.0 + number % 3, f"n{number // 4}": 1.0})
     for bounds in ({"max_features": 16}, {"forget_features_after_events": 60}):
         shard = Shard(options(detector=bounds))
-        found = held(shard, story)
-        assert (found[-1] <= 1.1 * found[1]).all(), found
+        measured = memory(shard, story)
+        assert (measured[-1] <= 1.1 * measured[1]).all(), measured
         assert len(shard.sensors.detectors) == 1
 
 
 def test_memory_of_labels_that_wait_counts():
-    """Labels that wait for events that never come show in what a shard holds."""
+    """Labels that wait for events that never come count in the memory that a shard reports."""
     story, shard = Story(), Shard(options())
     noise(story, 10)
     story.play(shard)

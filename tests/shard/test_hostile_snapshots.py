@@ -1,4 +1,4 @@
-"""Whoever may write to the state may write anything: it is refused with a sentence, never run and never misread."""
+"""Hostile state: whatever is written to it is refused with an error, and never run or misread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.streams import Story, noise, options
 
 @pytest.fixture(scope="module")
 def whole():
-    """A snapshot with sensors, verdicts that wait, intervals, classes and an open incident."""
+    """A snapshot with sensors, waiting labels, intervals, classes and an open incident."""
     story, shard = Story(), Shard(options())
     ids = noise(story, 300, sensors=("a", "b"))
     story.label("a", "leak", ids[0])
@@ -40,13 +40,13 @@ def whole():
 
 
 def opened(data):
-    """Its header and its arrays, to be changed."""
+    """Header and arrays of a snapshot, as copies."""
     meta = metadata(data)
     return json.loads(meta["header"]), {name: array.copy() for name, array in load(data).items()}
 
 
 def forged(data, change):
-    """The same with something changed, and with a checksum that fits: it is no signature."""
+    """A snapshot after a change, with a valid checksum: the checksum is no signature."""
     header, arrays = opened(data)
     change(header, arrays)
     return dump(options(), header, arrays)
@@ -63,7 +63,7 @@ def header_of(text):
 
 
 class Bomb:
-    """Leaves a file behind where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -98,23 +98,27 @@ FORGERIES = {
     "negative records": set_header("records", to=-1),
     "records of another type": set_header("records", to="many"),
     "huge number": set_header("records", to=10**400),
-    "sensors that are no list": set_header("sensors", "ids", to="ab"),
+    "sensors that are not a list": set_header("sensors", "ids", to="ab"),
     "one sensor too few": set_header("sensors", "ids", to=["a"]),
     "one sensor twice": set_header("sensors", "ids", to=["a", "a"]),
-    "negative place": set_header("sensors", "owners", to=[[-1, 0]]),
-    "place of nobody": set_header("sensors", "owners", to=[[0, 7]]),
+    "negative row": set_header("sensors", "owners", to=[[-1, 0]]),
+    "row of an unknown sensor": set_header("sensors", "owners", to=[[0, 7]]),
     "no detectors": set_header("sensors", "features", to=[]),
     "more features than arrays": set_header("sensors", "features", to=[["f0", "f1", "f2", "f3"]]),
     "a thousand million features": set_header("sensors", "features", to=[["f0", "f1", "f2"], *[["x"]] * 1000]),
     "path as a feature": set_header("sensors", "features", to=[["/etc/passwd", "~/x", "f9/../f2", "y"]]),
     "unknown class": set_header("label_store", "label_results", to=[[1, 1, 99, True]]),
-    "unknown class of an early verdict": set_header("label_store", "early", to={"a": [[1, 99, 1, 0]]}),
+    "unknown class of an early label": set_header("label_store", "early", to={"a": [[1, 99, 1, 0]]}),
     "unknown class of an interval": set_header("label_store", "intervals", to={"a": [[1, 2, 99, 1]]}),
-    "class that is no text": set_header("label_store", "classes", to=["normal", 1]),
+    "class that is not text": set_header("label_store", "classes", to=["normal", 1]),
     "first class is not normal": set_header("label_store", "classes", to=["leak", "normal", "bearing"]),
-    "weights that are no numbers": set_header("label_store", "weights", to=[float("nan")] * 3),
+    "weights that are not finite": set_header("label_store", "weights", to=[float("nan")] * 3),
     "weights of other classes": set_header("label_store", "weights", to=[1.0]),
     "incident without a start": set_header("incidents", to={"a": {"events": 1}}),
+    "incident without a peak event": set_header("incidents", "a", "peak_event", to=""),
+    "incident with too long an event id": set_header("incidents", "a", "first_event", to="e" * 321),
+    "incident without an event": set_header("incidents", "a", "events", to=0),
+    "incident of a sensor without a name": lambda header, _: header["incidents"].update({"": header["incidents"]["a"]}),
     "incident with a method": set_header("incidents", to={"a": {"__class__": "os.system"}}),
     "a header too many": lambda header, _: header.pop("sensors"),
     "NaN weights": set_array("g0.model.w0", filled(np.nan)),
@@ -124,14 +128,16 @@ FORGERIES = {
     "weights without an axis": set_array("g0.model.w0", np.ravel),
     "weights missing": lambda _, arrays: arrays.pop("g0.model.w0"),
     "last seen of another length": set_array("sensors.last_seen", lambda array: array[:1]),
-    "a verdict of no class": set_array("g0.pending.label", filled(77)),
+    "a label of no class": set_array("g0.pending.label", filled(77)),
     "labels to learn on events to come": set_array("g0.pending.queued_from", filled(2**62)),
     "labels to learn on events before the first": set_array("g0.pending.queued_from", filled(-5)),
     "more learned than came": set_array("g0.pending.expired", filled(2**40)),
     "negative count": set_array("g0.pending.count", filled(-1)),
     "pending of another width": set_array("g0.pending.readings", lambda array: array[:, :, :2]),
-    "a ring of nobody": set_array("g0.head.rings.normal", lambda array: np.zeros((1, *array.shape[1:]), array.dtype)),
-    "rings that are not there": set_array("g0.head.side_row", filled(0)),
+    "a ring without a sensor": set_array(
+        "g0.head.rings.normal", lambda rings: np.zeros((1, *rings.shape[1:]), rings.dtype)
+    ),
+    "missing rings": set_array("g0.head.side_row", filled(0)),
 }
 
 
@@ -142,16 +148,16 @@ def name_of_weights(data):
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forged_snapshot_is_refused(whole, name):
-    """Sizes, types, numbers and classes that cannot be are refused, although the checksum fits."""
+    """Impossible sizes, types, numbers and classes are refused, although the checksum is valid."""
     change = FORGERIES[name]
     header, arrays = opened(whole)
     weights = name_of_weights(whole)
     arrays["g0.model.w0"] = arrays.pop(weights)
     before = {key: value.copy() for key, value in arrays.items()}
-    told = json.dumps(header)
+    text = json.dumps(header)
     change(header, arrays)
     assert (
-        json.dumps(header) != told
+        json.dumps(header) != text
         or arrays.keys() != before.keys()
         or any(arrays[key].shape != before[key].shape or not np.array_equal(arrays[key], before[key]) for key in before)
     ), "nothing was changed"
@@ -161,8 +167,8 @@ def test_a_forged_snapshot_is_refused(whole, name):
         restored(dump(options(), header, arrays))
 
 
-def test_the_forger_can_also_write_a_good_one(whole):
-    """The forgeries above are refused for what was changed: unchanged, the same way of writing is accepted."""
+def test_a_forgery_without_a_change_is_accepted(whole):
+    """The forgeries above are refused for the change alone: without one, the snapshot is accepted."""
     assert restored(forged(whole, lambda *_: None)).snapshot() == whole
 
 
@@ -189,15 +195,15 @@ def test_the_forger_can_also_write_a_good_one(whole):
     ],
     ids=range(17),
 )
-def test_what_is_no_snapshot_is_refused(data):
-    """Cut off, deep, foreign, or with sizes of petabytes in its head: one sentence, at once."""
+def test_data_that_is_no_snapshot_is_refused(data):
+    """Truncated, deeply nested or foreign data, or sizes of petabytes in the header, are refused at once."""
     with pytest.raises(DamagedStateError, match=r"cannot be (read|used)"):
         restored(data)
 
 
 def test_a_snapshot_from_before_checksums_is_read():
-    """A snapshot of format 6, which had none, gives the same shard as one of format 7; one that says so and is not
-    refused for its settings has been made by nobody.
+    """A snapshot of format 6, which had no checksum, gives the same shard as one of format 7; a snapshot of format 7
+    that claims to have format 6 is refused by its fingerprint.
     """
     data, options = earlier_snapshot()
     shard = Shard.restore(data, options)
@@ -212,8 +218,8 @@ def test_a_snapshot_from_before_checksums_is_read():
 
 @pytest.mark.parametrize("error", [MemoryError(), TypeError("x"), AssertionError("x"), ValueError("x"), KeyError("x")])
 @pytest.mark.parametrize("part", ["sensor_registry.SensorRegistry", "label_store.LabelStore", "incidents.Incidents"])
-def test_what_is_wrong_with_the_program_is_no_damage(whole, monkeypatch, error, part):
-    """Too little memory, or a defect of the program, while a good snapshot is loaded never counts as damage to it."""
+def test_an_error_of_the_program_is_no_damage(whole, monkeypatch, error, part):
+    """Lack of memory, or a defect of the program, while a good snapshot is loaded does not count as damage to it."""
     monkeypatch.setattr(f"stream_ad.shard.{part}.load", raiser(error))
     with pytest.raises(type(error)):
         restored(whole)
@@ -222,7 +228,7 @@ def test_what_is_wrong_with_the_program_is_no_damage(whole, monkeypatch, error, 
 @pytest.mark.parametrize("name", ["sensors.last_seen", "g0.seen", "g0.gate_seen", "g0.pending.count", "g0.model.flat"])
 @pytest.mark.parametrize("make", [lambda _: np.array(1), lambda array: array.astype(np.complex64), np.atleast_3d, None])
 def test_arrays_of_another_form_are_refused(whole, name, make):
-    """An array without an axis, of another type, with axes of its own, or none at all: refused by what it is."""
+    """An array without an axis, of another type, with further axes, or missing, is refused."""
 
     def change(_, arrays):
         if make is None:
@@ -235,7 +241,7 @@ def test_arrays_of_another_form_are_refused(whole, name, make):
 
 
 def test_a_deep_header_is_refused(whole):
-    """JSON that is nested two hundred thousand deep does no harm."""
+    """A header nested 200,000 levels deep is refused."""
     meta = metadata(whole)
     meta["header"] = '{"records":' + DEEP + "}"
     from stream_ad.shard.snapshot_format import _checksum  # noqa: PLC0415 - as a forger would
@@ -246,7 +252,7 @@ def test_a_deep_header_is_refused(whole):
 
 
 def test_nothing_is_unpickled(whole, tmp_path):
-    """A pickle in the place of the file, of its header or of its arrays is never run."""
+    """A pickle instead of the file, its header or its arrays is never run."""
     bomb = pickle.dumps(Bomb(tmp_path / "boom"))
     forged_array = forged(whole, lambda _, arrays: arrays.update({"sensors.last_seen": np.frombuffer(bomb, np.uint8)}))
     for data in (bomb, header_of(bomb), forged_array):
@@ -257,8 +263,8 @@ def test_nothing_is_unpickled(whole, tmp_path):
         assert not re.search(r"import (pickle|marshal|shelve)|pickle\.|torch\.load|allow_pickle", module.read_text())
 
 
-def test_a_huge_head_takes_no_memory():
-    """Arrays that claim terabytes, in a file of some bytes, take some bytes."""
+def test_a_huge_header_takes_no_memory():
+    """Arrays that claim terabytes in a short file take next to no memory."""
     claims = {
         "sensors.last_seen": {"dtype": "I64", "shape": [2**40], "data_offsets": [0, 2**43]},
         "g0.seen": {"dtype": "I64", "shape": [0, 2**50], "data_offsets": [0, 0]},
@@ -279,7 +285,7 @@ def dump_header():
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_flipped_bytes_are_refused(whole, data):
-    """Any bytes of a snapshot exchanged, cut out or put in: refused, or the very state that was saved."""
+    """A snapshot with bytes changed, removed or inserted is refused, or gives the state that was saved."""
     start = data.draw(st.integers(0, len(whole) - 1) | st.integers(0, 4000))
     stop = start + data.draw(st.integers(0, 8))
     hurt = whole[:start] + data.draw(st.binary(max_size=8)) + whole[stop:]
@@ -300,7 +306,7 @@ JSON = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_any_value_in_the_header_is_refused_or_harmless(whole, data):
-    """Any JSON in the place of any value of the header: refused, or a shard that can be stepped and saved."""
+    """Any JSON for any value of the header is refused, or gives a shard that can be stepped and saved."""
     header, arrays = opened(whole)
     node, path = header, []
     while isinstance(node, (dict, list)) and node and (not path or data.draw(st.booleans())):
@@ -327,7 +333,7 @@ def test_any_value_in_the_header_is_refused_or_harmless(whole, data):
 
 
 def state_of(*records, committed=100):
-    """What a shard finds in a partition of the state topic with these keys and values."""
+    """The state in a partition of the state topic with these keys and values, and its newest snapshot."""
     whole = [
         (f"stream-ad/{key}".encode() if isinstance(key, str) else key, value, offset)
         for offset, (key, value) in enumerate(records)
@@ -337,8 +343,8 @@ def state_of(*records, committed=100):
 
 
 def manifest(**changes):
-    told = {"events": 1, "labels": 1, "chunks": 1, "sha256": "0" * 64, "partitions": 6} | changes
-    return json.dumps(told).encode()
+    fields = {"events": 1, "labels": 1, "chunks": 1, "sha256": "0" * 64, "partitions": 6} | changes
+    return json.dumps(fields).encode()
 
 
 @pytest.mark.parametrize(
@@ -359,15 +365,15 @@ def manifest(**changes):
     ids=range(11),
 )
 def test_a_hostile_manifest_is_a_damaged_snapshot(value):
-    """Counts beyond reason, negative positions, nonsense: no snapshot, at once, and it can be listed and removed."""
+    """A manifest with absurd counts, negative offsets or nonsense is no snapshot, and can be listed and removed."""
     state, snapshot = state_of(("snapshot/1/0", b"data"), ("snapshot/1/manifest", value))
     assert snapshot is None
-    assert [one.number for one in state.kept] == [1]
+    assert [kept.number for kept in state.kept] == [1]
     assert len(state.removal(1)) == 2
 
 
 def test_a_snapshot_that_claims_more_than_was_committed_is_not_used():
-    """Positions beyond what was committed would leave records out."""
+    """A snapshot with offsets beyond those committed would skip records, and is not used."""
     import hashlib  # noqa: PLC0415
 
     digest = hashlib.sha256(b"data").hexdigest()
@@ -381,8 +387,8 @@ def test_a_snapshot_that_claims_more_than_was_committed_is_not_used():
     ["snapshot/../../etc/passwd", "snapshot/x/manifest", "snapshot/1", "snapshot/1/2/3", "journal/1/manifest", "",
      "journal/-1/2", "journal/1", "snapshot/" + "9" * 5000 + "/0", b"stream-ad/\xff\xfe", b"other/snapshot/1/0", b""],
 )  # fmt: skip
-def test_foreign_keys_are_passed_over(key):
-    """Keys that nobody of ours writes, paths among them, count as nothing."""
+def test_foreign_keys_are_ignored(key):
+    """Keys that stream-ad does not write, paths among them, are ignored."""
     state, snapshot = state_of((key, b"x"))
     assert (state.empty, snapshot, state.kept) == (True, None, [])
 
@@ -391,7 +397,7 @@ def test_foreign_keys_are_passed_over(key):
     "value", [b"", b"5", b"[[1]]", b"[[-1,2]]", b"[[1,2,3]]", DEEP.encode(), b"\xff", pickle.dumps(1)]
 )
 def test_a_hostile_journal_is_refused(value):
-    """A journal that cannot be read is a StateError that names the way out."""
+    """A journal that cannot be read is a StateError that names the command to use."""
     with pytest.raises(StateError, match="cannot be read") as refused:
         state_of(("journal/1/2", value))
     assert "snapshots reset 0" in refused.value.hint
@@ -409,28 +415,28 @@ def test_a_hostile_journal_is_refused(value):
     )
 )
 def test_any_records_of_the_state_topic(records):
-    """Any keys and values: a state or a StateError, nothing else."""
+    """Any keys and values give a state or a StateError, nothing else."""
     try:
         state, _ = state_of(*((key, value) for key, value in records))
     except StateError:
         return
-    numbers = [one.number for one in state.kept]
+    numbers = [kept.number for kept in state.kept]
     assert numbers == sorted(set(numbers))
 
 
-def test_a_worker_holds_no_more_than_it_may_replay_from():
-    """Of many snapshots in the state topic a worker holds the data of the newest two, and can remove the others."""
+def test_a_worker_keeps_only_snapshots_to_replay_from_in_memory():
+    """A worker has the data of the newest two snapshots of the state topic in memory, and can remove the others."""
     records = []
     for number in range(1, 9):
         records += [(f"stream-ad/snapshot/{number}/0".encode(), b"x" * 1_000_000, len(records))]
         records += [(f"stream-ad/snapshot/{number}/manifest".encode(), manifest(events=number), len(records))]
-    held = [
+    in_memory = [
         sum(len(chunk) for chunks in state._chunks.values() for chunk in chunks.values())
         for state in (ShardState(Settings(), 0, records, history=history) for history in (False, True))
     ]
-    assert held == [2_000_000, 8_000_000]
+    assert in_memory == [2_000_000, 8_000_000]
     removed = ShardState(Settings(), 0, records, history=False).removal(1)
-    assert [(one.key, one.value) for one in removed] == [
+    assert [(record.key, record.value) for record in removed] == [
         (b"stream-ad/snapshot/1/0", None),
         (b"stream-ad/snapshot/1/manifest", None),
     ]

@@ -1,4 +1,4 @@
-"""Labels at the edge of memory, at the capacity and batch that a worker runs with."""
+"""Labels at the edge of memory, with the default capacity and batch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.support.earlier import earlier_snapshot, next_of_earlier
 OPTIONS = DetectorOptions.model_validate({"detector": {"device": "cpu"}})
 REACH, BATCH = OPTIONS.learning.label_reach_events, OPTIONS.learning.batch_events
 SENSORS = ("a", "b", "c")
-BEFORE = 2 * (REACH + BATCH) * 2 + 11  # events of two sensors: both have filled their memory twice, off a learn point
+BEFORE = 2 * (REACH + BATCH) * 2 + 11  # events that fill the memory of two sensors twice, and a few more
 SECOND = 10**9
 FOR_EVER = 10**18
 
 
 class Records:
-    """Events and labels in the order they were written, one record a second."""
+    """Events and labels in the order in which they were written, one per second."""
 
     def __init__(self, seed: int = 0) -> None:
         self.random = np.random.default_rng(seed)
@@ -41,7 +41,7 @@ class Records:
         self.records.append((sensor, name, None, start, end))
 
     def step(self, shard: Shard, start: int, stop: int) -> tuple[np.ndarray, dict[str, int]]:
-        """Hand records start to stop to a shard at once; returns scores and what was counted."""
+        """Step a shard with the records from start to stop; return scores and counts."""
         numbered = list(enumerate(self.records[start:stop], start))
         events = [(at, *record) for at, record in numbered if len(record) == 3]
         labels = [(at, *record) for at, record in numbered if len(record) == 5]
@@ -72,7 +72,7 @@ class Records:
 
 @cache
 def long_running() -> bytes:
-    """The snapshot of a shard whose two sensors have filled their memory."""
+    """A snapshot of a shard whose two sensors have filled their memory."""
     records, shard = Records(), Shard(OPTIONS)
     for number in range(BEFORE):
         records.event(SENSORS[number % 2])
@@ -82,8 +82,8 @@ def long_running() -> bytes:
 
 @st.composite
 def tails(draw: st.DrawFn) -> Records:  # noqa: C901 - one branch for each kind of label
-    """What comes next: bursts of events of two known sensors and a new one; between them labels at the edge of what
-    they can reach, bulk uploads, and intervals over everything, into the future and at the edge.
+    """Records that follow: bursts of events of two known sensors and a new one, with labels at the edge of their reach,
+    bulk uploads, and intervals over everything, into the future and at the edge.
     """
     records = Records(draw(st.integers(0, 9)))
     records.records, records.events = [()] * BEFORE, BEFORE
@@ -119,7 +119,7 @@ FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthChec
 @FEW
 @given(tails(), st.data())
 def test_two_cuts_of_the_same_records_agree(records, data):
-    """Scores, counts and the state left behind are the same bit for bit, however the records are cut into steps."""
+    """Scores, counts and the final state are the same bit for bit, however the records are cut into steps."""
     outcomes = []
     for cuts in ([], data.draw(st.lists(st.integers(BEFORE, len(records.records)), max_size=12))):
         shard = Shard.restore(long_running(), OPTIONS)
@@ -137,8 +137,8 @@ def test_two_cuts_of_the_same_records_agree(records, data):
 
 @FEW
 @given(tails(), st.integers(1, 40))
-def test_a_snapshot_at_any_point_is_accepted_and_is_the_state(records, every):
-    """Whatever labels came, a snapshot is never refused, gives itself again, and goes on like the shard it is of."""
+def test_a_snapshot_at_any_point_is_accepted_and_complete(records, every):
+    """Whatever labels came, a restored snapshot gives the same snapshot again and continues exactly like its shard."""
     shard = Shard.restore(long_running(), OPTIONS)
     for start in range(BEFORE, len(records.records), every):
         data = shard.snapshot()
@@ -148,8 +148,8 @@ def test_a_snapshot_at_any_point_is_accepted_and_is_the_state(records, every):
         np.testing.assert_array_equal(records.step(restored, start, stop)[0], records.step(shard, start, stop)[0])
 
 
-def test_labels_on_all_that_is_in_memory_are_all_learned():
-    """A bulk upload, newest first, is learned to the last label while further labelled events come."""
+def test_labels_of_all_events_in_memory_are_learned():
+    """All labels of a bulk upload, newest first, are learned while further labelled events come."""
     shard = Shard.restore(long_running(), OPTIONS)
     records = Records()
     records.records, records.events = [()] * BEFORE, BEFORE
@@ -165,8 +165,8 @@ def test_labels_on_all_that_is_in_memory_are_all_learned():
     assert abs(counts["learned_anomaly"] - 2 * REACH - of_interval) <= BATCH
 
 
-def test_a_label_on_an_event_long_gone_is_forgotten_in_time():
-    """It waits while its sensor has as many events as a label can reach back over; then it goes, and is counted."""
+def test_a_label_of_an_event_long_gone_expires():
+    """It waits for as many events of its sensor as a label can reach back; then it expires, and is counted."""
     shard = Shard.restore(long_running(), OPTIONS)
     records = Records()
     records.records, records.events = [()] * BEFORE, BEFORE
@@ -183,24 +183,24 @@ def test_a_label_on_an_event_long_gone_is_forgotten_in_time():
     assert list(shard.label_store.early.state()) == ["never-seen"]
 
 
-def test_events_of_a_sensor_with_a_late_label_are_not_looked_at_each():
-    """Of the events after a label whose event is gone only those are looked at whose hash may be that event's."""
+def test_a_late_label_does_not_slow_down_its_sensor():
+    """After a label whose event is gone, only events whose hash may match it are looked up."""
     shard = Shard.restore(long_running(), OPTIONS)
     records = Records()
     records.records, records.events = [()] * BEFORE, BEFORE
     records.label("a", "leak", 4)
-    looked_at = []
+    looked_up = []
     on_arrival = shard.label_store.on_arrival
-    shard.label_store.on_arrival = lambda *event: (looked_at.append(event), on_arrival(*event))
+    shard.label_store.on_arrival = lambda *event: (looked_up.append(event), on_arrival(*event))
     for _ in range(1000):
         records.event("a")
     records.step(shard, BEFORE, len(records.records))
-    assert len(looked_at) <= BATCH  # of the label's own round
+    assert len(looked_up) <= BATCH  # of the label's own round
 
 
-def test_a_snapshot_of_0_1_0_goes_on_as_it_would_have():
-    """One that 0.1.0 wrote and would refuse, with more labels to learn than their queue has room for, is read: every
-    label on an event in memory is learned, and the scores until then are those of 0.1.0.
+def test_a_snapshot_of_0_1_0_continues_as_in_0_1_0():
+    """A snapshot that 0.1.0 wrote and would refuse, because more labels waited than their queue had room for, is read:
+    every label of an event in memory is learned, and the scores until then are those of 0.1.0.
     """
     data, options = earlier_snapshot()
     shard = Shard.restore(data, options)

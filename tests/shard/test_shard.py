@@ -1,4 +1,4 @@
-"""What a shard promises: the same results on every cut, bounded state, state that survives."""
+"""A shard: the same results on every cut, bounded state, snapshots that continue exactly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)  # a story this lon
 
 
 def busy_story(seed: int, records: int = 400) -> Story:
-    """Sensors of two feature sets, missing readings, faults, and verdicts of every kind."""
+    """Sensors of two feature sets, missing readings, faults, and labels of every kind."""
     random, story = np.random.default_rng(seed), Story()
     ids: list[tuple[str, str]] = []
     for _ in range(records):
@@ -50,10 +50,10 @@ def busy_story(seed: int, records: int = 400) -> Story:
 @settings(max_examples=5, deadline=None, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10_000), data=st.data())
 def test_cuts_change_nothing(models, seed, data):
-    """One record at a time, 7, 500, all at once or at random: the same scores and the same state, bit for bit."""
+    """Steps of one record, 7, 500, all or random numbers give the same scores and state, bit for bit."""
     story, chosen = busy_story(seed), options(detector={"models": models})
     whole = Shard(chosen)
-    with pytest.MonkeyPatch.context() as patch:  # the story is short: let importance change several times in it
+    with pytest.MonkeyPatch.context() as patch:  # the story is short: let statistics apply several times in it
         patch.setattr(shard_module, "FIRST_STATISTICS_RECORD", 32)
         patch.setattr(shard_module, "STATISTICS_RECORDS", 128)
         expected = scores(story.play(whole))
@@ -68,31 +68,31 @@ def test_cuts_change_nothing(models, seed, data):
 
 
 @given(st.integers(0, 100_000), st.integers(0, 20_000))
-def test_importance_comes_into_force_at_places_of_the_stream(records, more):
-    """Wherever a step ends, the next such place is the one that was the next before; places are never far apart."""
-    place = next_statistics_record(records)
-    assert 0 < place - records <= STATISTICS_RECORDS
-    assert next_statistics_record(min(records + more, place - 1)) == place
+def test_statistics_apply_at_fixed_record_numbers(records, more):
+    """Wherever a step ends, the next record number is the same as before, and two of them are never far apart."""
+    expected = next_statistics_record(records)
+    assert 0 < expected - records <= STATISTICS_RECORDS
+    assert next_statistics_record(min(records + more, expected - 1)) == expected
 
 
 def test_learned_weights_differ_when_a_record_differs():
-    """The comparison above can fail: one other reading gives another state."""
-    one, other = Story(), Story()
-    noise(one, 200)
+    """The comparison above can fail: a single different reading gives another state."""
+    original, other = Story(), Story()
+    noise(original, 200)
     noise(other, 200)
     second, sensor, values, event = other.events[50]
     other.events[50] = (second, sensor, {**values, "f0": 11.5}, event)
     digests = set()
-    for story in (one, other):
+    for story in (original, other):
         shard = Shard(options())
         story.play(shard)
         digests.add(hashlib.sha256(shard.snapshot()).hexdigest())
     assert len(digests) == 2
 
 
-def test_restored_shard_goes_on_as_if_never_stopped():
+def test_a_restored_shard_continues_as_if_never_stopped():
     """Stopped anywhere and restored from its snapshot, a shard gives the scores of one that was never stopped, and
-    ends in the same state, with the verdicts that wait for events to come.
+    ends in the same state, labels that wait for events included.
     """
     story, whole = busy_story(3), Shard(options())
     expected = scores(story.play(whole))
@@ -110,15 +110,15 @@ def test_a_sensor_does_not_depend_on_its_neighbours():
     """A sensor's scores are the same alone and among others that arrive between its events (a model per sensor)."""
     alone, among = Story(), Story()
     random = np.random.default_rng(0)
-    mine = []
+    rows = []
     for number in range(300):
         values = {f"f{k}": float(v) for k, v in enumerate(random.normal(10, 1, 3))}
         alone.event("a", values, f"a-{number}")
-        mine.append(len(among.events))
+        rows.append(len(among.events))
         among.event("a", values, f"a-{number}")
         for other in range(int(random.integers(0, 3))):
             among.event(f"b{other}", {f"f{k}": float(v) for k, v in enumerate(random.normal(0, 5, 3))})
-    assert np.array_equal(scores(alone.play(Shard(options()))), scores(among.play(Shard(options())))[mine])
+    assert np.array_equal(scores(alone.play(Shard(options()))), scores(among.play(Shard(options())))[rows])
 
 
 def test_the_seed_decides():
@@ -134,7 +134,7 @@ def test_the_seed_decides():
 
 
 def test_an_outlier_is_an_anomaly_and_names_its_feature():
-    """A reading 30 sd off is a live anomaly that names its feature first, with value and usual value."""
+    """A reading 30 standard deviations off is a live anomaly that names its feature first, with the expected value."""
     story, shard = Story(), Shard(options())
     noise(story, 400)
     story.event("a", {"f0": 10.0, "f1": 40.0, "f2": 10.0})
@@ -144,18 +144,18 @@ def test_an_outlier_is_an_anomaly_and_names_its_feature():
     first = result.scores.contributions[400][0]
     assert (first.feature, first.value) == ("f1", 40.0)
     assert abs(first.expected - 10) < 3
-    assert sum(one.share for one in result.scores.contributions[400]) == pytest.approx(1)
+    assert sum(contribution.share for contribution in result.scores.contributions[400]) == pytest.approx(1)
 
 
 def test_the_farther_the_higher():
-    """Beyond what scaling would clip, a farther reading still scores no lower."""
-    found = []
+    """Of readings beyond the clipping of the scaler, a farther one scores higher."""
+    outlier_scores = []
     for far in (14.0, 16.0, 20.0):
         story = Story()
         noise(story, 400)
         story.event("a", {"f0": far, "f1": 10.0, "f2": 10.0})
-        found.append(scores(story.play(Shard(options())))[-1])
-    assert found[0] < found[1] < found[2]
+        outlier_scores.append(scores(story.play(Shard(options())))[-1])
+    assert outlier_scores[0] < outlier_scores[1] < outlier_scores[2]
 
 
 def test_warm_up_is_marked_and_ends():
@@ -168,15 +168,15 @@ def test_warm_up_is_marked_and_ends():
     assert shard.status().warming_sensors == 0
 
 
-def test_incidents_open_once_and_close_after_a_quiet_time():
-    """A run of anomalies is one incident: published when it opens and when it has been quiet long enough."""
+def test_incidents_open_once_and_close_after_quiet_events():
+    """A run of anomalies is one incident, published when it opens and after enough events without an anomaly."""
     story, shard = Story(), Shard(options(), quiet_events=4)
     noise(story, 400)
     fault = [story.event("a", {"f0": 40.0, "f1": 10.0, "f2": 10.0}) for _ in range(3)]
     noise(story, 60, seed=5)
-    incidents = [one for result in story.play(shard, cut=7) for one in result.incidents]
-    ours = [one for one in incidents if one.incident_id == f"a/{fault[0]}"]
-    assert [one.state for one in ours] == ["open", "closed"]
+    incidents = [incident for result in story.play(shard, cut=7) for incident in result.incidents]
+    ours = [incident for incident in incidents if incident.incident_id == f"a/{fault[0]}"]
+    assert [incident.state for incident in ours] == ["open", "closed"]
     assert ours[1].events >= 3
     assert ours[1].features[0] == "f0"
     assert shard.status().alarmed_sensors == 0
@@ -188,13 +188,13 @@ def test_incidents_open_once_and_close_after_a_quiet_time():
 @example("s" * 256, ["e1", "e2"])
 @example("s" * 255, ["e1", "e2"])
 @example("s", ["e" * 320, "e" * 319 + "f"])
-def test_incidents_keep_apart_however_long_their_names(sensor, events):
-    """Two incidents of a sensor have two ids of 256 characters at most, always the same; short ones say all."""
+def test_incident_ids_differ_however_long_names_are(sensor, events):
+    """Two incidents of a sensor have different, stable ids of at most 256 characters, and short ones are whole."""
     made = {}
     for event in events * 2:
         incidents = Incidents(quiet_events=1)
-        known = {"first_event": event, "start_ns": 0, "end_ns": 0, "events": 1, "peak": 1.0, "peak_event": event}
-        incidents.load({sensor: known | {"features": [], "quiet": 0}})
+        fields = {"first_event": event, "start_ns": 0, "end_ns": 0, "events": 1, "peak": 1.0, "peak_event": event}
+        incidents.load({sensor: fields | {"features": [], "quiet": 0}})
         (closed,) = incidents.close_all_but(())
         assert made.setdefault(event, closed.incident_id) == closed.incident_id
         assert len(closed.incident_id) <= 256
@@ -203,8 +203,8 @@ def test_incidents_keep_apart_however_long_their_names(sensor, events):
     assert len(set(made.values())) == 2
 
 
-def test_a_new_feature_joins_what_was_learned():
-    """A sensor that shows a further feature stays live, keeps its state, and scores without it as before."""
+def test_a_new_feature_keeps_what_was_learned():
+    """A sensor that gains a feature stays live and keeps its state and scores."""
     story, shard = Story(), Shard(options())
     noise(story, 400, features=2)
     noise(story, 200, features=3, seed=1)
@@ -226,8 +226,8 @@ def test_a_vanished_feature_is_missing_and_raises_no_alarm():
     assert (result.scores.score[400:] >= 1).mean() < 0.2
 
 
-def test_an_event_without_any_reading_scores_like_nothing():
-    """An event whose readings are all missing is no anomaly and moves no model."""
+def test_an_event_without_any_reading_is_no_anomaly():
+    """An event whose readings are all missing is no anomaly and changes no model."""
     story, shard = Story(), Shard(options())
     noise(story, 400)
     for _ in range(5):
@@ -238,7 +238,7 @@ def test_an_event_without_any_reading_scores_like_nothing():
 
 
 @pytest.mark.parametrize("glitch", [1e308, -1e308, 1e20])
-def test_an_absurd_reading_is_an_anomaly_and_then_over(glitch):
+def test_an_absurd_reading_is_an_anomaly_without_a_trace(glitch):
     """A finite but absurd reading, even one labelled normal, alarms and leaves no trace a hundred events later."""
     story = Story()
     noise(story, 400)
@@ -255,7 +255,7 @@ def test_an_absurd_reading_is_an_anomaly_and_then_over(glitch):
 
 
 def test_inputs_are_not_changed():
-    """A step leaves the arrays it was given as they were."""
+    """A step does not change its input arrays."""
     story = busy_story(1, 300)
     events, labels = story.columns(0, 300)
     copies = [(block.values.copy(), block.rows.copy()) for block in events.blocks]
@@ -266,7 +266,7 @@ def test_inputs_are_not_changed():
 
 
 def test_sensors_are_bounded():
-    """Beyond detector.max_sensors the longest silent sensor makes room, is counted, and comes back as new."""
+    """Beyond detector.max_sensors the sensor silent for longest is evicted, counted, and comes back as new."""
     story, shard = Story(), Shard(options(detector={"max_sensors": 2}))
     noise(story, 120, sensors=("a", "b"))
     noise(story, 1, sensors=("c",))
@@ -279,7 +279,7 @@ def test_sensors_are_bounded():
 
 
 def test_evicting_on_every_cut_gives_the_same():
-    """Sensors that push one another out do so at the same records on every cut."""
+    """Sensors that evict one another do so at the same records on every cut."""
     story = Story()
     noise(story, 400, sensors=("a", "b", "c"))
     noise(story, 100, sensors=("d", "a"), seed=1)
@@ -303,7 +303,7 @@ def test_memory_does_not_grow_with_time():
 
 
 def test_counts_are_complete_and_add_up():
-    """Every counter and outcome is there at every step, and what was learned, dropped or waits is what came."""
+    """Every step has every counter and outcome, and they add up to the events and labels."""
     story, shard = busy_story(7), Shard(options())
     results = story.play(shard, cut=100)
     for result in results:
@@ -358,7 +358,7 @@ def damaged(data: bytes) -> bytes:
     ],
 )
 def test_a_damaged_snapshot_is_refused(hurt, says):
-    """Cut off, altered, foreign or of another format: a StateError that says so, never another exception."""
+    """A truncated, altered or foreign snapshot, or one of another format, is a StateError that says so."""
     story, shard = Story(), Shard(options())
     noise(story, 100)
     story.play(shard)
@@ -367,7 +367,7 @@ def test_a_damaged_snapshot_is_refused(hurt, says):
 
 
 def test_a_snapshot_of_other_settings_is_refused():
-    """A snapshot made with another batch size names the settings that must fit; a new threshold is just applied."""
+    """A snapshot of another batch size is refused with the settings that must fit; a new threshold is just applied."""
     story, shard = Story(), Shard(options())
     noise(story, 100)
     story.play(shard)
@@ -376,14 +376,14 @@ def test_a_snapshot_of_other_settings_is_refused():
     Shard.restore(shard.snapshot(), options(threshold={"false_alarm_rate": 0.2}, learning={"rate": 0.01}))
 
 
-def test_a_snapshot_with_a_fitting_checksum_and_nonsense_inside_is_refused():
-    """Even a well-formed snapshot whose tables do not match is a StateError."""
+def test_nonsense_with_a_valid_checksum_is_refused():
+    """A well-formed snapshot whose tables do not match is a StateError."""
     data = dump(options(), {"records": 1, "events": 1, "watermark_ns": 0, "sensors": {"ids": ["a"]}}, {})
     with pytest.raises(StateError, match="cannot be used"):
         Shard.restore(data, options())
 
 
-def test_a_device_that_is_not_there_is_an_error():
+def test_a_missing_device_is_an_error():
     """detector.device cuda without a GPU says what to do."""
     import torch  # noqa: PLC0415 - only to ask for the GPU
 
@@ -396,7 +396,7 @@ def test_a_device_that_is_not_there_is_an_error():
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=20, unique=True))
 def test_hashes_depend_on_the_text_alone(ids):
-    """An id's hash is the same alone and among others, and different ids differ."""
+    """The hash of an id is the same alone and among others, and different ids differ."""
     together = hash_ids(ids).tolist()
-    assert together == [hash_ids([one])[0] for one in ids]
+    assert together == [hash_ids([event_id])[0] for event_id in ids]
     assert len(set(together)) == len(ids)

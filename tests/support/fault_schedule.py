@@ -1,4 +1,4 @@
-"""What a soak run does to its workers and their broker: seeded, spread over the whole run, and written down."""
+"""The faults of a soak run for its workers and their broker: seeded, spread over the whole run, and recorded."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ POINTS = (
 )
 NETWORK = ("cut", "half closed", "cut", "delayed", "blocked")
 BROKER = ("killed", "frozen", *NETWORK[:2], "killed", "cut", "delayed", "killed", "blocked", "stopped for 25 s")
-LEAST_PATIENCE_S = 20.0  # then a point that is not reached is given up for a random instant
-STUCK_S = 60.0  # without progress although there is work: Kafka may need somebody to start it again
+LEAST_PATIENCE_S = 20.0  # then a fault at a point that is not reached becomes a kill at a random instant
+STUCK_S = 60.0  # without progress although there is work: Kafka may have to be restarted
 HOPELESS_S = 600.0
-OUT_OF_SYNC = "out of sync with the underlying log"  # a coordinator of Kafka that will not load any more
-QUIET_S = 8.0  # without progress, after the last fault: all is done
+OUT_OF_SYNC = "out of sync with the underlying log"  # in Kafka's log: a coordinator cannot be loaded any more
+QUIET_S = 8.0  # without progress, after the last fault: all work is done
 SESSION_S = 6.0
 
 
 def spread(kinds: tuple[str, ...], count: int, random_: random.Random) -> deque[str]:
-    """So many, each about as often as it stands in ``kinds``, in random order."""
+    """Return ``count`` kinds in random order, each about as often as in ``kinds``."""
     return deque(random_.sample(kinds * (count // len(kinds) + 1), count))
 
 
-def step_boundaries(count: int, total: int, random_: random.Random) -> deque[int]:
-    """Progress at which each is due."""
+def due_marks(count: int, total: int, random_: random.Random) -> deque[int]:
+    """Return the progress at which each of ``count`` faults is due, rising."""
     return deque(sorted(random_.randint(total // 100, total * 97 // 100) for _ in range(count)))
 
 
 @dataclass
 class Slot:
-    """A place that always has a worker."""
+    """A slot that always has a worker."""
 
     broker: dict[str, object]
     member: Member | None = None
@@ -57,17 +57,17 @@ class Slot:
 
 
 @dataclass
-class Harm:
+class FaultSchedule:
     """Drives a run until every fault has happened and the work is done.
 
     Args:
-        site: Where the workers work.
-        random_: All choices come from it; what they meet also depends on the machine's pace.
+        site: The site of the workers.
+        random_: Source of all choices; what they meet also depends on the speed of the machine.
         total: Scores to come.
-        progress: How many are there by now.
-        kills: How many.
-        server: Kafka; None without.
-        broker_faults: How many.
+        progress: Returns the scores published so far.
+        kills: Number of workers to kill.
+        server: Kafka; None for SQLite.
+        broker_faults: Number of faults of the broker.
         say: Called with a line for every fault.
     """
 
@@ -86,11 +86,11 @@ class Harm:
     def run(self) -> None:
         self._began = time.monotonic()
         self._kinds = spread(POINTS, self.kills, self.random_)
-        self._kill_marks = step_boundaries(self.kills, self.total, self.random_)
+        self._kill_marks = due_marks(self.kills, self.total, self.random_)
         self._broker_kinds = spread(BROKER, self.broker_faults, self.random_)
-        self._broker_marks = step_boundaries(self.broker_faults, self.total, self.random_)
-        self._stall_marks = step_boundaries(self.broker_faults // 5, self.total, self.random_)
-        self._guest_marks = step_boundaries(self.broker_faults // 3, self.total, self.random_)
+        self._broker_marks = due_marks(self.broker_faults, self.total, self.random_)
+        self._stall_marks = due_marks(self.broker_faults // 5, self.total, self.random_)
+        self._guest_marks = due_marks(self.broker_faults // 3, self.total, self.random_)
         self._broker_fault: Iterator[float] | None = None
         self._broker_due = 0.0
         self._guest: Member | None = None
@@ -117,7 +117,7 @@ class Harm:
                     member.kill()
 
     def _advance(self, done: int) -> bool:
-        """Whether there is still something to be done to somebody."""
+        """Do what is due; return whether there is anything left to do."""
         self._done = done
         self._harm_broker(done)
         if done < self.total and self._broker_fault is None and time.monotonic() - self._moved > STUCK_S:
@@ -149,13 +149,13 @@ class Harm:
         if member is not None and member.poll() is None:
             if slot.dying_until is not None and now >= slot.dying_until:
                 if slot.kind != RANDOM:
-                    self._kinds.append(slot.kind)  # the point is not reached now; another one shall try
+                    self._kinds.append(slot.kind)  # the point was not reached: another worker gets this fault
                 slot.kind = RANDOM
                 member.kill()
             return
         if member is None:
             pass
-        elif self._gave_up(member):  # whoever runs it starts it again
+        elif self._gave_up(member):  # an operator would start it again
             self._note(self.others, "start given up while Kafka was away, and repeated", done)
         elif member.poll() == -signal.SIGKILL and (slot.dying_until is not None or slot.kind in AT_START):
             self._note(self.killed, slot.kind, done)
@@ -169,7 +169,7 @@ class Harm:
         return member.poll() == 1 and "No Kafka broker answered" in member.said()
 
     def _start(self, slot: Slot) -> None:
-        left = len(self._kill_marks) - sum(one.dying_until is not None for one in self._slots if one is not slot)
+        left = len(self._kill_marks) - sum(other.dying_until is not None for other in self._slots if other is not slot)
         slot.kind = self._kinds.popleft() if self._kinds and left > 0 else RANDOM
         slot.dying_until = None
         fault = None
@@ -189,13 +189,13 @@ class Harm:
             slot.dying_until = time.monotonic() + patience_s
 
     def _invite(self, done: int) -> None:
-        """A third worker joins, and leaves in good order."""
+        """Let a third worker join, and leave with a clean end."""
         if self._guest is not None and self._gave_up(self._guest):
             self._guest = None
         if not self._guest_marks or done < self._guest_marks[0]:
             return
         if self._guest is not None and (self._broker_fault is not None or "shards assigned" not in self._guest.said()):
-            return  # it is still joining, or could not leave before Kafka is there again
+            return  # it is still joining, or could not leave before Kafka is back
         self._guest_marks.popleft()
         if self._guest is None:
             self._guest = self.site.member()
@@ -203,7 +203,7 @@ class Harm:
         else:
             self._guest.terminate()
             if self._guest.wait() != 0:
-                raise RuntimeError(f"a worker did not leave in good order:\n{self._guest.said()[-3000:]}")
+                raise RuntimeError(f"a worker did not end cleanly:\n{self._guest.said()[-3000:]}")
             self._guest = None
             self._note(self.others, "third worker left", done)
 
@@ -221,7 +221,7 @@ class Harm:
             self._broker_fault, self._broker_due = self._fault(kind), 0.0
 
     def _unstick(self, done: int) -> None:
-        """Do what its operator would do to a Kafka that says in its log what it needs; only to such a one."""
+        """Restart a Kafka whose log says that it needs that, as its operator would; nothing else is restarted."""
         if self.server is not None and OUT_OF_SYNC in self.server.said():
             self._note(self.others, "Kafka restarted, since a coordinator of it did not load", done)
             self.server.restart()
@@ -231,7 +231,7 @@ class Harm:
             raise RuntimeError(f"no progress for {HOPELESS_S:.0f} s, with {done} scores; the workers:\n{said}")
 
     def _fault(self, kind: str) -> Iterator[float]:
-        """What is done to the broker, with pauses."""
+        """Carry out a fault of the broker; yield the pauses in seconds."""
         server, uniform = self.server, self.random_.uniform
         if kind == "killed":
             server.kill()

@@ -1,7 +1,7 @@
-"""Workers in processes of their own that can be killed, stopped, and given a fault to meet.
+"""Workers in separate processes that can be killed, stopped and given a fault.
 
-They are forked from a server that has imported everything already and has the detector's loops in memory
-(``tests/support/warm_caches.py``), so that a hundred of them can die in the time that the start of one takes.
+They are forked from a server that has imported everything and has the compiled kernels in memory
+(``tests/support/warm_caches.py``), so that a hundred of them can start in the time of one ordinary start.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from stream_ad.brokers.kafka import state_topic as kafka_state
 from stream_ad.brokers.sqlite import state_tables as sqlite_state
 from stream_ad.settings import Settings
-from stream_ad.worker import shard_task as loaded_shard
+from stream_ad.worker import shard_task
 from stream_ad.worker.worker import Worker
 from tests.support.fault_points import Fault, arm
 from tests.support.order_shard import OrderShard
@@ -37,7 +37,7 @@ _FORKS.set_forkserver_preload(
     ]
 )
 PATIENCE_S = 90.0
-CHUNK_BYTES = 64 * 1024  # so that a snapshot of few sensors goes along with several commits, too
+CHUNK_BYTES = 64 * 1024  # so that even a snapshot of few sensors is written with several commits
 
 
 def _work(tree: dict, log: Path, fault: Fault | None, until_idle_s: float | None, *, order: bool) -> None:
@@ -51,7 +51,7 @@ def _work(tree: dict, log: Path, fault: Fault | None, until_idle_s: float | None
     if fault is not None:
         arm(fault, settings.broker, log.with_suffix(".release"), log.with_suffix(".rouse"))
     if order:
-        loaded_shard.Shard = OrderShard
+        shard_task.Shard = OrderShard
     Worker(settings).run(until_idle_s)
 
 
@@ -60,10 +60,10 @@ class Member:
 
     Args:
         tree: Its settings.
-        log: File for what it says.
-        fault: What waits in it.
+        log: File for its output.
+        fault: A fault in it.
         until_idle_s: See ``Worker.run``.
-        order: Let an ``OrderShard`` do the work.
+        order: Use ``OrderShard`` instead of ``Shard``.
     """
 
     def __init__(
@@ -83,70 +83,73 @@ class Member:
         self._process.start()
 
     def poll(self) -> int | None:
-        """As of ``subprocess.Popen``."""
+        """Return the exit code, None while it runs."""
         return self._process.exitcode
 
     @property
     def stderr(self) -> TextIO:
-        """What it has said, from the beginning."""
+        """Its output, from the beginning."""
         return self.log.open()
 
     def kill(self) -> None:
-        """SIGKILL, at whatever instant this is."""
+        """Send SIGKILL, and wait for the end."""
         self._process.kill()
         self._process.join(PATIENCE_S)
 
     def pause(self) -> None:
+        """Send SIGSTOP."""
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
+        """Send SIGCONT."""
         os.kill(self._process.pid, signal.SIGCONT)
 
     def terminate(self) -> None:
-        """SIGTERM, without waiting for the end."""
+        """Send SIGTERM, without waiting for the end."""
         self._process.terminate()
 
     def stop(self) -> None:
-        """SIGTERM, and a clean end."""
+        """Send SIGTERM, and check for a clean end."""
         self.terminate()
         assert self.wait() == 0, self.said()
 
     def wait(self) -> int:
-        """Until it has ended; its exit code."""
+        """Wait for the end, and return the exit code."""
         self._process.join(PATIENCE_S)
         code = self.poll()
-        assert code is not None, f"it does not end:\n{self.hangs()}"
+        assert code is not None, f"the worker does not end:\n{self.hangs()}"
         return code
 
     def wait_killed(self) -> None:
-        """Until the fault that waits in it has killed it."""
+        """Wait until its fault has killed it."""
         assert self.wait() == -signal.SIGKILL, self.said()
 
     def wait_held(self) -> None:
-        """Until it stands where its fault waits."""
+        """Wait until its fault holds it."""
         self.wait_until_said(str(self.fault))
 
     def release(self) -> None:
-        """Let it go on from there."""
+        """End the hold."""
         self.log.with_suffix(".release").touch()
 
     def rouse(self) -> None:
-        """Wake its dormant fault."""
+        """Rouse its dormant fault."""
         self.log.with_suffix(".rouse").touch()
 
     def wait_until_said(self, text: str, *, times: int = 1) -> None:
-        """Until its log contains this."""
+        """Wait until its output contains a text so many times."""
         deadline = time.monotonic() + PATIENCE_S
         while self.said().count(text) < times:
             assert self.poll() is None, self.said()
-            assert time.monotonic() < deadline, f"no «{text}» in:\n{self.hangs()}"
+            assert time.monotonic() < deadline, f"no {text!r} in:\n{self.hangs()}"
             time.sleep(0.05)
 
     def hangs(self) -> str:
-        """What it has said, and where its threads are."""
+        """Return its output, with the stacks of its threads."""
         os.kill(self._process.pid, signal.SIGUSR2)
         time.sleep(1)
         return self.said()
 
     def said(self) -> str:
+        """Return its output so far."""
         return self.log.read_text() if self.log.exists() else ""

@@ -1,5 +1,5 @@
-"""A shard that learns nothing and remembers everything: its score of an event is a digest of all records
-before it, in the order in which they were processed. So a single record out of place changes every score after it.
+"""A shard that learns nothing and remembers all records: its score of an event is a digest of all records up to it,
+in the order in which they were processed. So a single record out of order changes every score after it.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from stream_ad.records.columns import Scores, ShardStatus, StepResult
 from stream_ad.shard.merge import merge_order
 
 
-def digest(score: float, side: str, offset: int) -> float:
-    """The score after one more record: 0 to 1, so that nothing is an anomaly."""
-    text = f"{score!r} {side} {offset}".encode()
+def digest(score: float, kind: str, offset: int) -> float:
+    """Return the score after one more record, "event" or "label": 0 to 1, so that no event is an anomaly."""
+    text = f"{score!r} {kind} {offset}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:6]) / 2**48
 
 
 def expected_scores(topic, shard, order):
-    """(event_id, score) of every event of a shard whose records were processed in this order."""
+    """Return (event_id, score) of every event of a shard whose records were processed in this order."""
     score, expected = 0.0, []
-    for side, offset in order:
-        score = digest(score, side, offset)
-        if side == "event":
+    for kind, offset in order:
+        score = digest(score, kind, offset)
+        if kind == "event":
             expected.append((f"{topic}-{shard}-{offset}", score))
     return expected
 
 
 class OrderShard:
-    """Takes the place of ``stream_ad.shard.shard.Shard``."""
+    """Replaces ``stream_ad.shard.shard.Shard``."""
 
     model_version = "order"
 
@@ -60,9 +60,9 @@ class OrderShard:
             self._take("label", offset)
         return max(start, stop)
 
-    def _take(self, side, offset):
-        self.order.append((side, offset))
-        self.score = digest(self.score, side, offset)
+    def _take(self, kind, offset):
+        self.order.append((kind, offset))
+        self.score = digest(self.score, kind, offset)
 
     def status(self):
         return ShardStatus(0, 0, 0, 0, 0, self.model_version, {}, {}, 0.0, 0)
@@ -74,5 +74,5 @@ class OrderShard:
     def restore(cls, data, options, *, quiet_events=16):
         shard = cls(options)
         shard.score, order = json.loads(data)
-        shard.order = [(side, offset) for side, offset in order]
+        shard.order = [(kind, offset) for kind, offset in order]
         return shard

@@ -1,14 +1,14 @@
-"""How a worker in a test is stopped, or not."""
+"""Flags that stop a worker in a test, or do not."""
 
 from __future__ import annotations
 
 
 class Killed(BaseException):
-    """Ends a worker on the spot: no drain, no snapshot."""
+    """Ends a worker at once, without a drain or a snapshot."""
 
 
 class Never:
-    """Stops nothing; its waits pass on the clock."""
+    """Never stops a worker; its waits advance the clock."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -22,7 +22,7 @@ class Never:
 
 
 def raiser(error):
-    """A function that raises it."""
+    """Return a function that raises the error."""
 
     def fail(*_):
         raise error
@@ -31,7 +31,7 @@ def raiser(error):
 
 
 def failing_once(call, error):
-    """The same function, but for its first call, which fails."""
+    """Return the function with a first call that raises the error."""
     errors = [error]
 
     def attempt(*arguments, **options):

@@ -1,4 +1,4 @@
-"""Small streams written out by hand: events and labels as columns."""
+"""Small streams written by hand: events and labels as columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECOND = 1_000_000_000
 
 
 def options(**sections: dict[str, object]) -> DetectorOptions:
-    """Short horizons, so that little data shows all that can happen."""
+    """Options with short horizons, so that short streams cover everything."""
     base: dict[str, dict[str, object]] = {
         "learning": {"label_horizon_events": 64, "warmup_events": 64, "replay_events": 64},
         "threshold": {"window_events": 128, "false_alarm_rate": 0.01},
@@ -30,14 +30,14 @@ def options(**sections: dict[str, object]) -> DetectorOptions:
 
 @dataclass
 class Story:
-    """Records in the order they were written; one second between them."""
+    """Records in the order in which they were written, one second between them."""
 
     events: list[tuple[int, str, dict[str, float | None], str]] = field(default_factory=list)
     labels: list[tuple[int, str, str | None, str | None, int, int]] = field(default_factory=list)
     second: int = 0
 
     def event(self, sensor: str, values: dict[str, float | None], event_id: str | None = None) -> str:
-        """Write an event; its time is the story's. Returns its id."""
+        """Write an event at the time of the story; return its id."""
         self.second += 1
         event_id = event_id or f"e-{len(self.events)}"
         self.events.append((self.second, sensor, values, event_id))
@@ -54,7 +54,7 @@ class Story:
         self.labels.append((self.second, sensor, name, None, start * SECOND, end * SECOND))
 
     def columns(self, first: int, last: int) -> tuple[Events, Labels]:
-        """What was written after second ``first`` up to second ``last``."""
+        """Return the records written after second ``first`` up to second ``last``."""
         chosen = [record for record in self.events if first < record[0] <= last]
         blocks: dict[tuple[str, ...], list[int]] = {}
         for row, record in enumerate(chosen):
@@ -85,7 +85,7 @@ class Story:
         return events, labels
 
     def play(self, shard: Shard, *, cut: int | None = None, since: int = 0) -> list[StepResult]:
-        """Hand everything after second ``since`` to a shard, ``cut`` records at a time."""
+        """Step a shard with everything after second ``since``, ``cut`` seconds at a time."""
         cut = cut or self.second
         return [shard.step(*self.columns(start, start + cut)) for start in range(since, self.second, cut)]
 
@@ -97,7 +97,7 @@ def _value(value: float | None) -> float:
 def noise(
     story: Story, events: int, *, sensors: tuple[str, ...] = ("a",), features: int = 3, seed: int = 0
 ) -> list[str]:
-    """Write calm readings, sensors in turn; returns the ids of the events."""
+    """Write calm readings, sensors in turn; return the ids of the events."""
     random = np.random.default_rng(seed)
     return [
         story.event(

@@ -1,4 +1,4 @@
-"""Prepares the process that imports it as a worker does at its start, for those that are forked from it."""
+"""Prepares the process that imports this module as a worker does at its start, for the processes forked from it."""
 
 import stream_ad.worker.worker  # noqa: F401
 from stream_ad.worker.process_setup import prepare_process

@@ -1,4 +1,4 @@
-"""How long a failing thing is tried again."""
+"""Backoff between attempts, and the time after which a failure is final."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ ERROR = BrokerError("refused", hint="Ask again.")
 
 
 def test_waits_grow_and_stay_bounded():
-    """Each failure waits longer than the one before, up to a few seconds; nothing is tried while it waits."""
+    """Each failure waits longer than the previous one, up to a few seconds, and reports that it waits."""
     clock = ManualClock()
-    patience = RetryPolicy("It", give_up_s=60, clock=clock)
-    assert not patience.waiting
+    retries = RetryPolicy("It", give_up_s=60, clock=clock)
+    assert not retries.waiting
     waits = []
     for _ in range(10):
-        waits.append(patience.failed(ERROR))
-        assert patience.waiting
+        waits.append(retries.failed(ERROR))
+        assert retries.waiting
         clock.advance(waits[-1])
-        assert not patience.waiting
+        assert not retries.waiting
     assert waits == sorted(waits)
     assert waits[0] < 1 < waits[-1] == LONGEST_WAIT_S
 
 
 def test_failures_for_too_long_are_final():
-    """Once the failures have lasted longer than allowed, the error comes out, with what was tried and for how long."""
+    """Failures that last longer than allowed raise an error with what was tried and for how long."""
     clock = ManualClock()
-    patience = RetryPolicy("It", give_up_s=10, clock=clock)
-    patience.failed(ERROR)
+    retries = RetryPolicy("It", give_up_s=10, clock=clock)
+    retries.failed(ERROR)
     clock.advance(9)
-    patience.failed(ERROR)
+    retries.failed(ERROR)
     clock.advance(2)
     with pytest.raises(BrokerError, match=r"It has failed for 11 s: refused Ask again\."):
-        patience.failed(ERROR)
+        retries.failed(ERROR)
 
 
-@pytest.mark.parametrize("between", ["success", "quiet"])
+@pytest.mark.parametrize("between", ["success", "pause"])
 def test_only_failures_in_a_row_add_up(between):
-    """A success, or a quiet time as long as the limit, begins the count anew."""
+    """A success, or a pause as long as the limit, resets the time of failures."""
     clock = ManualClock()
-    patience = RetryPolicy("It", give_up_s=10, clock=clock)
-    patience.failed(ERROR)
+    retries = RetryPolicy("It", give_up_s=10, clock=clock)
+    retries.failed(ERROR)
     if between == "success":
         clock.advance(9)
-        patience.succeeded()
-        assert not patience.waiting
+        retries.succeeded()
+        assert not retries.waiting
         clock.advance(9)
     else:
         clock.advance(11)
-    first = patience.failed(ERROR)
+    first = retries.failed(ERROR)
     clock.advance(9)
-    assert patience.failed(ERROR) > first
+    assert retries.failed(ERROR) > first

@@ -1,4 +1,4 @@
-"""Whatever stands in the topics, a worker goes on: every record is scored, joined or dead-lettered, once."""
+"""Whatever is in the topics, a worker continues: every record is scored, joined or dead-lettered, once."""
 
 from __future__ import annotations
 
@@ -40,43 +40,43 @@ LABELS = [
 
 
 def work(records):
-    """Let a worker go through records of both sides; checks that each has become something."""
+    """Let a worker process records of both topics, and check the outcome of each."""
     chosen, clock = Settings.model_validate(SMALL), ManualClock()
     memory = MemoryBroker(clock=clock)
     producer = memory.producer(chosen)
-    for side, some in records.items():
-        producer.send(side, some)
+    for topic, batch in records.items():
+        producer.send(topic, batch)
     worker = Worker(chosen, memory.worker(chosen), clock=clock, stop=Never(clock))
     worker.run(2.0)
-    scores = [AnomalyScore.model_validate_json(one.value or b"") for one in memory.records(chosen.topics.scores)]
-    dead = [dict(one.headers) for one in memory.records(chosen.topics.dead_letters)]
-    from_topic = Counter(one["stream_ad.topic"].decode() for one in dead)
-    assert {one["stream_ad.reason"].decode() for one in dead} <= set(REASONS)
+    scores = [AnomalyScore.model_validate_json(record.value or b"") for record in memory.records(chosen.topics.scores)]
+    dead = [dict(record.headers) for record in memory.records(chosen.topics.dead_letters)]
+    from_topic = Counter(headers["stream_ad.topic"].decode() for headers in dead)
+    assert {headers["stream_ad.reason"].decode() for headers in dead} <= set(REASONS)
     assert len(scores) + from_topic[chosen.topics.events] == len(records[InputTopic.EVENTS])
     joined = joined_labels(worker)
     assert joined + from_topic[chosen.topics.labels] == len(records[InputTopic.LABELS])
-    places = [(one["stream_ad.topic"], one["stream_ad.partition"], one["stream_ad.offset"]) for one in dead]
-    assert len(set(places)) == len(places)
+    origins = [tuple(headers[f"stream_ad.{name}"] for name in ("topic", "partition", "offset")) for headers in dead]
+    assert len(set(origins)) == len(origins)
     return scores, dead, joined
 
 
 def joined_labels(worker):
-    """Labels that the shards have taken, by the metrics."""
+    """The number of labels that the shards have processed, by the metrics."""
     text = worker.metrics.exposition()[0].decode()
     return int(sum(float(value) for value in re.findall(r"^stream_ad_labels_total\{.*\} (\S+)$", text, re.MULTILINE)))
 
 
-def test_ten_thousand_mutated_records_become_something():
-    """Of 10,000 mutated events and labels, some whole ones between, each is scored, joined or dead-lettered."""
+def test_ten_thousand_mutated_records_have_an_outcome():
+    """Each of 10,000 mutated events and labels, a few intact, is scored, joined or dead-lettered."""
     rng = random.Random(20_261_122)
 
-    def some(count, seeds):
+    def batch(count, seeds):
         values = [rng.choice(seeds) if rng.random() < 0.2 else mutated(rng, seeds) for _ in range(count)]
         keys = [rng.choice([b"pump-1", b"pump-2", b"x", b"", None]) for _ in values]
         times = [NOW_MS + n if rng.random() < 0.99 else rng.choice([0, 1, 2**41]) for n in range(count)]
         return [OutRecord(key, value, time_ms) for key, value, time_ms in zip(keys, values, times, strict=True)]
 
-    scores, dead, joined = work({InputTopic.EVENTS: some(7_000, EVENTS), InputTopic.LABELS: some(3_000, LABELS)})
+    scores, dead, joined = work({InputTopic.EVENTS: batch(7_000, EVENTS), InputTopic.LABELS: batch(3_000, LABELS)})
     assert min(len(scores), len(dead), joined) > 500
 
 
@@ -87,10 +87,10 @@ VALUES = st.recursive(
 )
 KNOWN = st.sampled_from(["sensor_id", "timestamp", "values", "event_id", "label", "start", "end"])
 LIKELY = st.sampled_from(["pump-1", NOW, {"temp": 1.0}, "e1", "leak", None])
-MESSAGES = st.dictionaries(KNOWN, LIKELY | VALUES, max_size=6).map(lambda one: json.dumps(one).encode())
+MESSAGES = st.dictionaries(KNOWN, LIKELY | VALUES, max_size=6).map(lambda message: json.dumps(message).encode())
 RECORDS = st.lists(
     st.tuples(st.none() | st.binary(max_size=4), st.none() | MESSAGES | st.binary(max_size=30)).map(
-        lambda one: OutRecord(one[0], one[1], NOW_MS)
+        lambda record: OutRecord(*record, NOW_MS)
     ),
     max_size=20,
 )
@@ -99,8 +99,8 @@ RECORDS = st.lists(
 @pytest.mark.parametrize("side", list(InputTopic))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(records=RECORDS)
-def test_any_records_become_something(side, records):
-    """Any values under any keys on either side, beside valid ones on the other."""
+def test_any_records_have_an_outcome(side, records):
+    """Any keys and values in a topic, beside valid records in the other, are scored, joined or dead-lettered."""
     others = [OutRecord(b"pump-1", value, NOW_MS) for value in (LABELS if side is InputTopic.EVENTS else EVENTS)]
     other = InputTopic.LABELS if side is InputTopic.EVENTS else InputTopic.EVENTS
     work({side: records, other: others})

@@ -1,4 +1,4 @@
-"""What a process that scores sets up for itself."""
+"""Set-up of a process that scores."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from stream_ad.worker.process_setup import NEW_OBJECTS, prepare_process
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_what_is_there_at_the_start_is_left_out_of_the_search_for_garbage():
-    """A full collection goes through what came later alone; a second worker of the process keeps no more."""
+def test_objects_of_the_start_are_exempt_from_garbage_collection():
+    """A collection searches later objects only; a second worker of the process exempts no more."""
     before = gc.get_threshold()
     try:
         prepare_process()
@@ -36,17 +36,17 @@ def test_what_is_there_at_the_start_is_left_out_of_the_search_for_garbage():
         gc.set_threshold(*before)
 
 
-def test_no_sum_is_grouped_by_the_number_of_processors():
+def test_no_sum_depends_on_the_number_of_cpus():
     """Torch and every BLAS library that the detector uses compute with one thread."""
     prepare_process()
-    libraries = [one for one in threadpool_info() if one["user_api"] == "blas"]
-    assert any("scipy" in one["filepath"] for one in libraries)  # what compiled loops call
-    assert {one["num_threads"] for one in libraries} == {1}
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    assert any("scipy" in library["filepath"] for library in libraries)  # the library that kernels call
+    assert {library["num_threads"] for library in libraries} == {1}
     assert torch.get_num_threads() == 1
 
 
-def test_a_worker_in_the_process_of_another_leaves_it_as_it_is():
-    """A worker that is given its end works beside others: threads, memory and search for garbage stay theirs."""
+def test_a_worker_in_a_process_of_others_leaves_its_settings_alone():
+    """A worker with a stop of the caller leaves threads, memory and garbage collection of the process alone."""
     program = """if True:
         import gc, torch
         from stream_ad.worker import process_setup as process
@@ -57,13 +57,13 @@ def test_a_worker_in_the_process_of_another_leaves_it_as_it_is():
         from threadpoolctl import threadpool_info
 
         def state():
-            pools = sorted((one["filepath"], one["num_threads"]) for one in threadpool_info())
+            pools = sorted((library["filepath"], library["num_threads"]) for library in threadpool_info())
             return gc.get_threshold(), gc.get_freeze_count(), torch.get_num_threads(), pools
 
         def refused():
             raise SystemExit("the memory of the process was set up")
 
-        process.compile_loops()  # loads the libraries of sums
+        process.compile_loops()  # loads the BLAS libraries
         process._keep_freed_blocks = refused
         torch.set_num_threads(2)
         before = state()
@@ -75,61 +75,61 @@ def test_a_worker_in_the_process_of_another_leaves_it_as_it_is():
     assert done.returncode == 0, done.stderr
 
 
-class Story:
-    """Keeps what is told of compiling, and how many functions had been compiled by then."""
+class Reports:
+    """Records the reports of compilation, and how many functions had been compiled at each."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, str, int]] = []
+        self.entries: list[tuple[str, str, int]] = []
         self.compiled = 0
 
     def started(self, text: str) -> None:
-        self.told.append(("began", text, self.compiled))
+        self.entries.append(("began", text, self.compiled))
 
     def advanced(self, share: float) -> None:
-        self.told.append(("went on", f"{share:.3f}", self.compiled))
+        self.entries.append(("went on", f"{share:.3f}", self.compiled))
 
     def finished(self, text: str) -> None:
-        self.told.append(("ended", text, self.compiled))
+        self.entries.append(("ended", text, self.compiled))
 
 
-def compile_two(story: Story) -> None:
+def compile_two(reports: Reports) -> None:
     for _ in range(2):
         numba.njit(lambda x: x + 1)(1)
-        story.compiled += 1
+        reports.compiled += 1
 
 
-def test_compiling_is_told_before_it_begins_and_loading_is_not(monkeypatch):
-    """What is compiled is announced before the first function is, followed, and told once it is done; a start that has
-    found all on disk says nothing.
+def test_compilation_is_reported_before_it_begins_and_loading_is_not(monkeypatch):
+    """Compilation is reported before the first function, after each, and at the end; a start that loads everything from
+    disk reports nothing.
     """
     prepare_process()
-    story = Story()
-    monkeypatch.setattr(process, "_use_every_loop", lambda: compile_two(story))
-    prepare_process(story)
-    assert [(kind, compiled) for kind, _, compiled in story.told] == [
+    reports = Reports()
+    monkeypatch.setattr(process, "_use_every_loop", lambda: compile_two(reports))
+    prepare_process(reports)
+    assert [(kind, compiled) for kind, _, compiled in reports.entries] == [
         ("began", 0), ("went on", 0), ("went on", 1), ("ended", 2),
     ]  # fmt: skip
-    assert "once for this installation: about" in story.told[0][1]
-    assert "kept on disk" in story.told[-1][1]
-    story = Story()
+    assert "once for this installation: about" in reports.entries[0][1]
+    assert "kept on disk" in reports.entries[-1][1]
+    reports = Reports()
     monkeypatch.setattr(process, "_use_every_loop", lambda: None)
-    prepare_process(story)
-    assert story.told == []
+    prepare_process(reports)
+    assert reports.entries == []
 
 
-def test_what_cannot_be_kept_is_said_to_be_compiled_at_each_start(monkeypatch):
-    """Where no folder can be written, the announcement names the variable that says where to, and promises nothing."""
+def test_without_a_cache_each_start_is_said_to_compile(monkeypatch):
+    """Where no folder is writable, the report names the variable that sets one, and promises no cache."""
     prepare_process()
-    story = Story()
+    reports = Reports()
     monkeypatch.setattr(compiling, "UNKEPT", ["a kernel"])
-    monkeypatch.setattr(process, "_use_every_loop", lambda: compile_two(story))
-    prepare_process(story)
-    assert "NUMBA_CACHE_DIR" in story.told[0][1]
-    assert "kept" not in story.told[-1][1]
+    monkeypatch.setattr(process, "_use_every_loop", lambda: compile_two(reports))
+    prepare_process(reports)
+    assert "NUMBA_CACHE_DIR" in reports.entries[0][1]
+    assert "kept" not in reports.entries[-1][1]
 
 
-def test_a_log_has_one_line_before_and_one_after_and_few_between():
-    """However many loops there are, each quarter is told once, and no share twice."""
+def test_a_log_has_a_line_before_and_after_and_few_between():
+    """However many kernels there are, each quarter is logged once."""
     said: list[str] = []
     lines = LogLines(said.append)
     lines.started("before")
@@ -143,8 +143,8 @@ def test_a_log_has_one_line_before_and_one_after_and_few_between():
 STARTED = """
 import json, sys
 from numba.core.event import install_recorder
-from stream_ad.worker import worker
 from stream_ad.settings import Settings
+from stream_ad.worker.worker import Worker
 
 class Stopped:
     def is_set(self): return True
@@ -152,24 +152,24 @@ class Stopped:
 
 settings = Settings.model_validate({"broker": {"path": sys.argv[1]}, "http": {"enabled": False}})
 with install_recorder("numba:compile") as compiled:
-    worker.Worker(settings, stop=Stopped()).run()
+    Worker(settings, stop=Stopped()).run()
 print(json.dumps({"torch": "torch" in sys.modules, "compiled": len(compiled.buffer)}))
 """
 
 
 def started(path) -> dict[str, object]:
-    """What a process has loaded and compiled by the time its worker polls, on a machine without a GPU's driver."""
+    """Start a worker; return what its process has loaded and compiled by its first poll."""
     command = [sys.executable, "-c", STARTED, str(path / "a.db")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_a_later_start_compiles_nothing_and_loads_no_torch(tmp_path):
-    """A worker on the processor that has its loops on disk is ready without torch and without compiling."""
+    """A worker on the CPU that has its kernels on disk starts without torch and without compiling."""
     started(tmp_path)
     again = started(tmp_path)
     assert again["compiled"] == 0
-    assert again["torch"] is devices._driver_is_here()
+    assert again["torch"] is devices._driver_is_installed()
 
 
 LABELLED = """
@@ -192,8 +192,8 @@ print(torch is not None, torch is None or torch.get_num_threads() == 1)
 
 @pytest.mark.parametrize("labels", ["labelled", "bare"])
 def test_torch_is_loaded_for_labelled_anomalies_alone_and_computes_with_one_thread(labels):
-    """A stream without labels is scored and learned without torch; the first labelled anomaly that is learned brings
-    it along, and it groups no sum by the number of processors.
+    """A stream without labels is scored and learned without torch; the first labelled anomaly that is learned loads
+    it, limited to one thread.
     """
     done = subprocess.run(
         [sys.executable, "-c", LABELLED, labels], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""``scores.publish=anomalies``: what is published, what is counted, and that a recovery shows nothing of it."""
+"""``scores.publish=anomalies``: what is published and counted, and that a recovery leaves no trace."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COUNTERS = re.compile(
 
 
 class Plant:
-    """The same readings and verdicts on a broker in memory, with scores published as told."""
+    """The same readings and labels on a broker in memory, with a setting for the scores to publish."""
 
     def __init__(self, publish):
         worker = {"step_records": 40, "poll_records": 60, "snapshot_interval_seconds": 1e6}
@@ -48,7 +48,7 @@ class Plant:
 
     def outputs(self):
         records = {role: self.memory.records(getattr(self.settings.topics, role)) for role in OUTPUTS}
-        return {role: [(record.key, record.value) for record in some] for role, some in records.items()}
+        return {role: [(record.key, record.value) for record in published] for role, published in records.items()}
 
     def states(self):
         with closing(self.memory.worker(self.settings)) as worker:
@@ -57,17 +57,17 @@ class Plant:
 
 @pytest.fixture(scope="module")
 def everything():
-    """What a worker makes of the records that publishes every score, and that worker."""
+    """A plant whose worker publishes every score, and that worker."""
     plant = Plant("all")
     worker = plant.run()
     return plant, worker
 
 
 def counted(worker):
-    """What was counted of events, scores and learning."""
-    found = dict(COUNTERS.findall(worker.metrics.exposition()[0].decode()))
-    assert float(found['stream_ad_scores_total{phase="live"}']) > 0
-    return found
+    """The counters of events, scores and learning."""
+    counters = dict(COUNTERS.findall(worker.metrics.exposition()[0].decode()))
+    assert float(counters['stream_ad_scores_total{phase="live"}']) > 0
+    return counters
 
 
 def test_only_anomalies_are_published_and_everything_is_counted(everything):
@@ -84,9 +84,9 @@ def test_only_anomalies_are_published_and_everything_is_counted(everything):
 
 
 @pytest.mark.parametrize("point", ["commit_before", "commit_after", "load"])
-def test_a_killed_worker_that_publishes_anomalies_shows_nothing_of_it(everything, point):
-    """Killed before or after its commits, most of which publish nothing, or while it loads: nothing twice, nothing
-    missing, the same models.
+def test_a_killed_worker_that_publishes_anomalies_leaves_no_trace(everything, point):
+    """A worker killed before or after its commits, most of which publish nothing, or while it loads, loses and repeats
+    nothing and has the same models.
     """
     plant = Plant("anomalies")
     for at in (1, 2) if point == "load" else (1, 2, 5, 9, 14):
@@ -99,8 +99,8 @@ def test_a_killed_worker_that_publishes_anomalies_shows_nothing_of_it(everything
 
 
 def test_the_setting_may_change_between_two_runs(everything):
-    """A worker that publishes all goes on where one that published anomalies was killed: each event is published as the
-    worker that committed it was told.
+    """A worker that publishes all scores continues where one that published anomalies was killed: each event is
+    published by the setting of the worker that committed it.
     """
     plant = Plant("anomalies")
     plant.memory.fail("commit_after", at=12, error=Killed())
@@ -123,28 +123,28 @@ def test_the_embedded_broker_publishes_the_same_anomalies(everything, tmp_path):
     )  # fmt: skip
     site.run()
     expected = only_anomalies(everything[0].outputs())
-    assert {role: sorted(some) for role, some in site.outputs().items()} == {
-        role: sorted(some) for role, some in expected.items()
+    assert {role: sorted(published) for role, published in site.outputs().items()} == {
+        role: sorted(published) for role, published in expected.items()
     }
 
 
 class Watched(list):
-    """A list that remembers which of its items were asked for."""
+    """A list that remembers which of its items were read."""
 
     def __init__(self, items):
         super().__init__(items)
-        self.asked = set()
+        self.read = set()
 
     def __getitem__(self, row):
-        self.asked.add(row)
+        self.read.add(row)
         return super().__getitem__(row)
 
     def __iter__(self):
-        raise AssertionError("every item is looked at")
+        raise AssertionError("all items are read")
 
 
-def test_an_event_that_is_not_published_is_not_looked_at():
-    """Of a step's columns only the rows that are published are touched."""
+def test_an_event_that_is_not_published_is_not_read():
+    """Only those rows of a step's columns are read that are published."""
     count, chosen = 5_000, [7, 4_000]
     numbers = np.arange(count)
     score = np.full(count, 0.5)
@@ -153,4 +153,4 @@ def test_an_event_that_is_not_published_is_not_looked_at():
     events = Events(numbers, numbers, numbers, sensors, ids, ())
     records = encode_scores(events, Scores(score, np.ones(count, np.bool_)), "v1", only_anomalies=True)
     assert [json.loads(record.value)["event_id"] for record in records] == ["e7", "e4000"]
-    assert sensors.asked == ids.asked == set(chosen)
+    assert sensors.read == ids.read == set(chosen)

@@ -19,15 +19,14 @@ from stream_ad.errors import BrokerError, FencedError
 from stream_ad.records.columns import OutRecord
 from stream_ad.settings import HttpSettings, Settings, TopicSettings, WorkerSettings
 from stream_ad.testing import ManualClock
-from stream_ad.worker import shard_task as loaded_shard
-from stream_ad.worker import snapshot_scheduler as saving
+from stream_ad.worker import shard_task, snapshot_scheduler
 from stream_ad.worker.worker import Worker
 from tests.support.order_shard import OrderShard, expected_scores
 from tests.support.stop_flags import Killed, Never
 
 
 class Every(Never):
-    """Lets time pass with each look, and stops a worker when it is over."""
+    """Advances the clock with each check, and stops a worker at a given time."""
 
     def __init__(self, clock, seconds, until):
         super().__init__(clock)
@@ -52,7 +51,7 @@ class AfterChecks(Never):
 
 @pytest.fixture(autouse=True)
 def _order_shard(monkeypatch):
-    monkeypatch.setattr(loaded_shard, "Shard", OrderShard)
+    monkeypatch.setattr(shard_task, "Shard", OrderShard)
 
 
 def make_settings(partitions=1, **worker):
@@ -65,7 +64,7 @@ def make_settings(partitions=1, **worker):
 
 
 class Plant:
-    """A broker in memory, a clock that nobody waits for, and workers that come and go."""
+    """A broker in memory, a manual clock, and workers that come and go."""
 
     def __init__(self, chunk_bytes=PART_BYTES, **changes):
         self.settings = make_settings(**changes)
@@ -85,7 +84,7 @@ class Plant:
             self.producer.send(side, [record])
 
     def spoil(self, side):
-        """Send a record that nobody can read."""
+        """Send a record that cannot be decoded."""
         self.sent[side] += 1
         self.bad += 1
         self.producer.send(side, [OutRecord(b"s", b"{", 10**6)])
@@ -110,7 +109,7 @@ class Plant:
         return OrderShard.restore(stored.snapshot.data, None).order
 
     def check(self):
-        """Every event was scored once, every score by the one order of records that the state has seen."""
+        """Every event was scored once, and all scores follow from the one order of records that the state has seen."""
         order = self.final_order()
         assert self.published() == expected_scores(self.settings.topics.events, 0, order)
         assert len(order) == sum(self.sent.values()) - self.bad
@@ -145,10 +144,10 @@ RUN = st.tuples(st.just("run"))
     PART_BYTES,
     0.0,
 )
-def test_whatever_happens_the_scores_are_those_of_one_order(story, chunk_bytes, pass_s):
-    """Kills, commit failures before and after the write, stops and late records, in any order, snapshots whole or in
-    parts, between steps or at rest: every event is scored exactly once, and every score fits one single order of
-    records, replays included.
+def test_whatever_happens_all_scores_follow_from_one_order(story, chunk_bytes, pass_s):
+    """Through kills, failed commits, stops and late records in any order, with snapshots whole or in chunks, between
+    steps or when idle, every event is scored exactly once, and all scores follow from a single order of the records,
+    replays included.
     """
     plant = Plant(chunk_bytes)
     for action, *details in story:
@@ -170,7 +169,7 @@ def test_whatever_happens_the_scores_are_those_of_one_order(story, chunk_bytes, 
 
 
 def test_killed_after_every_commit_in_turn():
-    """Killed right after its first, second, third… commit: nothing twice, nothing missing."""
+    """A worker killed right after its first, second, third... commit loses and repeats nothing."""
     plant = Plant(snapshot_interval_seconds=1000.0)
     for block in range(8):
         plant.send(InputTopic.EVENTS, [30 - block, 40, 35 - block])
@@ -183,7 +182,7 @@ def test_killed_after_every_commit_in_turn():
 
 
 def test_a_fenced_worker_leaves_the_shard_alone():
-    """Once another worker has taken the shard over, the old one writes nothing more and forgets it."""
+    """Once another worker has taken the shard over, the old one writes nothing more and discards it."""
     plant = Plant()
     plant.send(InputTopic.EVENTS, range(12))
     plant.broker.fail("commit_before", at=2, error=FencedError("taken over"))
@@ -233,7 +232,7 @@ def test_a_broker_that_stays_away_ends_the_worker_with_its_error():
 
 
 def test_a_standby_stays_alive():
-    """A worker without a shard, as every spare one is, answers that it lives for as long as its loop comes round."""
+    """A worker without a shard, such as a spare one, is reported as live for as long as its loop runs."""
     settings, clock = make_settings(), ManualClock()
     said = set()
 
@@ -260,8 +259,8 @@ def test_a_standby_stays_alive():
 
 
 def test_the_journal_is_bounded(monkeypatch):
-    """However long the snapshot interval, a snapshot comes once the journal has grown to its bound."""
-    monkeypatch.setattr(saving, "MAX_MARKS", 10)
+    """However long the snapshot interval, a snapshot is due once the journal has grown to its limit."""
+    monkeypatch.setattr(snapshot_scheduler, "MAX_BOUNDARIES", 10)
     plant = Plant(snapshot_interval_seconds=1e6)
     for _ in range(40):
         plant.send(InputTopic.EVENTS, [1])
@@ -276,7 +275,7 @@ def test_the_journal_is_bounded(monkeypatch):
 
 
 def test_a_step_larger_than_the_inbox_is_still_replayed():
-    """Settings may shrink between two runs: a step that was taken with a large inbox is repeated with a small one."""
+    """A step that was taken with a large inbox can be replayed with a smaller one."""
     plant = Plant(step_records=100, inbox_records=200, poll_records=200, snapshot_interval_seconds=1e6)
     plant.send(InputTopic.EVENTS, range(60))
     plant.send(InputTopic.LABELS, range(40))
@@ -289,8 +288,8 @@ def test_a_step_larger_than_the_inbox_is_still_replayed():
     plant.check()
 
 
-def test_while_one_shard_recovers_the_others_go_on():
-    """A shard with much to replay takes turns with the others: they go on scoring and committing meanwhile."""
+def test_while_one_shard_recovers_the_others_continue():
+    """A shard with much to replay takes turns with the others, which score and commit meanwhile."""
     plant = Plant(partitions=2, snapshot_interval_seconds=1e6, poll_records=500, inbox_records=1_000)
     sensors = {partition_for(f"s{number}".encode(), 2): f"s{number}" for number in range(50)}
     plant.send(InputTopic.EVENTS, range(400), sensor=sensors[0])
@@ -301,18 +300,18 @@ def test_while_one_shard_recovers_the_others_go_on():
     worker, committed = plant.broker.worker(plant.settings), []
     commit = worker.commit
 
-    def noted(one):
-        committed.append(one.shard)
-        commit(one)
+    def recorded(new):
+        committed.append(new.shard)
+        commit(new)
 
-    worker.commit = noted
+    worker.commit = recorded
     Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
     assert committed[:10] == [1] * 10
     assert len(plant.published()) == 440
 
 
 def test_snapshots_take_a_small_share_of_the_time(monkeypatch):
-    """A snapshot that takes long to make and write is made less often than the interval says."""
+    """A snapshot that takes long to build and write is built less often than the interval says."""
     plant = Plant(snapshot_interval_seconds=10.0)
     snapshot, made = OrderShard.snapshot, []
 
@@ -334,25 +333,25 @@ def watched_worker(plant):
     worker, commits = plant.broker.worker(plant.settings), []
     commit = worker.commit
 
-    def noted(one):
-        commit(one)
-        commits.append(one)
+    def recorded(new):
+        commit(new)
+        commits.append(new)
 
-    worker.commit = noted
+    worker.commit = recorded
     return worker, commits
 
 
-def test_a_large_snapshot_holds_no_scores_up():
-    """Its parts go along with the scores of the next steps, one with each; with the last one it counts, at the
-    positions of the first.
+def test_a_large_snapshot_delays_no_scores():
+    """Each commit of the next steps takes a chunk along with its scores; with the last one the snapshot is complete, at
+    the offsets of the first.
     """
     plant = Plant(chunk_bytes=100, step_records=4, poll_records=1_000, inbox_records=1_000)
     plant.send(InputTopic.EVENTS, range(60))
     worker, written = watched_worker(plant)
     Worker(plant.settings, worker, clock=plant.clock, stop=Every(plant.clock, 0.4, math.inf)).run(3.0)
     commits = [
-        (len(one.scores), None if one.part is None else one.part.start, one.completed_snapshot_offsets)
-        for one in written
+        (len(commit.scores), None if commit.part is None else commit.part.start, commit.completed_snapshot_offsets)
+        for commit in written
     ]
     begun = next(number for number, (_, start, _) in enumerate(commits) if start == 0)
     closed = next(number for number, (_, _, saved) in enumerate(commits) if number >= begun and saved is not None)
@@ -365,8 +364,8 @@ def test_a_large_snapshot_holds_no_scores_up():
     plant.check()
 
 
-def test_a_large_snapshot_is_written_at_rest():
-    """Where no records come any more, its parts follow one another, and what comes meanwhile waits for one at most."""
+def test_a_large_snapshot_is_written_when_idle():
+    """Where no record comes, chunks are committed one after the other, and a record waits for one of them at most."""
     plant = Plant(chunk_bytes=50, step_records=50, poll_records=1_000, inbox_records=1_000)
     plant.send(InputTopic.EVENTS, range(50))
     plant.clock.advance(10)
@@ -374,7 +373,7 @@ def test_a_large_snapshot_is_written_at_rest():
     polls, reads = [], worker.poll
     worker.poll = lambda **options: (polls.append((len(commits), options["timeout_s"])), reads(**options))[1]
     Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
-    parts = [number for number, one in enumerate(commits) if one.part is not None]
+    parts = [number for number, commit in enumerate(commits) if commit.part is not None]
     assert len(parts) > 3
     assert all(commits[number].completed_snapshot_offsets is None for number in parts[:-1])
     assert commits[parts[-1]].completed_snapshot_offsets == InputOffsets(50, 0)
@@ -384,7 +383,7 @@ def test_a_large_snapshot_is_written_at_rest():
 
 
 def test_a_long_recovery_is_saved_soon(monkeypatch):
-    """After a replay that took long a snapshot comes within seconds, so that a worker that keeps dying gets on."""
+    """After a long replay a snapshot is due within seconds, so that a worker that keeps dying makes progress."""
     plant = Plant(snapshot_interval_seconds=1e6)
     plant.send(InputTopic.EVENTS, range(40))
     plant.broker.fail("commit_after", at=8, error=Killed())
@@ -407,8 +406,8 @@ def test_a_long_recovery_is_saved_soon(monkeypatch):
     plant.check()
 
 
-class OnItsWay:
-    """A worker's broker whose commits are written only when they land; some of them fail then, written or not."""
+class DelayedCommits:
+    """A worker's broker that writes a commit only when it is waited for; some fail then, written or not."""
 
     def __init__(self, broker, trace, failing):
         self._broker, self._trace, self._failing = broker, trace, failing
@@ -417,16 +416,16 @@ class OnItsWay:
         return getattr(self._broker, name)
 
     def poll(self, **arguments):
-        assert "on its way" not in self._trace[-1:]
+        assert "begun" not in self._trace[-1:]
         return self._broker.poll(**arguments)
 
     def begin(self, commit):
-        self._trace.append("on its way")
+        self._trace.append("begun")
 
         class CommitHandle:
-            def wait(flight):  # noqa: N805
+            def wait(handle):  # noqa: N805
                 fails, self._failing = self._failing & 3, self._failing >> 2
-                self._trace.append("landed")
+                self._trace.append("completed")
                 if fails != 1:
                     self._broker.commit(commit)
                 if fails:
@@ -438,36 +437,36 @@ class OnItsWay:
 
 @settings(max_examples=40, deadline=None)
 @given(failing=st.integers(0, 4**12), times=st.lists(st.integers(0, 30), min_size=8, max_size=40))
-def test_what_was_computed_while_a_commit_failed_is_dropped(failing, times):
-    """Where a commit fails, written or not, while the next step was computed, nothing is lost or doubled."""
+def test_steps_computed_while_a_commit_failed_are_discarded(failing, times):
+    """A commit that fails, written or not, while the next step is computed, loses and doubles nothing."""
     plant, trace = Plant(poll_records=40, inbox_records=40), []
     plant.send(InputTopic.EVENTS, times)
     plant.send(InputTopic.LABELS, times[::3])
-    broker = OnItsWay(plant.broker.worker(plant.settings), trace, failing)
+    broker = DelayedCommits(plant.broker.worker(plant.settings), trace, failing)
     Worker(plant.settings, broker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
     plant.check()
 
 
-def test_a_step_is_computed_while_the_one_before_is_written(monkeypatch):
-    """The next step of a shard is ready when its commit lands, and all have landed before the next poll."""
+def test_a_step_is_computed_while_the_previous_one_is_written(monkeypatch):
+    """The next step is computed before the commit of the previous one completes, and all complete before the poll."""
     plant, trace = Plant(poll_records=40, inbox_records=40), []
     step = OrderShard.step
     monkeypatch.setattr(OrderShard, "step", lambda *arguments: (trace.append("step"), step(*arguments))[1])
     plant.send(InputTopic.EVENTS, range(8))
-    broker = OnItsWay(plant.broker.worker(plant.settings), trace, 0)
+    broker = DelayedCommits(plant.broker.worker(plant.settings), trace, 0)
     Worker(plant.settings, broker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
-    assert trace[:6] == ["step", "on its way", "step", "landed", "on its way", "landed"]
+    assert trace[:6] == ["step", "begun", "step", "completed", "begun", "completed"]
     plant.check()
 
 
-def test_every_commit_has_landed_before_the_next_poll():
-    """Also where a worker has no time for another step, or is stopped: a rebalance never finds a commit half done."""
+def test_every_commit_is_complete_before_the_next_poll():
+    """A rebalance never meets an incomplete commit, even if a worker is stopped or has no time for another step."""
     for stop in (lambda clock: Every(clock, 0.8, clock() + 60), lambda clock: AfterChecks(clock, 7)):
         plant, trace = Plant(poll_records=40, inbox_records=40), []
         plant.send(InputTopic.EVENTS, range(30))
-        broker = OnItsWay(plant.broker.worker(plant.settings), trace, 0)
+        broker = DelayedCommits(plant.broker.worker(plant.settings), trace, 0)
         Worker(plant.settings, broker, clock=plant.clock, stop=stop(plant.clock)).run(3.0)
-        assert trace[-1] == "landed"
-        assert trace.count("landed") == trace.count("on its way") > 1
+        assert trace[-1] == "completed"
+        assert trace.count("completed") == trace.count("begun") > 1
         plant.run()
         plant.check()

@@ -1,4 +1,4 @@
-"""What the journal must keep so that a replay takes the records in the order in which they were taken."""
+"""The journal has what a replay needs to take the records in the same order again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)).filter(any), ma
 
 
 def live(steps, *, snapshot_after=None):
-    """Commit steps one after the other; what a broker would then have stored, and where the steps ended."""
+    """Commit steps one after the other; return what a broker has stored then, and the offsets after each step."""
     at, stored, ends = InputOffsets(7, 2), ShardCheckpoint(InputOffsets(7, 2)), []
     journal = ReplayJournal(stored)
     step_boundaries, snapshot = [], None
@@ -36,7 +36,7 @@ def live(steps, *, snapshot_after=None):
 
 
 def replay(stored, most_events):
-    """The positions at which the steps of a replay end."""
+    """The start of a replay, and the offsets at which its steps end."""
     journal = ReplayJournal(stored)
     at, ends = journal.start, []
     while (target := journal.target(at, most_events)) is not None:
@@ -46,8 +46,8 @@ def replay(stored, most_events):
 
 
 @given(STEPS, st.integers(1, 4), st.none() | st.integers(0, 29))
-def test_a_replay_repeats_every_step_that_read_labels_and_nothing_but_events_between(steps, most, snapshot_after):
-    """Each live step with labels is a step of the replay, with the same two ends; all others hold events only."""
+def test_a_replay_repeats_every_step_that_read_labels(steps, most, snapshot_after):
+    """Each live step with labels is a step of the replay, with the same bounds; all others have events only."""
     stored, ends = live(steps, snapshot_after=snapshot_after)
     start, replayed = replay(stored, most)
     assert start == (stored.snapshot.positions if stored.snapshot else InputOffsets(7, 2))
@@ -65,14 +65,14 @@ def test_a_replay_repeats_every_step_that_read_labels_and_nothing_but_events_bet
 
 
 @given(STEPS)
-def test_two_marks_a_step_at_most_and_none_for_events(steps):
-    """The journal grows with label steps only: runs of events cost nothing, neighbours share their mark."""
+def test_a_step_adds_two_boundaries_at_most_and_none_for_events(steps):
+    """The journal grows with steps that read labels only, and neighbouring steps share a boundary."""
     journal, at, previous = ReplayJournal(ShardCheckpoint(InputOffsets())), InputOffsets(), None
     for number, (events, labels) in enumerate(steps):
         after = InputOffsets(at.events + events, at.labels + labels)
         step_boundaries = journal.step_boundaries(at, after)
         if number == 0 and not labels:
-            assert step_boundaries == (at,)  # where the shard began
+            assert step_boundaries == (at,)  # where the shard started
         elif labels:
             assert step_boundaries == ((after,) if previous == at else (at, after))
         else:
@@ -83,7 +83,7 @@ def test_two_marks_a_step_at_most_and_none_for_events(steps):
 
 
 def test_a_snapshot_empties_the_journal():
-    """After a snapshot the count of marks begins anew; it is what bounds the journal."""
+    """A snapshot resets the count of boundaries, which limits the journal."""
     journal = ReplayJournal(ShardCheckpoint(InputOffsets()))
     step = InputOffsets(5, 1)
     journal.committed(Commit(0, step, step_boundaries=journal.step_boundaries(InputOffsets(), step)))
@@ -92,8 +92,8 @@ def test_a_snapshot_empties_the_journal():
     assert journal.boundaries_since_snapshot == 0
 
 
-def test_a_snapshot_in_parts_empties_the_journal_up_to_where_it_was_made():
-    """Marks of commits that came while its parts were written still count: a replay has to follow them."""
+def test_a_snapshot_in_chunks_empties_the_journal_up_to_its_offsets():
+    """Boundaries of commits that came while its chunks were written still count: a replay needs them."""
     journal, at = ReplayJournal(ShardCheckpoint(InputOffsets())), InputOffsets(5, 1)
     journal.committed(
         Commit(0, at, step_boundaries=journal.step_boundaries(InputOffsets(), at), part=SnapshotChunk(at, b"xyz", 0, 1))
@@ -112,8 +112,8 @@ def test_a_snapshot_in_parts_empties_the_journal_up_to_where_it_was_made():
     assert journal.boundaries_since_snapshot == 2
 
 
-def test_the_mark_at_a_snapshot_is_kept_for_the_snapshot_before():
-    """A step right after a snapshot marks its beginning: should the snapshot be damaged, the replay cuts there."""
+def test_the_boundary_at_a_snapshot_is_kept_for_the_previous_snapshot():
+    """A step right after a snapshot adds its start to the journal, for a replay from the previous snapshot."""
     journal = ReplayJournal(ShardCheckpoint(InputOffsets(9, 4), Snapshot(InputOffsets(9, 4), b"")))
     assert journal.step_boundaries(InputOffsets(9, 4), InputOffsets(12, 5)) == (InputOffsets(9, 4), InputOffsets(12, 5))
 
@@ -124,6 +124,6 @@ def test_the_mark_at_a_snapshot_is_kept_for_the_snapshot_before():
     ids=["labels run backwards", "beyond what was committed"],
 )
 def test_a_journal_that_contradicts_itself_is_refused(step_boundaries):
-    """Damaged state is named, never replayed."""
+    """A damaged journal is reported, never replayed."""
     with pytest.raises(StateError, match="no order of records does that"):
         ReplayJournal(ShardCheckpoint(InputOffsets(10, 5), None, step_boundaries))

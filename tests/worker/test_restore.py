@@ -1,4 +1,4 @@
-"""What a worker goes on with where its state is damaged, does not fit, or its records are gone."""
+"""How a worker continues where its state is damaged or does not fit, or where its records are gone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from stream_ad.codec.encoders import encode_event, encode_label
 from stream_ad.errors import DamagedStateError, LostRecordsError, ScarceMemoryError, StateError, UnfitStateError
 from stream_ad.settings import HttpSettings, Settings, TopicSettings, WorkerSettings
 from stream_ad.testing import ManualClock
-from stream_ad.worker import shard_task as loaded_shard
+from stream_ad.worker import shard_task
 from stream_ad.worker.worker import Worker
 from tests.support.order_shard import OrderShard
 from tests.support.stop_flags import Killed, Never
 
 
 class PickyShard(OrderShard):
-    """Refuses some snapshots, as a test says."""
+    """A shard that a test can let refuse snapshots."""
 
     refuse = staticmethod(lambda _: None)
 
@@ -32,7 +32,7 @@ class PickyShard(OrderShard):
 
 
 class Plant:
-    """One shard on a broker in memory; every record is one millisecond after the one before."""
+    """A shard on a broker in memory; every record is one millisecond later than the previous one."""
 
     def __init__(self, **broker):
         self.settings = Settings(
@@ -67,7 +67,7 @@ class Plant:
             self.run()
 
     def order(self):
-        """Of the records that the state has seen, and how far it was committed."""
+        """The records in the order in which the state has seen them, and the committed offsets."""
         with closing(self.broker.worker(self.settings)) as worker:
             stored = worker.load(0)
         assert stored.snapshot is not None
@@ -77,12 +77,12 @@ class Plant:
         return self.broker.snapshots(self.settings).kept(0)
 
     def scored(self):
-        return [json.loads(one.value)["event_id"] for one in self.broker.records(self.settings.topics.scores)]
+        return [json.loads(record.value)["event_id"] for record in self.broker.records(self.settings.topics.scores)]
 
 
 @pytest.fixture(autouse=True)
 def shard_class(monkeypatch):
-    monkeypatch.setattr(loaded_shard, "Shard", PickyShard)
+    monkeypatch.setattr(shard_task, "Shard", PickyShard)
     monkeypatch.setattr(PickyShard, "refuse", staticmethod(lambda _: None))
     return PickyShard
 
@@ -97,15 +97,15 @@ def said(lines):
 
 
 def refuse(monkeypatch, error, which=lambda _: True):
-    def judge(data):
+    def check(data):
         if which(data):
             raise error
 
-    monkeypatch.setattr(PickyShard, "refuse", staticmethod(judge))
+    monkeypatch.setattr(PickyShard, "refuse", staticmethod(check))
 
 
-def test_a_snapshot_that_cannot_be_used_gives_way_to_the_one_before(monkeypatch):
-    """A snapshot whose content is nonsense is said loudly, and the one before leads to the very same state."""
+def test_a_snapshot_that_cannot_be_used_is_skipped_for_the_previous_one(monkeypatch):
+    """A damaged snapshot is logged as an error, and the previous one leads to exactly the same state."""
     plant = Plant()
     plant.fill()
     whole, positions = plant.order()
@@ -123,18 +123,18 @@ def test_a_snapshot_that_cannot_be_used_gives_way_to_the_one_before(monkeypatch)
 
 
 def test_too_little_memory_for_a_moment_is_waited_out(monkeypatch):
-    """A load that runs out of memory is tried again, with the newest snapshot: nothing is given up, nothing is lost."""
+    """A load that runs out of memory is retried with the newest snapshot, and nothing is lost."""
     plant = Plant()
     plant.fill()
     plant.send(8, 4)
     tried = []
 
-    def judge(data):
+    def check(data):
         tried.append(data)
         if len(tried) < 4:
             raise MemoryError
 
-    monkeypatch.setattr(PickyShard, "refuse", staticmethod(judge))
+    monkeypatch.setattr(PickyShard, "refuse", staticmethod(check))
     with capture_logs() as lines:
         worker = plant.run()
     assert len(set(tried)) == 1
@@ -156,8 +156,8 @@ def test_too_little_memory_for_a_moment_is_waited_out(monkeypatch):
         (ValueError("a defect"), ValueError, "a defect"),
     ],
 )
-def test_what_is_no_damage_gives_up_no_model(monkeypatch, error, ends_with, match):
-    """Lasting lack of memory, or a defect of the program, ends the worker with an error, and what is kept stays."""
+def test_an_error_that_is_no_damage_discards_no_model(monkeypatch, error, ends_with, match):
+    """Lasting lack of memory, or a defect of the program, ends the worker with an error and keeps all snapshots."""
     plant = Plant()
     plant.fill()
     plant.send(8, 4)
@@ -169,8 +169,8 @@ def test_what_is_no_damage_gives_up_no_model(monkeypatch, error, ends_with, matc
     assert (plant.kept(), plant.order(), plant.scored()) == before
 
 
-def test_without_any_usable_snapshot_the_topics_are_gone_through_again(monkeypatch):
-    """When no snapshot can be used, the state is made anew from the beginning of the topics, merged by record time,
+def test_without_any_usable_snapshot_the_topics_are_read_again(monkeypatch):
+    """When no snapshot can be used, the state is rebuilt from the beginning of the topics, merged by record time,
     nothing is published twice, and from the first commit on it is exact again.
     """
     plant = Plant()
@@ -181,7 +181,7 @@ def test_without_any_usable_snapshot_the_topics_are_gone_through_again(monkeypat
     worker = plant.run()
     assert exposed(worker, 'restores_total{source="beginning"} 1.0')
     monkeypatch.undo()
-    monkeypatch.setattr(loaded_shard, "Shard", PickyShard)
+    monkeypatch.setattr(shard_task, "Shard", PickyShard)
     order, _ = plant.order()
     assert order == [*expected, *(["event", n] for n in (20, 21, 22))]
     assert plant.scored() == [f"sensor-events-0-{n}" for n in range(23)]
@@ -189,7 +189,7 @@ def test_without_any_usable_snapshot_the_topics_are_gone_through_again(monkeypat
 
 
 def test_a_rebuilt_state_is_saved_with_the_first_commit():
-    """Killed before the first commit after it was made anew, a worker makes it anew; killed right after it, not."""
+    """A worker that is killed before the first commit after a rebuild rebuilds again; killed after it, it does not."""
     plant = Plant()
     plant.fill()
     for _ in plant.kept():
@@ -205,8 +205,8 @@ def test_a_rebuilt_state_is_saved_with_the_first_commit():
     assert plant.scored() == [f"sensor-events-0-{n}" for n in range(23)]
 
 
-def test_where_the_beginning_is_gone_a_worker_refuses_and_names_the_way_out(monkeypatch):
-    """No usable snapshot and topics cut off: a StateError that names the command for a new model."""
+def test_where_the_beginning_is_gone_a_worker_ends_and_names_the_command(monkeypatch):
+    """No usable snapshot and truncated topics end in a StateError that names the command for a new model."""
     plant = Plant()
     plant.fill()
     plant.broker.delete_records("sensor-events", 0, before=5)
@@ -217,13 +217,13 @@ def test_where_the_beginning_is_gone_a_worker_refuses_and_names_the_way_out(monk
 
 
 def test_settings_that_do_not_fit_start_a_new_model_and_keep_the_old_one(monkeypatch):
-    """A new model begins where the old one had come to, once, loudly; the old one stays for going back."""
+    """A new model starts at the committed offsets, once and with an error in the log; the old one is kept."""
     plant = Plant()
     plant.send(20, 10)
     plant.run()
     old = plant.kept()[0]
     data = plant.broker.snapshots(plant.settings).read(0, old.number)
-    refuse(monkeypatch, UnfitStateError("another shape"), lambda one: one == data)
+    refuse(monkeypatch, UnfitStateError("another shape"), lambda snapshot: snapshot == data)
     plant.send(5)
     with capture_logs() as lines:
         worker = plant.run()
@@ -236,20 +236,20 @@ def test_settings_that_do_not_fit_start_a_new_model_and_keep_the_old_one(monkeyp
     plant.send(50)
     assert exposed(plant.run(), 'restores_total{source="snapshot"} 1.0')
     assert old in plant.kept()
-    assert [one.lineage_reason for one in plant.kept() if one.lineage_reason] in (
+    assert [kept.lineage_reason for kept in plant.kept() if kept.lineage_reason] in (
         [],
         [f"new model: snapshot {old.number} did not fit the settings"],
     )
 
 
-def test_a_new_model_that_has_committed_nothing_is_saved_all_the_same(monkeypatch):
-    """Even where no record comes, the new model begins its line at once, so that going back has one place to go to."""
+def test_a_new_model_that_has_committed_nothing_is_saved_too(monkeypatch):
+    """Even where no record comes, a new model starts its lineage at once, so that there is one point to go back to."""
     plant = Plant()
     plant.send(8)
     plant.run()
     old = plant.kept()[0]
-    refuse(monkeypatch, UnfitStateError("another shape"), lambda one: json.loads(one)[1])
-    plant.broker.fail("poll", at=6, error=Killed())  # before it could save anything on its way out
+    refuse(monkeypatch, UnfitStateError("another shape"), lambda snapshot: json.loads(snapshot)[1])
+    plant.broker.fail("poll", at=6, error=Killed())  # before it could save anything at its end
     with pytest.raises(Killed):
         plant.run()
     plant.broker.abandon_workers()
@@ -258,7 +258,7 @@ def test_a_new_model_that_has_committed_nothing_is_saved_all_the_same(monkeypatc
 
 
 def test_a_foreign_format_is_refused(monkeypatch):
-    """A snapshot of a format that the program does not know ends the worker; nothing is tried in its place."""
+    """A snapshot of a format that the program does not know ends the worker; no other snapshot is tried."""
     plant = Plant()
     plant.send(8)
     plant.run()
@@ -270,7 +270,7 @@ def test_a_foreign_format_is_refused(monkeypatch):
 
 
 def test_lost_records_stop_a_worker():
-    """By default, a worker that was away for longer than records are kept ends with an error that names the setting."""
+    """By default, a worker that was down for longer than records are kept ends with an error that names the setting."""
     plant = Plant()
     plant.send(8)
     plant.run()
@@ -282,8 +282,8 @@ def test_lost_records_stop_a_worker():
     assert lost.value.exit_code == 4
 
 
-def test_lost_records_are_counted_and_stepped_over():
-    """With broker.on_lost_records=continue a worker goes on with the oldest kept, with its model, and counts."""
+def test_lost_records_are_counted_and_skipped():
+    """With broker.on_lost_records=continue a worker continues with the oldest records left and its model."""
     plant = Plant(on_lost_records="continue")
     plant.send(8, 3)
     plant.run()
@@ -302,7 +302,7 @@ def test_lost_records_are_counted_and_stepped_over():
 
 
 def test_records_lost_while_they_are_read():
-    """Deleted under a worker that reads: it goes on with the oldest kept, and with what it had learned."""
+    """A worker whose records are deleted while it reads continues with the oldest left and what it has learned."""
     plant = Plant(on_lost_records="continue")
     plant.send(8)
     broker = plant.broker.worker(plant.settings)
@@ -322,8 +322,8 @@ def test_records_lost_while_they_are_read():
     assert plant.scored() == [f"sensor-events-0-{n}" for n in (*range(8), *range(18, 28))]
 
 
-def test_a_replay_whose_records_are_gone_is_stepped_over():
-    """Records that were scored, but are gone before a replay that needs them, count as nothing lost: all are scored."""
+def test_a_replay_whose_records_are_gone_is_skipped():
+    """Records that were scored and are gone before a replay needs them do not count as lost: all are scored."""
     plant = Plant(on_lost_records="continue")
     plant.send(4)
     plant.run()
@@ -337,8 +337,8 @@ def test_a_replay_whose_records_are_gone_is_stepped_over():
     assert plant.scored() == [f"sensor-events-0-{n}" for n in range(12)]
 
 
-def test_a_topic_made_anew_is_read_from_its_beginning():
-    """A topic that ends before the committed position was made anew: with «continue» it is read from its beginning."""
+def test_a_recreated_topic_is_read_from_its_beginning():
+    """A topic that ends before the committed offset was recreated: with "continue" it is read from its beginning."""
     plant = Plant(on_lost_records="continue")
     plant.send(20)
     plant.run()

@@ -1,4 +1,4 @@
-"""Upgrades: what an installation of an earlier release left behind, and a worker of today that goes on with it."""
+"""Upgrades: a worker of today continues from the database of an earlier release."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ RELEASES = sorted((Path(__file__).parents[1] / "data").glob("upgrade-*"))
 
 @pytest.fixture(params=RELEASES, ids=lambda folder: folder.name)
 def settings(request, tmp_path):
-    """The settings file of an installation, with a copy of its database in the place that the file names."""
+    """The settings of an installation, with a copy of its database."""
     (tmp_path / "plant.db").write_bytes(gzip.decompress((request.param / "plant.db.gz").read_bytes()))
     return load_settings(request.param / "stream-ad.yaml", [f"broker.path={tmp_path / 'plant.db'}"], {})
 
 
 def run(settings):
-    """A worker until it has nothing left to do; its metrics as text."""
+    """Run a worker until it has nothing left to do; return its metrics as text."""
     worker = Worker(settings, stop=threading.Event())
     worker.run(0.2)
     return worker.metrics.exposition()[0].decode()
@@ -39,12 +39,12 @@ def published(settings):
 
 
 def event_ids(recordings):
-    """Of all rows of these recordings, as ``replay`` numbers them."""
+    """The event ids of all rows of these recordings, as ``replay`` numbers them."""
     return [f"{name}-{row + 1}" for name in recordings for row in range(STEPS[name] * len(MACHINES))]
 
 
-def test_a_worker_goes_on_with_what_a_release_left(settings):
-    """It restores the release's snapshot, scores what was not read yet, and leaves what was published as it is."""
+def test_a_worker_continues_from_the_state_of_a_release(settings):
+    """It restores the snapshot of the release, scores what was not read yet, and leaves published scores alone."""
     before = published(settings)
     assert [json.loads(score)["event_id"] for score in before] == event_ids(["before"])
     metrics = run(settings)
@@ -55,7 +55,7 @@ def test_a_worker_goes_on_with_what_a_release_left(settings):
     assert {json.loads(score)["phase"] for score in after[len(before) :]} == {"live"}
 
 
-def test_an_upgraded_worker_keeps_a_snapshot_of_its_own(settings):
+def test_an_upgraded_worker_saves_a_new_snapshot(settings):
     """Once upgraded, the next start restores the new snapshot and publishes nothing again."""
     run(settings)
     done = published(settings)

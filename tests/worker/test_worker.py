@@ -1,4 +1,4 @@
-"""The worker as people run it: the real detector over the embedded broker, mostly in a process of its own."""
+"""The worker as users run it: the real detector with the embedded broker, mostly in a separate process."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def make_site(folder, **more):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """What a worker that nobody disturbed makes of the stream, and the worker."""
+    """A site whose worker was not disturbed, the worker, its outputs and its states."""
     site = make_site(tmp_path_factory.mktemp("reference"))
     worker = site.run()
     return site, worker, site.outputs(), site.states()
 
 
 def test_every_event_is_scored_once_and_in_order(reference):
-    """A score for each event, in the order of its topic, in the promised form; nothing in the dead letters."""
+    """Every event has a score, in the order of its topic and the published format; there are no dead letters."""
     outputs = reference[2]
     scores = [AnomalyScore.model_validate_json(value) for _, value in outputs["scores"]]
     expected = plant_stream(machines=MACHINES, steps=STEPS).events
@@ -48,9 +48,9 @@ def test_every_event_is_scored_once_and_in_order(reference):
     assert [key.decode() for key, _ in outputs["scores"]] == [score.sensor_id for score in scores]
 
 
-def test_sigterm_drains_and_the_next_start_goes_on_as_if_nothing_had_happened(reference, tmp_path):
-    """SIGTERM in the middle: exit 0, everything begun is committed with a snapshot, nothing is replayed, and the
-    outputs and the state in the end are those of the run that was never stopped, bit for bit.
+def test_sigterm_drains_and_the_next_start_continues_exactly(reference, tmp_path):
+    """After SIGTERM the worker exits with 0, everything begun is committed with a snapshot, nothing is replayed, and
+    the final outputs and state are bit for bit those of the run that was never stopped.
     """
     site = make_site(tmp_path)
     process = site.start()
@@ -70,8 +70,8 @@ def test_sigterm_drains_and_the_next_start_goes_on_as_if_nothing_had_happened(re
 
 @pytest.mark.parametrize("interval", [0.5, 1e6], ids=["with snapshots", "from the beginning"])
 def test_killed_again_and_again_the_outputs_are_the_same(reference, tmp_path, interval):
-    """SIGKILL in the middle, twice: the next worker replays what no snapshot covers, publishes none of it again,
-    and the outputs and the state in the end are those of the run that was never killed, bit for bit.
+    """After each SIGKILL the next worker replays what no snapshot covers and publishes none of it again, and the final
+    outputs and state are bit for bit those of the run that was never killed.
     """
     site = make_site(tmp_path, snapshot_interval_seconds=interval)
     for more in (1, 300):
@@ -92,7 +92,7 @@ def test_killed_again_and_again_the_outputs_are_the_same(reference, tmp_path, in
 
 
 def test_until_idle_ends_with_zero_and_the_probes_answer_meanwhile(tmp_path):
-    """A run with --until-idle works everything off and exits with 0; while it runs, /readyz says ok."""
+    """A run with --until-idle processes everything and exits with 0; while it runs, /readyz says ok."""
     site = make_site(tmp_path, steps=100)
     process = site.start("--until-idle", "1", "--set", "logs.format=json")
     port = next(json.loads(line)["port"] for line in process.stderr if '"listening"' in line)
@@ -117,7 +117,7 @@ def ask(port, path):
 
 
 def test_bad_records_go_to_the_dead_letters_and_their_neighbours_are_scored(tmp_path):
-    """Broken records among good ones: each is published whole with its reason and position, the rest is scored."""
+    """Each bad record among good ones is published whole with its reason and offset, and the others are scored."""
     site = make_site(tmp_path, steps=50)
     producer = open_producer(site.settings)
     bad = {b"not json": "not_json", b'{"sensor_id": "s"}': "schema", b"": "empty"}
@@ -135,8 +135,8 @@ def test_bad_records_go_to_the_dead_letters_and_their_neighbours_are_scored(tmp_
             assert f'stream_ad_dead_letters_total{{reason="{reason}",side="{side.value}"}} 1.0' in text
 
 
-def test_promtool_accepts_what_a_real_worker_says(reference):
-    """The metrics of a worker that has worked follow Prometheus' conventions, and every shard is live."""
+def test_promtool_accepts_the_metrics_of_a_real_worker(reference):
+    """The metrics of a worker follow the conventions of Prometheus, and every shard is live."""
     _, worker, *_ = reference
     text = worker.metrics.exposition()[0]
     done = subprocess.run([promtool(), "check", "metrics"], input=text, capture_output=True, check=False)
@@ -164,7 +164,7 @@ with stop_on_signals(float(sys.argv[1])) as stop:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once(number):
-    """Whoever signals twice does not want to wait: exit 143 for SIGTERM, 130 for SIGINT."""
+    """A second signal ends the process with exit code 143 for SIGTERM and 130 for SIGINT."""
     process = hanging_drain("60")
     process.send_signal(number)
     assert process.stdout.readline() == "draining\n"
@@ -173,8 +173,8 @@ def test_a_second_signal_ends_at_once(number):
     assert process.returncode == 128 + number
 
 
-def test_a_drain_that_hangs_is_cut_off_and_says_where():
-    """After worker.drain_timeout_seconds the process ends with 1 and shows on standard error what it was doing."""
+def test_a_drain_that_hangs_is_ended_and_says_where():
+    """After worker.drain_timeout_seconds the process ends with 1 and prints its stacks on standard error."""
     process = hanging_drain("0.3")
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
