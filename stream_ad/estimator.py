@@ -86,7 +86,7 @@ class StreamADDetector(AnomalyDetector):
             ValueError: A reading is no finite number.
         """
         readings = _readings(x)
-        self._settle()
+        self._flush()
         sensors = self._shard.sensors
         number = sensors.numbers.get(_SENSOR)
         if number is None:
@@ -107,11 +107,11 @@ class StreamADDetector(AnomalyDetector):
         """
         readings = _readings(x)
         if readings:
-            self._waiting.append((readings, _verdict(y)))
+            self._waiting.append((readings, _label_name(y)))
         if len(self._waiting) >= _MOST_WAITING:
-            self._settle()
+            self._flush()
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
@@ -136,7 +136,7 @@ class StreamADDetector(AnomalyDetector):
         self._shard.step(events, _labels(numbers[told], [waiting[row][1] for row in told]))
 
     def __getstate__(self) -> dict[str, Any]:
-        self._settle()
+        self._flush()
         return {"params": self._get_params(), "learned": self._learned, "snapshot": self._shard.snapshot()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ def _readings(x: Mapping[Any, Any]) -> dict[str, float]:
     return readings
 
 
-def _verdict(y: bool | str | None) -> str | None:
+def _label_name(y: bool | str | None) -> str | None:
     if y is None or isinstance(y, str):
         return y
     return "anomaly" if y else "normal"

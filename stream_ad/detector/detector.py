@@ -60,8 +60,8 @@ class Detector(SensorState):
             ids: (N,) hashes of the event ids.
             order: (N,) rising numbers that say which of two events of different sensors came first.
         """
-        event_numbers = self.pending.numbers(rows)
-        log_score, derived, rebuilt, parts = self._score(rows, values, event_numbers)
+        event_numbers = self.pending.next_numbers(rows)
+        log_score, derived, reconstructed, parts = self._score(rows, values, event_numbers)
         level = self.threshold.log_level[rows]
         for first in self.outage.arrive(rows, event_numbers, times).tolist():
             Learner(self).reset_after_outage(rows[[first]])
@@ -82,7 +82,9 @@ class Detector(SensorState):
         )
         self.arrived += len(rows)
         anomaly_rows = np.flatnonzero(flagged)
-        explained = self._explain(rows[anomaly_rows], *(part[anomaly_rows] for part in (derived, rebuilt, *parts)))
+        explained = self._explain(
+            rows[anomaly_rows], *(part[anomaly_rows] for part in (derived, reconstructed, *parts))
+        )
         return ScoredEvents(score, live, event_numbers, anomaly_rows, *explained, lost)
 
     def peek(self, row: int, values: NDArray[np.float64]) -> float:
@@ -92,8 +94,8 @@ class Detector(SensorState):
             row: The sensor.
             values: (F,), NaN where missing.
         """
-        moving = self.context, self.scoring, self.coupling
-        before = [part.row(row) for part in moving]
+        moving = self.temporal, self.scoring, self.linear_residuals
+        before = [part.snapshot_row(row) for part in moving]
         log_score, *_ = self._score(np.array([row]), values[None])
         for part, state in zip(moving, before, strict=True):
             part.restore_row(row, state)
@@ -106,27 +108,27 @@ class Detector(SensorState):
 
         With their numbers the context notes in the pending store what they are derived from.
         """
-        kept = None if event_numbers is None else (event_numbers, self.pending.memory, self.batch)
-        derived = self.context.derive(rows, values, kept)
-        scaled, observed = self.scaler.scale(rows, derived)
-        rebuilt = self.network.rebuild(np.zeros_like(rows) if self.shared else rows, scaled)
-        residuals = self.coupling.residuals(rows, scaled, observed)
-        self.stillness.look(rows, derived, self.scaler.mean, residuals)
-        log_score, parts = self.scoring.score(rows, scaled, observed, rebuilt, self.context.gate, residuals)
+        kept = None if event_numbers is None else (event_numbers, self.pending.ewma_checkpoints, self.batch)
+        derived = self.temporal.derive(rows, values, kept)
+        scaled, observed = self.scaler.transform(rows, derived)
+        reconstructed = self.network.reconstruct(np.zeros_like(rows) if self.shared else rows, scaled)
+        residuals = self.linear_residuals.residuals(rows, scaled, observed)
+        self.stuck_sensor.add_stillness(rows, derived, self.scaler.mean, residuals)
+        log_score, parts = self.scoring.score(rows, scaled, observed, reconstructed, self.temporal.gate, residuals)
         if self.head.trust[: self.size].any():
-            added = self.head.gate_weight(rows, self.context.autocorrelation_gate(rows))
+            added = self.head.gate_weight(rows, self.temporal.autocorrelation_gate(rows))
             some = np.flatnonzero(added)
             added[some] *= self.head.log_odds(rows[some], scaled[some, : self.features])
             log_score += added
             if event_numbers is not None:
                 self.head.store_contribution(rows, event_numbers, added)
-        return log_score, derived, rebuilt, parts
+        return log_score, derived, reconstructed, parts
 
     def _explain(
         self,
         rows: NDArray[np.int64],
         derived: NDArray[np.float32],
-        rebuilt: NDArray[np.float32],
+        reconstructed: NDArray[np.float32],
         first: NDArray[np.float32],
         second: NDArray[np.float32],
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
@@ -134,17 +136,17 @@ class Detector(SensorState):
         top = min(self.options.detector.contributions, self.features)
         if not len(rows):
             return np.empty((0, top), np.int64), np.empty((0, top)), np.empty((0, top))
-        autocorrelation_gate = self.context.autocorrelation_gate(rows)
+        autocorrelation_gate = self.temporal.autocorrelation_gate(rows)
         parts = shares((first, second), autocorrelation_gate)
         by_feature = parts[:, derived_index(self.features)].sum(axis=1)  # (K, F)
         gate_weight = self.head.gate_weight(rows, autocorrelation_gate)
         some = np.flatnonzero(gate_weight)
         if len(some):
-            scaled, _ = self.scaler.scale(rows[some], derived[some, : self.features])
+            scaled, _ = self.scaler.transform(rows[some], derived[some, : self.features])
             by_feature[some] += gate_weight[some, None] * self.head.attribute(rows[some], scaled)
         share = by_feature / np.maximum(by_feature.sum(axis=1, keepdims=True), 1e-12)
         attributed_features = np.argsort(-share, axis=1, kind="stable")[:, :top]
-        usual = self.scaler.unscale(rows, rebuilt)[:, : self.features] + self.context.shift[rows]
+        usual = self.scaler.inverse_transform(rows, reconstructed)[:, : self.features] + self.temporal.shift[rows]
         return (
             attributed_features,
             np.take_along_axis(usual, attributed_features, axis=1),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stream_ad.detector.row_store import SensorTable
     from stream_ad.detector.sensor_state import SensorState
 
-TOGETHER = 32  # sensors whose rings are compared at a time: a copy of them is taken
+CHUNK = 32  # sensors whose rings are compared at a time: a copy of them is taken
 
 
 def layout(state: SensorState) -> list[tuple[str, int, np.dtype[Any]]]:
@@ -39,8 +39,8 @@ def fold(state: SensorState, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint32
         (A, columns) how much of each column is left; the rest of each sensor, as ``unfold`` takes it.
     """
     lengths, data = [], []
-    for first in range(0, len(rows), TOGETHER):
-        some = rows[first : first + TOGETHER]
+    for first in range(0, len(rows), CHUNK):
+        some = rows[first : first + CHUNK]
         cut = [
             _cut(getattr(part, name)[some], column.fill)
             for _, part in _parts(state)

@@ -77,10 +77,10 @@ class Learner:
 
     def reset_after_outage(self, rows: NDArray[np.int64]) -> None:
         """What follows an outage is learned at once, weighs much, and is judged by a level of its own."""
-        self.state.threshold.reset_after_outage(rows, self.state.context.autocorrelation_gate(rows))
+        self.state.threshold.reset_after_outage(rows, self.state.temporal.autocorrelation_gate(rows))
         for part in (self.state.scaler, self.state.scoring):
-            part.forget(rows, OUTAGE_WEIGHT)
-        self.state.coupling.forget(rows, int(WARMUP_WEIGHT))
+            part.limit_count(rows, OUTAGE_WEIGHT)
+        self.state.linear_residuals.limit_count(rows, int(WARMUP_WEIGHT))
 
     def _age(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(A,) events of a sensor so far, or since its last outage."""
@@ -94,8 +94,8 @@ class Learner:
         self.state.gate_seen[rows] = self.state.pending.count[rows]
         event_numbers = self.state.pending.latest(rows, self.state.batch)
         pending = self.state.pending
-        self.state.context.update_gate(rows, event_numbers % pending.kept_readings, pending.readings)
-        self.state.shown.look(rows, pending)
+        self.state.temporal.update_gate(rows, event_numbers % pending.kept_readings, pending.readings)
+        self.state.shown.scan(rows, pending)
         if self.state.options.drift.enabled:
             rank = self.state.threshold.rank(rows, pending.scores(rows, event_numbers))
             done.drift += self.state.drift.update(rows, rank)
@@ -116,12 +116,12 @@ class Learner:
         scores = self.state.pending.scores(rows, event_numbers)
         calibrating = normal & settled[:, None] & ~spoiled
         self.state.threshold.update(
-            rows, scores, np.zeros_like(normal), calibrating, self.state.context.autocorrelation_gate(rows)
+            rows, scores, np.zeros_like(normal), calibrating, self.state.temporal.autocorrelation_gate(rows)
         )
         self._learn_batch(rows, event_numbers, normal, np.zeros_like(normal), normal, class_weights, done)
         ended = rows[(age <= most) & (age > most - self.state.batch)]
-        self.state.scaler.forget(ended, WARMUP_WEIGHT)
-        self.state.scoring.forget(ended, WARMUP_WEIGHT)
+        self.state.scaler.limit_count(ended, WARMUP_WEIGHT)
+        self.state.scoring.limit_count(ended, WARMUP_WEIGHT)
 
     def _learn_matured(
         self, rows: NDArray[np.int64], class_weights: NDArray[np.float64], done: Learned
@@ -135,7 +135,7 @@ class Learner:
         pending, threshold = self.state.pending, self.state.threshold
         scores, autocorrelation_gate = (
             pending.scores(rows, event_numbers),
-            self.state.context.autocorrelation_gate(rows),
+            self.state.temporal.autocorrelation_gate(rows),
         )
         closed, doubted = autocorrelation_gate < MOST_GATE, np.zeros_like(valid)
         if not closed.all():
@@ -177,14 +177,14 @@ class Learner:
     ) -> None:
         """Scaler, error variances and model learn (A, B) events; ``statistics`` says which move the first two."""
         pending = self.state.pending
-        derived = self.state.context.recompute(rows, event_numbers, pending.readings, pending.memory)
+        derived = self.state.temporal.recompute(rows, event_numbers, pending.readings, pending.ewma_checkpoints)
         self.state.scaler.update(rows, derived, statistics)
-        self.state.stillness.update(rows, derived, self.state.scaler.mean, statistics)
+        self.state.stuck_sensor.update(rows, derived, self.state.scaler.mean, statistics)
         weights = np.full(normal.shape, class_weights[NORMAL])
         if anomalous.any():
             label = pending.label[rows[:, None], event_numbers % pending.capacity]
             weights[anomalous] = class_weights[label[anomalous]]
-            autocorrelation_gate = self.state.context.autocorrelation_gate(rows)[:, None]
+            autocorrelation_gate = self.state.temporal.autocorrelation_gate(rows)[:, None]
             weights *= np.where(anomalous, 1 - autocorrelation_gate * (1 - novelty(pending, rows, event_numbers)), 1)
         done.losses += self.state.network.learn(
             rows,
@@ -199,7 +199,7 @@ class Learner:
             pending.order[rows[:, None], event_numbers % pending.orders]
             if self.state.shared
             else np.empty(0, np.int64),
-            SensorStatistics(self.state.context, self.state.scaler, self.state.scoring, self.state.coupling),
+            SensorStatistics(self.state.temporal, self.state.scaler, self.state.scoring, self.state.linear_residuals),
         )
 
 

@@ -124,7 +124,7 @@ class SensorTable:
             setattr(self, name, getattr(self, name)[rows])
         self.size = len(rows)
 
-    def row(self, row: int) -> dict[str, NDArray[Any]]:
+    def snapshot_row(self, row: int) -> dict[str, NDArray[Any]]:
         """Copies of one row, by name."""
         return {name: getattr(self, name)[row].copy() for name in self.columns}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_ad.detector.features.last_shown import Shown
+from stream_ad.detector.features.last_shown import LastShown
 from stream_ad.detector.features.linear_residuals import LinearResiduals
 from stream_ad.detector.features.outage import Outage
 from stream_ad.detector.features.scaler import Scaler
@@ -42,11 +42,11 @@ class SensorState:
         self.batch = learning.batch_events
         self.shared = options.detector.models == "shared"
         self.horizon_ns = None if learning.label_horizon_seconds is None else int(learning.label_horizon_seconds * 1e9)
-        self.context = TemporalFeatures(features)
+        self.temporal = TemporalFeatures(features)
         self.scaler = Scaler(features)
         self.scoring = Scoring(features)
-        self.coupling = LinearResiduals(features)
-        self.stillness = StuckSensor(features)
+        self.linear_residuals = LinearResiduals(features)
+        self.stuck_sensor = StuckSensor(features)
         self.threshold = Threshold(
             features, window=options.threshold.window_events, rate=options.threshold.false_alarm_rate
         )
@@ -59,7 +59,7 @@ class SensorState:
         )
         self.outage = Outage(features, intervals=learning.outage_intervals)
         self.drift = Drift(features, threshold=options.drift.threshold)
-        self.shown = Shown(features)
+        self.shown = LastShown(features)
         self.head = LabelHead(features, capacity=self.pending.capacity)
         self.network = OnlineAutoencoder(features, options, device)
         self.arrived = 0  # events so far, of all sensors
@@ -69,11 +69,11 @@ class SensorState:
     def parts(self) -> dict[str, SensorTable]:
         """State that has a row per sensor."""
         return {
-            "context.": self.context,
+            "context.": self.temporal,
             "scaler.": self.scaler,
             "scoring.": self.scoring,
-            "coupling.": self.coupling,
-            "stillness.": self.stillness,
+            "coupling.": self.linear_residuals,
+            "stillness.": self.stuck_sensor,
             "threshold.": self.threshold,
             "pending.": self.pending,
             "outage.": self.outage,
@@ -113,7 +113,7 @@ class SensorState:
             positions: (F_other,) where the other's features stand among this one's.
         """
         fresh_model = not self.shared or self.network.size == 0
-        new = self._adopt_row(other, row, key, positions)
+        new = self._copy_sensor(other, row, key, positions)
         if fresh_model:
             self.network.transplant(other.network, 0 if self.shared else row, positions=positions)
         return new
@@ -121,12 +121,12 @@ class SensorState:
     def take_over(self, other: SensorState, row: int, *, key: int) -> int:
         """Add a sensor that comes from a detector of as many features, as it is. Returns its row here."""
         fresh_model = not self.shared or self.network.size == 0
-        new = self._adopt_row(other, row, key, np.arange(self.features))
+        new = self._copy_sensor(other, row, key, np.arange(self.features))
         if fresh_model:
             self.network.copy(other.network, 0 if self.shared else row)
         return new
 
-    def _adopt_row(self, other: SensorState, row: int, key: int, positions: NDArray[np.int64]) -> int:
+    def _copy_sensor(self, other: SensorState, row: int, key: int, positions: NDArray[np.int64]) -> int:
         self.append(np.array([key], np.uint64))
         new = self.size - 1
         for name, part in self.parts().items():
@@ -146,7 +146,7 @@ class SensorState:
                 self.network.reset_feature(row, feature)
             elif self.size == 1:
                 self.network.reset_feature(0, feature)
-        self.context.open_share[row] = self.context.gate[row].mean()
+        self.temporal.open_share[row] = self.temporal.gate[row].mean()
 
     def remove(self, row: int) -> None:
         """Drop a sensor; the last one takes its row."""

@@ -73,7 +73,7 @@ def cumcount(rows: NDArray[np.int64], count: NDArray[np.int64], out: NDArray[np.
 
 @intrinsic
 def _strands(_context: Any, values: Any, _n: Any) -> Any:
-    """``total``, its four strands in one vector."""
+    """``row_sum``, its four strands in one vector."""
     if values.layout != "C" or values.dtype != types.float32:
         raise NumbaTypeError(f"rows of float32 in one piece are summed, not {values}")
 
@@ -96,7 +96,7 @@ def _strands(_context: Any, values: Any, _n: Any) -> Any:
 
 
 @kernel
-def total(values: NDArray[np.float32], n: int) -> Any:
+def row_sum(values: NDArray[np.float32], n: int) -> Any:
     """The sum of row ``n``, whose length is a multiple of 8, in four strands: one would wait for each addition."""
     strands: Any = _strands  # called without its context
     return strands(values, n)

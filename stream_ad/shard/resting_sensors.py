@@ -176,8 +176,8 @@ class Resting:
         by_width = sorted((len(sensor.features), number) for number, sensor in self._sensors.items())
         for features, same in groupby(by_width, key=itemgetter(0)):
             numbers, detector = [number for _, number in same], self._empty(features)
-            for first in range(0, len(numbers), folded.TOGETHER):
-                some = [self._sensors[number] for number in numbers[first : first + folded.TOGETHER]]
+            for first in range(0, len(numbers), folded.CHUNK):
+                some = [self._sensors[number] for number in numbers[first : first + folded.CHUNK]]
                 keys, rows = np.zeros(len(some), np.uint64), np.arange(len(some))
                 folded.unfold(detector, keys, [one.lengths for one in some], [one.data for one in some])
                 count, events = detector.pending.count[rows], np.array([one.events for one in some])

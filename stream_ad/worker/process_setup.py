@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from stream_ad.detector.config import DetectorConfig, DetectorOptions, LearningConfig, LossConfig
 from stream_ad.detector.feedback.label_trust import believed
-from stream_ad.detector.model.device import when_torch_is_here
+from stream_ad.detector.model.device import on_torch_loaded
 from stream_ad.records.columns import Events, Labels, ValueBlock
 from stream_ad.shard.shard import Shard
 from stream_ad.telemetry.compile_progress import compiling_told
@@ -40,7 +40,7 @@ def prepare_process(record: Teller | None = None) -> None:
     Args:
         tell: Told of compiling, which takes a while where no earlier process has left its work on disk.
     """
-    when_torch_is_here(_tame_torch)
+    on_torch_loaded(_tame_torch)
     _keep_freed_blocks()
     compile_loops(record)
     threadpool_limits(1, user_api="blas")  # of the libraries that are loaded by now

@@ -62,14 +62,14 @@ def test_what_was_derived_follows_from_what_is_kept():
     values = np.cumsum(rng.normal(size=(number, F)), axis=0)
     values[rng.random(values.shape) < 0.2] = np.nan
     values[100, 0] = 1e9  # a glitch: it must not stay in the averages
-    context, store = one(TemporalFeatures), EventBuffer(F, reach=reach, horizon_events=8, block=block)
+    temporal, store = one(TemporalFeatures), EventBuffer(F, reach=reach, horizon_events=8, block=block)
     store.append(1)
-    context.gate_count[:], context.gate_var[:] = 1000, 4.0
+    temporal.gate_count[:], temporal.gate_var[:] = 1000, 4.0
     scored, at = np.empty((number, WIDTH), np.float32), 0
     for cut in (1, 2, 5, 64, 59):
         event_numbers = np.arange(at, at + cut)
-        scored[event_numbers] = derived = context.derive(
-            rows(cut), values[event_numbers], (event_numbers, store.memory, block)
+        scored[event_numbers] = derived = temporal.derive(
+            rows(cut), values[event_numbers], (event_numbers, store.ewma_checkpoints, block)
         )
         nothing = np.zeros(cut)
         store.push(
@@ -85,21 +85,21 @@ def test_what_was_derived_follows_from_what_is_kept():
         at += cut
     kept = np.arange(number - reach - block, number)
     for event_numbers in (kept, rng.permutation(kept), np.repeat(kept[:3], 2)):
-        again = context.recompute(ROW, event_numbers[None], store.readings, store.memory)[0]
+        again = temporal.recompute(ROW, event_numbers[None], store.readings, store.ewma_checkpoints)[0]
         np.testing.assert_allclose(again, scored[event_numbers], rtol=1e-6, atol=1e-5)  # of readings up to some tens
 
 
 @pytest.mark.parametrize(("memory", "gate"), [(0.0, 0.0), (0.95, 1.0)])
 def test_gate_opens_where_each_reading_resembles_the_one_before(memory, gate):
     """Closed for rows of a table, open for a process with memory."""
-    rng, context, state = np.random.default_rng(2), one(TemporalFeatures), np.zeros(F)
+    rng, temporal, state = np.random.default_rng(2), one(TemporalFeatures), np.zeros(F)
     for _ in range(60):
         values = np.empty((32, F))
         for step in range(32):
             state = memory * state + np.sqrt(1 - memory**2) * rng.normal(size=F)
             values[step] = state
-        context.update_gate(ROW, np.arange(32)[None], context.derive(rows(32), values)[None])
-    np.testing.assert_allclose(context.gate[0], gate, atol=0.1)
+        temporal.update_gate(ROW, np.arange(32)[None], temporal.derive(rows(32), values)[None])
+    np.testing.assert_allclose(temporal.gate[0], gate, atol=0.1)
 
 
 # ---------------------------------------------------------------- scaler
@@ -120,13 +120,13 @@ def test_four_standard_deviations_span_the_unit_interval():
     points = np.array([mean, mean + 4 * sd, mean - 4 * sd, mean + 100 * sd])
     derived = np.full((4, WIDTH), np.nan, np.float32)
     derived[:, :F] = points
-    scaled, observed = scaler.scale(rows(4), derived)
+    scaled, observed = scaler.transform(rows(4), derived)
     np.testing.assert_allclose(scaled[:, 0], [0.5, 1, 0, 0.5 + REACH], atol=1e-3)
     np.testing.assert_allclose(scaled[:, 1], [0.5, 1, 0, 0.5 + REACH], atol=1e-3)
     assert observed[:, :F].all()
     assert not observed[:, F:].any()
     assert (scaled[:, F:] == 0.5).all()  # missing
-    np.testing.assert_allclose(scaler.unscale(rows(3), scaled[:3])[:, :F], points[:3], rtol=1e-4)
+    np.testing.assert_allclose(scaler.inverse_transform(rows(3), scaled[:3])[:, :F], points[:3], rtol=1e-4)
 
 
 def test_an_absurd_reading_moves_the_scale_by_little():
@@ -147,17 +147,17 @@ def test_score_is_that_of_its_formula(gate):
     """S = log(Q + (1 - g) Z + .01) + g log(M + .01), with what the readings add beside their errors."""
     rng, scoring = np.random.default_rng(5), one(Scoring)
     number = 20
-    scaled, rebuilt = (rng.uniform(0.2, 0.8, (number, WIDTH)).astype(np.float32) for _ in range(2))
+    scaled, reconstructed = (rng.uniform(0.2, 0.8, (number, WIDTH)).astype(np.float32) for _ in range(2))
     observed = np.zeros((number, WIDTH), np.bool_)
     observed[:, : 3 * F] = rng.random((number, 3 * F)) < 0.9
     beside = rng.random((2, number, F)).astype(np.float32)
     variance = scoring.variance[0].copy()
-    found, parts = scoring.score(rows(number), scaled, observed, rebuilt, np.full((1, F), gate), tuple(beside))
+    found, parts = scoring.score(rows(number), scaled, observed, reconstructed, np.full((1, F), gate), tuple(beside))
     weight, smooth = np.repeat([1, gate, gate], F), np.zeros(3 * F)
     for n in range(number):
         there = observed[n, : 3 * F]
         share = weight * there / (weight * there).sum()
-        error = (scaled[n] - rebuilt[n])[: 3 * F] / np.sqrt(variance[: 3 * F])
+        error = (scaled[n] - reconstructed[n])[: 3 * F] / np.sqrt(variance[: 3 * F])
         smooth += there * SMOOTH_RATE * (error - smooth)
         q, m = (share * np.minimum(error**2, 100)).sum(), (share * np.minimum(smooth**2 * SMOOTH_SCALE, 100)).sum()
         z = (share * ((scaled[n, : 3 * F] - 0.5) * SCALE_SD) ** 2).sum()
@@ -200,6 +200,6 @@ def test_replayed_events_are_those_pushed_wherever_the_stream_goes():
     assert {0.0, 1.0} == set(drawn.weights[0, :, 1].tolist())
     inputs, weights = (np.asarray(part[0])[:, None] for part in (drawn.inputs, drawn.weights))  # (256, 1, d)
     distance = np.abs(inputs - np.asarray(pushed.inputs[0])) + np.abs(weights - np.asarray(pushed.weights[0]))
-    step = (scaler.slope[0] / replay.slope[0]).max() / (SCALE_SD * STEPS)
-    assert distance.max(axis=2).min(axis=1).max() <= step / 2 + np.spacing(np.float32(1001)) * scaler.slope[0].max()
+    step = (scaler.scale[0] / replay.scale[0]).max() / (SCALE_SD * STEPS)
+    assert distance.max(axis=2).min(axis=1).max() <= step / 2 + np.spacing(np.float32(1001)) * scaler.scale[0].max()
     assert step < 2 / (SCALE_SD * STEPS)

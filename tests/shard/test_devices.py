@@ -59,8 +59,8 @@ class Coarse(Honest):
 class Nothing(Honest):
     """Single events come back as no numbers."""
 
-    def reconstruct(self, models, scaled):
-        out = super().reconstruct(models, scaled)
+    def reconstruct_events(self, models, scaled):
+        out = super().reconstruct_events(models, scaled)
         out[7, 3] = np.nan
         return out
 

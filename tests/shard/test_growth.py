@@ -182,7 +182,7 @@ def test_what_makes_room_disturbs_no_other_feature(company):
         noise(story, 100, sensors=("a",), seed=0)
     story.play(shard)
     before, row = shard.sensors.detectors[0], int(shard.sensors.row[0])
-    known = {name: part.row(row) for name, part in before.parts().items()}
+    known = {name: part.snapshot_row(row) for name, part in before.parts().items()}
     network = {name: array[row].copy() for name, array in before.network.stack.state("").items()}
     since = story.second
     story.event("a", {"f0": 10.0, "f2": 10.0})

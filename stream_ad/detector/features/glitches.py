@@ -50,7 +50,7 @@ class Screened:
         wanted = set(rows.tolist())
         for row, feature, slots, values, origin in self.put_aside:
             if row in wanted:
-                shift_back(values, float(state.context.shift[row, feature]) - origin)
+                shift_back(values, float(state.temporal.shift[row, feature]) - origin)
                 state.pending.readings[row, slots, feature] = values
         self.put_aside = [entry for entry in self.put_aside if entry[0] not in wanted]
 
@@ -68,9 +68,9 @@ def screen(
         age: (A,) their events so far, or since the last outage.
         warm: (A,) whether they are in the warm-up.
     """
-    context, pending, batch = state.context, state.pending, state.batch
+    temporal, pending, batch = state.temporal, state.pending, state.batch
     due = np.empty(len(rows), np.bool_)
-    known = context.shift, context.last, context.gate_var, context.gate_jump, state.scaler.count
+    known = temporal.shift, temporal.last, temporal.gate_var, temporal.gate_jump, state.scaler.count
     if not _due(rows, warm, known, due):
         return None
     most = state.options.learning.warmup_events
@@ -81,10 +81,10 @@ def screen(
     few, lost, outside = (np.zeros(shape, np.bool_) for _ in range(3))
     first = np.maximum(pending.count[rows[some]] - min(HELD, pending.capacity), 0)
     first = np.maximum(first, state.outage.began[rows[some]])
-    _look(
+    _find_bounds(
         rows[some],
         (warm[some], first, pending.count, batch),
-        (*known, context.jump),
+        (*known, temporal.jump),
         pending.readings,
         (bounds, by, few, lost, outside),
     )
@@ -99,7 +99,7 @@ def screen(
                 out = ~np.isnan(readings)
             slots, new = places[out] % pending.kept_readings, places[out & (places >= state.seen[row])]
             if not lost[a, feature] and (few[a, feature] or not complete):
-                screened.put_aside.append((row, feature, slots, readings[out], float(context.shift[row, feature])))
+                screened.put_aside.append((row, feature, slots, readings[out], float(temporal.shift[row, feature])))
             pending.readings[row, slots, feature] = np.nan
             if len(new) and not few[a, feature]:
                 screened.spoiled[some[a]] |= _spoiled(state, row, new)
@@ -112,22 +112,24 @@ def screen(
 def _spoiled(state: SensorState, row: int, glitches: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(B,) which of a sensor's latest events were scored as they were because of glitches."""
     latest: NDArray[np.int64] = state.pending.latest(np.array([row]), state.batch)[0]
-    if state.context.open_share[row] < MOST_GATE:  # each event is scored by itself
+    if state.temporal.open_share[row] < MOST_GATE:  # each event is scored by itself
         return np.isin(latest, glitches)
     return latest >= glitches[0]
 
 
 def _forget(state: SensorState, row: int, feature: int, glitch: int) -> None:
     """Go through a feature's memory again from the block of a glitch on; smoothed errors begin anew."""
-    context, pending, block = state.context, state.pending, state.batch
-    stop, blocks = int(pending.count[row]), pending.memory.shape[1]
+    temporal, pending, block = state.temporal, state.pending, state.batch
+    stop, blocks = int(pending.count[row]), pending.ewma_checkpoints.shape[1]
     for begin in range(glitch // block * block, stop, block):
-        memory = context.remember(row, min(begin + block, stop) - 1, pending.readings, pending.memory)[:, feature]
+        memory = temporal.remember(row, min(begin + block, stop) - 1, pending.readings, pending.ewma_checkpoints)[
+            :, feature
+        ]
         if begin + block < stop:
-            pending.memory[row, (begin + block) // block % blocks, :3, feature] = memory
-    context.level[row, feature], context.last[row, feature], context.jump[row, feature] = memory
+            pending.ewma_checkpoints[row, (begin + block) // block % blocks, :3, feature] = memory
+    temporal.level[row, feature], temporal.last[row, feature], temporal.jump[row, feature] = memory
     state.scoring.smooth[row, feature + state.features * np.arange(3)] = 0
-    state.coupling.smooth[row, feature] = 0
+    state.linear_residuals.smooth[row, feature] = 0
 
 
 @kernel
@@ -156,7 +158,7 @@ def _wandered(last: float, var: float, jump: float) -> bool:
 
 
 @kernel
-def _look(
+def _find_bounds(
     rows: NDArray[np.int64],
     events: tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64], int],
     known: Arrays,

@@ -18,13 +18,13 @@ BEFORE = -1
 TIMES_LONGEST = 4  # of the pauses before: what comes once an hour is not gone after an hour
 
 
-class Shown(SensorTable):
+class LastShown(SensorTable):
     """The last showing of each feature and its longest pause, in events of the sensor.
 
-    Both are read from the ring of readings, a learn batch at a time, and up to date after ``look``.
+    Both are read from the ring of readings, a learn batch at a time, and up to date after ``scan``.
     """
 
-    looked: NDArray[np.int64]  # (S,) events before this number have been looked at
+    scanned: NDArray[np.int64]  # (S,) events before this number have been looked at
     last: NDArray[np.int64]  # (S, F) number of the newest of them that showed the feature
     longest: NDArray[np.int64]  # (S, F) the most events from one showing to the next
 
@@ -33,30 +33,30 @@ class Shown(SensorTable):
         super().__init__(
             features,
             {
-                "looked": ColumnSpec((), np.int64),
+                "scanned": ColumnSpec((), np.int64),
                 "last": ColumnSpec(wide, np.int64, BEFORE, "features"),
                 "longest": ColumnSpec(wide, np.int64, 0, "features"),
             },
         )
 
-    def look(self, rows: NDArray[np.int64], pending: EventBuffer) -> None:
+    def scan(self, rows: NDArray[np.int64], pending: EventBuffer) -> None:
         """Take in what came since the last look.
 
         Args:
             rows: (A,) different sensors.
             pending: Where their events are kept.
         """
-        _look(rows, pending.count, pending.readings, (self.looked, self.last, self.longest))
+        _scan(rows, pending.count, pending.readings, (self.scanned, self.last, self.longest))
 
     def gone(self, row: int, patience: int) -> NDArray[np.bool_]:
         """(F,) features last shown more events ago than the patience, and than four times any pause before."""
-        silent = self.looked[row] - 1 - self.last[row]
+        silent = self.scanned[row] - 1 - self.last[row]
         gone: NDArray[np.bool_] = (silent > patience) & (silent > TIMES_LONGEST * self.longest[row])
         return gone
 
-    def expect(self, row: int, features: NDArray[np.int64]) -> None:
+    def mark_shown(self, row: int, features: NDArray[np.int64]) -> None:
         """Features that the next event of a sensor names for the first time count as shown by it, even as null."""
-        self.last[row, features] = self.looked[row]
+        self.last[row, features] = self.scanned[row]
 
     def begin(self, pending: EventBuffer) -> None:
         """Stand in for what a snapshot did not keep: readings tell, and what they do not show may pause for as long."""
@@ -67,16 +67,16 @@ class Shown(SensorTable):
 
 
 @kernel
-def _look(rows: NDArray[np.int64], count: NDArray[np.int64], readings: NDArray[np.float32], figures: Arrays) -> None:
-    looked, last, longest = figures
+def _scan(rows: NDArray[np.int64], count: NDArray[np.int64], readings: NDArray[np.float32], figures: Arrays) -> None:
+    scanned, last, longest = figures
     kept = readings.shape[1]
     for a in range(len(rows)):
         s = rows[a]
-        for place in range(max(looked[s], count[s] - kept, np.int64(0)), count[s]):
+        for place in range(max(scanned[s], count[s] - kept, np.int64(0)), count[s]):
             slot = place % kept
             for f in range(readings.shape[2]):
                 if not np.isnan(readings[s, slot, f]):
                     if last[s, f] >= 0:
                         longest[s, f] = max(longest[s, f], place - last[s, f])
                     last[s, f] = place
-        looked[s] = count[s]
+        scanned[s] = count[s]

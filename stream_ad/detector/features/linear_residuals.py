@@ -44,7 +44,7 @@ class LinearResiduals(SensorTable):
     fresh: NDArray[np.int64]  # (S,) of them, since the weights were set
     covariance: NDArray[np.float64]  # (S, F, F) of the standardised readings of events taken as normal
     weights: NDArray[np.float32]  # (S, F, F) residual k is the sum over j of reading j times weight (j, k)
-    judged: NDArray[np.int64]  # (S,) events behind the usual residuals
+    residual_count: NDArray[np.int64]  # (S,) events behind the usual residuals
     squares: NDArray[np.float64]  # (S, F) mean squared residual
     inv_std: NDArray[np.float32]  # (S, F) what residuals are multiplied with: 1 / sqrt of the same with its floor
     smooth: NDArray[np.float32]  # (S, F) EWMA of the normalised residual
@@ -58,7 +58,7 @@ class LinearResiduals(SensorTable):
                 "fresh": number,
                 "covariance": ColumnSpec(square, np.float64),
                 "weights": ColumnSpec(square, np.float32),
-                "judged": number,
+                "residual_count": number,
                 "squares": ColumnSpec((features,), np.float64, 1.0, "features"),
                 "inv_std": ColumnSpec((features,), np.float32, 1.0, "features"),
                 "smooth": ColumnSpec((features,), np.float32, 0.0, "features"),
@@ -94,9 +94,9 @@ class LinearResiduals(SensorTable):
             scaled: (N, d) as ``Scaler.scale`` gave it, the readings first.
             observed: (N, d) false where missing.
         """
-        now, smoothed = (np.empty((len(rows), self.features), np.float32) for _ in range(2))
-        _look(rows, scaled, observed, (self.weights, self.inv_std, self.smooth), now, smoothed)
-        return now, smoothed
+        instant, smoothed = (np.empty((len(rows), self.features), np.float32) for _ in range(2))
+        _compute(rows, scaled, observed, (self.weights, self.inv_std, self.smooth), instant, smoothed)
+        return instant, smoothed
 
     def update(
         self,
@@ -113,7 +113,7 @@ class LinearResiduals(SensorTable):
             observed: (A, B, d) false where missing.
             used: (A, B) the events that count.
         """
-        figures = self.count, self.fresh, self.covariance, self.weights, self.judged, self.squares
+        figures = self.count, self.fresh, self.covariance, self.weights, self.residual_count, self.squares
         flat = (-1, scaled.shape[2])
         _update(rows, scaled.reshape(flat), observed.reshape(flat), used, figures)
         resting = np.maximum(np.minimum(self.count[rows], WINDOW), REFRESH_SHARE * self.features / 2)
@@ -121,10 +121,10 @@ class LinearResiduals(SensorTable):
         if len(due):
             _refresh(due, (self.count, self.fresh, self.covariance, self.weights, self.squares, self.inv_std))
 
-    def forget(self, rows: NDArray[np.int64], most: int) -> None:
+    def limit_count(self, rows: NDArray[np.int64], most: int) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""
         self.count[rows] = np.minimum(self.count[rows], most)
-        self.judged[rows] = np.minimum(self.judged[rows], most)
+        self.residual_count[rows] = np.minimum(self.residual_count[rows], most)
 
 
 @kernel
@@ -205,16 +205,16 @@ def _standardise(scaled: NDArray[np.float32], there: NDArray[np.bool_], n: int, 
 
 
 @kernel
-def _look(
+def _compute(
     rows: NDArray[np.int64],
     scaled: NDArray[np.float32],
     observed: NDArray[np.bool_],
     figures: Arrays,
-    now: NDArray[np.float32],
+    instant: NDArray[np.float32],
     smoothed: NDArray[np.float32],
 ) -> None:
     weights, inv_std, smooth = figures
-    features = now.shape[1]
+    features = instant.shape[1]
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
     rate, smooth_scale, most = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE), np.float32(SMOOTH_CAP)
     for n in range(len(rows)):
@@ -229,10 +229,10 @@ def _look(
             if observed[n, k]:
                 size = residual[k] * inv_std[s, k]
                 smooth[s, k] = min(max(smooth[s, k] + rate * (size - smooth[s, k]), -most), most)
-                now[n, k] = share * min(size * size, SQUARE_CAP)
+                instant[n, k] = share * min(size * size, SQUARE_CAP)
                 smoothed[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
             else:
-                now[n, k] = smoothed[n, k] = 0
+                instant[n, k] = smoothed[n, k] = 0
 
 
 @kernel
@@ -243,7 +243,7 @@ def _update(
     used: NDArray[np.bool_],
     figures: Arrays,
 ) -> None:
-    count, fresh, covariance, weights, judged, squares = figures
+    count, fresh, covariance, weights, residual_count, squares = figures
     features = squares.shape[1]
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
     products = np.empty((features, features), np.float32)  # of one batch: few summands
@@ -267,15 +267,15 @@ def _update(
                 if observed[n, k]:
                     square = np.float64(residual[k]) ** 2
                     seen[k] += 1
-                    total[k] += min(square, 9 * squares[s, k]) if judged[s] >= CAP_AFTER else square
+                    total[k] += min(square, 9 * squares[s, k]) if residual_count[s] >= CAP_AFTER else square
             for j in range(features):
                 for k in range(features):
                     products[j, k] += z[j] * z[k]
         if not number:
             continue
         if count[s] >= FIRST_EVENTS:  # there are weights
-            judged[s] += number
-            rate = number / min(judged[s], WINDOW)
+            residual_count[s] += number
+            rate = number / min(residual_count[s], WINDOW)
             for k in range(features):
                 if seen[k]:
                     squares[s, k] += rate * (total[k] / seen[k] - squares[s, k])

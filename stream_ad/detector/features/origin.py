@@ -21,23 +21,23 @@ DISTANCES = (0, 1, 3, 4)  # which of a block's notes are counted from the origin
 
 def move_origin(state: SensorState, row: int, feature: int, by: float) -> None:
     """Move the origin of one feature of a sensor; all that is known of the feature stays as it is."""
-    context, scaler, pending = state.context, state.scaler, state.pending
-    context.shift[row, feature] += by
-    context.level[row, feature] -= by
-    context.last[row, feature] -= by
-    if context.gate_count[row, feature] > 0:  # no mean yet: to the last digit it would not be 0 again
-        context.gate_mean[row, feature] -= by
+    temporal, scaler, pending = state.temporal, state.scaler, state.pending
+    temporal.shift[row, feature] += by
+    temporal.level[row, feature] -= by
+    temporal.last[row, feature] -= by
+    if temporal.gate_count[row, feature] > 0:  # no mean yet: to the last digit it would not be 0 again
+        temporal.gate_mean[row, feature] -= by
     if scaler.count[row, feature] > 0:
         scaler.mean[row, feature] -= by
         scaler.follow(row, feature)
     shift_back(pending.readings[row, :, feature], by)
     for figure in DISTANCES:
-        pending.memory[row, :, figure, feature] -= np.float32(by)
+        pending.ewma_checkpoints[row, :, figure, feature] -= np.float32(by)
     replay = state.network.replay
     if state.shared:
         shift_back(replay.derived[0, :, feature], by, replay.sensor[0] == row)
     else:
-        replay.middle[row, feature] -= np.float32(by)
+        replay.center[row, feature] -= np.float32(by)
     if state.head.has(np.array([row]))[0]:
         rings = state.head.rings
         for ring in (rings.normal, rings.anomaly):

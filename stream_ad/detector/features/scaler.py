@@ -25,19 +25,19 @@ class Scaler(SensorTable):
     count: NDArray[np.float64]  # (S, d) events behind the figures
     mean: NDArray[np.float64]  # (S, d)
     var: NDArray[np.float64]  # (S, d)
-    middle: NDArray[np.float32]  # (S, d) the mean, as scaling takes it off
-    slope: NDArray[np.float32]  # (S, d) what is left is multiplied with; 0 before anything is known
+    center: NDArray[np.float32]  # (S, d) the mean, as scaling takes it off
+    scale: NDArray[np.float32]  # (S, d) what is left is multiplied with; 0 before anything is known
 
     def __init__(self, features: int) -> None:
         column = ColumnSpec((derived_size(features),), np.float64, 0.0, "derived")
         single = ColumnSpec((derived_size(features),), np.float32, 0.0, "derived")
-        super().__init__(features, {"count": column, "mean": column, "var": column, "middle": single, "slope": single})
+        super().__init__(features, {"count": column, "mean": column, "var": column, "center": single, "scale": single})
 
     def deviation(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """(A, d) standard deviations, floored at what float32 can tell apart from the mean."""
         return np.sqrt(self.var[rows] + (1e-6 * self.mean[rows]) ** 2 + 1e-18)
 
-    def scale(
+    def transform(
         self, rows: NDArray[np.int64], derived: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Scaled values, .5 at the mean, within [-1, 2]; .5 where missing and before anything is known.
@@ -54,14 +54,14 @@ class Scaler(SensorTable):
         _scale(
             rows,
             np.ascontiguousarray(derived).reshape(shape),
-            (self.middle, self.slope),
+            (self.center, self.scale),
             scaled.reshape(shape),
             observed.reshape(shape),
         )
         return scaled, observed
 
-    def unscale(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The inverse of ``scale`` for (A, d)."""
+    def inverse_transform(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The inverse of ``transform`` for (A, d)."""
         return self.mean[rows] + (scaled.astype(np.float64) - 0.5) * SCALE_SD * self.deviation(rows)
 
     def update(self, rows: NDArray[np.int64], derived: NDArray[np.float32], used: NDArray[np.bool_]) -> None:
@@ -72,14 +72,14 @@ class Scaler(SensorTable):
             derived: (A, B, d), NaN where missing.
             used: (A, B) the events that count.
         """
-        _update(rows, derived, used, (self.count, self.mean, self.var, self.middle, self.slope))
+        _update(rows, derived, used, (self.count, self.mean, self.var, self.center, self.scale))
 
     def follow(self, row: int, feature: int) -> None:
         """Let a reading be scaled by its mean, which was moved."""
-        self.middle[row, feature] = self.mean[row, feature]
-        self.slope[row, feature] = 1 / (SCALE_SD * self.deviation(np.array([row]))[0, feature])
+        self.center[row, feature] = self.mean[row, feature]
+        self.scale[row, feature] = 1 / (SCALE_SD * self.deviation(np.array([row]))[0, feature])
 
-    def forget(self, rows: NDArray[np.int64], most: float) -> None:
+    def limit_count(self, rows: NDArray[np.int64], most: float) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""
         self.count[rows] = np.minimum(self.count[rows], most)
 
@@ -98,22 +98,22 @@ def _scale(
     scaled: NDArray[np.float32],
     observed: NDArray[np.bool_],
 ) -> None:
-    middles, slopes = figures
+    centers, scales = figures
     width = derived.shape[2]
     low, half, high = np.float32(0.5 - REACH), np.float32(0.5), np.float32(0.5 + REACH)
     for a in range(len(rows)):
-        middle, slope = middles[rows[a]], slopes[rows[a]]
+        center, scale = centers[rows[a]], scales[rows[a]]
         for b in range(derived.shape[1]):
             for k in range(width):
                 x = derived[a, b, k]
                 there = not np.isnan(x)
                 observed[a, b, k] = there
-                scaled[a, b, k] = min(max((x - middle[k]) * slope[k] + half, low), high) if there else half
+                scaled[a, b, k] = min(max((x - center[k]) * scale[k] + half, low), high) if there else half
 
 
 @kernel
 def _update(rows: NDArray[np.int64], derived: NDArray[np.float32], used: NDArray[np.bool_], figures: Arrays) -> None:
-    count, mean, var, middle, slope = figures
+    count, mean, var, center, scale = figures
     steps, width = derived.shape[1:]
     number, offset, square, reach = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
     for a in range(len(rows)):
@@ -142,5 +142,5 @@ def _update(rows: NDArray[np.int64], derived: NDArray[np.float32], used: NDArray
                 rate = min(max(number[k] / count[s, k], number[k] / WINDOW), 1.0)
                 mean[s, k] += rate * offset[k]
                 var[s, k] = (1 - rate) * (var[s, k] + rate * offset[k] ** 2) + rate * (square[k] / number[k])
-                middle[s, k] = mean[s, k]
-                slope[s, k] = 1 / (SCALE_SD * _deviation(mean[s, k], var[s, k]))
+                center[s, k] = mean[s, k]
+                scale[s, k] = 1 / (SCALE_SD * _deviation(mean[s, k], var[s, k]))

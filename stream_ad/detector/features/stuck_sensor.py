@@ -34,7 +34,7 @@ class StuckSensor(SensorTable):
         column = ColumnSpec((features,), np.float64, 0.0, "features")
         super().__init__(features, {"count": column, "usual": column})
 
-    def look(
+    def add_stillness(
         self,
         rows: NDArray[np.int64],
         derived: NDArray[np.float32],
@@ -49,7 +49,7 @@ class StuckSensor(SensorTable):
             usual_jump: (S, d) mean of the inputs, as the scaler has it.
             parts: What is added to.
         """
-        _look(rows, derived, usual_jump, self.usual, *parts)
+        _add_stillness(rows, derived, usual_jump, self.usual, *parts)
 
     def update(
         self,
@@ -78,12 +78,12 @@ def _stillness(jump: float, usual_jump: float) -> float:
 
 
 @kernel
-def _look(
+def _add_stillness(
     rows: NDArray[np.int64],
     derived: NDArray[np.float32],
     usual_jump: NDArray[np.float64],
     usual: NDArray[np.float64],
-    now: NDArray[np.float32],
+    instant: NDArray[np.float32],
     smoothed: NDArray[np.float32],
 ) -> None:
     features = usual.shape[1]
@@ -97,7 +97,7 @@ def _look(
             still = _stillness(derived[n, 2 * features + k], usual_jump[s, 2 * features + k])
             if still > 0:
                 added = share * min(np.float32(still * still / (usual[s, k] + LEAST_VARIANCE)), SQUARE_CAP)
-                now[n, k] += added
+                instant[n, k] += added
                 smoothed[n, k] += added
 
 

@@ -49,7 +49,7 @@ class EventBuffer(SensorTable):
     queued_from: NDArray[np.int64]  # (S,) no event before this number is queued
     expired: NDArray[np.int64]  # (S,) events before this number have been looked at past their horizon
     readings: NDArray[np.float32]  # (S, C + B, F) as the context takes them
-    memory: NDArray[np.float32]  # (S, C / B + 1, 6, F) what the first event of each block met, see Context
+    ewma_checkpoints: NDArray[np.float32]  # (S, C / B + 1, 6, F) what the first event of each block met, see Context
     newest_time: NDArray[np.int64]  # (S,) the sensor's watermark, ns
     last_labelled: NDArray[np.int64]  # (S,) number of the newest event with a verdict, -1 none
     last_label: NDArray[np.int16]  # (S,) that verdict
@@ -84,7 +84,7 @@ class EventBuffer(SensorTable):
                 "queued_from": ColumnSpec(scalar, np.int64),
                 "expired": ColumnSpec(scalar, np.int64),
                 "readings": ColumnSpec((capacity + block, features), np.float32, np.nan, "features"),
-                "memory": ColumnSpec(
+                "ewma_checkpoints": ColumnSpec(
                     (capacity // block + 1, CHECKPOINT_FIGURES, features), np.float32, np.nan, "features"
                 ),
                 "newest_time": ColumnSpec(scalar, np.int64),
@@ -117,7 +117,7 @@ class EventBuffer(SensorTable):
         """(A, B) log scores of events (A, B) of some rows (A,), as they were made."""
         return unpack_scores(self.log_score[rows[:, None], event_numbers % self.capacity]).astype(np.float64)
 
-    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def next_numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(N,) the number that each of the next events will have among its sensor's."""
         out = np.empty_like(rows)
         cumcount(rows, self.count.copy(), out)

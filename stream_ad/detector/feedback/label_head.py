@@ -104,8 +104,8 @@ class LabelHead(SparseSensorTable):
         draws = uniform(key, 0, 2 * WAVES * features + WAVES)[0].astype(np.float64)
         radius, angle = 1 - draws[: WAVES * features], draws[WAVES * features : 2 * WAVES * features]
         normal = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
-        scale = 1 / (WAVELENGTH * np.sqrt(features))
-        self._directions = (normal.reshape(features, WAVES) * scale).astype(np.float32)
+        transform = 1 / (WAVELENGTH * np.sqrt(features))
+        self._directions = (normal.reshape(features, WAVES) * transform).astype(np.float32)
         self._phases = draws[2 * WAVES * features :].astype(np.float32)
 
     def copy_row(self, other: SensorTable, row: int, *, positions: NDArray[np.int64]) -> None:
@@ -138,16 +138,16 @@ class LabelHead(SparseSensorTable):
             places: (N,) numbers of the events among their sensor's.
             added: (N,) 0 where the head was silent.
         """
-        judged = np.flatnonzero(self.has(rows))
+        with_rings = np.flatnonzero(self.has(rows))
         ring = self.rings.added
-        ring[self.side_row[rows[judged]], event_numbers[judged] % ring.shape[1]] = added[judged]
+        ring[self.side_row[rows[with_rings]], event_numbers[with_rings] % ring.shape[1]] = added[with_rings]
 
     def added(self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64]) -> NDArray[np.float64]:
         """(A, B) what was added to the scores of kept events (A, B) of some sensors (A,)."""
         out = np.zeros(event_numbers.shape)
-        judged = np.flatnonzero(self.has(rows))
+        with_rings = np.flatnonzero(self.has(rows))
         ring = self.rings.added
-        out[judged] = ring[self.side_row[rows[judged], None], event_numbers[judged] % ring.shape[1]]
+        out[with_rings] = ring[self.side_row[rows[with_rings], None], event_numbers[with_rings] % ring.shape[1]]
         return out
 
     def log_odds(self, rows: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -239,7 +239,7 @@ class LabelHead(SparseSensorTable):
         readings = np.concatenate([rings.anomaly[ring, :anomalies], rings.normal[ring, :normals]])
         scores = np.concatenate([rings.anomaly_score[ring, :anomalies], rings.normal_score[ring, :normals]])
         known = KNOWN * scores.astype(np.float64)
-        z = _presentable(scaler.scale(one, readings[None])[0][0])
+        z = _presentable(scaler.transform(one, readings[None])[0][0])
         x = np.hstack([z, np.abs(z), self._waves(z), np.ones((len(z), 1), np.float32)]).astype(np.float64)
         y = np.arange(len(z)) < anomalies
         f = self.features

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from stream_ad.detector.model.device import settle
+from stream_ad.detector.model.device import run_torch_callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-settle()
+run_torch_callbacks()
 NEWTON_STEPS, HALVINGS = 2, 6
 LEAST_FREE = 1e-3  # share of an event's own weight that leaves it out divides by
 

@@ -42,11 +42,11 @@ class CudaAutoencoder(Autoencoder):
         self._recorded: dict[tuple[object, ...], _Recorded] = {}
         self._recorded_for: tuple[int, ...] = ()
 
-    def rebuild(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
+    def reconstruct_grid(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
         """As Autoencoder.rebuild; good until the next call of the same shape."""
         if not self._all(which):
-            return super().rebuild(which, x)
-        (out,) = self._replay("rebuild", lambda x: (super(CudaAutoencoder, self).rebuild(which, x),), x)
+            return super().reconstruct_grid(which, x)
+        (out,) = self._replay("rebuild", lambda x: (super(CudaAutoencoder, self).reconstruct_grid(which, x),), x)
         return out
 
     def train_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,8 +54,8 @@ class CudaAutoencoder(Autoencoder):
         if not self._all(which):
             return super().train_step(which, x, weight, inputs)
         plain = super().train_step
-        loss, rebuilt = self._replay("step", lambda *batch: plain(which, *batch), x, weight, inputs)
-        return loss, rebuilt
+        loss, reconstructed = self._replay("step", lambda *batch: plain(which, *batch), x, weight, inputs)
+        return loss, reconstructed
 
     def _replay(self, name: str, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
         memory = tuple(held.data_ptr() for held in (self.flat, self.first, self.second, self.steps))

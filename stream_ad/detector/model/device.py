@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 Device = Literal["cpu", "cuda"]
 
-_settling: list[Callable[[], None]] = []
+_torch_callbacks: list[Callable[[], None]] = []
 
 
-def when_torch_is_here(act: Callable[[], None]) -> None:
+def on_torch_loaded(act: Callable[[], None]) -> None:
     """Have this done once torch is loaded: now, or as soon as something needs it."""
     if "torch" in sys.modules:
         act()
-    elif act not in _settling:
-        _settling.append(act)
+    elif act not in _torch_callbacks:
+        _torch_callbacks.append(act)
 
 
-def settle() -> None:
+def run_torch_callbacks() -> None:
     """Do what was to wait for torch; called by each module that loads it, before it computes."""
-    while _settling:
-        _settling.pop()()
+    while _torch_callbacks:
+        _torch_callbacks.pop()()
 
 
 def to_device(array: NDArray[Any], device: Device) -> Any:

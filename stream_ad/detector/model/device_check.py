@@ -53,7 +53,7 @@ def largest_difference(make: Callable[..., Stack]) -> Difference:
         make: Gives a stack on the device, of a width and a rate (``network.stack_on``).
     """
     worst = Difference("nothing", 0.0)
-    told = zip(_story(CompiledAutoencoder(WIDTH, rate=RATE)), _story(make(WIDTH, rate=RATE)), strict=True)
+    told = zip(_trace(CompiledAutoencoder(WIDTH, rate=RATE)), _trace(make(WIDTH, rate=RATE)), strict=True)
     for (where, ours), (_, theirs) in told:
         here = Difference(where, _share(ours, theirs))
         if here.too_large:
@@ -69,7 +69,7 @@ def _share(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
     return float(off / max(float(np.abs(ours).max()), np.finfo(np.float32).tiny))
 
 
-def _story(stack: Stack) -> Iterator[tuple[str, NDArray[Any]]]:
+def _trace(stack: Stack) -> Iterator[tuple[str, NDArray[Any]]]:
     """What a stack says and holds, step after step: all that the detector asks of one, twice where it is recorded."""
     random = np.random.default_rng(0)
 
@@ -79,9 +79,9 @@ def _story(stack: Stack) -> Iterator[tuple[str, NDArray[Any]]]:
     def batch(models: int) -> tuple[Any, Any, Any]:
         return numbers(models, ROWS, WIDTH), numbers(models, ROWS), numbers(models, ROWS, WIDTH)
 
-    def taken(what: str, loss: Any, rebuilt: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    def taken(what: str, loss: Any, reconstructed: Any) -> Iterator[tuple[str, NDArray[Any]]]:
         yield f"the loss of {what}", stack.to_array(loss)
-        yield f"the reconstructions before {what}", stack.to_array(rebuilt)
+        yield f"the reconstructions before {what}", stack.to_array(reconstructed)
         for name, array in stack.state("").items():
             yield f"the {NAMES[name]} after {what}", array
 
@@ -89,13 +89,19 @@ def _story(stack: Stack) -> Iterator[tuple[str, NDArray[Any]]]:
     yield "the first weights", stack.state("")["flat"]
     for step in range(1, STEPS + 1):
         yield from taken(f"step {step}", *stack.train_step(ALL, *batch(len(ALL))))
-        yield f"the reconstructions after step {step}", stack.to_array(stack.rebuild(ALL, numbers(len(ALL), 8, WIDTH)))
+        yield (
+            f"the reconstructions after step {step}",
+            stack.to_array(stack.reconstruct_grid(ALL, numbers(len(ALL), 8, WIDTH))),
+        )
     yield from taken("two steps at once", *stack.plain_steps(ALL, batch(len(ALL)), batch(len(ALL))))
     yield from taken("a step of some models", *stack.train_step(SOME, *batch(len(SOME))))
     stack.apply_gradient(SOME, numbers(len(SOME), ROWS, WIDTH), numbers(len(SOME), ROWS, WIDTH))
     yield "the weights after a step down a given slope", stack.state("")["flat"]
     models = random.integers(0, len(ALL), 50)
-    yield "the reconstructions of single events", stack.reconstruct(models, random.random((50, WIDTH), np.float32))
+    yield (
+        "the reconstructions of single events",
+        stack.reconstruct_events(models, random.random((50, WIDTH), np.float32)),
+    )
 
 
 NAMES = {"flat": "weights", "first": "first moments", "second": "second moments", "steps": "numbers of steps"}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from stream_ad.detector.model import losses
-from stream_ad.detector.model.device import settle, to_device, to_numpy
+from stream_ad.detector.model.device import run_torch_callbacks, to_device, to_numpy
 
 if TYPE_CHECKING:
     from typing import Any
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from stream_ad.detector.model.model_stack import Numbers, Stack
     from stream_ad.detector.model.training_batch import Batch, Inputs
 
-settle()
+run_torch_callbacks()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Guided:
+class AnomalyBatch:
     """Labelled anomalies that a step pushes the models away from."""
 
     batch: Batch
@@ -43,7 +43,7 @@ def apply_gradient(
     loss_of: LossConfig,
     device: Device,
     *,
-    wrong: Guided | None,
+    anomaly_batch: AnomalyBatch | None,
     variance: Numbers | None,
 ) -> NDArray[np.float64]:
     """One step of some models; returns (A,) losses.
@@ -65,42 +65,52 @@ def apply_gradient(
     normal_weight, inputs, mask = tensor(weight), tensor(base.inputs), tensor(base.weights)
     normals = inputs.shape[1]
     event_weight = normal_weight
-    if wrong is not None:
-        wrong_weight = tensor(wrong.weight)
-        wrong_mask = tensor(wrong.batch.weights)
-        inputs = torch.cat([inputs, tensor(wrong.batch.inputs)], dim=1)  # (A, 2B, d)
-        mask = torch.cat([mask, wrong_mask], dim=1)
-        event_weight = torch.cat([normal_weight, wrong_weight], dim=1)
+    if anomaly_batch is not None:
+        anomaly_weight = tensor(anomaly_batch.weight)
+        anomaly_mask = tensor(anomaly_batch.batch.weights)
+        inputs = torch.cat([inputs, tensor(anomaly_batch.batch.inputs)], dim=1)  # (A, 2B, d)
+        mask = torch.cat([mask, anomaly_mask], dim=1)
+        event_weight = torch.cat([normal_weight, anomaly_weight], dim=1)
 
     def native(numbers: Tensor) -> Any:
         return to_numpy(numbers.contiguous()) if device == "cpu" else numbers
 
-    rebuilt = tensor(stack.rebuild(models, native(inputs))).requires_grad_()
-    squares = (inputs - rebuilt) ** 2
+    reconstructed = tensor(stack.reconstruct_grid(models, native(inputs))).requires_grad_()
+    squares = (inputs - reconstructed) ** 2
     own_squares = squares[:, :normals]
     normal_loss = losses.per_event(losses.amplify(own_squares) if loss_of.amplify else own_squares, mask[:, :normals])
-    if wrong is None:
+    if anomaly_batch is None:
         loss = losses.guided_loss(normal_loss, normal_loss, torch.zeros_like(normal_weight), normal_weight, 1.0)
     else:
-        anomalous = torch.cat([torch.zeros_like(normal_weight), torch.ones_like(wrong_weight)], dim=1)
-        away = _apart(wrong, rebuilt[:, normals:], tensor(wrong.batch.scaled), tensor(wrong.variance), loss_of)
-        apart = losses.per_event(away, wrong_mask)
-        padding = torch.zeros_like(apart)
-        lam = tensor(wrong.lam)[:, None]
+        anomalous = torch.cat([torch.zeros_like(normal_weight), torch.ones_like(anomaly_weight)], dim=1)
+        away = _anomaly_errors(
+            anomaly_batch,
+            reconstructed[:, normals:],
+            tensor(anomaly_batch.batch.scaled),
+            tensor(anomaly_batch.variance),
+            loss_of,
+        )
+        anomaly_loss = losses.per_event(away, anomaly_mask)
+        padding = torch.zeros_like(anomaly_loss)
+        lam = tensor(anomaly_batch.lam)[:, None]
         loss = losses.guided_loss(
-            torch.cat([normal_loss, padding], 1), torch.cat([padding, apart], 1), anomalous, event_weight, lam
+            torch.cat([normal_loss, padding], 1), torch.cat([padding, anomaly_loss], 1), anomalous, event_weight, lam
         ) * losses.guided_scale(anomalous, event_weight, lam)
     if variance is not None:
         scores = losses.per_event(own_squares / tensor(variance), mask[:, :normals])
         loss = loss + loss_of.score_penalty * losses.score_penalty(scores, (normal_weight > 0).float())
-    (slope,) = torch.autograd.grad(loss.sum(), rebuilt)
+    (slope,) = torch.autograd.grad(loss.sum(), reconstructed)
     stack.apply_gradient(models, native(inputs), native(slope))
     return np.asarray(to_numpy(loss), np.float64)
 
 
-def _apart(wrong: Guided, rebuilt: Tensor, scaled: Tensor, variance: Tensor, loss_of: LossConfig) -> Tensor:
+def _anomaly_errors(
+    anomaly_batch: AnomalyBatch, reconstructed: Tensor, scaled: Tensor, variance: Tensor, loss_of: LossConfig
+) -> Tensor:
     """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
     if loss_of.anomaly_target == "away":
-        target, inputs = losses.guide_away(scaled, rebuilt, variance)
-        return (target - rebuilt) ** 2 * inputs
-    return (losses.anomaly_target(torch.as_tensor(wrong.batch.inputs), loss_of.anomaly_target) - rebuilt) ** 2
+        target, inputs = losses.away_target(scaled, reconstructed, variance)
+        return (target - reconstructed) ** 2 * inputs
+    return (
+        losses.anomaly_target(torch.as_tensor(anomaly_batch.batch.inputs), loss_of.anomaly_target) - reconstructed
+    ) ** 2

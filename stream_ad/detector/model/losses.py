@@ -38,7 +38,7 @@ def anomaly_target(x: Tensor, form: Literal["f0", "f1", "f2"]) -> Tensor:
     return torch.where(low, x + 0.5, x - 0.5)
 
 
-def guide_away(x: Tensor, rebuilt: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+def away_target(x: Tensor, reconstructed: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """A target away from the present reconstruction that saturates, and the weight of each input.
 
     F(x)_j = clip(x_j - sign(e_j) max(|e_j|, 5 sd_j), 0, 1) with e = x - rebuilt: an input that is off
@@ -55,7 +55,7 @@ def guide_away(x: Tensor, rebuilt: Tensor, variance: Tensor) -> tuple[Tensor, Te
         (…, B, d) target in [0, 1]; (…, B, d) weight in [0, 1). Neither carries a gradient.
     """
     with torch.no_grad():
-        error = x - rebuilt
+        error = x - reconstructed
         distance = torch.maximum(error.abs(), AWAY_SD * variance.sqrt())
         target = (x - torch.sign(error) * distance).clamp(0, 1)
         q = error**2 / variance
@@ -105,7 +105,7 @@ def guided_loss(normal: Tensor, guided: Tensor, anomalous: Tensor, weight: Tenso
     return (weight * each).sum(-1) / weight.sum(-1).clamp_min(1e-12)
 
 
-def plain_slope(x: Tensor, rebuilt: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def plain_slope(x: Tensor, reconstructed: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """``guided_loss`` where no event is an anomaly and nothing is amplified: slope and loss in few operations.
 
     Nearly all steps are of this kind; a test holds it to autograd.
@@ -120,7 +120,7 @@ def plain_slope(x: Tensor, rebuilt: Tensor, weight: Tensor, inputs: Tensor) -> t
         (…, B, d) slope of the loss with respect to the reconstruction; (…,) the loss.
     """
     share = weight / (weight.sum(-1, keepdim=True).clamp_min(1e-12) * inputs.sum(-1).clamp_min(1e-12))
-    error = rebuilt - x
+    error = reconstructed - x
     slope = error * inputs
     slope *= share.unsqueeze(-1)
     loss = (slope * error).sum((-1, -2))

@@ -175,7 +175,7 @@ class Stack(ABC):
     # ------------------------------------------------------------ computation
 
     @abstractmethod
-    def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    def reconstruct_events(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, d) reconstructions of single events.
 
         Args:
@@ -184,7 +184,7 @@ class Stack(ABC):
         """
 
     @abstractmethod
-    def rebuild(self, which: NDArray[np.int64], x: Numbers) -> Numbers:
+    def reconstruct_grid(self, which: NDArray[np.int64], x: Numbers) -> Numbers:
         """(A, R, d) reconstructions.
 
         Args:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.detector.model.model_stack import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, PlainBatch, Stack
-from stream_ad.detector.model.numba_forward import forward, reconstruct
-from stream_ad.kernels.jit import ONE, ZERO, Arrays, kernel, total
+from stream_ad.detector.model.numba_forward import forward, reconstruct_events
+from stream_ad.kernels.jit import ONE, ZERO, Arrays, kernel, row_sum
 from stream_ad.kernels.matmul import product
 
 if TYPE_CHECKING:
@@ -45,16 +45,16 @@ class CompiledAutoencoder(Stack):
     def to_array(self, numbers: NDArray[Any]) -> NDArray[Any]:
         return numbers
 
-    def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    def reconstruct_events(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         """As Stack.reconstruct."""
         out = np.empty_like(scaled)
         room = self._room(MOST_ROWS)
-        reconstruct(models, scaled, self.flat.reshape(-1), self.parameters, self._shapes, room[:2], out)
+        reconstruct_events(models, scaled, self.flat.reshape(-1), self.parameters, self._shapes, room[:2], out)
         return out
 
-    def rebuild(self, which: NDArray[np.int64], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def reconstruct_grid(self, which: NDArray[np.int64], x: NDArray[np.float32]) -> NDArray[np.float32]:
         """As Stack.rebuild."""
-        return self.reconstruct(np.repeat(which, x.shape[1]), x.reshape(-1, self.width)).reshape(x.shape)
+        return self.reconstruct_events(np.repeat(which, x.shape[1]), x.reshape(-1, self.width)).reshape(x.shape)
 
     def train_step(
         self,
@@ -86,11 +86,11 @@ class CompiledAutoencoder(Stack):
         number: int,
         slope: NDArray[np.float32] = NO_SLOPE,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        loss, rebuilt = np.empty(len(which), np.float32), np.empty_like(first[0])
+        loss, reconstructed = np.empty(len(which), np.float32), np.empty_like(first[0])
         flats = self.flat.reshape(-1), self.first.reshape(-1), self.second.reshape(-1), self.steps
-        room = self._room(rebuilt.shape[1])
-        _steps(which, (first, second), (number, slope), flats, self._tables, self._shapes, room, (loss, rebuilt))
-        return loss, rebuilt
+        room = self._room(reconstructed.shape[1])
+        _steps(which, (first, second), (number, slope), flats, self._tables, self._shapes, room, (loss, reconstructed))
+        return loss, reconstructed
 
     @property
     def held_bytes(self) -> int:
@@ -180,7 +180,7 @@ def _adam(model: int, memory: Arrays, tables: tuple[Any, ...], gradient: NDArray
 @kernel
 def _plain_slope(
     x: NDArray[np.float32],
-    rebuilt: NDArray[np.float32],
+    reconstructed: NDArray[np.float32],
     weight: NDArray[np.float32],
     inputs: NDArray[np.float32],
     slope: NDArray[np.float32],
@@ -191,14 +191,14 @@ def _plain_slope(
     for b in range(len(x)):
         events += weight[b]
     for b in range(len(x)):
-        slope[b] = two * weight[b] / (max(events, least) * max(total(inputs, b), least))
-    target, found, by_input, down, parts = x.ravel(), rebuilt.ravel(), inputs.ravel(), slope.ravel(), part.ravel()
+        slope[b] = two * weight[b] / (max(events, least) * max(row_sum(inputs, b), least))
+    target, found, by_input, down, parts = x.ravel(), reconstructed.ravel(), inputs.ravel(), slope.ravel(), part.ravel()
     for k in range(len(target)):
         error = found[k] - target[k]
         down[k] = down[k] * by_input[k] * error
         parts[k] = down[k] * error
     for b in range(len(x)):
-        twice += total(part, b)
+        twice += row_sum(part, b)
     return np.float32(0.5) * twice
 
 
@@ -227,12 +227,12 @@ def _steps(
     """
     states, slopes, gradient, part = room[1:5]
     number, given = how
-    loss, rebuilt = out
-    rows, width = rebuilt.shape[1:]
+    loss, reconstructed = out
+    rows, width = reconstructed.shape[1:]
     flat, parameters, size = memory[0], len(gradient), rows * width
     shape = rows, width
     last, down = states[-1], slopes[-1]
-    state, slope, parts, told = last.reshape(shape), down.reshape(shape), part.reshape(shape), rebuilt.reshape(-1)
+    state, slope, parts, told = last.reshape(shape), down.reshape(shape), part.reshape(shape), reconstructed.reshape(-1)
     plain = given.size == 0
     for a in range(len(which)):
         for step in range(number):

@@ -78,7 +78,7 @@ def forward_apart(
 
 
 @kernel
-def reconstruct(
+def reconstruct_events(
     models: NDArray[np.int64],
     scaled: NDArray[np.float32],
     flat: NDArray[np.float32],
@@ -89,7 +89,7 @@ def reconstruct(
 ) -> None:
     """Rows of the same model are brought together, at most as many as the room has; single ones of four models, too."""
     states, width = room[1], scaled.shape[1]
-    x, rebuilt = room[0].reshape((-1, width)), states[-1].reshape((-1, width))
+    x, reconstructed = room[0].reshape((-1, width)), states[-1].reshape((-1, width))
     nothing, one = np.float32(0), np.float32(1)
     order = group_by_row(models, len(flat) // parameters)
     begin = ZERO
@@ -112,7 +112,7 @@ def reconstruct(
             forward(room[0], ZERO, stop - begin, flat, model * parameters, shapes, states)
         for place in range(begin, stop):
             for k in range(width):
-                out[order[place], k] = rebuilt[place - begin, k]
+                out[order[place], k] = reconstructed[place - begin, k]
         begin = stop
 
 

@@ -97,9 +97,9 @@ class OnlineAutoencoder:
         if self.stack.size != self.replay.size:
             raise NonsenseError(f"{prefix}*: {self.stack.size} models, {self.replay.size} replay rings")
 
-    def rebuild(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, d) reconstructions of scaled inputs (N, d), by the model (N,) of each."""
-        return self.stack.reconstruct(models, scaled)
+        return self.stack.reconstruct_events(models, scaled)
 
     def learn(
         self,
@@ -107,7 +107,7 @@ class OnlineAutoencoder:
         matured: Matured,
         statistics: NDArray[np.bool_],
         order: NDArray[np.int64],
-        own: SensorStatistics,
+        sensors: SensorStatistics,
     ) -> list[float]:
         """Two steps per batch: one on what is new, one on replayed normals. Returns the loss of each model.
 
@@ -119,17 +119,19 @@ class OnlineAutoencoder:
             own: What the sensors know of their inputs.
         """
         if not self.shared:
-            return self._learn(rows, rows, matured, statistics, own)
+            return self._learn(rows, rows, matured, statistics, sensors)
         # The events of all sensors, in the order of their arrival, are rows of one model's batches.
         which = np.nonzero(matured.normal | matured.anomalous)
         in_order = np.argsort(order[which])
-        found: list[float] = []
+        losses: list[float] = []
         for start in range(0, len(in_order), self.batch):
             part = tuple(axis[in_order[start : start + self.batch]] for axis in which)
             now = np.zeros_like(statistics)
             now[part] = statistics[part]
-            found += self._learn(np.zeros(1, np.int64), rows, matured.gather(part, self.batch), now, own, part=part)
-        return found
+            losses += self._learn(
+                np.zeros(1, np.int64), rows, matured.gather(part, self.batch), now, sensors, part=part
+            )
+        return losses
 
     def _learn(
         self,
@@ -137,37 +139,37 @@ class OnlineAutoencoder:
         rows: NDArray[np.int64],
         matured: Matured,
         statistics: NDArray[np.bool_],
-        own: SensorStatistics,
+        sensors: SensorStatistics,
         *,
         part: tuple[NDArray[np.int64], ...] | None = None,
     ) -> list[float]:
         """One batch of each model; ``part`` says where a shared model's events stand among the sensors'."""
         normal, anomalous, class_weight = matured.normal, matured.anomalous, matured.class_weight
-        new = own.batch(matured.sensors if self.shared else rows, matured.derived, self.device)
-        self.replay.push(models, matured.derived, matured.sensors, normal, own.scaler)
+        new = sensors.batch(matured.sensors if self.shared else rows, matured.derived, self.device)
+        self.replay.push(models, matured.derived, matured.sensors, normal, sensors.scaler)
         normals, anomalies = normal.sum(axis=1), anomalous.sum(axis=1)
         few = (normals < self.batch // 2) & (self.replay.count[models] > 0)
         guided = anomalies * self.loss.alpha > 0
         idle = (normals == 0) & ~guided  # the moments of a model that has nothing to learn rest
-        found = np.zeros(len(models))
+        losses = np.zeros(len(models))
         plain = ~idle & ~few & ~guided
         at_once = bool(plain.all()) and self.plain
         if at_once:  # nearly always: the errors are those that the first step starts from
             weight = to_device(np.where(normal, class_weight, 0.0), self.device)
-            again = own.replayed(self.replay, models, self.batch, self.device)
-            loss, rebuilt = self.stack.plain_steps(
+            again = sensors.replayed(self.replay, models, self.batch, self.device)
+            loss, reconstructed = self.stack.plain_steps(
                 models,
                 (new.inputs, weight, new.weights),
                 (again.inputs, to_device(np.ones_like(normal, np.float32), self.device), again.weights),
             )
-            found = _numbers(loss)
+            losses = _numbers(loss)
         else:
-            rebuilt = self.stack.rebuild(models, new.inputs)
-        scaled, error, observed = new.scaled, new.scaled - to_numpy(rebuilt), new.observed  # (A, B, d)
+            reconstructed = self.stack.reconstruct_grid(models, new.inputs)
+        scaled, error, observed = new.scaled, new.scaled - to_numpy(reconstructed), new.observed  # (A, B, d)
         if part is not None:
             scaled, error, observed = (scatter(array, part, statistics.shape) for array in (scaled, error, observed))
-        own.scoring.update(rows, error, observed, statistics)
-        own.coupling.update(rows, scaled, observed, statistics)
+        sensors.scoring.update(rows, error, observed, statistics)
+        sensors.linear_residuals.update(rows, scaled, observed, statistics)
         for chosen in () if at_once else (plain, ~idle & few & ~guided, guided & ~few, guided & few):
             some = np.flatnonzero(chosen)
             if not len(some):
@@ -175,15 +177,17 @@ class OnlineAutoencoder:
             base: Inputs = new.take(some)
             weight_of = np.where(normal[some], class_weight[some], 0.0)
             if few[some[0]]:
-                base = own.replayed(self.replay, models[some], self.batch, self.device)
+                base = sensors.replayed(self.replay, models[some], self.batch, self.device)
                 weight_of = np.ones((len(some), self.batch))
-            wrong = (new.take(some), np.where(anomalous[some], class_weight[some], 0.0)) if guided[some[0]] else None
-            found[some] = self._descend(models[some], base, weight_of, own, guided=wrong)
+            anomaly_batch = (
+                (new.take(some), np.where(anomalous[some], class_weight[some], 0.0)) if guided[some[0]] else None
+            )
+            losses[some] = self._descend(models[some], base, weight_of, sensors, guided=anomaly_batch)
         self.replay.anomalies[models] += anomalies
         if not at_once and len(busy := models[~idle & (self.replay.count[models] > 0)]):
-            again = own.replayed(self.replay, busy, self.batch, self.device)
-            self._descend(busy, again, np.ones((len(busy), self.batch)), own)
-        losses_taken: list[float] = found[~idle].tolist()
+            again = sensors.replayed(self.replay, busy, self.batch, self.device)
+            self._descend(busy, again, np.ones((len(busy), self.batch)), sensors)
+        losses_taken: list[float] = losses[~idle].tolist()
         return losses_taken
 
     def _descend(
@@ -191,7 +195,7 @@ class OnlineAutoencoder:
         models: NDArray[np.int64],
         base: Inputs,
         weight: NDArray[np.float64],
-        own: SensorStatistics,
+        sensors: SensorStatistics,
         *,
         guided: tuple[Batch, NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
@@ -199,14 +203,16 @@ class OnlineAutoencoder:
         if guided is None and self.plain:
             weights = to_device(weight, self.device)
             return _numbers(self.stack.train_step(models, base.inputs, weights, base.weights)[0])
-        from stream_ad.detector.model.guided_step import Guided, apply_gradient  # noqa: PLC0415 -- brings torch along (see device)
+        from stream_ad.detector.model.guided_step import AnomalyBatch, apply_gradient  # noqa: PLC0415 -- brings torch along (see device)
 
-        wrong = None
+        anomaly_batch = None
         if guided is not None:
             lam = self._lambda(models, guided[1])
-            wrong = Guided(guided[0], guided[1], lam, own.variance(guided[0].rows, self.device))
-        variance = own.variance(base.rows, self.device) if self.loss.score_penalty else None
-        return apply_gradient(self.stack, models, base, weight, self.loss, self.device, wrong=wrong, variance=variance)
+            anomaly_batch = AnomalyBatch(guided[0], guided[1], lam, sensors.variance(guided[0].rows, self.device))
+        variance = sensors.variance(base.rows, self.device) if self.loss.score_penalty else None
+        return apply_gradient(
+            self.stack, models, base, weight, self.loss, self.device, anomaly_batch=anomaly_batch, variance=variance
+        )
 
     def _lambda(self, models: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
         """(A,) alpha divided by the odds of an anomaly so far, those of this batch included."""

@@ -37,15 +37,15 @@ class ReplayBuffer(SensorTable):
     drawn: NDArray[np.int64]  # (M,) random numbers used so far
     normals: NDArray[np.int64]  # (M,) events learned as normal
     anomalies: NDArray[np.int64]  # (M,) labelled anomalies learned
-    middle: NDArray[np.float32]  # (M, d) what the codes are distances from
-    slope: NDArray[np.float32]  # (M, d) scaled units to one of the input; 0 before there is a scale
+    center: NDArray[np.float32]  # (M, d) what the codes are distances from
+    scale: NDArray[np.float32]  # (M, d) scaled units to one of the input; 0 before there is a scale
     derived: NDArray[Any]  # (M, R, d) codes, or float32 for a shared model
     sensor: NDArray[np.int32]  # (M, R) whose event it was: its scaling applies; (M, 0) where the model is its own
 
     def __init__(self, features: int, *, capacity: int, shared: bool) -> None:
         scalar, width = ColumnSpec((), np.int64), derived_size(features)
         kind, nothing = (np.float32, np.nan) if shared else (np.int16, MISSING)
-        scale = ColumnSpec((0 if shared else width,), np.float32, 0.0, "" if shared else "derived")
+        scaling = ColumnSpec((0 if shared else width,), np.float32, 0.0, "" if shared else "derived")
         super().__init__(
             features,
             {
@@ -54,8 +54,8 @@ class ReplayBuffer(SensorTable):
                 "drawn": scalar,
                 "normals": scalar,
                 "anomalies": scalar,
-                "middle": scale,
-                "slope": scale,
+                "center": scaling,
+                "scale": scaling,
                 "derived": ColumnSpec((capacity, width), kind, nothing, "derived"),
                 "sensor": ColumnSpec((capacity if shared else 0,), np.int32),
             },
@@ -83,8 +83,8 @@ class ReplayBuffer(SensorTable):
             push_ring(self.sensor, self.count.copy(), models, sensors, used)
             push_ring(self.derived, self.count, models, derived, used)
         else:
-            ring = self.derived, self.count, self.middle, self.slope
-            _push(models, derived, used, ring, (scaler.middle, scaler.slope))
+            ring = self.derived, self.count, self.center, self.scale
+            _push(models, derived, used, ring, (scaler.center, scaler.scale))
         self.normals[models] += used.sum(axis=1)
 
     def draw(self, models: NDArray[np.int64], number: int) -> NDArray[np.int64]:
@@ -121,39 +121,39 @@ def _draw_slots(models: NDArray[np.int64], state: Arrays, capacity: int, slots: 
 
 
 @kernel
-def code_step(slope: float) -> float:
+def code_step(scale: float) -> float:
     """What one step of a code stands for."""
-    return 1 / (slope * SCALE_SD * STEPS)
+    return 1 / (scale * SCALE_SD * STEPS)
 
 
 @kernel
 def _push(
-    models: NDArray[np.int64], derived: NDArray[np.float32], used: NDArray[np.bool_], ring: Arrays, scale: Arrays
+    models: NDArray[np.int64], derived: NDArray[np.float32], used: NDArray[np.bool_], ring: Arrays, scaling: Arrays
 ) -> None:
-    codes, count, middle, slope = ring
-    middles, slopes = scale
+    codes, count, center, scale = ring
+    centers, scales = scaling
     capacity, width = codes.shape[1:]
     finer = np.empty(width)
     for a in range(len(models)):
         m = models[a]
         for k in range(width):
-            moved = abs(middles[m, k] - middle[m, k]) * slope[m, k] > MOVED
-            moved = moved or slopes[m, k] > STRETCHED * slope[m, k] or STRETCHED * slopes[m, k] < slope[m, k]
-            if moved and slopes[m, k] > 0:
-                before, step = np.float64(middle[m, k]), code_step(slope[m, k])
-                middle[m, k], slope[m, k] = middles[m, k], slopes[m, k]
+            moved = abs(centers[m, k] - center[m, k]) * scale[m, k] > MOVED
+            moved = moved or scales[m, k] > STRETCHED * scale[m, k] or STRETCHED * scales[m, k] < scale[m, k]
+            if moved and scales[m, k] > 0:
+                before, step = np.float64(center[m, k]), code_step(scale[m, k])
+                center[m, k], scale[m, k] = centers[m, k], scales[m, k]
                 for slot in range(min(count[m], capacity)):
                     if codes[m, slot, k] != MISSING:
                         x = before + codes[m, slot, k] * step
-                        codes[m, slot, k] = _code((x - middle[m, k]) / code_step(slope[m, k]))
-            finer[k] = slope[m, k] * SCALE_SD * STEPS
+                        codes[m, slot, k] = _code((x - center[m, k]) / code_step(scale[m, k]))
+            finer[k] = scale[m, k] * SCALE_SD * STEPS
         for b in range(used.shape[1]):
             if used[a, b]:
                 slot = count[m] % capacity
                 for k in range(width):
                     x = np.float64(derived[a, b, k])
                     there = not np.isnan(x) and finer[k] > 0
-                    codes[m, slot, k] = _code((x - middle[m, k]) * finer[k]) if there else MISSING
+                    codes[m, slot, k] = _code((x - center[m, k]) * finer[k]) if there else MISSING
                 count[m] += 1
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stream_ad.detector.model import losses
-from stream_ad.detector.model.device import settle, to_device
+from stream_ad.detector.model.device import run_torch_callbacks, to_device
 from stream_ad.detector.model.model_stack import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, PlainBatch, Stack
 from stream_ad.kernels.jit import cumcount
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.model.device import Device
 
-settle()
+run_torch_callbacks()
 ROW_UNIT = 8  # rows of a model handed to torch together come in multiples of this: its products then round alike
 
 
@@ -111,11 +111,11 @@ class Autoencoder(Stack):
         if not isinstance(own, slice):
             self.first[own], self.second[own], self.flat[own] = first, second, flat
 
-    def rebuild(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
+    def reconstruct_grid(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
         """As Stack.rebuild."""
         return self.forward(self.models(which), x)[-1]
 
-    def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    def reconstruct_events(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
         """As Stack.reconstruct."""
         inputs, out = np.clip(scaled, 0, 1), np.empty_like(scaled)
         slot, count = np.empty_like(models), np.zeros(self.size, np.int64)
@@ -128,7 +128,7 @@ class Autoencoder(Stack):
             at = np.searchsorted(chosen, models[mine]), slot[mine]
             grid = np.full((len(chosen), rows, self.width), 0.5, np.float32)
             grid[at] = inputs[mine]
-            out[mine] = self.rebuild(chosen, torch.as_tensor(to_device(grid, self.device))).cpu().numpy()[at]
+            out[mine] = self.reconstruct_grid(chosen, torch.as_tensor(to_device(grid, self.device))).cpu().numpy()[at]
         return out
 
     def train_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,9 +141,9 @@ class Autoencoder(Stack):
 
     def plain_steps(self, which: NDArray[np.int64], first: PlainBatch, second: PlainBatch) -> tuple[Tensor, Tensor]:
         """As Stack.plain_steps."""
-        loss, rebuilt = (kept.clone() for kept in self.train_step(which, *first))
+        loss, reconstructed = (kept.clone() for kept in self.train_step(which, *first))
         self.train_step(which, *second)
-        return loss, rebuilt
+        return loss, reconstructed
 
     def apply_gradient(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
         """As Stack.descend."""

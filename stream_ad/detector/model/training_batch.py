@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 class SensorStatistics:
     """What the sensors of a detector know of their inputs."""
 
-    context: TemporalFeatures
+    temporal: TemporalFeatures
     scaler: Scaler
     scoring: Scoring
-    coupling: LinearResiduals
+    linear_residuals: LinearResiduals
 
     def batch(self, rows: NDArray[np.int64], derived: NDArray[np.float32], device: Device) -> Batch:
         """(A, B, d) events as the loss sees them.
@@ -42,9 +42,9 @@ class SensorStatistics:
         """
         flat = rows.ravel()
         shape = (len(flat), -1, derived.shape[-1])
-        scaled, observed = self.scaler.scale(flat, derived.reshape(shape))
+        scaled, observed = self.scaler.transform(flat, derived.reshape(shape))
         inputs, weights = np.empty_like(scaled), np.empty_like(scaled)
-        _weigh(flat, scaled, observed, self.context.gate, inputs, weights)
+        _weigh(flat, scaled, observed, self.temporal.gate, inputs, weights)
         return Batch(
             rows,
             to_device(inputs.reshape(derived.shape), device),
@@ -59,10 +59,10 @@ class SensorStatistics:
         if replay.shared:
             derived, sensors = replay.take(models, slots)
             return self.batch(sensors, derived, device)
-        inputs = np.empty((*slots.shape, self.scaler.middle.shape[1]), np.float32)
+        inputs = np.empty((*slots.shape, self.scaler.center.shape[1]), np.float32)
         weights = np.empty_like(inputs)
-        ring = replay.derived, replay.middle, replay.slope
-        _take_scaled(models, slots, ring, (self.scaler.middle, self.scaler.slope, self.context.gate), inputs, weights)
+        ring = replay.derived, replay.center, replay.scale
+        _take_scaled(models, slots, ring, (self.scaler.center, self.scaler.scale, self.temporal.gate), inputs, weights)
         return Inputs(models, to_device(inputs, device), to_device(weights, device))
 
     def variance(self, rows: NDArray[np.int64], device: Device) -> Numbers:
@@ -160,9 +160,9 @@ def _take_scaled(
     inputs: NDArray[np.float32],
     weights: NDArray[np.float32],
 ) -> None:
-    """Scale events (A, B) of rings as ``Scaler.scale`` does, straight from what is kept of them."""
-    codes, middle, slope = ring
-    middles, slopes, gate = figures
+    """Scale events (A, B) of rings as ``Scaler.transform`` does, straight from what is kept of them."""
+    codes, center, scale = ring
+    centers, scales, gate = figures
     width = codes.shape[2]
     weight, begin, step = np.zeros(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     nothing, half, one, missing = np.float32(0), np.float32(0.5), np.float32(1), np.int16(MISSING)
@@ -170,8 +170,8 @@ def _take_scaled(
         m = models[a]
         _input_weights(gate, m, weight)
         for k in range(width):
-            begin[k] = half + (middle[m, k] - middles[m, k]) * slopes[m, k]
-            step[k] = code_step(slope[m, k]) * slopes[m, k] if slope[m, k] > 0 else 0.0
+            begin[k] = half + (center[m, k] - centers[m, k]) * scales[m, k]
+            step[k] = code_step(scale[m, k]) * scales[m, k] if scale[m, k] > 0 else 0.0
         for b in range(slots.shape[1]):
             event = codes[m, slots[a, b]]
             for k in range(width):

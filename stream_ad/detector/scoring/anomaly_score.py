@@ -8,7 +8,7 @@ import numpy as np
 
 from stream_ad.detector.features.scaler import SCALE_SD
 from stream_ad.detector.row_store import ColumnSpec, SensorTable, derived_size
-from stream_ad.kernels.jit import ZERO, Arrays, kernel, rise, total
+from stream_ad.kernels.jit import ZERO, Arrays, kernel, rise, row_sum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ class Scoring(SensorTable):
         rows: NDArray[np.int64],
         scaled: NDArray[np.float32],
         observed: NDArray[np.bool_],
-        rebuilt: NDArray[np.float32],
+        reconstructed: NDArray[np.float32],
         gate: NDArray[np.float64],
         residuals: tuple[NDArray[np.float32], NDArray[np.float32]],
     ) -> tuple[NDArray[np.float64], tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -74,7 +74,9 @@ class Scoring(SensorTable):
         """
         log_score = np.empty(len(rows))
         parts = np.empty_like(scaled), np.empty_like(scaled)
-        _score(rows, scaled, observed, rebuilt, gate, (self.inv_std, self.smooth), log_score, (*parts, *residuals))
+        _score(
+            rows, scaled, observed, reconstructed, gate, (self.inv_std, self.smooth), log_score, (*parts, *residuals)
+        )
         return log_score, parts
 
     def update(
@@ -95,7 +97,7 @@ class Scoring(SensorTable):
         figures = self.error_count, self.error_var, self.variance, self.inv_std
         _update(rows, error, observed, used, figures)
 
-    def forget(self, rows: NDArray[np.int64], most: float) -> None:
+    def limit_count(self, rows: NDArray[np.int64], most: float) -> None:
         """Let what comes weigh as if no more than ``most`` events had been seen."""
         self.error_count[rows] = np.minimum(self.error_count[rows], most)
 
@@ -113,14 +115,14 @@ def _score(
     rows: NDArray[np.int64],
     scaled: NDArray[np.float32],
     observed: NDArray[np.bool_],
-    rebuilt: NDArray[np.float32],
+    reconstructed: NDArray[np.float32],
     gate: NDArray[np.float64],
     figures: Arrays,
     log_score: NDArray[np.float64],
     parts: Arrays,
 ) -> None:
     inv_std, smooth = figures
-    first, second, now, over_time = parts
+    first, second, instant, smoothed = parts
     features = gate.shape[1]
     width = scaled.shape[1]
     weight, own = np.zeros(width, np.float32), np.empty((1, width), np.float32)
@@ -137,19 +139,19 @@ def _score(
         tabular = np.float32(1 - autocorrelation_gate)
         for k in range(width):
             own[0, k] = weight[k] if observed[n, k] else np.float32(0)
-        part = one / max(total(own, ZERO), least)
+        part = one / max(row_sum(own, ZERO), least)
         for k in range(width):
             share = own[0, k] * part
-            error = (scaled[n, k] - rebuilt[n, k]) * inv_std[s, k]
+            error = (scaled[n, k] - reconstructed[n, k]) * inv_std[s, k]
             if observed[n, k]:
                 smooth[s, k] = min(max(smooth[s, k] + rate * (error - smooth[s, k]), -most), most)
             z = scaled[n, k] - half
             first[n, k] = share * (min(error * error, SQUARE_CAP) + tabular * min(z * z * square_sd, SQUARE_CAP))
             second[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
         for f in range(features):
-            first[n, f] += now[n, f]
-            second[n, f] += over_time[n, f]
-        log_score[n] = np.log(total(first, n) + FLOOR) + autocorrelation_gate * np.log(total(second, n) + FLOOR)
+            first[n, f] += instant[n, f]
+            second[n, f] += smoothed[n, f]
+        log_score[n] = np.log(row_sum(first, n) + FLOOR) + autocorrelation_gate * np.log(row_sum(second, n) + FLOOR)
 
 
 @kernel

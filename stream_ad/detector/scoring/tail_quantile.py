@@ -21,13 +21,13 @@ LEAST_EXCESS = 1e-3
 def tail_start(
     sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(A,) the share of the scores that makes the tail, and where it starts; arguments as of ``level``."""
+    """(A,) the share of the scores that makes the tail, and where it starts; arguments as of ``tail_quantile``."""
     share = np.clip(EXCESSES / np.maximum(count, 1), *TAIL_SHARES)
     place = np.ceil((1 - np.maximum(share, rate)) * count).astype(np.int64) - 1
     return share, sorted_scores[np.arange(len(count)), np.maximum(place, 0)].astype(np.float64)
 
 
-def level(
+def tail_quantile(
     sorted_scores: NDArray[np.floating],
     count: NDArray[np.int64],
     rate: float,

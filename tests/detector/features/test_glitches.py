@@ -196,7 +196,7 @@ def test_constant_readings_stay_constant():
     detector = play(beginner(2, 3), with_glitches(values, [[(0, 1e6)], [(40, -9999.0)]]))
     calm = [detector.peek(row, np.array([20.1, 0.0])) for row in range(3)]
     assert max(calm) < 0.1
-    assert (detector.context.gate[:3, 0] == 0).all()
+    assert (detector.temporal.gate[:3, 0] == 0).all()
 
 
 @settings(deadline=None, max_examples=5)
@@ -223,7 +223,7 @@ def kept_error(detector, values):
     """How far what is kept of the last readings of the first feature is from what they were."""
     latest = detector.pending.latest(np.zeros(1, np.int64), detector.batch)[0]
     kept = detector.pending.readings[0, latest % detector.pending.kept_readings, 0].astype(np.float64)
-    return np.abs(kept + detector.context.shift[0, 0] - values[-detector.batch :, 0]).max()
+    return np.abs(kept + detector.temporal.shift[0, 0] - values[-detector.batch :, 0]).max()
 
 
 def test_a_reading_that_wanders_off_keeps_its_digits():

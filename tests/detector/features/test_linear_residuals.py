@@ -44,8 +44,8 @@ def taught(number=4096):
 
 def sizes(one, z):
     """(N, F) squared normalised residuals, as they enter Q."""
-    now, _ = one.residuals(np.zeros(len(z), np.int64), scaled(np.nan_to_num(z)), there(z))
-    return now
+    instant, _ = one.residuals(np.zeros(len(z), np.int64), scaled(np.nan_to_num(z)), there(z))
+    return instant
 
 
 def test_weights_are_those_of_a_regression_on_the_other_readings():
@@ -98,5 +98,5 @@ def test_a_new_feature_leaves_the_couplings_of_the_others():
     z = readings(50, seed=9)
     spread, seen = np.full((50, 16), 0.5, np.float32), np.zeros((50, 16), np.bool_)
     spread[:, positions], seen[:, positions] = scaled(z)[:, :FEATURES], True
-    now, _ = wide.residuals(np.zeros(50, np.int64), spread, seen)
-    np.testing.assert_allclose(now[:, positions], sizes(narrow, z), rtol=1e-5)
+    instant, _ = wide.residuals(np.zeros(50, np.int64), spread, seen)
+    np.testing.assert_allclose(instant[:, positions], sizes(narrow, z), rtol=1e-5)

@@ -22,7 +22,7 @@ def added(one, jumps):
     """(N,) what feature 0 adds to Q, and to M; feature 1 must add nothing."""
     derived, mean = inputs(jumps), np.ones((1, WIDTH))
     parts = np.zeros((len(derived), FEATURES), np.float32), np.zeros((len(derived), FEATURES), np.float32)
-    one.look(np.zeros(len(derived), np.int64), derived, mean, parts)
+    one.add_stillness(np.zeros(len(derived), np.int64), derived, mean, parts)
     np.testing.assert_array_equal(parts[0], parts[1])
     assert (parts[0][:, 1] == 0).all()
     return parts[0][:, 0]
@@ -53,5 +53,5 @@ def test_a_constant_reading_adds_nothing():
     """A reading that never moved has no usual jump to fall below."""
     one = taught(np.zeros(64))
     parts = np.zeros((1, FEATURES), np.float32), np.zeros((1, FEATURES), np.float32)
-    one.look(ROW, np.zeros((1, WIDTH), np.float32), np.zeros((1, WIDTH)), parts)
+    one.add_stillness(ROW, np.zeros((1, WIDTH), np.float32), np.zeros((1, WIDTH)), parts)
     assert not parts[0].any()

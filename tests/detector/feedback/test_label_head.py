@@ -16,7 +16,7 @@ def parts(sensors=1):
     head, scaler = LabelHead(F, capacity=1024), Scaler(F)
     head.append(sensors)
     scaler.append(sensors)
-    scaler.count[:], scaler.var[:], scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
+    scaler.count[:], scaler.var[:], scaler.scale[:] = 1000, 1.0, 1 / SCALE_SD
     return head, scaler
 
 
@@ -37,7 +37,7 @@ def teach(head, scaler, normals, anomalies, *, row=0, batch=32):
 
 
 def odds(head, scaler, readings, row=0):
-    scaled, _ = scaler.scale(np.array([row]), readings[None])
+    scaled, _ = scaler.transform(np.array([row]), readings[None])
     return head.log_odds(np.array([row]), scaled.transpose(1, 0, 2))[:, 0]
 
 
@@ -92,7 +92,7 @@ def test_blames_the_feature_that_tells():
     head, scaler = parts()
     rng = np.random.default_rng(1)
     teach(head, scaler, draw(rng, 400), draw(rng, 60, feature=2, shift=4))
-    scaled, _ = scaler.scale(np.array([0]), draw(rng, 200, feature=2, shift=4)[None])
+    scaled, _ = scaler.transform(np.array([0]), draw(rng, 200, feature=2, shift=4)[None])
     attribute = head.attribute(np.zeros(200, np.int64), scaled[0])
     assert (attribute >= 0).all()
     assert np.mean(attribute.argmax(axis=1) == 2) > 0.9
@@ -173,7 +173,7 @@ def test_a_new_feature_waits_for_a_new_fit():
     wide, wide_scaler = LabelHead(F + 1, capacity=1024), Scaler(F + 1)
     wide.append(1)
     wide_scaler.append(1)
-    wide_scaler.count[:], wide_scaler.var[:], wide_scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
+    wide_scaler.count[:], wide_scaler.var[:], wide_scaler.scale[:] = 1000, 1.0, 1 / SCALE_SD
     wide.copy_row(head, 0, positions=np.arange(F))
     assert wide.gate_weight(np.array([0]), CLOSED) == 0
     assert wide.anomalies[0] == 30
@@ -188,7 +188,7 @@ def test_wrong_verdicts_cost_little():
     head, scaler = LabelHead(features, capacity=1024), Scaler(features)
     head.append(1)
     scaler.append(1)
-    scaler.count[:], scaler.var[:], scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
+    scaler.count[:], scaler.var[:], scaler.scale[:] = 1000, 1.0, 1 / SCALE_SD
 
     def some(count, shift):
         readings = rng.normal(size=(count, features)).astype(np.float32)

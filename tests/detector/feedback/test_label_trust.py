@@ -27,7 +27,7 @@ def judged(verdicts, *, capacity=64):
     one = EventBuffer(2, reach=capacity - 8, horizon_events=capacity * 3 // 4, block=8)
     one.append(1)
     rows, event_numbers = np.zeros(number, np.int64), np.arange(number)
-    one.numbers(rows)
+    one.next_numbers(rows)
     one.push(
         rows,
         event_numbers,

@@ -68,9 +68,9 @@ def test_each_model_rebuilds_what_a_plain_torch_module_does(features, kind):
     own = stack(3, width, kind)
     x = torch.rand(3, 16, width)
     which = np.array([2, 0])
-    got = own.rebuild(which, x[which])
+    got = own.reconstruct_grid(which, x[which])
     models = np.array([1, 0, 1, 2, 1])
-    events = own.reconstruct(models, x[0, :5].numpy())
+    events = own.reconstruct_events(models, x[0, :5].numpy())
     for place, model in enumerate(which):
         torch.testing.assert_close(got[place], module(own, model)(x[model]))
     for place, model in enumerate(models):
@@ -121,7 +121,7 @@ def test_the_compiled_stack_learns_what_torchs_operations_learn(features, which)
         own = stack(3, width, kind)
         for step in range(0, 30, 2):
             loss, _ = own.train_step(chosen, x[step], weight[step], inputs)
-            own.apply_gradient(chosen, x[step + 1], (own.rebuild(chosen, x[step + 1]) - 0.5) / width)
+            own.apply_gradient(chosen, x[step + 1], (own.reconstruct_grid(chosen, x[step + 1]) - 0.5) / width)
         found.append((own, loss))
     (torchs, torchs_loss), (compiled, compiled_loss) = found
     assert torchs.steps.tolist() == compiled.steps.tolist()
@@ -166,10 +166,10 @@ def test_a_row_does_not_depend_on_its_neighbours(features, kind):
     random = np.random.default_rng(features)
     x = random.random((300, width), np.float32)
     models = random.integers(0, 7, 300)
-    whole = own.reconstruct(models, x)
+    whole = own.reconstruct_events(models, x)
     for some in (np.arange(1), np.arange(9), np.arange(33), random.permutation(300)[:64], np.flatnonzero(models == 3)):
         some.sort()
-        assert np.array_equal(own.reconstruct(models[some], x[some]), whole[some])
+        assert np.array_equal(own.reconstruct_events(models[some], x[some]), whole[some])
 
 
 @pytest.mark.parametrize("features", [1, 3, 8, 19])

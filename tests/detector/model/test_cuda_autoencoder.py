@@ -88,7 +88,7 @@ class Pair:
     def step(self, rows: int, everyone: bool) -> None:
         self._same("plain_step", rows, everyone, 3)
 
-    def rebuild(self, rows: int, everyone: bool) -> None:
+    def reconstruct_grid(self, rows: int, everyone: bool) -> None:
         self._same("rebuild", rows, everyone, 1)
 
     def _same(self, name: str, rows: int, everyone: bool, inputs: int) -> None:

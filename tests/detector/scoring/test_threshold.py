@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, level
+from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, tail_quantile
 from stream_ad.detector.scoring.threshold import (
     FIRST_EVENTS,
     LABELLED_ENOUGH,
@@ -46,7 +46,7 @@ def test_level_keeps_the_rate_within_a_factor_of_two(shape, number, rate):
     """Whatever the scores look like, the mean share of new normal scores above the level is the one asked for."""
     rng = np.random.default_rng(1)
     sets = np.sort(SCORES[shape](rng, (100, number)), axis=1)
-    levels = level(sets, np.full(100, number), rate)
+    levels = tail_quantile(sets, np.full(100, number), rate)
     fresh = np.sort(SCORES[shape](rng, 1_000_000))
     measured = np.mean(1 - np.searchsorted(fresh, levels) / len(fresh))
     assert rate / 2 <= measured <= rate * 2
@@ -56,7 +56,7 @@ def test_level_keeps_the_rate_within_a_factor_of_two(shape, number, rate):
 def test_level_agrees_with_maximum_likelihood_on_many_scores(shape):
     """With many excesses the level is that of scipy's generalised Pareto fit, to a fifth of the tail's scale."""
     scores = np.sort(SCORES[shape](np.random.default_rng(2), 20_000))
-    found = level(scores[None], np.array([len(scores)]), 1e-3)[0]
+    found = tail_quantile(scores[None], np.array([len(scores)]), 1e-3)[0]
     base = scores[int(np.ceil(0.98 * len(scores))) - 1]
     excess = scores[scores > base] - base
     fitted = stats.genpareto(*stats.genpareto.fit(excess, floc=0))
@@ -67,24 +67,24 @@ def test_level_of_a_row_is_its_own():
     """How far other rows are filled does not move a row's level by a single bit."""
     rng = np.random.default_rng(3)
     short = np.sort(rng.normal(size=300))
-    alone = level(short[None], np.array([300]), 1e-3)
+    alone = tail_quantile(short[None], np.array([300]), 1e-3)
     beside = np.full((2, 5000), np.inf)
     beside[0, :300], beside[1] = short, np.sort(rng.normal(size=5000))
-    assert level(beside, np.array([300, 5000]), 1e-3)[0] == alone[0]
+    assert tail_quantile(beside, np.array([300, 5000]), 1e-3)[0] == alone[0]
 
 
 def test_level_rises_as_the_rate_falls():
     """Fewer tolerated false alarms never lower the level."""
     scores = np.sort(np.random.default_rng(4).normal(size=(1, 2000)), axis=1)
-    levels = [level(scores, np.array([2000]), rate)[0] for rate in (0.3, 0.1, 0.05, 1e-2, 1e-3, 1e-4)]
+    levels = [tail_quantile(scores, np.array([2000]), rate)[0] for rate in (0.3, 0.1, 0.05, 1e-2, 1e-3, 1e-4)]
     assert levels == sorted(levels)
 
 
 @pytest.mark.parametrize("rate", [0.2, 1e-2])
 def test_nothing_known_is_no_alarm(rate):
     """Without scores the level is infinite, and constant scores give a finite one just above them."""
-    assert level(np.full((1, 4), np.inf), np.array([0]), rate)[0] == np.inf
-    constant = level(np.full((1, 64), 2.0), np.array([64]), rate)[0]
+    assert tail_quantile(np.full((1, 4), np.inf), np.array([0]), rate)[0] == np.inf
+    constant = tail_quantile(np.full((1, 64), 2.0), np.array([64]), rate)[0]
     assert 2.0 <= constant < 2.1
 
 
@@ -121,7 +121,7 @@ def test_level_does_not_run_away_from_what_was_seen():
     """A burst of high scores raises the level to what it reached, where that alone keeps the rate, and no farther."""
     scores = np.random.default_rng(12).normal(size=2500)
     scores[1000:1060] = np.linspace(7, 7.5, 60)
-    found = level(np.sort(scores)[None], np.array([2500]), 1e-3)[0]
+    found = tail_quantile(np.sort(scores)[None], np.array([2500]), 1e-3)[0]
     assert 7 < found <= 7.5
 
 
