@@ -11,7 +11,7 @@ import torch
 from river import checks, compose, preprocessing
 
 import stream_ad.estimator
-from stream_ad.detector.scoring.score_quantization import SCORE_STEPS
+from stream_ad.detector.feedback.event_buffer import SCORE_STEPS
 from stream_ad.detector.scoring.threshold import published
 from stream_ad.estimator import StreamADDetector
 

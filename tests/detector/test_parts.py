@@ -8,12 +8,11 @@ import pytest
 from stream_ad.detector.features.linear_residuals import LinearResiduals
 from stream_ad.detector.features.scaler import CLIP_AFTER, REACH, SCALE_SD, Scaler
 from stream_ad.detector.features.temporal import JUMP_RATE, LEVEL_RATE, TemporalFeatures
-from stream_ad.detector.feedback.event_buffer import EventBuffer
+from stream_ad.detector.feedback.event_buffer import SCORE_STEPS, EventBuffer, pack_score, unpack_scores
 from stream_ad.detector.model.replay_buffer import STEPS, ReplayBuffer
 from stream_ad.detector.model.training_batch import SensorStatistics
 from stream_ad.detector.row_store import derived_size
 from stream_ad.detector.scoring.anomaly_score import FLOOR, SMOOTH_RATE, SMOOTH_SCALE, Scoring, shares
-from stream_ad.detector.scoring.score_quantization import SCORE_STEPS, pack_score, unpack_scores
 
 F, WIDTH = 2, derived_size(2)
 ROW = np.zeros(1, np.int64)

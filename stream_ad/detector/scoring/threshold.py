@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stream_ad.detector.feedback.event_buffer import LOWEST_SCORE, NO_SCORE, SCORE_STEPS, pack_score, unpack_scores
 from stream_ad.detector.row_store import ColumnSpec, SensorTable
-from stream_ad.detector.scoring.score_quantization import LOWEST_SCORE, NO_SCORE, SCORE_STEPS, pack_score, unpack_scores
 from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, tail_quantile, tail_start
 from stream_ad.kernels.jit import Arrays, kernel
 
@@ -37,7 +37,7 @@ def static_level(autocorrelation_gate: NDArray[np.float64], rate: float) -> NDAr
     a quantile of them promises nothing.
 
     Args:
-        openness: (A,) of the temporal context: 0 for tables, 1 where M counts in full.
+        autocorrelation_gate: (A,) 0 for tables, 1 where M counts in full.
         rate: Tolerated false-alarm rate; the level is lower where more are tolerated.
     """
     return (1 + autocorrelation_gate) * np.log(STATIC_SIZE) * np.log(rate) / np.log(STATIC_TARGET)
@@ -111,16 +111,16 @@ class Threshold(SensorTable):
             rows: (A,) different sensors.
             scores: (A, B) log scores as they were made.
             labelled: (A, B) events labelled normal.
-            unlabelled: (A, B) events without a verdict that may calibrate.
-            openness: (A,) of the temporal context, for the static level.
+            unlabelled: (A, B) events without a label that may calibrate.
+            autocorrelation_gate: (A,) mean gates of the sensors, for the static level.
         """
         due = np.empty(len(rows), np.bool_)
         rings = self.scores, self.first, self.labelled_count, self.unlabelled_count
         _push(rows, scores, labelled, unlabelled, (self.log_level, self.fresh), rings, due)
         static = static_level(autocorrelation_gate[due], self.rate)
         for first in range(0, len(static), CHUNK):
-            some = slice(first, first + CHUNK)
-            self._refresh(rows[due][some], static[some])
+            chunk = slice(first, first + CHUNK)
+            self._refresh(rows[due][chunk], static[chunk])
 
     def expect(self, row: int, scores: NDArray[np.float64]) -> None:
         """Let the level of a sensor be no lower than one by scores that are expected of normals from now on.
@@ -134,9 +134,12 @@ class Threshold(SensorTable):
             self.log_level[row] = max(self.own[row], self.expected[row])
 
     def reset_after_outage(self, rows: NDArray[np.int64], autocorrelation_gate: NDArray[np.float64]) -> None:
-        """Forget the scores of some sensors; the static level stands in, or the present one where that is higher."""
-        known = np.where(np.isfinite(self.log_level[rows]), self.log_level[rows], -np.inf)
-        self.own[rows] = self.log_level[rows] = np.maximum(known, static_level(autocorrelation_gate, self.rate))
+        """Forget the scores of the sensors (A,), whose mean gates are (A,).
+
+        The static level stands in, or the present one where that is higher.
+        """
+        present = np.where(np.isfinite(self.log_level[rows]), self.log_level[rows], -np.inf)
+        self.own[rows] = self.log_level[rows] = np.maximum(present, static_level(autocorrelation_gate, self.rate))
         self.scores[rows], self.first[rows] = NO_SCORE, NO_SCORE
         self.labelled_count[rows] = self.unlabelled_count[rows] = self.fresh[rows] = 0
         self.expected[rows] = -np.inf

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stream_ad.detector.config import DetectorOptions
 from stream_ad.detector.detector import Detector
-from stream_ad.detector.features.origin import move_origin
+from stream_ad.detector.features.glitches import move_origin
 from stream_ad.shard.shard import Shard
 from tests.support.streams import Story, noise, options, scores
 
