@@ -29,7 +29,7 @@ class DetectorConfig(Section):
 
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
-        description="Where the autoencoder runs; auto takes a GPU that is there and computes what the processor does.",
+        description="Device of the autoencoder; auto uses a GPU if there is one and it computes what the CPU does.",
     )
     models: Literal["per-sensor", "shared"] = Field(
         "per-sensor",
@@ -82,9 +82,9 @@ class ImportanceConfig(Section):
         "counts",
         description="Class importance: decayed counts with a floor, the plain EMA of the false-negative rate, or none.",
     )
-    decay: Fraction = Field(0.999, description="Per label, of the counts (rule counts).")
+    decay: Fraction = Field(0.999, description="Decay of the counts per label (rule counts).")
     floor: float = Field(0.2, ge=0, le=1, description="Least importance of a mastered class (rule counts).")
-    rate: Fraction = Field(0.01, description="Of the moving average (rule ema).")
+    rate: Fraction = Field(0.01, description="Rate of the moving average (rule ema).")
     max_classes: int = Field(
         64, ge=2, le=10_000, description="Anomaly classes told apart; further ones share the class 'other'."
     )
@@ -114,14 +114,14 @@ class LearningConfig(Section):
         256,
         ge=0,
         le=MOST,
-        description="A sensor silent for so many of its usual intervals, an hour at least, learns at once again what "
-        "follows, as in the warm-up; 0: never.",
+        description="After a silence of so many of its usual intervals, at least an hour, a sensor learns the next events at "
+        "once, as in the warm-up; 0: never.",
     )
     max_early_labels: int = Field(
         10_000,
         ge=0,
         le=MOST,
-        description="Labels of a shard kept for events that are not here yet; the oldest makes room.",
+        description="Labels of a shard kept for events that have not arrived yet; the oldest makes room.",
     )
     max_intervals: int = Field(
         10_000, ge=1, le=MOST, description="Intervals of a shard kept for events to come; the oldest makes room."

@@ -64,7 +64,7 @@ class ClassImportance:
         self.average = np.ones(1)  # (K + 1,) importance by the plain rule
 
     def classes(self, count: int) -> None:
-        """Make room for classes 0 to ``count`` - 1; a class without labels weighs as one that is missed half the time."""
+        """Make room for classes 0 to ``count`` - 1; a class without labels weighs as one half missed."""
         more = count - len(self.labels)
         if more > 0:
             self.labels = np.concatenate([self.labels, np.zeros(more)])

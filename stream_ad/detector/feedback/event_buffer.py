@@ -215,7 +215,7 @@ class EventBuffer(SensorTable):
             self.last_label[row] = UNLABELLED
 
     def latest(self, rows: NDArray[np.int64], batch: int) -> NDArray[np.int64]:
-        """Return (A, B) the numbers of the last events of each sensor (A,), oldest first; negative where there is none."""
+        """Return (A, B) the numbers of the last events of each sensor (A,), oldest first; negative for none."""
         return self.count[rows][:, None] - batch + np.arange(batch)
 
     def take(

@@ -1,4 +1,4 @@
-"""Which labels to doubt: people click on the wrong row, and learning a wrong label costs more than ignoring a right one.
+"""Trust in labels: people click on the wrong row, and a wrong label learned costs more than a right one ignored.
 
 On a stream with memory, events come in episodes and so do labels. A label that most labels around it contradict is
 doubted, but only where the score contradicts it too: a short anomaly that the score saw, or a calm event inside a

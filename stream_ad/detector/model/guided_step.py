@@ -1,4 +1,4 @@
-"""One step down the guided loss, by torch's autograd: the one thing on the processor that needs torch."""
+"""One training step on the label-guided loss, by torch's autograd: the only step on the CPU that needs torch."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class AnomalyBatch:
     """Labelled anomalies that a step pushes the models away from."""
 
     batch: Batch
-    weight: NDArray[np.float64]  # (A, B)
+    weight: NDArray[np.float64]  # (A, B) weights of the events, 0 leaves one out
     lam: NDArray[np.float64]  # (A,) lambda of each model
-    variance: Numbers  # (A, 1 or B, d) usual squared errors
+    variance: Numbers  # (A, 1 or B, d) usual squared errors of the inputs
 
 
 def apply_gradient(
@@ -46,17 +46,20 @@ def apply_gradient(
     anomaly_batch: AnomalyBatch | None,
     variance: Numbers | None,
 ) -> NDArray[np.float64]:
-    """One step of some models; returns (A,) losses.
+    """Take one training step of some models.
 
     Args:
-        stack: Of all models.
-        models: (A,) different ones.
+        stack: All models.
+        models: (A,) different models.
         base: (A, B) normal events.
-        weight: (A, B) theirs.
-        loss_of: What the loss is made of.
-        device: Where the stack computes.
-        wrong: Labelled anomalies, if any.
-        variance: Usual squared errors of the normal events, if the loss counts their scores.
+        weight: (A, B) weights of the normal events, 0 leaves one out.
+        loss_of: Settings of the loss.
+        device: Device of the stack.
+        anomaly_batch: Labelled anomalies (A, B), if any.
+        variance: (A, 1 or B, d) usual squared errors of the normal events, if the loss has a score penalty.
+
+    Returns:
+        (A,) losses before the step.
     """
 
     def tensor(array: Numbers) -> Tensor:
@@ -107,7 +110,15 @@ def apply_gradient(
 def _anomaly_errors(
     anomaly_batch: AnomalyBatch, reconstructed: Tensor, scaled: Tensor, variance: Tensor, loss_of: LossConfig
 ) -> Tensor:
-    """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
+    """Return (A, B, d) squared distances of the reconstructions from the targets of labelled anomalies.
+
+    Args:
+        anomaly_batch: The anomalies (A, B).
+        reconstructed: (A, B, d) reconstructions.
+        scaled: (A, B, d) inputs, not clipped.
+        variance: (A, 1 or B, d) usual squared errors.
+        loss_of: Settings of the loss, with the form of the target.
+    """
     if loss_of.anomaly_target == "away":
         target, inputs = losses.away_target(scaled, reconstructed, variance)
         return (target - reconstructed) ** 2 * inputs

@@ -136,7 +136,7 @@ def _score(
     width = scaled.shape[1]
     weight, own = np.zeros(width, np.float32), np.empty((1, width), np.float32)
     weight[:features] = 1
-    rate, half, one, least = np.float32(SMOOTH_RATE), np.float32(0.5), np.float32(1), np.float32(1e-12)
+    rate, half, whole, least = np.float32(SMOOTH_RATE), np.float32(0.5), np.float32(1), np.float32(1e-12)
     square_sd, smooth_scale, most = np.float32(SCALE_SD**2), np.float32(SMOOTH_SCALE), np.float32(SMOOTH_CAP)
     for n in range(len(rows)):
         s = rows[n]
@@ -148,7 +148,7 @@ def _score(
         tabular = np.float32(1 - autocorrelation_gate)
         for k in range(width):
             own[0, k] = weight[k] if observed[n, k] else np.float32(0)
-        part = one / max(row_sum(own, ZERO), least)
+        part = whole / max(row_sum(own, ZERO), least)
         for k in range(width):
             share = own[0, k] * part
             error = (scaled[n, k] - reconstructed[n, k]) * inv_std[s, k]

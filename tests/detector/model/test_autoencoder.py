@@ -9,7 +9,6 @@ import torch
 from stream_ad.detector.model.model_stack import SLOPE
 from stream_ad.detector.model.numba_autoencoder import CompiledAutoencoder
 from stream_ad.detector.model.torch_autoencoder import Autoencoder
-from stream_ad.detector.model.transplant import transplant
 from stream_ad.detector.row_store import derived_size
 
 
@@ -202,7 +201,7 @@ def test_initial_weights_follow_from_the_key_alone():
 def test_a_wider_model_goes_on_where_the_narrow_one_stood():
     """Embedded among more features, a model rebuilds its own features as before, whatever the new ones read."""
     narrow, wide = stack(1, derived_size(2)), stack(1, derived_size(3))
-    transplant(wide, narrow, 0, features=2, positions=np.array([0, 2]), among=3)
+    wide.transplant(narrow, 0, features=2, positions=np.array([0, 2]), among=3)
     x, y = torch.full((1, 8, 8), 0.5), torch.rand(1, 8, 16)
     own = torch.rand(8, 3, 2)  # row, kind of input, feature
     x[0, :, :6] = own.reshape(8, 6)
