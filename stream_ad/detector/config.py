@@ -114,8 +114,8 @@ class LearningConfig(Section):
         256,
         ge=0,
         le=MOST,
-        description="After a silence of so many of its usual intervals, at least an hour, a sensor learns the next events at "
-        "once, as in the warm-up; 0: never.",
+        description="After a silence of so many of its usual intervals, at least an hour, a sensor learns the next "
+        "events at once, as in the warm-up; 0: never.",
     )
     max_early_labels: int = Field(
         10_000,

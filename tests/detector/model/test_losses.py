@@ -209,7 +209,7 @@ def test_gradients(form, amplified):
 )
 def test_the_plain_slope_is_autograds(x, reconstructed, weight, mask):
     """Loss and slope of a batch without anomalies are those of the guided loss under autograd."""
-    x, reconstructed, weight, mask = (torch.from_numpy(one) for one in (x, reconstructed, weight, mask))
+    x, reconstructed, weight, mask = (torch.from_numpy(array) for array in (x, reconstructed, weight, mask))
     slope, loss = losses.plain_slope(x, reconstructed, weight, mask)
     reconstructed.requires_grad_()
     normal = losses.per_event((x - reconstructed) ** 2, mask)
