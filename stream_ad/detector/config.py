@@ -59,7 +59,7 @@ class DetectorConfig(Section):
 class LossConfig(Section):
     """The loss that the autoencoder minimises (see ``model/losses.py``)."""
 
-    anomaly_target: Literal["away", "f0", "f1", "f2"] = Field(
+    guide: Literal["away", "f0", "f1", "f2"] = Field(
         "away",
         description="Target of labelled anomalies: away from their reconstruction, or AE-SAD's F0, F1, F2.",
     )

@@ -50,6 +50,17 @@ class Learned:
     losses: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnBatch:
+    """Events (A, B) to be learned, and as what."""
+
+    rows: NDArray[np.int64]  # (A,) different sensors
+    event_numbers: NDArray[np.int64]  # (A, B) numbers of their events
+    normal: NDArray[np.bool_]  # (A, B) events learned as normal
+    anomalous: NDArray[np.bool_]  # (A, B) events learned as anomalies
+    statistics: NDArray[np.bool_]  # (A, B) events that update scaler and error variances
+
+
 class Learner:
     """Applies the learning policy to the state of a detector."""
 
@@ -133,7 +144,7 @@ class Learner:
         self.state.threshold.update(
             rows, scores, np.zeros_like(normal), calibrating, self.state.temporal.autocorrelation_gate(rows)
         )
-        self._learn_batch(rows, event_numbers, normal, np.zeros_like(normal), normal, class_weights, done)
+        self._learn_batch(LearnBatch(rows, event_numbers, normal, np.zeros_like(normal), normal), class_weights, done)
         ended = rows[(age <= most) & (age > most - self.state.batch)]
         self.state.scaler.limit_count(ended, WARMUP_WEIGHT)
         self.state.scoring.limit_count(ended, WARMUP_WEIGHT)
@@ -152,10 +163,8 @@ class Learner:
         if not len(rows):
             return more
         pending, threshold = self.state.pending, self.state.threshold
-        scores, autocorrelation_gate = (
-            pending.scores(rows, event_numbers),
-            self.state.temporal.autocorrelation_gate(rows),
-        )
+        scores = pending.scores(rows, event_numbers)
+        autocorrelation_gate = self.state.temporal.autocorrelation_gate(rows)
         closed, doubted = autocorrelation_gate < MOST_GATE, np.zeros_like(valid)
         if not closed.all():
             series = np.flatnonzero(~closed)
@@ -181,30 +190,13 @@ class Learner:
                 threshold.expect(row, present_scores)
         if not closed.all():
             threshold.expected[rows[~closed]] = -np.inf
-        self._learn_batch(rows, event_numbers, normal, anomalous, statistics, class_weights, done)
+        self._learn_batch(LearnBatch(rows, event_numbers, normal, anomalous, statistics), class_weights, done)
         return more
 
-    def _learn_batch(
-        self,
-        rows: NDArray[np.int64],
-        event_numbers: NDArray[np.int64],
-        normal: NDArray[np.bool_],
-        anomalous: NDArray[np.bool_],
-        statistics: NDArray[np.bool_],
-        class_weights: NDArray[np.float64],
-        done: Learned,
-    ) -> None:
-        """Let scaler, error variances and model learn one batch of events.
-
-        Args:
-            rows: (A,) different sensors.
-            event_numbers: (A, B) numbers of the events.
-            normal: (A, B) events learned as normal.
-            anomalous: (A, B) events learned as anomalies.
-            statistics: (A, B) events that update scaler and error variances.
-            class_weights: (K + 1,) weights of the classes.
-            done: Counts to add to.
-        """
+    def _learn_batch(self, batch: LearnBatch, class_weights: NDArray[np.float64], done: Learned) -> None:
+        """Let scaler, error variances and model learn a batch, with class weights (K + 1,), and add its losses."""
+        rows, event_numbers, statistics = batch.rows, batch.event_numbers, batch.statistics
+        normal, anomalous = batch.normal, batch.anomalous
         pending = self.state.pending
         derived = self.state.temporal.recompute(rows, event_numbers, pending.readings, pending.ewma_checkpoints)
         self.state.scaler.update(rows, derived, statistics)

@@ -51,7 +51,7 @@ class CudaAutoencoder(Autoencoder):
         """Return (A, R, d) as ``Stack.reconstruct_grid``; valid until the next call with the same shapes."""
         if not self._all(which):
             return super().reconstruct_grid(which, x)
-        (out,) = self._replay("rebuild", lambda x: (super(CudaAutoencoder, self).reconstruct_grid(which, x),), x)
+        (out,) = self._replay("reconstruct", lambda x: (super(CudaAutoencoder, self).reconstruct_grid(which, x),), x)
         return out
 
     def train_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -119,9 +119,9 @@ def _anomaly_errors(
         variance: (A, 1 or B, d) usual squared errors.
         loss_of: Settings of the loss, with the form of the target.
     """
-    if loss_of.anomaly_target == "away":
+    if loss_of.guide == "away":
         target, inputs = losses.away_target(scaled, reconstructed, variance)
         return (target - reconstructed) ** 2 * inputs
     return (
-        losses.anomaly_target(torch.as_tensor(anomaly_batch.batch.inputs), loss_of.anomaly_target) - reconstructed
+        losses.anomaly_target(torch.as_tensor(anomaly_batch.batch.inputs), loss_of.guide) - reconstructed
     ) ** 2
