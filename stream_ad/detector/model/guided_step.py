@@ -122,6 +122,4 @@ def _anomaly_errors(
     if loss_of.guide == "away":
         target, inputs = losses.away_target(scaled, reconstructed, variance)
         return (target - reconstructed) ** 2 * inputs
-    return (
-        losses.anomaly_target(torch.as_tensor(anomaly_batch.batch.inputs), loss_of.guide) - reconstructed
-    ) ** 2
+    return (losses.anomaly_target(torch.as_tensor(anomaly_batch.batch.inputs), loss_of.guide) - reconstructed) ** 2
