@@ -96,7 +96,7 @@ def passes(kind: type[Stack], models: int, features: int) -> tuple[Callable[[], 
     (x, weight, inputs), *_ = batches(models, own.width, 1)
 
     def score() -> int:
-        to_numpy(own.rebuild(which, to_device(x[:, :SCORED], device)))
+        to_numpy(own.reconstruct_grid(which, to_device(x[:, :SCORED], device)))
         return models * SCORED
 
     def learn() -> int:

@@ -1,4 +1,4 @@
-"""The detector as a river estimator: for pipelines, river's own evaluation, and everything else that speaks river."""
+"""The detector as a river estimator, for pipelines, river's evaluation and other tools with river's interface."""
 
 from __future__ import annotations
 
@@ -17,31 +17,35 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_SENSOR = "stream"
+_SENSOR = "stream"  # the shard has one sensor, of this name
 _SECOND_NS = 1_000_000_000
-_MOST_WAITING = 256
+_MOST_WAITING = 256  # events that wait to be learned in one step, which costs much less than one step each
 
 
 class StreamADDetector(AnomalyDetector):
-    """One sensor of stream-ad, with river's interface.
+    """Autoencoder for the events of one sensor that learns from delayed labels.
 
-    ``score_one`` says how unusual an event is: 1 or above is an anomaly, and nothing is while there is no threshold yet
-    (half of the warm-up). ``learn_one`` takes the event in, with its verdict if there is
-    one. Without a verdict the event waits for ``label_horizon_events`` more and is then learned as normal if its
-    score was clearly below the threshold. It is the same code as the worker's, one event at a time.
+    ``score_one`` returns how unusual an event is: 0 and above, higher is more unusual, and 1 or above is an anomaly.
+    There is no anomaly before the threshold exists, for half of the warm-up. ``learn_one`` learns an event, with its
+    label if there is one. An event without a label waits for ``label_horizon_events`` later events, and is then
+    learned as normal if its score was clearly below the threshold. The code is that of the worker, one event at a
+    time.
 
-    Features may be named by anything, come in any order, come and go; one that is missing (absent, None or NaN)
-    takes no part. Values must be finite numbers. What it cannot do: text, and sensors apart from one another; take
-    one detector for each sensor.
+    Features may have any name, come in any order, appear and disappear. A feature that is missing (absent, None or
+    NaN) is ignored; other values must be finite numbers of any range.
+
+    It fails on text features, on events of several sensors (use one detector per sensor), on faults that were there
+    from the first event on, and on faults without labels that score low: those are learned as normal.
 
     Args:
-        false_alarm_rate: Tolerated share of normal events that score 1 or above.
-        warmup_events: First events, learned at once.
-        label_horizon_events: How long an event without a verdict waits before it is learned.
-        seed: Of initial weights and replay.
+        false_alarm_rate: Tolerated share of normal events that score 1 or above, 1e-9 to .5.
+        warmup_events: First events, which are learned at once as normal, at least 64.
+        label_horizon_events: Later events that an event without a label waits for before it is learned.
+        seed: Seed of the initial weights and of replay.
 
     References:
-        Angiulli, Fassetti, Ferragina: AE-SAD, arXiv 2305.10464, for the loss that verdicts guide.
+        F. Angiulli, F. Fassetti, L. Ferragina: "Reconstruction error-based anomaly detection with few outlying
+        examples" (AE-SAD), arXiv 2305.10464, for the loss that labels guide.
 
     >>> import random
     >>> rng = random.Random(1)
@@ -72,21 +76,26 @@ class StreamADDetector(AnomalyDetector):
             }
         )
         self._shard = Shard(self._options)
-        self._learned = 0  # events the shard has seen
+        self._learned = 0  # events that the shard has processed
         self._waiting: list[tuple[dict[str, float], str | None]] = []
-        """Learned in one step once a score depends on them: results do not depend on the cut."""
+        """Readings and labels of events that are learned in one step once a score depends on them: the results do not
+        depend on how a stream is cut into steps.
+        """
 
     def score_one(self, x: Mapping[Any, Any]) -> float:
-        """How unusual an event is, compared with the threshold; nothing is learned.
+        """Return how unusual an event is, without learning anything.
 
         Args:
             x: Readings by feature.
 
+        Returns:
+            The score, 0 and above; 1 or above is an anomaly. 0 before the first event was learned.
+
         Raises:
-            ValueError: A reading is no finite number.
+            ValueError: A reading is not a finite number.
         """
         readings = _readings(x)
-        self._settle()
+        self._flush()
         sensors = self._shard.sensors
         number = sensors.numbers.get(_SENSOR)
         if number is None:
@@ -96,22 +105,23 @@ class StreamADDetector(AnomalyDetector):
         return sensors.detectors[group].peek(int(sensors.row[number]), values)
 
     def learn_one(self, x: Mapping[Any, Any], y: bool | str | None = None) -> None:
-        """Take an event in.
+        """Learn an event.
 
         Args:
             x: Readings by feature.
-            y: Its verdict: True or the name of an anomaly class, False or ``normal``, None where nobody knows.
+            y: Label of the event: True or the name of an anomaly class, False or ``normal``, None if unknown.
 
         Raises:
-            ValueError: A reading is no finite number.
+            ValueError: A reading is not a finite number.
         """
         readings = _readings(x)
         if readings:
-            self._waiting.append((readings, _verdict(y)))
+            self._waiting.append((readings, _label_name(y)))
         if len(self._waiting) >= _MOST_WAITING:
-            self._settle()
+            self._flush()
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
+        """Let the shard process the events that wait."""
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
@@ -132,11 +142,11 @@ class StreamADDetector(AnomalyDetector):
                 for names, rows in sets.items()
             ),
         )
-        told = [row for row, (_, verdict) in enumerate(waiting) if verdict is not None]
-        self._shard.step(events, _labels(numbers[told], [waiting[row][1] for row in told]))
+        labelled = [row for row, (_, label) in enumerate(waiting) if label is not None]
+        self._shard.step(events, _labels(numbers[labelled], [waiting[row][1] for row in labelled]))
 
     def __getstate__(self) -> dict[str, Any]:
-        self._settle()
+        self._flush()
         return {"params": self._get_params(), "learned": self._learned, "snapshot": self._shard.snapshot()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -146,7 +156,7 @@ class StreamADDetector(AnomalyDetector):
 
 
 def _labels(numbers: NDArray[np.int64], names: list[str | None]) -> Labels:
-    """Verdicts on the events of these numbers, each right after its event."""
+    """Return labels of the events of these numbers (K,), each right after its event."""
     return Labels(
         offsets=numbers,
         record_times_ms=2 * numbers + 1,
@@ -159,21 +169,22 @@ def _labels(numbers: NDArray[np.int64], names: list[str | None]) -> Labels:
 
 
 def _readings(x: Mapping[Any, Any]) -> dict[str, float]:
-    """Finite numbers by name; what is missing is NaN."""
+    """Return readings by name of the feature, NaN where missing; raises ValueError if one is not a finite number."""
     readings = {}
     for key, value in x.items():
         name = key if isinstance(key, str) else repr(key)
         try:
             number = math.nan if value is None else float(value)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"feature {name}: {value!r} is no number") from error
+            raise ValueError(f"feature {name}: {value!r} is not a number") from error
         if math.isinf(number):
             raise ValueError(f"feature {name}: {value!r} is not finite")
         readings[name] = number
     return readings
 
 
-def _verdict(y: bool | str | None) -> str | None:
+def _label_name(y: bool | str | None) -> str | None:
+    """Return the label of the wire format for a label of river."""
     if y is None or isinstance(y, str):
         return y
     return "anomaly" if y else "normal"

@@ -11,7 +11,7 @@ import torch
 from river import checks, compose, preprocessing
 
 import stream_ad.estimator
-from stream_ad.detector.scoring.score_quantization import SCORE_STEPS
+from stream_ad.detector.feedback.event_buffer import SCORE_STEPS
 from stream_ad.detector.scoring.threshold import published
 from stream_ad.estimator import StreamADDetector
 
@@ -25,19 +25,19 @@ def small(**more):
     return StreamADDetector(**{"warmup_events": 64, "label_horizon_events": 64, **more})
 
 
-def fed(rows=200, *, seed=0, model=None, verdict=None):
+def fed(rows=200, *, seed=0, model=None, label=None):
     """A detector that has learned some rows of two coupled readings, and the rows."""
     rng = np.random.default_rng(seed)
     load = rng.random(rows)
     stream = [{"load": a, "heat": b} for a, b in zip(load, 2 * load + rng.normal(0, 0.05, rows), strict=True)]
     model = model or small()
     for row, x in enumerate(stream):
-        model.learn_one(x, verdict(row) if verdict else None)
+        model.learn_one(x, label(row) if label else None)
     return model, stream
 
 
 class Stream:
-    """SensorTable like those of river's own dataset for these checks, which it would fetch from the network."""
+    """Rows like those of river's own data set for these checks, which it would fetch from the network."""
 
     def __init__(self, rows):
         rng = np.random.default_rng(5)
@@ -71,7 +71,7 @@ def test_river_checks_are_all_there():
 
 
 def test_the_example_holds():
-    """The example in its documentation is true."""
+    """The example in its docstring is true."""
     assert doctest.testmod(stream_ad.estimator).failed == 0
 
 
@@ -112,9 +112,9 @@ def test_pickling_keeps_everything():
     assert pickle.dumps(model) == pickle.dumps(copy)
 
 
-def test_verdicts_are_taken():
-    """True and names of classes are anomalies, False and «normal» are not, None says nothing."""
-    model, _ = fed(320, verdict=lambda row: [True, "leak", False, "normal", None][row % 5])
+def test_labels_are_taken():
+    """True and names of classes are anomalies, False and "normal" are not, None is no label."""
+    model, _ = fed(320, label=lambda row: [True, "leak", False, "normal", None][row % 5])
     assert model.score_one({}) >= 0  # takes in what waits
     label_store = model._shard.label_store
     assert set(label_store.classes) == {"normal", "anomaly", "leak"}
@@ -126,11 +126,11 @@ def test_verdicts_are_taken():
 
 def test_missing_is_missing():
     """A feature that is absent, None or NaN is the same: missing."""
-    found = set()
+    scores = set()
     for absent in ({}, {"heat": None}, {"heat": float("nan")}):
         model, _ = fed()
-        found.add(model.score_one({"load": 0.5, **absent}))
-    assert len(found) == 1
+        scores.add(model.score_one({"load": 0.5, **absent}))
+    assert len(scores) == 1
 
 
 @pytest.mark.parametrize("value", ["warm", float("inf"), [1]])

@@ -1,4 +1,4 @@
-"""The learning. Knows torch, NumPy and numba; nothing of brokers, settings files, metrics or clocks.
+"""The detector: features, model, scores and feedback. It knows NumPy, numba and torch, but no broker, metric or clock.
 
 Import what you need from its modules; this package itself imports nothing heavy.
 """

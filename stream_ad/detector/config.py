@@ -1,6 +1,6 @@
-"""What can be set about the learning, as frozen value objects with defaults that need no tuning.
+"""Settings of the detector: frozen value objects, with defaults that need no tuning.
 
-They are part of the settings tree (stream_ad/settings/model.py) and carry no heavy imports.
+They are part of the settings tree (stream_ad/settings/model.py) and import nothing heavy.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 LONGEST_S = 100 * 365.25 * 86_400
-"""A hundred years: as nanoseconds they still fit into 64 bits beside any time that an event can have."""
+"""A hundred years: in nanoseconds this still fits into 64 bits when added to any event time."""
 MOST = 2**31 - 1
-"""Of what is only counted and compared."""
+"""Upper bound of settings that are only counted and compared, and reserve no memory."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seconds = Annotated[float, Field(ge=0.001, le=LONGEST_S)]
@@ -25,9 +25,11 @@ class Section(BaseModel):
 
 
 class DetectorConfig(Section):
+    """Device, models and limits of the state of a shard."""
+
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
-        description="Where the autoencoder runs; auto takes a GPU that is there and computes what the processor does.",
+        description="Device of the autoencoder; auto uses a GPU if there is one and it computes what the CPU does.",
     )
     models: Literal["per-sensor", "shared"] = Field(
         "per-sensor",
@@ -55,6 +57,8 @@ class DetectorConfig(Section):
 
 
 class LossConfig(Section):
+    """The loss that the autoencoder minimises (see ``model/losses.py``)."""
+
     guide: Literal["away", "f0", "f1", "f2"] = Field(
         "away",
         description="Target of labelled anomalies: away from their reconstruction, or AE-SAD's F0, F1, F2.",
@@ -72,19 +76,23 @@ class LossConfig(Section):
 
 
 class ImportanceConfig(Section):
+    """Weights of the label classes in the loss (see ``feedback/class_importance.py``)."""
+
     rule: Literal["counts", "ema", "off"] = Field(
         "counts",
         description="Class importance: decayed counts with a floor, the plain EMA of the false-negative rate, or none.",
     )
-    decay: Fraction = Field(0.999, description="Per label, of the counts (rule counts).")
+    decay: Fraction = Field(0.999, description="Decay of the counts per label (rule counts).")
     floor: float = Field(0.2, ge=0, le=1, description="Least importance of a mastered class (rule counts).")
-    rate: Fraction = Field(0.01, description="Of the moving average (rule ema).")
+    rate: Fraction = Field(0.01, description="Rate of the moving average (rule ema).")
     max_classes: int = Field(
-        64, ge=2, le=10_000, description="Anomaly classes told apart; further ones share the class «other»."
+        64, ge=2, le=10_000, description="Anomaly classes told apart; further ones share the class 'other'."
     )
 
 
 class LearningConfig(Section):
+    """When events are learned, and how long they wait for a label."""
+
     enabled: bool = Field(True, description="False freezes the model: it scores and learns nothing.")
     batch_events: int = Field(
         32,
@@ -94,10 +102,10 @@ class LearningConfig(Section):
         description="Events of one learn batch; a model learns once per so many events.",
     )
     label_horizon_events: int = Field(
-        1024, ge=1, le=1_000_000, description="Later events of its sensor that an event waits for a verdict."
+        1024, ge=1, le=1_000_000, description="Later events of its sensor that an event waits for a label."
     )
     label_horizon_seconds: Seconds | None = Field(
-        None, description="Event time that an event waits for a verdict; whichever horizon passes first counts."
+        None, description="Event time that an event waits for a label; whichever horizon passes first counts."
     )
     warmup_events: int = Field(
         256, ge=64, le=MOST, description="First events of a sensor, learned at once; their scores say phase warm-up."
@@ -106,14 +114,14 @@ class LearningConfig(Section):
         256,
         ge=0,
         le=MOST,
-        description="A sensor silent for so many of its usual intervals, an hour at least, learns at once again what "
-        "follows, as in the warm-up; 0: never.",
+        description="After a silence of so many of its usual intervals, at least an hour, a sensor learns the next "
+        "events at once, as in the warm-up; 0: never.",
     )
     max_early_labels: int = Field(
         10_000,
         ge=0,
         le=MOST,
-        description="Labels of a shard kept for events that are not here yet; the oldest makes room.",
+        description="Labels of a shard kept for events that have not arrived yet; the oldest makes room.",
     )
     max_intervals: int = Field(
         10_000, ge=1, le=MOST, description="Intervals of a shard kept for events to come; the oldest makes room."
@@ -125,11 +133,13 @@ class LearningConfig(Section):
 
     @property
     def label_reach_events(self) -> int:
-        """How far back a label reaches, in events of its sensor: the horizon and four learn batches, in batches."""
+        """Events of its sensor that a label reaches back: the horizon plus four learn batches, in whole batches."""
         return -(-(self.label_horizon_events + 4 * self.batch_events) // self.batch_events) * self.batch_events
 
 
 class ThresholdConfig(Section):
+    """The tolerated rate of false alarms, and the window that the threshold is calibrated on."""
+
     false_alarm_rate: float = Field(
         1e-3, ge=1e-9, le=0.5, description="Tolerated share of normal events that score 1 or above."
     )
@@ -139,6 +149,8 @@ class ThresholdConfig(Section):
 
 
 class DriftConfig(Section):
+    """The Page-Hinkley test on the score stream (see ``scoring/drift.py``)."""
+
     enabled: bool = Field(True, description="Watch the score stream of each sensor for change (Page-Hinkley).")
     threshold: float = Field(
         1.5,
@@ -148,7 +160,7 @@ class DriftConfig(Section):
 
 
 class DetectorOptions(Section):
-    """All of the above, as the detector takes them."""
+    """All settings of the detector."""
 
     detector: DetectorConfig = DetectorConfig()
     learning: LearningConfig = LearningConfig()

@@ -1,7 +1,7 @@
-"""Sensors folded up: of one that has learned nothing yet, what differs from a new one is little.
+"""Compact storage of sensors that have not learned yet: only what differs from a new sensor is kept.
 
-Its rings are filled for a few events, its model is the one that its name gives. Unfolded it is what it was, bit for
-bit.
+The rings of such a sensor hold a few events, and its model still has the initial weights that its key gives. A sensor
+that is unfolded is what it was before, bit for bit.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from stream_ad.detector.row_store import SensorTable
     from stream_ad.detector.sensor_state import SensorState
 
-TOGETHER = 32  # sensors whose rings are compared at a time: a copy of them is taken
+CHUNK = 32  # sensors folded at a time: their rings are copied, and the copies should stay small
 
 
 def layout(state: SensorState) -> list[tuple[str, int, np.dtype[Any]]]:
-    """Name, length of a row and type of every column of a detector whose sensors have models of their own."""
+    """Return name, length of a row and type of each column of a detector with one model per sensor."""
     columns = [
         (part + name, math.prod(column.shape), np.dtype(column.dtype))
         for part, rows in _parts(state)
@@ -33,32 +33,46 @@ def layout(state: SensorState) -> list[tuple[str, int, np.dtype[Any]]]:
 
 
 def fold(state: SensorState, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint32], list[bytes]]:
-    """What is left of sensors (A,) that have learned nothing when the filling at the end of each column is left out.
+    """Fold sensors that have learned nothing: leave out the fill value at the end of each column.
+
+    Args:
+        state: Holds the sensors.
+        rows: (A,) the sensors.
 
     Returns:
-        (A, columns) how much of each column is left; the rest of each sensor, as ``unfold`` takes it.
+        (A, columns) number of elements kept of each column; the kept elements of each sensor, as ``unfold`` takes them.
     """
     lengths, data = [], []
-    for first in range(0, len(rows), TOGETHER):
-        some = rows[first : first + TOGETHER]
+    for first in range(0, len(rows), CHUNK):
+        chunk = rows[first : first + CHUNK]
         cut = [
-            _cut(getattr(part, name)[some], column.fill)
+            _cut(getattr(part, name)[chunk], column.fill)
             for _, part in _parts(state)
             for name, column in part.columns.items()
         ]
         stack = state.network.stack
-        flat, usual = stack.to_array(stack.models(some)), stack.initial(state.network.replay.key[some])
-        changed = (flat.view(np.uint32) != usual.view(np.uint32)).any(axis=1)  # a model that went through a widening
+        flat, usual = stack.to_array(stack.models(chunk)), stack.initial(state.network.replay.key[chunk])
+        changed = (flat.view(np.uint32) != usual.view(np.uint32)).any(axis=1)  # a model that was given new features
         cut.append((flat, np.where(changed, flat.shape[1], 0)))
         lengths.append(np.stack([length for _, length in cut], axis=1).astype(np.uint32))
-        data += [b"".join(block[a, : length[a]].tobytes() for block, length in cut) for a in range(len(some))]
+        data += [b"".join(block[a, : length[a]].tobytes() for block, length in cut) for a in range(len(chunk))]
     return np.concatenate(lengths), data
 
 
 def unfold(
     state: SensorState, keys: NDArray[np.uint64], lengths: Sequence[NDArray[np.uint32]], data: Sequence[bytes]
 ) -> int:
-    """Add sensors (A,), at least one, as they were when they were folded; returns the row of the first."""
+    """Add folded sensors to a detector.
+
+    Args:
+        state: The detector.
+        keys: (A,) keys of the sensors, at least one.
+        lengths: (columns,) of each sensor, as ``fold`` returned it.
+        data: Kept elements of each sensor, as ``fold`` returned them.
+
+    Returns:
+        The row of the first sensor; the others follow.
+    """
     first = state.size
     state.append(keys)
     arrays = [getattr(part, name) for _, part in _parts(state) for name in part.columns]
@@ -82,7 +96,10 @@ def _parts(state: SensorState) -> Iterator[tuple[str, SensorTable]]:
 
 
 def _cut(block: NDArray[Any], fill: float) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """A column of some sensors as (A, n), and (A,) where the filling at its end begins, told by its bits."""
+    """Return a column of A sensors as (A, n), and (A,) where the run of fill values at its end begins.
+
+    Bits are compared and not values: NaN equals NaN, and -0 differs from 0.
+    """
     flat = block.reshape(len(block), -1)
     bits = f"u{block.dtype.itemsize}"
     other = flat.view(bits) != np.array(fill, block.dtype).view(bits)

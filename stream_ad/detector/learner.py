@@ -1,8 +1,16 @@
-"""The learning policy: what is learned when, and as what.
+"""The learning policy: which events are learned, when, and as what.
 
-Learning every event at once is wrong: a fault that lasts an hour becomes the new normal. What has
-matured is split into normal, anomalous and dropped, then scaler, error variances, threshold and
-model learn. Everything that learning changes, changes here.
+Learning every event at once is wrong: a fault that lasts an hour would become the new normal. At each learn point of
+a sensor:
+
+1. Glitches among the first readings are set aside (``screen``).
+2. The gate and the drift test see everything that arrived.
+3. In the warm-up, and after an outage, the newest events are learned as normal at once.
+4. Later, events are learned once they have matured: when they are labelled, or at their horizon. They are split into
+   normal, anomalous and dropped; threshold and label head learn first, then scaler, error variances and model.
+
+All parameters change here and nowhere else. The policy fails when a fault without labels scores low: it is learned as
+normal at its horizon.
 """
 
 from __future__ import annotations
@@ -26,14 +34,14 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.sensor_state import SensorState
 
-OUTAGE_WEIGHT = 32.0  # events that all before an outage count as
-CATCH_UP_BATCHES = 2  # learn batches a sensor may take at one learn point: a backlog of verdicts drains
-WARMUP_WEIGHT = 256.0  # events that a longer warm-up counts as, once verdicts speak
+OUTAGE_WEIGHT = 32.0  # events that everything before an outage counts as
+CATCH_UP_BATCHES = 2  # learn batches per learn point: a backlog of labels drains, as one batch arrives in that time
+WARMUP_WEIGHT = 256.0  # events that a longer warm-up counts as, once labels can correct it
 
 
 @dataclass(slots=True)
 class Learned:
-    """What one call of ``learn`` did."""
+    """Counts of one call of ``learn``: events by how they were learned, drifts, and losses of the models."""
 
     normal: int = 0
     anomaly: int = 0
@@ -42,18 +50,29 @@ class Learned:
     losses: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnBatch:
+    """Events (A, B) to be learned, and as what."""
+
+    rows: NDArray[np.int64]  # (A,) different sensors
+    event_numbers: NDArray[np.int64]  # (A, B) numbers of their events
+    normal: NDArray[np.bool_]  # (A, B) events learned as normal
+    anomalous: NDArray[np.bool_]  # (A, B) events learned as anomalies
+    statistics: NDArray[np.bool_]  # (A, B) events that update scaler and error variances
+
+
 class Learner:
-    """Learns on the state of a detector."""
+    """Applies the learning policy to the state of a detector."""
 
     def __init__(self, state: SensorState) -> None:
         self.state = state
 
     def learn(self, rows: NDArray[np.int64], class_weights: NDArray[np.float64]) -> Learned:
-        """Learn what has matured.
+        """Learn the events of some sensors.
 
         Args:
             rows: (A,) sensors at their learn point.
-            class_weights: (K + 1,) weight in the loss of normal and of each anomaly class.
+            class_weights: (K + 1,) weight in the loss of class 0, normal, and of each anomaly class.
         """
         done = Learned()
         age = self._age(rows)
@@ -76,26 +95,29 @@ class Learner:
         return done
 
     def reset_after_outage(self, rows: NDArray[np.int64]) -> None:
-        """What follows an outage is learned at once, weighs much, and is judged by a level of its own."""
-        self.state.threshold.reset_after_outage(rows, self.state.context.autocorrelation_gate(rows))
+        """Prepare the sensors (A,) for the state after an outage.
+
+        Its events are learned at once and weigh more, and the threshold starts again at its static level.
+        """
+        self.state.threshold.reset_after_outage(rows, self.state.temporal.autocorrelation_gate(rows))
         for part in (self.state.scaler, self.state.scoring):
-            part.forget(rows, OUTAGE_WEIGHT)
-        self.state.coupling.forget(rows, int(WARMUP_WEIGHT))
+            part.limit_count(rows, OUTAGE_WEIGHT)
+        self.state.linear_residuals.limit_count(rows, int(WARMUP_WEIGHT))
 
     def _age(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(A,) events of a sensor so far, or since its last outage."""
+        """Return (A,) the events of each sensor (A,) so far, or since its last outage."""
         return self.state.pending.count[rows] - self.state.outage.began[rows]
 
     def _watch(self, rows: NDArray[np.int64], done: Learned) -> None:
-        """Gate and drift look at everything that arrived, a full batch of a sensor at a time."""
+        """Update gate and drift test of the sensors (A,) with all events that arrived, a full batch at a time."""
         rows = rows[self.state.pending.count[rows] - self.state.gate_seen[rows] >= self.state.batch]
         if not len(rows):
             return
         self.state.gate_seen[rows] = self.state.pending.count[rows]
         event_numbers = self.state.pending.latest(rows, self.state.batch)
         pending = self.state.pending
-        self.state.context.update_gate(rows, event_numbers % pending.kept_readings, pending.readings)
-        self.state.shown.look(rows, pending)
+        self.state.temporal.update_gate(rows, event_numbers % pending.kept_readings, pending.readings)
+        self.state.shown.scan(rows, pending)
         if self.state.options.drift.enabled:
             rank = self.state.threshold.rank(rows, pending.scores(rows, event_numbers))
             done.drift += self.state.drift.update(rows, rank)
@@ -103,9 +125,13 @@ class Learner:
     def _warm_up(
         self, rows: NDArray[np.int64], spoiled: NDArray[np.bool_], class_weights: NDArray[np.float64], done: Learned
     ) -> None:
-        """Take the newest events for normal at once; they are learned again when they have matured.
+        """Learn the newest events as normal at once; they are learned again when they have matured.
 
-        The scores of spoiled ones (A, B), of a glitch and what followed it, say nothing of normal events.
+        Args:
+            rows: (A,) sensors in their warm-up.
+            spoiled: (A, B) events scored high because of a glitch, which do not calibrate the threshold.
+            class_weights: (K + 1,) weights of the classes.
+            done: Counts to add to.
         """
         event_numbers = self.state.pending.latest(rows, self.state.batch)
         at = rows[:, None], event_numbers % self.state.pending.capacity
@@ -116,27 +142,29 @@ class Learner:
         scores = self.state.pending.scores(rows, event_numbers)
         calibrating = normal & settled[:, None] & ~spoiled
         self.state.threshold.update(
-            rows, scores, np.zeros_like(normal), calibrating, self.state.context.autocorrelation_gate(rows)
+            rows, scores, np.zeros_like(normal), calibrating, self.state.temporal.autocorrelation_gate(rows)
         )
-        self._learn_batch(rows, event_numbers, normal, np.zeros_like(normal), normal, class_weights, done)
+        self._learn_batch(LearnBatch(rows, event_numbers, normal, np.zeros_like(normal), normal), class_weights, done)
         ended = rows[(age <= most) & (age > most - self.state.batch)]
-        self.state.scaler.forget(ended, WARMUP_WEIGHT)
-        self.state.scoring.forget(ended, WARMUP_WEIGHT)
+        self.state.scaler.limit_count(ended, WARMUP_WEIGHT)
+        self.state.scoring.limit_count(ended, WARMUP_WEIGHT)
 
     def _learn_matured(
         self, rows: NDArray[np.int64], class_weights: NDArray[np.float64], done: Learned
     ) -> NDArray[np.int64]:
-        """Learn one batch of what is ready; returns the sensors that have a whole batch more."""
+        """Learn one batch of matured events of the sensors (A,).
+
+        Returns:
+            (K,) sensors with a whole further batch.
+        """
         event_numbers, valid, has_more = self.state.pending.take(rows, self.state.batch, self.state.horizon_ns)
-        more, some = rows[has_more], valid.any(axis=1)
-        rows, event_numbers, valid = rows[some], event_numbers[some], valid[some]
+        more, ready = rows[has_more], valid.any(axis=1)
+        rows, event_numbers, valid = rows[ready], event_numbers[ready], valid[ready]
         if not len(rows):
             return more
         pending, threshold = self.state.pending, self.state.threshold
-        scores, autocorrelation_gate = (
-            pending.scores(rows, event_numbers),
-            self.state.context.autocorrelation_gate(rows),
-        )
+        scores = pending.scores(rows, event_numbers)
+        autocorrelation_gate = self.state.temporal.autocorrelation_gate(rows)
         closed, doubted = autocorrelation_gate < MOST_GATE, np.zeros_like(valid)
         if not closed.all():
             series = np.flatnonzero(~closed)
@@ -151,40 +179,33 @@ class Learner:
         done.anomaly += anomalies
         done.dropped += dropped
         threshold.update(rows, scores, labelled, calibrating, autocorrelation_gate)
-        told = np.flatnonzero(closed & (self.state.head.has(rows) | split[:2].any(axis=(0, 2))))
-        if len(told):
-            readings = take_ring(pending.readings, rows[told], event_numbers[told] % pending.kept_readings)
-            bare = scores[told] - self.state.head.added(rows[told], event_numbers[told])
-            renewed = self.state.head.learn(
-                rows[told], readings, bare, labelled[told], anomalous[told], self.state.scaler
+        taught = np.flatnonzero(closed & (self.state.head.has(rows) | split[:2].any(axis=(0, 2))))
+        if len(taught):
+            readings = take_ring(pending.readings, rows[taught], event_numbers[taught] % pending.kept_readings)
+            bare = scores[taught] - self.state.head.added(rows[taught], event_numbers[taught])
+            refitted = self.state.head.learn(
+                rows[taught], readings, bare, labelled[taught], anomalous[taught], self.state.scaler
             )
-            for row, made_again in renewed.items():
-                threshold.expect(row, made_again)
+            for row, present_scores in refitted.items():
+                threshold.expect(row, present_scores)
         if not closed.all():
             threshold.expected[rows[~closed]] = -np.inf
-        self._learn_batch(rows, event_numbers, normal, anomalous, statistics, class_weights, done)
+        self._learn_batch(LearnBatch(rows, event_numbers, normal, anomalous, statistics), class_weights, done)
         return more
 
-    def _learn_batch(
-        self,
-        rows: NDArray[np.int64],
-        event_numbers: NDArray[np.int64],
-        normal: NDArray[np.bool_],
-        anomalous: NDArray[np.bool_],
-        statistics: NDArray[np.bool_],
-        class_weights: NDArray[np.float64],
-        done: Learned,
-    ) -> None:
-        """Scaler, error variances and model learn (A, B) events; ``statistics`` says which move the first two."""
+    def _learn_batch(self, batch: LearnBatch, class_weights: NDArray[np.float64], done: Learned) -> None:
+        """Let scaler, error variances and model learn a batch, with class weights (K + 1,), and add its losses."""
+        rows, event_numbers, statistics = batch.rows, batch.event_numbers, batch.statistics
+        normal, anomalous = batch.normal, batch.anomalous
         pending = self.state.pending
-        derived = self.state.context.recompute(rows, event_numbers, pending.readings, pending.memory)
+        derived = self.state.temporal.recompute(rows, event_numbers, pending.readings, pending.ewma_checkpoints)
         self.state.scaler.update(rows, derived, statistics)
-        self.state.stillness.update(rows, derived, self.state.scaler.mean, statistics)
+        self.state.stuck_sensor.update(rows, derived, self.state.scaler.mean, statistics)
         weights = np.full(normal.shape, class_weights[NORMAL])
         if anomalous.any():
             label = pending.label[rows[:, None], event_numbers % pending.capacity]
             weights[anomalous] = class_weights[label[anomalous]]
-            autocorrelation_gate = self.state.context.autocorrelation_gate(rows)[:, None]
+            autocorrelation_gate = self.state.temporal.autocorrelation_gate(rows)[:, None]
             weights *= np.where(anomalous, 1 - autocorrelation_gate * (1 - novelty(pending, rows, event_numbers)), 1)
         done.losses += self.state.network.learn(
             rows,
@@ -199,7 +220,7 @@ class Learner:
             pending.order[rows[:, None], event_numbers % pending.orders]
             if self.state.shared
             else np.empty(0, np.int64),
-            SensorStatistics(self.state.context, self.state.scaler, self.state.scoring, self.state.coupling),
+            SensorStatistics(self.state.temporal, self.state.scaler, self.state.scoring, self.state.linear_residuals),
         )
 
 
@@ -214,21 +235,24 @@ def _split(
     rings: Arrays,
     out: NDArray[np.bool_],
 ) -> tuple[int, int, int]:
-    """Split what has matured (A, B) by what is learned of it, and note that; returns how many of each kind.
+    """Split matured events by how they are learned, and record that in their state.
 
-    An event without a verdict is taken for normal where the sensor is calm (its newest verdict is no anomaly) and
-    the score low.
+    An event without a label is taken as normal if the sensor is calm (its newest label is not an anomaly) and the
+    score is low.
 
     Args:
         rows: (A,) different sensors.
-        places: (A, B) numbers of events.
-        valid: (A, B) which of them are real.
-        scores: (A, B) theirs.
-        doubted: (A, B) verdicts that are not believed.
-        sensors: (S,) each: the score up to which one is low, the newest verdict, labelled normals so far.
-        rings: (S, C) each: verdicts, and what has become of the events.
-        out: (5, A, B) false; filled with: labelled normals, labelled anomalies, events without a verdict that
-            calibrate the threshold, what is learned as normal, and what moves scaler and error variances.
+        event_numbers: (A, B) numbers of events.
+        valid: (A, B) false for padding.
+        scores: (A, B) log scores of the events.
+        doubted: (A, B) events whose labels are not believed.
+        sensors: (S,) each: score up to which an event is learned as normal, newest label, labelled normals so far.
+        rings: (S, C) each: labels, and states of the events.
+        out: (5, A, B) false; filled with: labelled normals, labelled anomalies, events without a label that calibrate
+            the threshold, events learned as normal, and events that update scaler and error variances.
+
+    Returns:
+        Numbers of events learned as normal, learned as anomalies, and dropped.
     """
     gate_level, last_label, labelled_count = sensors
     labels, learned = rings

@@ -1,4 +1,4 @@
-"""State of many sensors as arrays that share their first axis: one row per sensor."""
+"""Tables of per-sensor state: arrays that share their first axis, one row per sensor."""
 
 from __future__ import annotations
 
@@ -19,50 +19,53 @@ NO_SIDE_ROW = -1
 
 
 class NonsenseError(ValueError):
-    """State that was saved cannot be what a detector saves: it is the state that is wrong, and not the program."""
+    """Saved state is not what a detector can have saved: the state is at fault, not the program."""
 
 
 def derived_size(features: int) -> int:
-    """Width of the derived inputs: three per feature, filled up to a multiple of 8.
+    """Return d, the width of the derived inputs: three per feature, padded to a multiple of 8.
 
-    Whole multiples of 8 keep every matrix product on one code path, so that a row's result does
-    not depend on how many rows stand beside it.
+    Multiples of 8 keep every matrix product on one code path, so that the result of a row does not depend on how
+    many rows are computed with it.
     """
     return -(-3 * features // 8) * 8
 
 
 def derived_index(features: int) -> NDArray[np.int64]:
-    """(3, F) where the three derived inputs of each feature stand: value, deviation, jumpiness."""
+    """Return (3, F) the indices of the derived inputs of each feature: reading, deviation, average jump."""
     return np.arange(3 * features, dtype=np.int64).reshape(3, features)
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
-    """One array of a SensorTable: the shape of a row, its type, what a new row holds."""
+    """One column of a SensorTable: shape of a row, type, fill value of a new row."""
 
     shape: tuple[int, ...]
     dtype: Any
     fill: float = 0
     last: Literal["features", "derived", ""] = ""
-    """What the last axis counts; it grows when a sensor shows a new feature."""
+    """What the last axis counts, if anything that grows when a sensor shows a new feature."""
 
 
 def loaded(arrays: Mapping[str, NDArray[Any]], name: str, column: ColumnSpec) -> NDArray[Any]:
-    """A copy of an array that was saved, with its rows; NonsenseError when it is not there, or has another form."""
+    """Return a copy of a saved array (n, *shape of the column).
+
+    Raises:
+        NonsenseError: The array is missing, or has another shape or type.
+    """
     array, kind = arrays.get(name), np.dtype(column.dtype)
     if array is None or array.ndim == 0 or array.shape[1:] != column.shape or array.dtype != kind:
-        found = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
-        raise NonsenseError(f"{name}: expected {kind}[n, {column.shape}], found {found}")
+        actual = "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
+        raise NonsenseError(f"{name}: expected {kind}[n, {column.shape}], found {actual}")
     return array.copy()
 
 
 class SensorTable:
-    """Base of all per-sensor state: grows, moves, widens and saves its arrays by name.
+    """Base class of all per-sensor state: adds, moves, widens and saves rows, column by column.
 
-    A subclass declares its arrays as annotations and names their columns; they become attributes
-    of shape (capacity, *shape), of which the first ``size`` rows are in use. A new row is written
-    out in full, so that memory is taken when a sensor appears and not later; what is kept free for
-    rows to come is not touched, and takes none.
+    A subclass declares its arrays as annotations and describes them as columns. They become attributes of shape
+    (capacity, *shape), of which the first ``size`` rows are in use. A new row is written in full, so that its memory
+    is taken when the sensor appears and not later; rows reserved for later sensors are not touched and take none.
     """
 
     def __init__(self, features: int, columns: dict[str, ColumnSpec]) -> None:
@@ -73,7 +76,7 @@ class SensorTable:
             setattr(self, name, np.empty((0, *column.shape), column.dtype))
 
     def append(self, count: int) -> None:
-        """Add rows with their initial values."""
+        """Add ``count`` rows with the fill values of their columns."""
         needed = self.size + count
         for name, column in self.columns.items():
             old = getattr(self, name)
@@ -86,7 +89,7 @@ class SensorTable:
         self.size = needed
 
     def remove(self, row: int) -> None:
-        """Drop a row; the last one takes its place."""
+        """Drop a row; the last row moves to its index."""
         last = self.size - 1
         for name in self.columns:
             array = getattr(self, name)
@@ -94,10 +97,12 @@ class SensorTable:
         self.size = last
 
     def copy_row(self, other: SensorTable, row: int, *, positions: NDArray[np.int64]) -> None:
-        """Fill the last row from a row of a narrower (or equal) twin.
+        """Copy a row of a table with as many or fewer features into the last row.
 
         Args:
-            positions: (F_other,) where each feature of the other stands among this one's.
+            other: Table of the same class.
+            row: Its row.
+            positions: (F_other,) index of each of its features among those of this table.
         """
         index = {
             "features": positions,
@@ -112,33 +117,37 @@ class SensorTable:
                 new[self.size - 1] = old[row]
 
     def reset_feature(self, row: int, feature: int) -> None:
-        """Forget all that a row knows of a feature, as if it had never been shown."""
+        """Reset a feature of a row to the fill values, as if it had never been shown."""
         index: dict[str, Any] = {"features": feature, "derived": derived_index(self.features)[:, feature]}
         for name, column in self.columns.items():
             if column.last:
                 getattr(self, name)[row][..., index[column.last]] = column.fill
 
     def keep(self, rows: NDArray[np.int64]) -> None:
-        """Drop all rows but these, in this order, and give back the memory of the others."""
+        """Keep only the rows (A,), in this order, and release the memory of the others."""
         for name in self.columns:
             setattr(self, name, getattr(self, name)[rows])
         self.size = len(rows)
 
-    def row(self, row: int) -> dict[str, NDArray[Any]]:
-        """Copies of one row, by name."""
+    def snapshot_row(self, row: int) -> dict[str, NDArray[Any]]:
+        """Return copies of one row, by column, each of the shape of the column such as (F,)."""
         return {name: getattr(self, name)[row].copy() for name in self.columns}
 
     def restore_row(self, row: int, state: dict[str, NDArray[Any]]) -> None:
-        """Put back what ``row`` gave."""
+        """Write back a row, such as (F,) by column, that ``snapshot_row`` returned."""
         for name, array in state.items():
             getattr(self, name)[row] = array
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """The rows in use, by name, for a snapshot: views, which hold until something is learned."""
+        """Return the rows in use, (S, *shape) by column, for a snapshot: views, valid until something is learned."""
         return {prefix + name: getattr(self, name)[: self.size] for name in self.columns}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what ``state`` gave; raises NonsenseError when a name, shape or type differs."""
+        """Restore the arrays (S, *shape) that ``state`` returned.
+
+        Raises:
+            NonsenseError: A column is missing, or has another shape, length or type.
+        """
         sizes = set()
         for name, column in self.columns.items():
             array = loaded(arrays, prefix + name, column)
@@ -150,17 +159,17 @@ class SensorTable:
 
     @property
     def nbytes(self) -> int:
-        """Of the rows in use."""
+        """Bytes of the rows in use."""
         return sum(getattr(self, name)[: self.size].nbytes for name in self.columns)
 
     @property
     def held_bytes(self) -> int:
-        """Of all rows, those kept free for sensors to come among them."""
+        """Bytes of all rows, including those reserved for later sensors."""
         return sum(getattr(self, name).nbytes for name in self.columns)
 
 
 class SparseSensorTable(SensorTable):
-    """SensorTable some of which have more: ``rings`` has a row for those alone that were given one, in that order."""
+    """A sensor table with an optional side table: only rows passed to ``allocate`` have a row in ``rings``."""
 
     side_row: NDArray[np.int64]  # (S,) row of ``rings``, -1 none
 
@@ -169,18 +178,18 @@ class SparseSensorTable(SensorTable):
         self.rings = rings
 
     def has(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(N,) which rows were given more."""
-        given: NDArray[np.bool_] = self.side_row[rows] != NO_SIDE_ROW
-        return given
+        """Return (N,) whether each of the rows (N,) has a row in ``rings``."""
+        allocated: NDArray[np.bool_] = self.side_row[rows] != NO_SIDE_ROW
+        return allocated
 
     def allocate(self, rows: NDArray[np.int64]) -> None:
-        """Let these rows (A,), all different, have rings."""
+        """Give each of the rows (A,), all different, a row in ``rings`` unless it has one."""
         new = rows[~self.has(rows)]
         self.side_row[new] = self.rings.size + np.arange(len(new))
         self.rings.append(len(new))
 
     def remove(self, row: int) -> None:
-        """As of SensorTable."""
+        """Drop a row and its row in ``rings``; the last row of each table moves to its index."""
         freed = self.side_row[row]
         if freed != NO_SIDE_ROW:
             self.side_row[self.side_row == self.rings.size - 1] = freed
@@ -188,7 +197,7 @@ class SparseSensorTable(SensorTable):
         super().remove(row)
 
     def copy_row(self, other: SensorTable, row: int, *, positions: NDArray[np.int64]) -> None:
-        """As of SensorTable."""
+        """Copy a row, and its row in ``rings`` if it has one; ``positions`` (F_other,) as in SensorTable."""
         assert isinstance(other, SparseSensorTable)
         super().copy_row(other, row, positions=positions)
         self.side_row[self.size - 1] = NO_SIDE_ROW
@@ -197,29 +206,31 @@ class SparseSensorTable(SensorTable):
             self.rings.copy_row(other.rings, int(other.side_row[row]), positions=positions)
 
     def reset_feature(self, row: int, feature: int) -> None:
-        """As of SensorTable."""
+        """Reset a feature in both tables."""
         super().reset_feature(row, feature)
         if self.side_row[row] != NO_SIDE_ROW:
             self.rings.reset_feature(int(self.side_row[row]), feature)
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """As of SensorTable."""
+        """Return the rows in use of both tables, (S, *shape) and (K, *shape) by column."""
         return {**super().state(prefix), **self.rings.state(f"{prefix}rings.")}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
-        """As of SensorTable."""
+        """Restore both tables, (S, *shape) and (K, *shape) by column; raises NonsenseError if they do not fit."""
         super().load(prefix, arrays)
         self.rings.load(f"{prefix}rings.", arrays)
-        places = np.sort(self.side_row[self.side_row != NO_SIDE_ROW])
-        if not np.array_equal(places, np.arange(self.rings.size)):
-            raise NonsenseError(f"{prefix}place: {len(places)} rows have the {self.rings.size} rings")
+        side_rows = np.sort(self.side_row[self.side_row != NO_SIDE_ROW])
+        if not np.array_equal(side_rows, np.arange(self.rings.size)):
+            raise NonsenseError(f"{prefix}side_row: {len(side_rows)} rows for {self.rings.size} rings")
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the rows in use of both tables."""
         return super().nbytes + self.rings.nbytes
 
     @property
     def held_bytes(self) -> int:
+        """Bytes of all rows of both tables, including those reserved for later sensors."""
         return super().held_bytes + self.rings.held_bytes
 
 
@@ -231,9 +242,15 @@ def push_ring(
     used: NDArray[np.bool_],
     rings: NDArray[np.int64] | None = None,
 ) -> None:
-    """Put what is used of (A, B, …) values into the rings (S, W, …) of some rows; ``count`` moves on.
+    """Append the used values to the rings of some rows, in order, and advance ``count``.
 
-    ``rings`` (A,) says which ring each row has, where not every row has one.
+    Args:
+        ring: (R, W, ...) rings of W slots.
+        count: (S,) values that each row has appended so far; value n goes to slot n modulo W.
+        rows: (A,) different rows.
+        values: (A, B, ...) values.
+        used: (A, B) which of them are appended.
+        rings: (A,) ring of each row, if rows and rings differ.
     """
     shape = (*used.shape, -1)
     flat = ring.reshape(*ring.shape[:2], -1)
@@ -260,7 +277,7 @@ def _push_ring(
 
 
 def take_ring(ring: NDArray[Any], rows: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[Any]:
-    """(A, B, K) what stands in the slots (A, B) of the rings (S, W, K) of some rows (A,)."""
+    """Return (A, B, K) the contents of the slots (A, B) of the rings (S, W, K) of the rows (A,)."""
     out = np.empty((*slots.shape, ring.shape[2]), ring.dtype)
     _take_ring(ring, rows, slots, out)
     return out

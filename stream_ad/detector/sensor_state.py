@@ -1,4 +1,4 @@
-"""The state of all sensors that have the same features, part by part."""
+"""State of all sensors that have the same features, as one table per part of the detector."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_ad.detector.features.last_shown import Shown
+from stream_ad.detector.features.last_shown import LastShown
 from stream_ad.detector.features.linear_residuals import LinearResiduals
 from stream_ad.detector.features.outage import Outage
 from stream_ad.detector.features.scaler import Scaler
@@ -28,13 +28,11 @@ if TYPE_CHECKING:
     from stream_ad.detector.row_store import SensorTable
 
 _COUNT = ColumnSpec((), np.int64)
-
-
-MANY_ROWS = 16  # kept free for less than so many sensors memory is not worth giving back
+MANY_ROWS = 16  # reserved rows below this number are not worth releasing
 
 
 class SensorState:
-    """All that a detector keeps. Sensors are rows; ``append`` and ``remove`` add and drop them."""
+    """State of a detector. Sensors are rows, added by ``append`` and dropped by ``remove``."""
 
     def __init__(self, features: int, options: DetectorOptions, device: Device) -> None:
         learning = options.learning
@@ -42,11 +40,11 @@ class SensorState:
         self.batch = learning.batch_events
         self.shared = options.detector.models == "shared"
         self.horizon_ns = None if learning.label_horizon_seconds is None else int(learning.label_horizon_seconds * 1e9)
-        self.context = TemporalFeatures(features)
+        self.temporal = TemporalFeatures(features)
         self.scaler = Scaler(features)
         self.scoring = Scoring(features)
-        self.coupling = LinearResiduals(features)
-        self.stillness = StuckSensor(features)
+        self.linear_residuals = LinearResiduals(features)
+        self.stuck_sensor = StuckSensor(features)
         self.threshold = Threshold(
             features, window=options.threshold.window_events, rate=options.threshold.false_alarm_rate
         )
@@ -59,21 +57,21 @@ class SensorState:
         )
         self.outage = Outage(features, intervals=learning.outage_intervals)
         self.drift = Drift(features, threshold=options.drift.threshold)
-        self.shown = Shown(features)
+        self.shown = LastShown(features)
         self.head = LabelHead(features, capacity=self.pending.capacity)
         self.network = OnlineAutoencoder(features, options, device)
-        self.arrived = 0  # events so far, of all sensors
-        self.gate_seen = np.empty(0, np.int64)
+        self.arrived = 0  # events of all sensors so far
+        self.gate_seen = np.empty(0, np.int64)  # (S,) events of the sensor when its gate was last updated
         self.seen = np.empty(0, np.int64)  # (S,) events of the sensor at its last learn point
 
     def parts(self) -> dict[str, SensorTable]:
-        """State that has a row per sensor."""
+        """Return the tables with one row per sensor, by their prefix in snapshots."""
         return {
-            "context.": self.context,
+            "context.": self.temporal,
             "scaler.": self.scaler,
             "scoring.": self.scoring,
-            "coupling.": self.coupling,
-            "stillness.": self.stillness,
+            "coupling.": self.linear_residuals,
+            "stillness.": self.stuck_sensor,
             "threshold.": self.threshold,
             "pending.": self.pending,
             "outage.": self.outage,
@@ -84,19 +82,21 @@ class SensorState:
 
     @property
     def size(self) -> int:
+        """Number of sensors, S."""
         return self.pending.size
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the state in use."""
         return sum(part.nbytes for part in self.parts().values()) + self.network.nbytes
 
     @property
     def held_bytes(self) -> int:
-        """With what is kept free for sensors to come."""
+        """Bytes of the state, including rows reserved for later sensors."""
         return sum(part.held_bytes for part in self.parts().values()) + self.network.held_bytes
 
     def append(self, keys: NDArray[np.uint64]) -> None:
-        """Add a sensor for each key (A,), at least one; it decides the initial weights."""
+        """Add a sensor for each key (A,), at least one; the key decides the initial weights of its model."""
         for part in self.parts().values():
             part.append(len(keys))
         fresh = np.zeros(len(keys), np.int64)
@@ -107,26 +107,32 @@ class SensorState:
             self.network.append(keys[:1])
 
     def migrate_from(self, other: SensorState, row: int, *, key: int, positions: NDArray[np.int64]) -> int:
-        """Add a sensor that comes from a narrower detector, with all it knows. Returns its row here.
+        """Add a sensor of a detector with fewer features, with everything it has learned.
 
         Args:
-            positions: (F_other,) where the other's features stand among this one's.
+            other: The detector with fewer features.
+            row: Row of the sensor there.
+            key: Key of the sensor.
+            positions: (F_other,) index of each feature of the other detector among those of this one.
+
+        Returns:
+            The row of the sensor in this detector.
         """
         fresh_model = not self.shared or self.network.size == 0
-        new = self._adopt_row(other, row, key, positions)
+        new = self._copy_sensor(other, row, key, positions)
         if fresh_model:
             self.network.transplant(other.network, 0 if self.shared else row, positions=positions)
         return new
 
     def take_over(self, other: SensorState, row: int, *, key: int) -> int:
-        """Add a sensor that comes from a detector of as many features, as it is. Returns its row here."""
+        """Add a sensor of a detector with as many features, unchanged, and return its row in this detector."""
         fresh_model = not self.shared or self.network.size == 0
-        new = self._adopt_row(other, row, key, np.arange(self.features))
+        new = self._copy_sensor(other, row, key, np.arange(self.features))
         if fresh_model:
             self.network.copy(other.network, 0 if self.shared else row)
         return new
 
-    def _adopt_row(self, other: SensorState, row: int, key: int, positions: NDArray[np.int64]) -> int:
+    def _copy_sensor(self, other: SensorState, row: int, key: int, positions: NDArray[np.int64]) -> int:
         self.append(np.array([key], np.uint64))
         new = self.size - 1
         for name, part in self.parts().items():
@@ -135,9 +141,9 @@ class SensorState:
         return new
 
     def reset_features(self, row: int, features: list[int]) -> None:
-        """Let a sensor forget some features, which others take the place of; what it knows of the rest stays.
+        """Forget some features of a sensor, whose positions new features take; the other features are kept.
 
-        A model that several sensors share forgets nothing: it is not this sensor's alone.
+        A model that several sensors share is left unchanged, since it also serves the other sensors.
         """
         for feature in features:
             for part in self.parts().values():
@@ -146,10 +152,10 @@ class SensorState:
                 self.network.reset_feature(row, feature)
             elif self.size == 1:
                 self.network.reset_feature(0, feature)
-        self.context.open_share[row] = self.context.gate[row].mean()
+        self.temporal.open_share[row] = self.temporal.gate[row].mean()
 
     def remove(self, row: int) -> None:
-        """Drop a sensor; the last one takes its row."""
+        """Drop a sensor; the last sensor moves to its row."""
         last = self.size - 1
         for part in self.parts().values():
             part.remove(row)
@@ -159,9 +165,9 @@ class SensorState:
         self.network.remove_sensor(row, last)
 
     def keep(self, rows: NDArray[np.int64]) -> None:
-        """Drop all sensors but these, in this order, and give back the memory of the others.
+        """Keep only the sensors (A,), in this order, and release the memory of the others.
 
-        Sensors that share a model stay where they are: it knows their events by their rows.
+        Sensors that share a model must keep their rows: its replay buffer knows their events by their rows.
         """
         for part in self.parts().values():
             part.keep(rows)
@@ -170,12 +176,12 @@ class SensorState:
             self.network.keep(rows)
 
     def release(self) -> None:
-        """Give memory back where three in four sensors have left: as many are not soon to come."""
+        """Release memory once three in four sensors have left: as many new ones are not expected soon."""
         if MANY_ROWS < len(self.pending.count) >= 4 * self.size:
             self.keep(np.arange(self.size))
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Everything learned and kept, by name."""
+        """Return the whole state for a snapshot: arrays (S, *shape) by name, views where possible."""
         arrays = {prefix + "gate_seen": self.gate_seen, prefix + "seen": self.seen}
         for name, part in self.parts().items():
             arrays.update(part.state(prefix + name))
@@ -183,15 +189,19 @@ class SensorState:
         return arrays
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]], *, arrived: int) -> None:
-        """Take over what ``state`` gave; NonsenseError when it does not fit these options."""
+        """Restore the arrays (S, *shape) that ``state`` returned.
+
+        Raises:
+            NonsenseError: They do not fit the options of this detector.
+        """
         parts = self.parts()
-        older = prefix + "shown.last" not in arrays  # a snapshot from before it was kept
+        older = prefix + "shown.last" not in arrays  # 0.1.0 did not keep this table
         if older:
             del parts["shown."]
         for name, part in parts.items():
             part.load(prefix + name, arrays)
         if older:
-            self.shown.begin(self.pending)
+            self.shown.estimate(self.pending)
         self.network.load(prefix, arrays)
         self.gate_seen, self.seen = (loaded(arrays, prefix + name, _COUNT) for name in ("gate_seen", "seen"))
         self.arrived = arrived

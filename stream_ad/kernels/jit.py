@@ -78,7 +78,7 @@ def cumcount(rows: NDArray[np.int64], count: NDArray[np.int64], out: NDArray[np.
 
 @intrinsic
 def _strands(_context: Any, values: Any, _n: Any) -> Any:
-    """Compute ``total`` with its four partial sums in a single vector register."""
+    """Compute ``row_sum`` with its four partial sums in a single vector register."""
     if values.layout != "C" or values.dtype != types.float32:
         raise NumbaTypeError(f"only rows of a C-contiguous float32 array can be summed, not {values}")
 
@@ -101,7 +101,7 @@ def _strands(_context: Any, values: Any, _n: Any) -> Any:
 
 
 @kernel
-def total(values: NDArray[np.float32], n: int) -> Any:
+def row_sum(values: NDArray[np.float32], n: int) -> Any:
     """Return the sum of row ``n`` of ``values``.
 
     Four partial sums are kept, because a single one would wait for each addition to finish.

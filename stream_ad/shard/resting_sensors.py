@@ -201,8 +201,8 @@ class Resting:
         by_width = sorted((len(sensor.features), number) for number, sensor in self._sensors.items())
         for features, same in groupby(by_width, key=itemgetter(0)):
             numbers, detector = [number for _, number in same], self._empty(features)
-            for first in range(0, len(numbers), folded.TOGETHER):
-                batch = [self._sensors[number] for number in numbers[first : first + folded.TOGETHER]]
+            for first in range(0, len(numbers), folded.CHUNK):
+                batch = [self._sensors[number] for number in numbers[first : first + folded.CHUNK]]
                 keys, rows = np.zeros(len(batch), np.uint64), np.arange(len(batch))
                 folded.unfold(detector, keys, [sensor.lengths for sensor in batch], [sensor.data for sensor in batch])
                 count, events = detector.pending.count[rows], np.array([sensor.events for sensor in batch])

@@ -140,14 +140,14 @@ class SensorRegistry(FeatureSets):
             )
             self._move(number, group, row)
         shown, row = self.detectors[self.group[number]].shown, int(self.row[number])
-        shown.expect(row, self.positions(int(self.group[number]), new))
+        shown.mark_shown(row, self.positions(int(self.group[number]), new))
         return len(slots)
 
     def _slots_for(self, number: int, features: tuple[str, ...], wanted: int) -> list[int]:
         """Return the positions of the features that ``wanted`` new ones replace, those absent for longest first."""
         group, row, bounds = int(self.group[number]), int(self.row[number]), self.options.detector
         detector, own = self.detectors[group], self.features[group]
-        detector.shown.look(np.array([row]), detector.pending)
+        detector.shown.scan(np.array([row]), detector.pending)
         named = set(features)
         others = [position for position, name in enumerate(own) if name not in named]
         others.sort(key=detector.shown.last[row].tolist().__getitem__)

@@ -23,11 +23,17 @@ UPGRADABLE = (6, 7)
 _EVENT_FILLS = {"ids": 0, "times": 0, "log_score": 0, "flagged": False, "label": UNLABELLED, "source": 0}
 _EVENT_FILLS |= {"learned": DROPPED, "queued": False}
 _RENAMED = {  # arrays of a detector
+    "coupling.judged": "coupling.residual_count",
     "coupling.sharpness": "coupling.inv_std",
     "head.place": "head.side_row",
+    "pending.memory": "pending.ewma_checkpoints",
     "pending.last_place": "pending.last_labelled",
     "pending.last_verdict": "pending.last_label",
     "pending.verdict": "pending.label",
+    "replay.middle": "replay.center",
+    "replay.slope": "replay.scale",
+    "scaler.middle": "scaler.center",
+    "scaler.slope": "scaler.scale",
     "scoring.sharpness": "scoring.inv_std",
 }
 
@@ -86,7 +92,9 @@ def _upgrade_rings(prefix: str, arrays: dict[str, NDArray[Any]], learning: Learn
         arrays[pending + "order"] = _longer(order, count, capacity, 0)
     arrays[pending + "readings"] = _longer(_array(arrays, pending + "readings", 3), count, capacity + block, np.nan)
     blocks = -(-count // block)
-    arrays[pending + "memory"] = _longer(_array(arrays, pending + "memory", 4), blocks, capacity // block + 1, np.nan)
+    arrays[pending + "ewma_checkpoints"] = _longer(
+        _array(arrays, pending + "ewma_checkpoints", 4), blocks, capacity // block + 1, np.nan
+    )
     side_row, added = _array(arrays, prefix + "head.side_row", 1), _array(arrays, prefix + "head.rings.added", 2)
     owners = np.flatnonzero(side_row >= 0)
     if len(side_row) != len(count) or not np.array_equal(np.sort(side_row[owners]), np.arange(len(added))):

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from stream_ad.detector.config import DetectorConfig, DetectorOptions, LearningConfig, LossConfig
 from stream_ad.detector.feedback.label_trust import believed
-from stream_ad.detector.model.device import when_torch_is_here
+from stream_ad.detector.model.device import on_torch_loaded
 from stream_ad.records.columns import Events, Labels, ValueBlock
 from stream_ad.shard.shard import Shard
 from stream_ad.telemetry.compile_progress import report_compiling
@@ -42,7 +42,7 @@ def prepare_process(report: ProgressReport | None = None) -> None:
     Args:
         report: Is told about the compilation, which takes a while where no earlier process has cached its result.
     """
-    when_torch_is_here(_tame_torch)
+    on_torch_loaded(_tame_torch)
     _keep_freed_blocks()
     compile_loops(report)
     threadpool_limits(1, user_api="blas")  # applies to the libraries that are loaded by now
@@ -53,7 +53,7 @@ def compile_loops(report: ProgressReport | None = None) -> None:
     """Compile the kernels of the detector: the part of ``prepare_process`` that has no effect on other code.
 
     Args:
-        record: See ``prepare_process``.
+        report: See ``prepare_process``.
     """
     with report_compiling(report) if report is not None else nullcontext():
         _use_every_loop()

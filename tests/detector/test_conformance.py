@@ -33,7 +33,7 @@ def _one_thread():
 
 
 def events_of(values, *, features=None, sensors=None, start=0):
-    """Events with these readings, one second apart, of one sensor unless told otherwise."""
+    """Events with these readings, one second apart, of one sensor by default."""
     values = np.asarray(values, np.float64)
     rows = np.arange(len(values))
     names = tuple(features or (f"f{number}" for number in range(values.shape[1])))
@@ -59,7 +59,7 @@ def scores_of(events, options=OPTIONS, labels=NO_LABELS):
 
 
 def labelled():
-    """Two sensors with faults, and verdicts that come late."""
+    """Two sensors with faults, and labels that come late."""
     stream = Stream([drawn(ROWS)], warmup=0, default_warmup=0)
     return stream, Schedule(stream, Protocol(delay=Delay(15)))
 
@@ -99,16 +99,16 @@ def test_features_may_appear_and_vanish(options):
     """A sensor that gains and loses features keeps being scored, and what others score does not move."""
     first, second, third = waves(128, 2), waves(96, 3, seed=1), waves(96, 1, seed=2)
     parts = [(first, ("p", "q")), (second, ("p", "q", "r")), (third, ("q",))]
-    shard, other, start, found = Shard(options), Shard(options), 0, []
+    shard, other, start, parts_scored = Shard(options), Shard(options), 0, []
     for values, names in parts:
         beside = waves(len(values), 2, seed=7 + start)
-        mine = events_of(values, features=names, start=start)
-        theirs = events_of(beside, features=("u", "v"), sensors=["b"] * len(values), start=start)
-        found.append(shard.step(mine, NO_LABELS).scores.score)
-        together = shard.step(theirs, NO_LABELS).scores.score
-        np.testing.assert_array_equal(together, other.step(theirs, NO_LABELS).scores.score)
+        own_events = events_of(values, features=names, start=start)
+        other_events = events_of(beside, features=("u", "v"), sensors=["b"] * len(values), start=start)
+        parts_scored.append(shard.step(own_events, NO_LABELS).scores.score)
+        together = shard.step(other_events, NO_LABELS).scores.score
+        np.testing.assert_array_equal(together, other.step(other_events, NO_LABELS).scores.score)
         start += len(values)
-    scores = np.concatenate(found)
+    scores = np.concatenate(parts_scored)
     assert np.isfinite(scores).all()
     assert (scores[128:] > 0).all()  # what it knew came along: no second warm-up
     assert len(shard.sensors) == 2
@@ -117,7 +117,7 @@ def test_features_may_appear_and_vanish(options):
 @MODES
 @pytest.mark.parametrize("share", [0.05, 0.5])
 def test_missing_values_are_survived(options, share):
-    """Readings missing here and there, events without any: every score is finite, and nothing missing is blamed."""
+    """Readings missing here and there, events without any: every score is finite, and no missing feature is named."""
     rng = np.random.default_rng(3)
     values = waves()
     values[200:] += 4 * (rng.random((ROWS - 200, 1)) < 0.1)
@@ -126,13 +126,13 @@ def test_missing_values_are_survived(options, share):
     scores = scores_of(events_of(values), options)
     assert np.isfinite(scores.score).all()
     for row, named in scores.contributions.items():
-        for one in named:
-            assert np.isfinite(one.expected)
-            assert not np.isnan(values[row, int(one.feature[1:])])
+        for contribution in named:
+            assert np.isfinite(contribution.expected)
+            assert not np.isnan(values[row, int(contribution.feature[1:])])
 
 
 def test_a_feature_that_never_came_changes_little():
-    """A sensor that lacks a feature altogether is scored as if nobody had heard of it: finite, and with a threshold."""
+    """A sensor that never shows one of the features is scored as if it had none: finite, and with a threshold."""
     values = waves()
     scores = scores_of(events_of(np.column_stack([values, np.full(ROWS, np.nan)])))
     assert np.isfinite(scores.score).all()
@@ -141,7 +141,7 @@ def test_a_feature_that_never_came_changes_little():
 
 @MODES
 def test_constant_features_are_survived(options):
-    """Features that never change do no harm, all of them at once neither; one that then changes is blamed first."""
+    """Constant features do no harm, even if all are constant; one that then changes is named first."""
     values = waves()
     values[:, 1] = 7.0
     values[-1, 1] = 8.0
@@ -292,7 +292,7 @@ def test_every_cut_gives_the_same(whole, data):
     for start, end in itertools.pairwise(sorted({0, ROWS, *cuts})):
         part = shard.step(stream.events(start, end), schedule.labels(start, end)).scores
         scores.append(part.score)
-        named |= {start + row: one for row, one in part.contributions.items()}
+        named |= {start + row: contribution for row, contribution in part.contributions.items()}
     np.testing.assert_array_equal(np.concatenate(scores), result.scores.score)
     assert named == result.scores.contributions
     assert shard.snapshot() == snapshot

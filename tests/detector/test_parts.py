@@ -8,18 +8,17 @@ import pytest
 from stream_ad.detector.features.linear_residuals import LinearResiduals
 from stream_ad.detector.features.scaler import CLIP_AFTER, REACH, SCALE_SD, Scaler
 from stream_ad.detector.features.temporal import JUMP_RATE, LEVEL_RATE, TemporalFeatures
-from stream_ad.detector.feedback.event_buffer import EventBuffer
+from stream_ad.detector.feedback.event_buffer import SCORE_STEPS, EventBuffer, pack_score, unpack_scores
 from stream_ad.detector.model.replay_buffer import STEPS, ReplayBuffer
 from stream_ad.detector.model.training_batch import SensorStatistics
 from stream_ad.detector.row_store import derived_size
 from stream_ad.detector.scoring.anomaly_score import FLOOR, SMOOTH_RATE, SMOOTH_SCALE, Scoring, shares
-from stream_ad.detector.scoring.score_quantization import SCORE_STEPS, pack_score, unpack_scores
 
 F, WIDTH = 2, derived_size(2)
 ROW = np.zeros(1, np.int64)
 
 
-def one(kind):
+def table_of(kind):
     part = kind(F)
     part.append(1)
     return part
@@ -29,13 +28,13 @@ def rows(number):
     return np.zeros(number, np.int64)
 
 
-# ---------------------------------------------------------------- context
+# ---------------------------------------------------------------- temporal features
 
 
 def test_derived_inputs_are_those_of_their_formulas():
     """Distance from the average of the readings so far, this one included, and the average jump."""
     values = np.random.default_rng(0).normal(5, 2, (40, F))
-    derived = one(TemporalFeatures).derive(rows(40), values)
+    derived = table_of(TemporalFeatures).derive(rows(40), values)
     level, jump = values[0].copy(), np.abs(values[1] - values[0])
     for step in range(1, 40):
         level += LEVEL_RATE * (values[step] - level)
@@ -49,27 +48,30 @@ def test_missing_reading_has_no_inputs_and_leaves_the_averages_alone():
     """What comes after a gap is what would have come without it."""
     values = np.random.default_rng(1).normal(size=(30, F))
     gappy = np.insert(values, [10, 10, 20], np.nan, axis=0)
-    whole, with_gaps = one(TemporalFeatures).derive(rows(30), values), one(TemporalFeatures).derive(rows(33), gappy)
+    whole, with_gaps = (
+        table_of(TemporalFeatures).derive(rows(30), values),
+        table_of(TemporalFeatures).derive(rows(33), gappy),
+    )
     gaps = np.isnan(gappy[:, 0])
     assert np.isnan(with_gaps[gaps]).all()
     np.testing.assert_array_equal(with_gaps[~gaps], whole)
 
 
-def test_what_was_derived_follows_from_what_is_kept():
-    """Of every kept event, in whatever order they are asked for, the inputs are those that it was scored with."""
+def test_derived_inputs_are_recomputed_from_what_is_kept():
+    """For every kept event, in any order, the recomputed inputs are those that it was scored with."""
     block, reach, number = 8, 16, 131
     rng = np.random.default_rng(2)
     values = np.cumsum(rng.normal(size=(number, F)), axis=0)
     values[rng.random(values.shape) < 0.2] = np.nan
     values[100, 0] = 1e9  # a glitch: it must not stay in the averages
-    context, store = one(TemporalFeatures), EventBuffer(F, reach=reach, horizon_events=8, block=block)
+    temporal, store = table_of(TemporalFeatures), EventBuffer(F, reach=reach, horizon_events=8, block=block)
     store.append(1)
-    context.gate_count[:], context.gate_var[:] = 1000, 4.0
+    temporal.gate_count[:], temporal.gate_var[:] = 1000, 4.0
     scored, at = np.empty((number, WIDTH), np.float32), 0
     for cut in (1, 2, 5, 64, 59):
         event_numbers = np.arange(at, at + cut)
-        scored[event_numbers] = derived = context.derive(
-            rows(cut), values[event_numbers], (event_numbers, store.memory, block)
+        scored[event_numbers] = derived = temporal.derive(
+            rows(cut), values[event_numbers], (event_numbers, store.ewma_checkpoints, block)
         )
         nothing = np.zeros(cut)
         store.push(
@@ -85,28 +87,28 @@ def test_what_was_derived_follows_from_what_is_kept():
         at += cut
     kept = np.arange(number - reach - block, number)
     for event_numbers in (kept, rng.permutation(kept), np.repeat(kept[:3], 2)):
-        again = context.recompute(ROW, event_numbers[None], store.readings, store.memory)[0]
+        again = temporal.recompute(ROW, event_numbers[None], store.readings, store.ewma_checkpoints)[0]
         np.testing.assert_allclose(again, scored[event_numbers], rtol=1e-6, atol=1e-5)  # of readings up to some tens
 
 
 @pytest.mark.parametrize(("memory", "gate"), [(0.0, 0.0), (0.95, 1.0)])
 def test_gate_opens_where_each_reading_resembles_the_one_before(memory, gate):
     """Closed for rows of a table, open for a process with memory."""
-    rng, context, state = np.random.default_rng(2), one(TemporalFeatures), np.zeros(F)
+    rng, temporal, state = np.random.default_rng(2), table_of(TemporalFeatures), np.zeros(F)
     for _ in range(60):
         values = np.empty((32, F))
         for step in range(32):
             state = memory * state + np.sqrt(1 - memory**2) * rng.normal(size=F)
             values[step] = state
-        context.update_gate(ROW, np.arange(32)[None], context.derive(rows(32), values)[None])
-    np.testing.assert_allclose(context.gate[0], gate, atol=0.1)
+        temporal.update_gate(ROW, np.arange(32)[None], temporal.derive(rows(32), values)[None])
+    np.testing.assert_allclose(temporal.gate[0], gate, atol=0.1)
 
 
 # ---------------------------------------------------------------- scaler
 
 
 def taught(values):
-    scaler = one(Scaler)
+    scaler = table_of(Scaler)
     derived = np.full((1, len(values), WIDTH), np.nan, np.float32)
     derived[0, :, :F] = values
     scaler.update(ROW, derived, np.ones((1, len(values)), np.bool_))
@@ -120,13 +122,13 @@ def test_four_standard_deviations_span_the_unit_interval():
     points = np.array([mean, mean + 4 * sd, mean - 4 * sd, mean + 100 * sd])
     derived = np.full((4, WIDTH), np.nan, np.float32)
     derived[:, :F] = points
-    scaled, observed = scaler.scale(rows(4), derived)
+    scaled, observed = scaler.transform(rows(4), derived)
     np.testing.assert_allclose(scaled[:, 0], [0.5, 1, 0, 0.5 + REACH], atol=1e-3)
     np.testing.assert_allclose(scaled[:, 1], [0.5, 1, 0, 0.5 + REACH], atol=1e-3)
     assert observed[:, :F].all()
     assert not observed[:, F:].any()
     assert (scaled[:, F:] == 0.5).all()  # missing
-    np.testing.assert_allclose(scaler.unscale(rows(3), scaled[:3])[:, :F], points[:3], rtol=1e-4)
+    np.testing.assert_allclose(scaler.inverse_transform(rows(3), scaled[:3])[:, :F], points[:3], rtol=1e-4)
 
 
 def test_an_absurd_reading_moves_the_scale_by_little():
@@ -145,25 +147,27 @@ def test_an_absurd_reading_moves_the_scale_by_little():
 @pytest.mark.parametrize("gate", [0.0, 0.4, 1.0])
 def test_score_is_that_of_its_formula(gate):
     """S = log(Q + (1 - g) Z + .01) + g log(M + .01), with what the readings add beside their errors."""
-    rng, scoring = np.random.default_rng(5), one(Scoring)
+    rng, scoring = np.random.default_rng(5), table_of(Scoring)
     number = 20
-    scaled, rebuilt = (rng.uniform(0.2, 0.8, (number, WIDTH)).astype(np.float32) for _ in range(2))
+    scaled, reconstructed = (rng.uniform(0.2, 0.8, (number, WIDTH)).astype(np.float32) for _ in range(2))
     observed = np.zeros((number, WIDTH), np.bool_)
     observed[:, : 3 * F] = rng.random((number, 3 * F)) < 0.9
     beside = rng.random((2, number, F)).astype(np.float32)
     variance = scoring.variance[0].copy()
-    found, parts = scoring.score(rows(number), scaled, observed, rebuilt, np.full((1, F), gate), tuple(beside))
+    log_score, parts = scoring.score(
+        rows(number), scaled, observed, reconstructed, np.full((1, F), gate), tuple(beside)
+    )
     weight, smooth = np.repeat([1, gate, gate], F), np.zeros(3 * F)
     for n in range(number):
-        there = observed[n, : 3 * F]
-        share = weight * there / (weight * there).sum()
-        error = (scaled[n] - rebuilt[n])[: 3 * F] / np.sqrt(variance[: 3 * F])
-        smooth += there * SMOOTH_RATE * (error - smooth)
+        present = observed[n, : 3 * F]
+        share = weight * present / (weight * present).sum()
+        error = (scaled[n] - reconstructed[n])[: 3 * F] / np.sqrt(variance[: 3 * F])
+        smooth += present * SMOOTH_RATE * (error - smooth)
         q, m = (share * np.minimum(error**2, 100)).sum(), (share * np.minimum(smooth**2 * SMOOTH_SCALE, 100)).sum()
         z = (share * ((scaled[n, : 3 * F] - 0.5) * SCALE_SD) ** 2).sum()
-        here = q + (1 - gate) * z + beside[0, n].sum()
+        instant = q + (1 - gate) * z + beside[0, n].sum()
         smoothed = m + beside[1, n].sum()
-        assert found[n] == pytest.approx(np.log(here + FLOOR) + gate * np.log(smoothed + FLOOR), abs=1e-4)
+        assert log_score[n] == pytest.approx(np.log(instant + FLOOR) + gate * np.log(smoothed + FLOOR), abs=1e-4)
     by_input = shares(parts, np.full(number, gate))
     np.testing.assert_allclose(by_input.sum(axis=1), 1 + gate, rtol=1e-5)
 
@@ -174,8 +178,8 @@ def test_score_is_that_of_its_formula(gate):
 def test_a_packed_score_is_itself_to_half_a_step():
     """Packing keeps a score to half a step and the order of scores, and packing again changes nothing more."""
 
-    def pack(some):
-        return np.array([pack_score(score) for score in some.tolist()])
+    def pack(values):
+        return np.array([pack_score(score) for score in values.tolist()])
 
     scores = np.sort(np.random.default_rng(0).uniform(-11, 19, 1000))
     again = unpack_scores(pack(scores))
@@ -187,7 +191,7 @@ def test_a_packed_score_is_itself_to_half_a_step():
 def test_replayed_events_are_those_pushed_wherever_the_stream_goes():
     """To a step of the scale in force, after a level that moved by a thousand deviations; missing stays missing."""
     rng = np.random.default_rng(0)
-    scaler, replay = one(Scaler), ReplayBuffer(F, capacity=64, shared=False)
+    scaler, replay = table_of(Scaler), ReplayBuffer(F, capacity=64, shared=False)
     replay.append(1)
     for level in (0.0, 1000.0, 1001.0):
         events = (level + rng.normal(size=(1, 64, WIDTH))).astype(np.float32)
@@ -195,11 +199,11 @@ def test_replayed_events_are_those_pushed_wherever_the_stream_goes():
         scaler.count[:] = 0
         scaler.update(ROW, events, np.ones((1, 64), np.bool_))
         replay.push(ROW, events, np.zeros((1, 64), np.int64), np.ones((1, 64), np.bool_), scaler)
-    own = SensorStatistics(one(TemporalFeatures), scaler, one(Scoring), one(LinearResiduals))
+    own = SensorStatistics(table_of(TemporalFeatures), scaler, table_of(Scoring), table_of(LinearResiduals))
     drawn, pushed = own.replayed(replay, ROW, 256, "cpu"), own.batch(ROW, events, "cpu")
     assert {0.0, 1.0} == set(drawn.weights[0, :, 1].tolist())
     inputs, weights = (np.asarray(part[0])[:, None] for part in (drawn.inputs, drawn.weights))  # (256, 1, d)
     distance = np.abs(inputs - np.asarray(pushed.inputs[0])) + np.abs(weights - np.asarray(pushed.weights[0]))
-    step = (scaler.slope[0] / replay.slope[0]).max() / (SCALE_SD * STEPS)
-    assert distance.max(axis=2).min(axis=1).max() <= step / 2 + np.spacing(np.float32(1001)) * scaler.slope[0].max()
+    step = (scaler.scale[0] / replay.scale[0]).max() / (SCALE_SD * STEPS)
+    assert distance.max(axis=2).min(axis=1).max() <= step / 2 + np.spacing(np.float32(1001)) * scaler.scale[0].max()
     assert step < 2 / (SCALE_SD * STEPS)

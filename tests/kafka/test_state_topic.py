@@ -12,7 +12,7 @@ from stream_ad.brokers.kafka import state_topic as kafka_state
 from stream_ad.brokers.kafka.state_topic import ShardState
 from stream_ad.brokers.worker_api import Commit, InputOffsets, SnapshotChunk
 from stream_ad.settings import Settings
-from tests.support.detector_fixtures import part_after, steps
+from tests.support.snapshot_commits import part_after, steps
 
 SETTINGS = Settings.model_validate({"worker": {"snapshot_history": 1, "snapshot_history_interval_seconds": 0.0}})
 CHUNK = 10

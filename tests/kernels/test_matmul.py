@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core.errors import TypingError
 
-from stream_ad.kernels.jit import total
+from stream_ad.kernels.jit import row_sum
 from stream_ad.kernels.matmul import product, products_apart
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 50), st.integers(1, 12).map(lambda eights: 8 * eights))
@@ -85,6 +85,6 @@ def test_a_row_is_summed_in_four_strands(width, seed):
         strands = [np.float32(0)] * 4
         for k, value in enumerate(row):
             strands[k % 4] = strands[k % 4] + value if k >= 4 else value
-        assert total(values, n) == (strands[0] + strands[1]) + (strands[2] + strands[3])
+        assert row_sum(values, n) == (strands[0] + strands[1]) + (strands[2] + strands[3])
     with pytest.raises(TypingError, match="C-contiguous"):
-        total(values[:, ::2], 0)
+        row_sum(values[:, ::2], 0)

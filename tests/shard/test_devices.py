@@ -60,8 +60,8 @@ class Coarse(Honest):
 class Nothing(Honest):
     """The reconstruction of a single event is NaN."""
 
-    def reconstruct(self, models, scaled):
-        out = super().reconstruct(models, scaled)
+    def reconstruct_events(self, models, scaled):
+        out = super().reconstruct_events(models, scaled)
         out[7, 3] = np.nan
         return out
 

@@ -178,7 +178,7 @@ def test_a_replaced_feature_affects_no_other_feature(company):
         noise(story, 100, sensors=("a",), seed=0)
     story.play(shard)
     before, row = shard.sensors.detectors[0], int(shard.sensors.row[0])
-    rows = {name: part.row(row) for name, part in before.parts().items()}
+    rows = {name: part.snapshot_row(row) for name, part in before.parts().items()}
     network = {name: array[row].copy() for name, array in before.network.stack.state("").items()}
     since = story.second
     story.event("a", {"f0": 10.0, "f2": 10.0})

@@ -1,1 +1,1 @@
-"""What is derived from readings before the model sees them."""
+"""Features: derived inputs, scaling, residuals between readings, and the states of sensors that they show."""

@@ -1,10 +1,21 @@
-"""Glitches among the first readings of a feature, before anything is known that they could be held against.
+"""Glitches among the first readings of a feature, and origins that follow the readings.
 
-A sensor that starts up sends -9999, 65535 or the largest double now and then. One such reading in a mean and
-variance of a hundred hides all that follows for tens of thousands of events. What stands far outside the range of
-nearly all readings held so far is therefore learned by nothing, as if it were missing, and the memory that the next
-events are derived from is gone through again without it. A rare state of a machine may look the same at first:
-until the first readings are complete, what was left out of one learn point is looked at again at the next.
+A sensor that starts up sends -9999, 65535 or the largest double now and then. One such reading in the mean and
+variance of a hundred hides everything after it for tens of thousands of events. At each learn point of the warm-up:
+
+1. Readings far outside the range of nearly all kept readings are found (``_find_bounds``).
+2. They are treated as missing: nothing learns them.
+3. The EWMAs that the next events are derived from are replayed without them (``_forget``).
+4. A rare state of a machine may look the same at first: until the first readings are complete, readings set aside at
+   one learn point are put back and examined again at the next (``Screened``).
+
+It fails when glitches are more than a quarter of the first readings, or more than four at one end of them: they are
+then taken for part of the usual range.
+
+A reading is kept, scaled and learned as its distance from an origin (``TemporalFeatures.shift``), since float32 keeps
+the digits of small numbers only. The origin of a new feature is 0; at learn points it moves to the readings, and
+later follows them when they have wandered off so far that their changes would be rounded away. Everything that is
+measured from the origin moves with it (``move_origin``).
 """
 
 from __future__ import annotations
@@ -14,7 +25,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.features.origin import move_origin, shift_back
 from stream_ad.detector.features.scaler import CLIP_AFTER
 from stream_ad.detector.features.temporal import MOST
 from stream_ad.detector.feedback.label_head import MOST_GATE
@@ -25,32 +35,33 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.sensor_state import SensorState
 
-HELD = 256  # latest readings that are looked at
-FEW = 5  # readings, below which nothing can be told apart, and nothing is learned in the warm-up
-MOST_EACH_SIDE = 4  # readings that are set aside at each end; with fewer than 17, a quarter of them at the most
-ENOUGH, REACH, REACH_OF_FEW = 16, 4.0, 10.0  # times the range of the others, beyond which one is a glitch
-REACH_OF_CONSTANT = 100.0  # times its size, where the others do not vary at all
-OFF_CENTRE = 64.0  # times the range, that the first readings may be away from their origin
-ROUNDING = 2.0**-20  # eight steps of a float32: a range below it is rounding
-WHOLE = 2.0**24  # up to here, whole numbers are exact
-WANDERED = 2.0**-34  # of its squared distance from the origin: a variance below it is rounded away soon
-ROUNDED = 2.0**-44  # and below this one it is nothing but rounding
+HELD = 256  # latest readings that are examined
+FEW = 5  # readings below which a glitch cannot be recognised, and nothing is learned in the warm-up
+MOST_EACH_SIDE = 4  # readings ignored at each end of the range; of fewer than 17 readings, at most a quarter
+ENOUGH, REACH, REACH_OF_FEW = 16, 4.0, 10.0  # a glitch is farther out than 4 ranges of the others, 10 of fewer than 16
+REACH_OF_CONSTANT = 100.0  # where the others do not vary, a glitch is farther out than 100 times their size
+OFF_CENTRE = 64.0  # ranges that the first readings may be away from their origin
+ROUNDING = 2.0**-20  # a range below this share of the distance is rounding: eight steps of a float32
+WHOLE = 2.0**24  # whole numbers up to this one are exact in float32
+WANDERED = 2.0**-34  # share of its squared distance from the origin below which a variance will be rounded away soon
+ROUNDED = 2.0**-44  # share below which it is nothing but rounding
+DISTANCES = (0, 1, 3, 4)  # figures of an EWMA checkpoint that are measured from the origin: level, last, both bounds
 
 
 @dataclass(slots=True)
 class Screened:
-    """What was found at one learn point, for sensors (A,) of it with events (A, B)."""
+    """Glitches found at one learn point, for its sensors (A,) and their latest events (A, B)."""
 
-    spoiled: NDArray[np.bool_]  # (A, B) latest events whose scores tell of a glitch
+    spoiled: NDArray[np.bool_]  # (A, B) events whose scores were raised by a glitch
     put_aside: list[tuple[int, int, NDArray[np.int64], NDArray[np.float32], float]] = field(default_factory=list)
-    """Readings that count again after this learn point: row, feature, slots, values, origin."""
+    """Readings that count again after this learn point: row, feature, slots (K,), values (K,), origin."""
 
     def put_back(self, state: SensorState, rows: NDArray[np.int64]) -> None:
-        """Let the readings of these rows that were put aside stand where they stood."""
+        """Restore the readings of the rows (A,) that were set aside."""
         wanted = set(rows.tolist())
         for row, feature, slots, values, origin in self.put_aside:
             if row in wanted:
-                shift_back(values, float(state.context.shift[row, feature]) - origin)
+                shift_back(values, float(state.temporal.shift[row, feature]) - origin)
                 state.pending.readings[row, slots, feature] = values
         self.put_aside = [entry for entry in self.put_aside if entry[0] not in wanted]
 
@@ -58,51 +69,53 @@ class Screened:
 def screen(
     state: SensorState, rows: NDArray[np.int64], age: NDArray[np.int64], warm: NDArray[np.bool_]
 ) -> Screened | None:
-    """Take glitches out of what some sensors have kept, and let their origins follow the readings.
-
-    Returns nothing where all is well known, as it nearly always is.
+    """Remove glitches from the kept readings, and let origins follow the readings.
 
     Args:
-        state: Of the detector.
+        state: State of the detector.
         rows: (A,) sensors at their learn point.
-        age: (A,) their events so far, or since the last outage.
-        warm: (A,) whether they are in the warm-up.
+        age: (A,) events of each sensor so far, or since its last outage.
+        warm: (A,) whether each sensor is in its warm-up.
+
+    Returns:
+        What was found; None if no sensor needs screening, as nearly always after the warm-up.
     """
-    context, pending, batch = state.context, state.pending, state.batch
+    temporal, pending, batch = state.temporal, state.pending, state.batch
     due = np.empty(len(rows), np.bool_)
-    known = context.shift, context.last, context.gate_var, context.gate_jump, state.scaler.count
-    if not _due(rows, warm, known, due):
+    figures = temporal.shift, temporal.last, temporal.gate_var, temporal.gate_jump, state.scaler.count
+    if not _due(rows, warm, figures, due):
         return None
     most = state.options.learning.warmup_events
     screened = Screened(np.zeros((len(rows), batch), np.bool_))
-    some = np.flatnonzero(due)
-    shape = len(some), state.features
+    screening = np.flatnonzero(due)
+    shape = len(screening), state.features
     bounds, by = np.empty((2, *shape)), np.zeros(shape)
     few, lost, outside = (np.zeros(shape, np.bool_) for _ in range(3))
-    first = np.maximum(pending.count[rows[some]] - min(HELD, pending.capacity), 0)
-    first = np.maximum(first, state.outage.began[rows[some]])
-    _look(
-        rows[some],
-        (warm[some], first, pending.count, batch),
-        (*known, context.jump),
+    first = np.maximum(pending.count[rows[screening]] - min(HELD, pending.capacity), 0)
+    first = np.maximum(first, state.outage.began[rows[screening]])
+    _find_bounds(
+        rows[screening],
+        (warm[screening], first, pending.count, batch),
+        (*figures, temporal.jump),
         pending.readings,
         (bounds, by, few, lost, outside),
     )
     for a in np.flatnonzero((by != 0).any(axis=1) | (few | lost | outside).any(axis=1)).tolist():
-        row = int(rows[some[a]])
-        complete = not warm[some[a]] or age[some[a]] > min(most, HELD) - batch
-        places = np.arange(first[a], pending.count[row])
+        row = int(rows[screening[a]])
+        complete = not warm[screening[a]] or age[screening[a]] > min(most, HELD) - batch
+        event_numbers = np.arange(first[a], pending.count[row])
         for feature in np.flatnonzero(few[a] | lost[a] | outside[a]).tolist():
-            readings = pending.readings[row, places % pending.kept_readings, feature]
+            readings = pending.readings[row, event_numbers % pending.kept_readings, feature]
             out = (readings < bounds[0, a, feature]) | (readings > bounds[1, a, feature])
             if few[a, feature] or lost[a, feature]:
                 out = ~np.isnan(readings)
-            slots, new = places[out] % pending.kept_readings, places[out & (places >= state.seen[row])]
+            slots = event_numbers[out] % pending.kept_readings
+            new = event_numbers[out & (event_numbers >= state.seen[row])]
             if not lost[a, feature] and (few[a, feature] or not complete):
-                screened.put_aside.append((row, feature, slots, readings[out], float(context.shift[row, feature])))
+                screened.put_aside.append((row, feature, slots, readings[out], float(temporal.shift[row, feature])))
             pending.readings[row, slots, feature] = np.nan
             if len(new) and not few[a, feature]:
-                screened.spoiled[some[a]] |= _spoiled(state, row, new)
+                screened.spoiled[screening[a]] |= _spoiled(state, row, new)
                 _forget(state, row, feature, int(new[0]))
         for feature in np.flatnonzero(by[a]).tolist():
             move_origin(state, row, feature, float(by[a, feature]))
@@ -110,72 +123,115 @@ def screen(
 
 
 def _spoiled(state: SensorState, row: int, glitches: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(B,) which of a sensor's latest events were scored as they were because of glitches."""
+    """Return (B,) whether the score of each of the latest events of a sensor was raised by glitches (K,)."""
     latest: NDArray[np.int64] = state.pending.latest(np.array([row]), state.batch)[0]
-    if state.context.open_share[row] < MOST_GATE:  # each event is scored by itself
+    if state.temporal.open_share[row] < MOST_GATE:  # each event is scored by itself
         return np.isin(latest, glitches)
     return latest >= glitches[0]
 
 
 def _forget(state: SensorState, row: int, feature: int, glitch: int) -> None:
-    """Go through a feature's memory again from the block of a glitch on; smoothed errors begin anew."""
-    context, pending, block = state.context, state.pending, state.batch
-    stop, blocks = int(pending.count[row]), pending.memory.shape[1]
+    """Replay the EWMAs of a feature from the block of a glitch on, and reset its smoothed errors."""
+    temporal, pending, block = state.temporal, state.pending, state.batch
+    stop, blocks = int(pending.count[row]), pending.ewma_checkpoints.shape[1]
     for begin in range(glitch // block * block, stop, block):
-        memory = context.remember(row, min(begin + block, stop) - 1, pending.readings, pending.memory)[:, feature]
+        memory = temporal.remember(row, min(begin + block, stop) - 1, pending.readings, pending.ewma_checkpoints)[
+            :, feature
+        ]
         if begin + block < stop:
-            pending.memory[row, (begin + block) // block % blocks, :3, feature] = memory
-    context.level[row, feature], context.last[row, feature], context.jump[row, feature] = memory
+            pending.ewma_checkpoints[row, (begin + block) // block % blocks, :3, feature] = memory
+    temporal.level[row, feature], temporal.last[row, feature], temporal.jump[row, feature] = memory
     state.scoring.smooth[row, feature + state.features * np.arange(3)] = 0
-    state.coupling.smooth[row, feature] = 0
+    state.linear_residuals.smooth[row, feature] = 0
+
+
+def move_origin(state: SensorState, row: int, feature: int, by: float) -> None:
+    """Move the origin of one feature of a sensor by ``by``; what is known of the feature is unchanged, to rounding."""
+    temporal, scaler, pending = state.temporal, state.scaler, state.pending
+    temporal.shift[row, feature] += by
+    temporal.level[row, feature] -= by
+    temporal.last[row, feature] -= by
+    if temporal.gate_count[row, feature] > 0:  # without a mean, 0 must stay exactly 0
+        temporal.gate_mean[row, feature] -= by
+    if scaler.count[row, feature] > 0:
+        scaler.mean[row, feature] -= by
+        scaler.follow(row, feature)
+    shift_back(pending.readings[row, :, feature], by)
+    for figure in DISTANCES:
+        pending.ewma_checkpoints[row, :, figure, feature] -= np.float32(by)
+    replay = state.network.replay
+    if state.shared:
+        shift_back(replay.derived[0, :, feature], by, replay.sensor[0] == row)
+    else:
+        replay.center[row, feature] -= np.float32(by)
+    if state.head.has(np.array([row]))[0]:
+        rings = state.head.rings
+        for ring in (rings.normal, rings.anomaly):
+            shift_back(ring[state.head.side_row[row], :, feature], by)
+
+
+def shift_back(readings: NDArray[np.float32], by: float, chosen: NDArray[np.bool_] | None = None) -> None:
+    """Subtract the move of the origin from kept readings, in place.
+
+    A reading that float32 cannot distinguish from the new origin becomes exactly 0: a constant stays constant.
+
+    Args:
+        readings: (R,) readings as distances from the old origin.
+        by: Move of the origin.
+        chosen: (R,) readings that are meant, all by default.
+    """
+    on_it = readings == np.float32(by)
+    moved = np.where(on_it, 0, readings.astype(np.float64) - by)
+    readings[:] = moved if chosen is None else np.where(chosen, moved, readings)
 
 
 @kernel
-def _due(rows: NDArray[np.int64], warm: NDArray[np.bool_], known: Arrays, due: NDArray[np.bool_]) -> bool:
-    """Which sensors have features of which little is known, or that have wandered off; whether any has."""
-    shift, last, gate_var, gate_jump, count = known
-    some = False
+def _due(rows: NDArray[np.int64], warm: NDArray[np.bool_], figures: Arrays, due: NDArray[np.bool_]) -> bool:
+    """Mark in ``due`` (A,) the sensors with young features or features that have wandered off; return if any is."""
+    shift, last, gate_var, gate_jump, count = figures
+    any_due = False
     for a in range(len(rows)):
         s = rows[a]
         due[a] = warm[a]
         for f in range(shift.shape[1]):
             young = count[s, f] < CLIP_AFTER and not np.isnan(shift[s, f])
             due[a] |= young or _wandered(last[s, f], gate_var[s, f], gate_jump[s, f])
-        some |= due[a]
-    return some
+        any_due |= due[a]
+    return any_due
 
 
 @kernel
 def _wandered(last: float, var: float, jump: float) -> bool:
-    """Whether a reading is so far from its origin that float32 will soon not tell its changes apart.
+    """Return whether a reading is so far from its origin that float32 will soon round its changes away.
 
-    Where it does not tell them apart any more, what is known of the feature is rounding and would not be true nearer.
+    Where they are rounded away already, moving the origin would not help: what is known of the feature is rounding.
     """
     square = last * last
     return min(var, jump) < WANDERED * square and var >= ROUNDED * square
 
 
 @kernel
-def _look(
+def _find_bounds(
     rows: NDArray[np.int64],
     events: tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64], int],
-    known: Arrays,
+    figures: Arrays,
     kept: NDArray[np.float32],
     out: Arrays,
 ) -> None:
-    """Between which bounds readings are no glitches, and by how much their origins are to move.
+    """Find the bounds outside which readings are glitches, and the moves of their origins.
 
     Args:
         rows: (A,) sensors.
-        events: (A,) whether in warm-up; (A,) number of the first event that is looked at; (S,) of the next one;
-            events of a batch.
-        known: (S, F) each.
-        kept: (S, R, F) the ring of readings.
+        events: (A,) whether in warm-up; (A,) number of the first event to examine; (S,) of the next event; events of
+            a batch.
+        figures: (S, F) each: shift, last reading, variance and mean squared jump of the gate, events of the scaler,
+            average jump.
+        kept: (S, R, F) ring of readings.
         out: Filled, (A, F) each: the bounds (2, A, F); moves of the origin; whether there are too few readings;
-            whether they all are rounding; whether one is outside the bounds.
+            whether all are rounding; whether one is outside the bounds.
     """
     warm, first, count, batch = events
-    shift, last, gate_var, gate_jump, learned, jump = known
+    shift, last, gate_var, gate_jump, learned, jump = figures
     bounds, by, few, lost, outside = out
     least, largest = np.empty(MOST_EACH_SIDE + 1), np.empty(MOST_EACH_SIDE + 1)
     for a in range(len(rows)):
@@ -204,7 +260,7 @@ def _look(
             bounds[0, a, f], bounds[1, a, f] = low - reach, high + reach
             outside[a, f] = least[0] < low - reach or largest[0] > high + reach
             if OFF_CENTRE * spread < abs(centre) < MOST / 2:
-                # A constant reading is constant to the last digit: its float32 is not what the next ones are off.
+                # The origin of a constant is its exact value: its float32 would leave a difference in every reading.
                 exact = spread == 0 and np.float32(last[s, f]) == np.float32(centre)
                 by[a, f] = last[s, f] if exact else centre
                 rough = spread < ROUNDING * abs(centre) and (spread > 0 or abs(centre) >= WHOLE)
@@ -215,16 +271,20 @@ def _look(
 def _ends(
     kept: NDArray[np.float32],
     at: tuple[int, int],
-    places: tuple[int, int],
+    event_numbers: tuple[int, int],
     least: NDArray[np.float64],
     largest: NDArray[np.float64],
 ) -> int:
-    """Fill in the least and the largest readings of some events, the outermost first; returns how many there are."""
+    """Fill in the smallest and the largest readings (K,) of a range of events, outermost first.
+
+    Returns:
+        The number of readings that are not missing.
+    """
     s, f = at
     least[:], largest[:] = np.inf, -np.inf
     number, end = 0, len(least) - 1
-    for place in range(places[0], places[1]):
-        x = np.float64(kept[s, place % kept.shape[1], f])
+    for event_number in range(event_numbers[0], event_numbers[1]):
+        x = np.float64(kept[s, event_number % kept.shape[1], f])
         if np.isnan(x):
             continue
         number += 1

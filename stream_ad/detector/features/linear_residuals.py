@@ -1,10 +1,12 @@
-"""How each reading follows from the others, linearly: what breaks a coupling shows here first.
+"""Residuals of each reading against a linear prediction from the other readings: broken couplings show here first.
 
-The residual of a reading is its distance from what the other readings of the same event predict,
-by the inverse of their covariance (P. C. Mahalanobis, 1936; the residuals are the rows of the
-precision matrix). A leak, a slipped belt, a drifting sensor need not leave the range of any reading,
-and an autoencoder with few events behind it rebuilds them well enough; the residual of a pair that
-always moved together is large at once.
+The residual of a reading is its distance from what the other readings of the same event predict, by the inverse of
+their covariance (P. C. Mahalanobis, 1936; the residuals are the rows of the precision matrix). A leak, a slipped belt
+or a drifting sensor need not leave the range of any reading, and an autoencoder trained on few events reconstructs
+them well enough; the residual of a pair that always moved together is large at once.
+
+It fails on couplings that are not linear, on a fault that moves all coupled readings together, and on a table with
+fewer events than features, whose covariance is mostly its shrunk diagonal.
 """
 
 from __future__ import annotations
@@ -21,32 +23,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW = 5000  # events that the covariance and the usual residuals look back
-FIRST_EVENTS = 64  # before so many nothing is said
-SETTLED_EVENTS, SETTLED_PER_FEATURE = 1024, 32  # events, and per feature, from which on a part of them will do
-STRIDE = 4  # of the events then learned
-RIDGE = 0.05  # of a standardised reading's variance, that nothing can predict
-LEAST_VARIANCE = 0.1  # of a standardised reading: a constant one predicts nothing
-REACH = 6.0  # standard deviations to which a reading counts
-CAP_AFTER = 100  # residuals, after which one event adds at most 9 variances
-SQUARE_CAP = np.float32(100)
+FIRST_EVENTS = 64  # events before which residuals are 0
+SETTLED_EVENTS, SETTLED_PER_FEATURE = 1024, 32  # events, and events per feature, after which one in STRIDE is enough
+STRIDE = 4  # one event in so many is then learned
+RIDGE = 0.05  # share of the variance of a standardised reading that no other reading can predict
+LEAST_VARIANCE = 0.1  # floor of the variance of a standardised reading: a constant one predicts nothing
+REACH = 6.0  # standard deviations at which readings are clipped
+CAP_AFTER = 100  # residuals after which one event adds at most 9 variances
+SQUARE_CAP = np.float32(100)  # 10 standard deviations: a larger residual is no worse
 SMOOTH_RATE = 0.15
 SMOOTH_SCALE = (2 - SMOOTH_RATE) / SMOOTH_RATE  # gives the smoothed residual of white noise variance 1
-SMOOTH_CAP = (100 / SMOOTH_SCALE) ** 0.5  # where its square counts in full: what is more would only last longer
+SMOOTH_CAP = (100 / SMOOTH_SCALE) ** 0.5  # its square then is SQUARE_CAP: a larger value would only last longer
 WEIGHT = 0.5  # of the residuals beside the reconstruction errors
-REFRESH_SHARE = 16  # weights are set anew when a sixteenth of what they rest on has been replaced
-ROUNDS = 2  # of filling in missing readings with their prediction
+REFRESH_SHARE = 16  # weights are recomputed when a sixteenth of the events behind them is new
+ROUNDS = 2  # passes that fill in missing readings with their predictions
 
 
 class LinearResiduals(SensorTable):
-    """Covariance, the weights of the prediction, the usual residuals and the smoothed ones, per sensor."""
+    """Covariance, regression weights, usual and smoothed residuals of each sensor."""
 
     count: NDArray[np.int64]  # (S,) events behind the covariance
-    fresh: NDArray[np.int64]  # (S,) of them, since the weights were set
+    fresh: NDArray[np.int64]  # (S,) those of them that came since the weights were computed
     covariance: NDArray[np.float64]  # (S, F, F) of the standardised readings of events taken as normal
     weights: NDArray[np.float32]  # (S, F, F) residual k is the sum over j of reading j times weight (j, k)
-    judged: NDArray[np.int64]  # (S,) events behind the usual residuals
+    residual_count: NDArray[np.int64]  # (S,) events behind the usual residuals
     squares: NDArray[np.float64]  # (S, F) mean squared residual
-    inv_std: NDArray[np.float32]  # (S, F) what residuals are multiplied with: 1 / sqrt of the same with its floor
+    inv_std: NDArray[np.float32]  # (S, F) factor that normalises residuals: 1 / sqrt(squares with a floor)
     smooth: NDArray[np.float32]  # (S, F) EWMA of the normalised residual
 
     def __init__(self, features: int) -> None:
@@ -58,7 +60,7 @@ class LinearResiduals(SensorTable):
                 "fresh": number,
                 "covariance": ColumnSpec(square, np.float64),
                 "weights": ColumnSpec(square, np.float32),
-                "judged": number,
+                "residual_count": number,
                 "squares": ColumnSpec((features,), np.float64, 1.0, "features"),
                 "inv_std": ColumnSpec((features,), np.float32, 1.0, "features"),
                 "smooth": ColumnSpec((features,), np.float32, 0.0, "features"),
@@ -66,7 +68,7 @@ class LinearResiduals(SensorTable):
         )
 
     def copy_row(self, other: SensorTable, row: int, *, positions: NDArray[np.int64]) -> None:
-        """As of SensorTable; both axes of the square arrays are features."""
+        """Copy a row, with ``positions`` (F_other,) as in SensorTable; both axes of square arrays are features."""
         assert isinstance(other, LinearResiduals)
         square = {"covariance", "weights"}
         for name, column in self.columns.items():
@@ -79,7 +81,7 @@ class LinearResiduals(SensorTable):
                 getattr(self, name)[self.size - 1] = old
 
     def reset_feature(self, row: int, feature: int) -> None:
-        """As of SensorTable; both axes of the square arrays are features."""
+        """Reset a feature of a row; both axes of square arrays are features."""
         super().reset_feature(row, feature)
         for square in (self.covariance, self.weights):
             square[row, feature], square[row, :, feature] = 0, 0
@@ -87,16 +89,22 @@ class LinearResiduals(SensorTable):
     def residuals(
         self, rows: NDArray[np.int64], scaled: NDArray[np.float32], observed: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What the residuals of the next events add to Q and to M (see Scoring), (N, F) each; moves their averages on.
+        """Return the summands that the residuals of the next events add to Q and M (see ``Scoring.score``).
+
+        Moves the smoothed residuals of their sensors on.
 
         Args:
             rows: (N,) sensors, in the order of arrival.
-            scaled: (N, d) as ``Scaler.scale`` gave it, the readings first.
+            scaled: (N, d) scaled inputs, the readings first.
             observed: (N, d) false where missing.
+
+        Returns:
+            (N, F) summands of Q, of the residuals of the event alone; (N, F) summands of M, of the smoothed residuals.
+            Each lies between 0 and 50 divided by the number of observed readings; higher is more unusual.
         """
-        now, smoothed = (np.empty((len(rows), self.features), np.float32) for _ in range(2))
-        _look(rows, scaled, observed, (self.weights, self.inv_std, self.smooth), now, smoothed)
-        return now, smoothed
+        instant, smoothed = (np.empty((len(rows), self.features), np.float32) for _ in range(2))
+        _compute(rows, scaled, observed, (self.weights, self.inv_std, self.smooth), instant, smoothed)
+        return instant, smoothed
 
     def update(
         self,
@@ -105,15 +113,15 @@ class LinearResiduals(SensorTable):
         observed: NDArray[np.bool_],
         used: NDArray[np.bool_],
     ) -> None:
-        """Learn one batch of events taken as normal: first how large residuals are, then the covariance.
+        """Learn one batch of events taken as normal: first the size of their residuals, then their covariance.
 
         Args:
             rows: (A,) different sensors.
-            scaled: (A, B, d) as the scaler gave it.
+            scaled: (A, B, d) scaled inputs.
             observed: (A, B, d) false where missing.
             used: (A, B) the events that count.
         """
-        figures = self.count, self.fresh, self.covariance, self.weights, self.judged, self.squares
+        figures = self.count, self.fresh, self.covariance, self.weights, self.residual_count, self.squares
         flat = (-1, scaled.shape[2])
         _update(rows, scaled.reshape(flat), observed.reshape(flat), used, figures)
         resting = np.maximum(np.minimum(self.count[rows], WINDOW), REFRESH_SHARE * self.features / 2)
@@ -121,15 +129,15 @@ class LinearResiduals(SensorTable):
         if len(due):
             _refresh(due, (self.count, self.fresh, self.covariance, self.weights, self.squares, self.inv_std))
 
-    def forget(self, rows: NDArray[np.int64], most: int) -> None:
-        """Let what comes weigh as if no more than ``most`` events had been seen."""
+    def limit_count(self, rows: NDArray[np.int64], most: int) -> None:
+        """Cap the event counts of the sensors (A,) at ``most``, so that the next events weigh more."""
         self.count[rows] = np.minimum(self.count[rows], most)
-        self.judged[rows] = np.minimum(self.judged[rows], most)
+        self.residual_count[rows] = np.minimum(self.residual_count[rows], most)
 
 
 @kernel
 def _refresh(rows: NDArray[np.int64], figures: Arrays) -> None:
-    """Set the weights from the covariance, shrunk towards its diagonal while there are few events."""
+    """Compute the weights of the rows (A,) from the covariance, shrunk towards its diagonal while events are few."""
     count, fresh, covariance, weights, squares, inv_std = figures
     features = squares.shape[1]
     ordered = np.empty(features)
@@ -154,22 +162,23 @@ def _refresh(rows: NDArray[np.int64], figures: Arrays) -> None:
 @kernel
 def _residuals(
     z: NDArray[np.float32],
-    there: NDArray[np.bool_],
+    observed: NDArray[np.bool_],
     n: int,
     weights: NDArray[np.float32],
     s: int,
     out: NDArray[np.float32],
 ) -> None:
-    """Residual of each reading of event ``n`` of sensor ``s``; a missing one is filled in with its prediction (in z)
-    and has none.
+    """Fill ``out`` (F,) with the residuals of the readings ``z`` (F,) of event ``n`` of sensor ``s``.
+
+    A missing reading is filled in with its prediction (in ``z``) and has the residual 0.
     """
     features = len(z)
     missing = False
     for k in range(features):
-        missing |= not there[n, k]
+        missing |= not observed[n, k]
     for _ in range(ROUNDS if missing else 0):
         for k in range(features):
-            if not there[n, k]:
+            if not observed[n, k]:
                 total = np.float32(0)
                 for j in range(features):
                     if j != k:
@@ -193,28 +202,28 @@ def _residuals(
             out[k] = a
             k += 1
     for k in range(features):
-        if not there[n, k]:
+        if not observed[n, k]:
             out[k] = nothing
 
 
 @kernel
-def _standardise(scaled: NDArray[np.float32], there: NDArray[np.bool_], n: int, z: NDArray[np.float32]) -> None:
+def _standardise(scaled: NDArray[np.float32], observed: NDArray[np.bool_], n: int, z: NDArray[np.float32]) -> None:
     reach, half, sd = np.float32(REACH), np.float32(0.5), np.float32(SCALE_SD)
     for k in range(len(z)):
-        z[k] = min(max((scaled[n, k] - half) * sd, -reach), reach) if there[n, k] else np.float32(0)
+        z[k] = min(max((scaled[n, k] - half) * sd, -reach), reach) if observed[n, k] else np.float32(0)
 
 
 @kernel
-def _look(
+def _compute(
     rows: NDArray[np.int64],
     scaled: NDArray[np.float32],
     observed: NDArray[np.bool_],
     figures: Arrays,
-    now: NDArray[np.float32],
+    instant: NDArray[np.float32],
     smoothed: NDArray[np.float32],
 ) -> None:
     weights, inv_std, smooth = figures
-    features = now.shape[1]
+    features = instant.shape[1]
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
     rate, smooth_scale, most = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE), np.float32(SMOOTH_CAP)
     for n in range(len(rows)):
@@ -229,10 +238,10 @@ def _look(
             if observed[n, k]:
                 size = residual[k] * inv_std[s, k]
                 smooth[s, k] = min(max(smooth[s, k] + rate * (size - smooth[s, k]), -most), most)
-                now[n, k] = share * min(size * size, SQUARE_CAP)
+                instant[n, k] = share * min(size * size, SQUARE_CAP)
                 smoothed[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
             else:
-                now[n, k] = smoothed[n, k] = 0
+                instant[n, k] = smoothed[n, k] = 0
 
 
 @kernel
@@ -243,7 +252,7 @@ def _update(
     used: NDArray[np.bool_],
     figures: Arrays,
 ) -> None:
-    count, fresh, covariance, weights, judged, squares = figures
+    count, fresh, covariance, weights, residual_count, squares = figures
     features = squares.shape[1]
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
     products = np.empty((features, features), np.float32)  # of one batch: few summands
@@ -267,15 +276,15 @@ def _update(
                 if observed[n, k]:
                     square = np.float64(residual[k]) ** 2
                     seen[k] += 1
-                    total[k] += min(square, 9 * squares[s, k]) if judged[s] >= CAP_AFTER else square
+                    total[k] += min(square, 9 * squares[s, k]) if residual_count[s] >= CAP_AFTER else square
             for j in range(features):
                 for k in range(features):
                     products[j, k] += z[j] * z[k]
         if not number:
             continue
         if count[s] >= FIRST_EVENTS:  # there are weights
-            judged[s] += number
-            rate = number / min(judged[s], WINDOW)
+            residual_count[s] += number
+            rate = number / min(residual_count[s], WINDOW)
             for k in range(features):
                 if seen[k]:
                     squares[s, k] += rate * (total[k] / seen[k] - squares[s, k])

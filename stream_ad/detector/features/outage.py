@@ -1,8 +1,12 @@
-"""Sensors that come back after an outage: much may have changed, and all that was learned may be out of date.
+"""Sensors that come back after an outage: what was learned before it may be out of date.
 
-An outage is a silence as long as so many of the sensor's usual intervals, an hour at least, and twice as long as any
-before: what stands still every night or weekend is not taken for one each time. What follows is learned at once,
-as in the warm-up, and the threshold begins anew: the first verdicts on the new state are far away.
+An outage is a silence that is longer than a given number of the sensor's usual intervals, longer than an hour, and
+twice as long as any silence before: a machine that rests every night or weekend does not cause one each time. The
+events after an outage are learned at once, as in the warm-up, and the threshold is reset, since the first labels of
+the new state are far away.
+
+It fails on a change during a short outage, which stays an alarm until it is labelled, and on a sensor that comes back
+broken, whose fault is learned as normal.
 """
 
 from __future__ import annotations
@@ -17,18 +21,18 @@ from stream_ad.kernels.jit import Arrays, kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LEAST_NS = 3600 * 10**9
-TIMES_LONGEST = 2  # of the silences before
-PACE_EVENTS = 256.0  # that the usual interval looks back
+LEAST_NS = 3600 * 10**9  # machines hardly change within an hour, however often the sensor speaks
+TIMES_LONGEST = 2  # times the longest silence so far
+PACE_EVENTS = 256.0  # events that the average interval looks back
 
 
 class Outage(SensorTable):
-    """When a sensor was last heard, and since which event it is as it is."""
+    """When a sensor was last heard, and which event was the first after its last outage."""
 
-    heard: NDArray[np.int64]  # (S,) newest time, ns
-    pace: NDArray[np.float64]  # (S,) average interval, ns
-    longest: NDArray[np.int64]  # (S,) silence so far, ns
-    began: NDArray[np.int64]  # (S,) number of the first event after the last outage; 0 before one
+    heard: NDArray[np.int64]  # (S,) newest event time, ns
+    pace: NDArray[np.float64]  # (S,) average interval between events, ns
+    longest: NDArray[np.int64]  # (S,) longest silence so far, ns
+    began: NDArray[np.int64]  # (S,) number of the first event after the last outage, 0 before any outage
 
     def __init__(self, features: int, *, intervals: int) -> None:
         whole = ColumnSpec((), np.int64)
@@ -40,12 +44,12 @@ class Outage(SensorTable):
     def arrive(
         self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64], times: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """(K,) which of the next events, (N,) each in the order of arrival, are the first after an outage.
+        """Return (K,) the indices of those of the next N events that are the first after an outage.
 
         Args:
-            rows: Sensors.
-            places: Numbers of the events among their sensor's.
-            times: Event times, ns.
+            rows: (N,) sensors, in the order of arrival.
+            event_numbers: (N,) number of each event among those of its sensor.
+            times: (N,) event times, ns.
         """
         first = np.zeros(len(rows), np.bool_)
         if self.intervals:

@@ -1,9 +1,11 @@
-"""Sensors that got stuck: a reading that always moved and moves no more.
+"""Stuck sensors: a reading that always moved and has stopped moving.
 
-A stuck reading stands within its range, and an autoencoder rebuilds it well. What gives it away is its own
-noise: the average jump of the context falls to nothing, far below what it ever was. How far is counted on
-the log scale, from a quarter of the usual jump downwards, and against how still the reading is at times
-anyway: a valve that rests most of the day is not stuck.
+A stuck reading stays within its range, and an autoencoder reconstructs it well. It is recognised by its missing
+noise: its average jump (see ``TemporalFeatures``) falls far below the usual one. The fall is measured on the log
+scale, from a quarter of the usual jump downwards, and compared with how still the reading is at other times: a valve
+that rests most of the day is not stuck.
+
+It fails on readings that are often still, on readings that never moved, and on a sensor that is stuck but noisy.
 """
 
 from __future__ import annotations
@@ -19,37 +21,38 @@ from stream_ad.kernels.jit import kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-STILL_SHARE = 0.25  # of the usual jump, below which a reading counts as still
-LEAST_SHARE = 0.005  # of the usual jump: nothing is stiller
-LEAST_VARIANCE = 0.05  # of the stillness of readings that never rest
+STILL_SHARE = 0.25  # share of the usual jump below which a reading counts as still
+LEAST_SHARE = 0.005  # share of the usual jump added to the jump, so that the stillness of a constant is finite
+LEAST_VARIANCE = 0.05  # floor of the mean squared stillness, for readings that never rest
 
 
 class StuckSensor(SensorTable):
-    """How still each reading usually is, per sensor."""
+    """How still each reading of each sensor usually is."""
 
-    count: NDArray[np.float64]  # (S, F) events behind it
+    count: NDArray[np.float64]  # (S, F) events behind the mean
     usual: NDArray[np.float64]  # (S, F) mean squared stillness of events taken as normal
 
     def __init__(self, features: int) -> None:
         column = ColumnSpec((features,), np.float64, 0.0, "features")
         super().__init__(features, {"count": column, "usual": column})
 
-    def look(
+    def add_stillness(
         self,
         rows: NDArray[np.int64],
         derived: NDArray[np.float32],
         usual_jump: NDArray[np.float64],
         parts: tuple[NDArray[np.float32], NDArray[np.float32]],
     ) -> None:
-        """Add to what the next events contribute to Q and to M (see Scoring), (N, F) each, in place.
+        """Add the stillness of the next events to their summands of Q and M (see ``Scoring.score``), in place.
 
         Args:
             rows: (N,) sensors.
-            derived: (N, d) inputs; the third of each feature is its average jump.
-            usual_jump: (S, d) mean of the inputs, as the scaler has it.
-            parts: What is added to.
+            derived: (N, d) derived inputs; the third of each feature is its average jump.
+            usual_jump: (S, d) means of the derived inputs, as the scaler keeps them.
+            parts: Summands of Q and of M, (N, F) each. The stiller a reading, the more is added to both: 0 to 50,
+                divided by the number of observed readings.
         """
-        _look(rows, derived, usual_jump, self.usual, *parts)
+        _add_stillness(rows, derived, usual_jump, self.usual, *parts)
 
     def update(
         self,
@@ -62,8 +65,8 @@ class StuckSensor(SensorTable):
 
         Args:
             rows: (A,) different sensors.
-            derived: (A, B, d).
-            usual_jump: (S, d).
+            derived: (A, B, d) derived inputs.
+            usual_jump: (S, d) means of the derived inputs.
             used: (A, B) the events that count.
         """
         _update(rows, derived, usual_jump, used, self.count, self.usual)
@@ -71,19 +74,19 @@ class StuckSensor(SensorTable):
 
 @kernel
 def _stillness(jump: float, usual_jump: float) -> float:
-    """0 for a reading that moves (or is missing); grows with the log of how much less than usual it does."""
+    """Return 0 for a reading that moves or is missing, else the log of how far its jump is below the usual one."""
     if not jump < STILL_SHARE * usual_jump:
         return 0.0
     return np.log(STILL_SHARE / (jump / usual_jump + LEAST_SHARE))
 
 
 @kernel
-def _look(
+def _add_stillness(
     rows: NDArray[np.int64],
     derived: NDArray[np.float32],
     usual_jump: NDArray[np.float64],
     usual: NDArray[np.float64],
-    now: NDArray[np.float32],
+    instant: NDArray[np.float32],
     smoothed: NDArray[np.float32],
 ) -> None:
     features = usual.shape[1]
@@ -97,7 +100,7 @@ def _look(
             still = _stillness(derived[n, 2 * features + k], usual_jump[s, 2 * features + k])
             if still > 0:
                 added = share * min(np.float32(still * still / (usual[s, k] + LEAST_VARIANCE)), SQUARE_CAP)
-                now[n, k] += added
+                instant[n, k] += added
                 smoothed[n, k] += added
 
 

@@ -1,1 +1,1 @@
-"""What labels do: the buffer of events that wait, class importance, trust, and the label head."""
+"""Feedback by labels: the buffer of waiting events, class importance, trust in labels, and the label head."""

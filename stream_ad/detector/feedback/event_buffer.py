@@ -1,69 +1,92 @@
-"""Events that wait for their label, and those just learned, so that a late verdict still finds them."""
+"""The buffer of events that wait for a label, and of those just learned, so that a late label still finds them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stream_ad.detector.features.temporal import CHECKPOINT_FIGURES
 from stream_ad.detector.row_store import ColumnSpec, SensorTable
-from stream_ad.detector.scoring.score_quantization import pack_score, unpack_scores
 from stream_ad.kernels.jit import Arrays, cumcount, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-UNLABELLED = -1
-NORMAL = 0  # classes of anomalies follow from 1
+UNLABELLED = -1  # label class of an event without a label
+NORMAL = 0  # label class of normal events; anomaly classes are 1 and above
 
-WAITING, LEARNED_NORMAL, LEARNED_ANOMALY, DROPPED = 0, 1, 2, 3
-FROM_NOTHING, FROM_INTERVAL, FROM_EVENT = 0, 1, 2
+WAITING, LEARNED_NORMAL, LEARNED_ANOMALY, DROPPED = 0, 1, 2, 3  # state of an event
+FROM_NOTHING, FROM_INTERVAL, FROM_EVENT = 0, 1, 2  # kind of label an event got its class from
+
+# Scores are kept by the thousand per sensor, in 16 bits each.
+LOWEST_SCORE = (
+    -12.0
+)  # no log score is lower: each of its two terms is at least log .01, and the head subtracts at most 2
+SCORE_STEPS = 2048.0  # codes per unit of the log score: a step is half a thousandth of the published score
+NO_SCORE = 65535  # sorts after all scores
+
+
+@kernel
+def pack_score(score: Any) -> Any:
+    """Return a log score from -12 to 20 as a 16-bit code in steps of 1/2048; the order of scores is kept."""
+    return np.uint16(min(max(np.rint((score - LOWEST_SCORE) * SCORE_STEPS), 0), NO_SCORE - 1))
+
+
+def unpack_scores(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return the scores of codes of any shape, such as (S, C), to half a step; +inf for ``NO_SCORE``."""
+    scores = codes * np.float32(1 / SCORE_STEPS) + np.float32(LOWEST_SCORE)
+    scores[codes == NO_SCORE] = np.inf
+    return scores
 
 
 class EventBuffer(SensorTable):
-    """The last C events of each sensor, a ring: event number n stands at n modulo C.
+    """The last C events of each sensor, in a ring: event number n is in slot n modulo C.
 
-    A label meets the last R events that stood before it. Labels are joined once the B events up to a learn point
-    are in the ring, so it holds C = R + B: whatever came after the label in those B has not pushed out what the
-    label can mean, and the same labels meet the same events however a stream is cut.
+    How labels meet events, and are learned:
 
-    Events whose new label is to be learned are marked in the ring and taken the oldest first. Two batches a learn
-    point are taken for one that comes, so every marked event is taken before it leaves the ring.
+    1. A label can mean the last R events before it. Labels are joined when the B events up to a learn point are in the
+       ring, which therefore holds C = R + B: events that came after the label have not yet evicted what it can mean,
+       and the same labels meet the same events however a stream is cut.
+    2. ``set_label`` stores the class of the event, and queues it to be learned.
+    3. At a learn point ``take`` returns queued events, oldest first, then events past their horizon. Two batches are
+       taken for each batch that arrives, so that every queued event is taken before it leaves the ring.
 
-    Of what was derived from a sensor's past only the readings are kept, and for every block of B
-    events the memory that their first one met: the rest follows from them (``TemporalFeatures.recompute``).
-    Their rings are longer by a block, so that the last event of the oldest block still has its first.
+    Of the derived inputs only the readings are kept, and for each block of B events a checkpoint of the EWMAs before
+    its first event; the others follow from them (``TemporalFeatures.recompute``). The rings of both are longer by one
+    block, so that the oldest block is complete.
     """
 
     count: NDArray[np.int64]  # (S,) events of the sensor so far
     ids: NDArray[np.uint64]  # (S, C) hash of the event id
     times: NDArray[np.int64]  # (S, C) event time, ns
-    order: NDArray[np.int64]  # (S, O) number among the shard's records, of the last O events
-    log_score: NDArray[np.uint16]  # (S, C) score when it was made, before the threshold; packed
+    order: NDArray[np.int64]  # (S, O) number of each of the last O events among the records of the shard
+    log_score: NDArray[np.uint16]  # (S, C) log score on arrival, before the threshold; packed
     flagged: NDArray[np.bool_]  # (S, C) published as an anomaly
-    label: NDArray[np.int16]  # (S, C) class, -1 none
-    source: NDArray[np.int8]  # (S, C) what the verdict came from
-    learned: NDArray[np.int8]  # (S, C) what has become of the event
-    queued: NDArray[np.bool_]  # (S, C) whether a new label of the event is to be learned
+    label: NDArray[np.int16]  # (S, C) class, -1 for none
+    source: NDArray[np.int8]  # (S, C) kind of label that the class came from
+    learned: NDArray[np.int8]  # (S, C) state of the event, such as WAITING
+    queued: NDArray[np.bool_]  # (S, C) the event has a new label to be learned
     queued_from: NDArray[np.int64]  # (S,) no event before this number is queued
-    expired: NDArray[np.int64]  # (S,) events before this number have been looked at past their horizon
-    readings: NDArray[np.float32]  # (S, C + B, F) as the context takes them
-    memory: NDArray[np.float32]  # (S, C / B + 1, 6, F) what the first event of each block met, see Context
-    newest_time: NDArray[np.int64]  # (S,) the sensor's watermark, ns
-    last_labelled: NDArray[np.int64]  # (S,) number of the newest event with a verdict, -1 none
-    last_label: NDArray[np.int16]  # (S,) that verdict
+    expired: NDArray[np.int64]  # (S,) events before this number have been handled at their horizon
+    readings: NDArray[np.float32]  # (S, C + B, F) readings less their shift
+    ewma_checkpoints: NDArray[np.float32]  # (S, C / B + 1, 6, F) EWMAs before the first event of each block
+    newest_time: NDArray[np.int64]  # (S,) newest event time of the sensor, ns
+    last_labelled: NDArray[np.int64]  # (S,) number of the newest labelled event, -1 for none
+    last_label: NDArray[np.int16]  # (S,) class of that event
 
     def __init__(
         self, features: int, *, reach: int, horizon_events: int, block: int, every_order: bool = False
     ) -> None:
-        """Args beside those of SensorTable:
+        """Create an empty buffer.
 
-        reach: R, how many of the events before it a label can mean; a multiple of the block.
-        horizon_events: Later events that an event without a verdict waits for.
-        block: B, events up to a learn point. Labels are joined there: of events before it, it is
-            enough to know that they came earlier.
-        every_order: Whether ``order`` is wanted of all kept events.
+        Args:
+            features: F.
+            reach: R, number of events before it that a label can mean; a multiple of the block.
+            horizon_events: Later events that an event without a label waits for.
+            block: B, events between learn points. Labels are joined at learn points, so that ``order`` is needed of
+                the last B events only: earlier ones came before the label.
+            every_order: Keep ``order`` of all C events.
         """
         capacity = reach + block
         c, scalar = (capacity,), ()
@@ -84,7 +107,7 @@ class EventBuffer(SensorTable):
                 "queued_from": ColumnSpec(scalar, np.int64),
                 "expired": ColumnSpec(scalar, np.int64),
                 "readings": ColumnSpec((capacity + block, features), np.float32, np.nan, "features"),
-                "memory": ColumnSpec(
+                "ewma_checkpoints": ColumnSpec(
                     (capacity // block + 1, CHECKPOINT_FIGURES, features), np.float32, np.nan, "features"
                 ),
                 "newest_time": ColumnSpec(scalar, np.int64),
@@ -107,18 +130,32 @@ class EventBuffer(SensorTable):
         flagged: NDArray[np.bool_],
         derived: NDArray[np.float32],
     ) -> int:
-        """Keep new events, all arrays (N, …); returns how many that nobody has learned had to make room."""
+        """Append N events.
+
+        Args:
+            rows: (N,) sensors, in the order of arrival.
+            event_numbers: (N,) number of each event among those of its sensor, from ``next_numbers``.
+            ids: (N,) hashes of the event ids.
+            times: (N,) event times, ns.
+            order: (N,) numbers among the records of the shard.
+            log_score: (N,) log scores.
+            flagged: (N,) whether each was published as an anomaly.
+            derived: (N, d) derived inputs, the readings first.
+
+        Returns:
+            The number of unlearned events evicted to make room.
+        """
         per_event = self.ids, self.times, self.order, self.log_score, self.flagged, self.readings
         fresh = self.label, self.source, self.learned, self.queued
         new = ids, times, order, log_score, flagged, derived
         return _push(rows, event_numbers, per_event, fresh, new, (self.count, self.newest_time))
 
     def scores(self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(A, B) log scores of events (A, B) of some rows (A,), as they were made."""
+        """Return (A, B) the log scores on arrival of the events (A, B) of the sensors (A,)."""
         return unpack_scores(self.log_score[rows[:, None], event_numbers % self.capacity]).astype(np.float64)
 
-    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(N,) the number that each of the next events will have among its sensor's."""
+    def next_numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (N,) the numbers that the next events of the sensors (N,) will have."""
         out = np.empty_like(rows)
         cumcount(rows, self.count.copy(), out)
         return out
@@ -126,36 +163,46 @@ class EventBuffer(SensorTable):
     def find(
         self, rows: NDArray[np.int64], ids: NDArray[np.uint64], before: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Find the events that labels name.
+        """Find the events that K labels name.
 
         Args:
             rows: (K,) sensors.
             ids: (K,) hashes of the event ids.
-            before: (K,) number of each label among the shard's records.
+            before: (K,) number of each label among the records of the shard.
 
         Returns:
-            (K,) number of the newest of the last R events before the label with this id, -1 for none;
-            (K,) events of the sensor before the label.
+            (K,) number of the newest event with the id among the last R events before the label, -1 for none;
+            (K,) number of events of the sensor before the label.
         """
         event_numbers, counts = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
         _find(rows, ids, before, (self.count, self.ids, self.order), self.reach, event_numbers, counts)
         return event_numbers, counts
 
     def count_before(self, row: int, record: int) -> int:
-        """Events of the sensor that came before a record, which is no older than the last learn point."""
+        """Return the number of events of a sensor before a record that is no older than the last learn point."""
         count = int(self.count[row])
         newest = np.arange(max(0, count - self.orders), count)
         return count - int((self.order[row, newest % self.orders] >= record).sum())
 
     def in_interval(self, row: int, start: int, end: int, before: int) -> NDArray[np.int64]:
-        """Numbers of the last R events before a record with start <= time <= end, rising."""
+        """Find the events of an interval that a label names.
+
+        Args:
+            row: The sensor.
+            start: First event time, ns.
+            end: Last event time, ns.
+            before: Number of the label among the records of the shard.
+
+        Returns:
+            (K,) rising numbers of those of the last R events before the label with start <= event time <= end.
+        """
         count = self.count_before(row, before)
         event_numbers = np.arange(max(0, count - self.reach), count)
         times = self.times[row, event_numbers % self.capacity]
         return event_numbers[(times >= start) & (times <= end)]
 
     def set_label(self, row: int, event_number: int, label: int, source: int) -> None:
-        """Set an event's verdict (-1 takes it away)."""
+        """Set the label class of an event and queue it to be learned; the class -1 retracts the label."""
         slot = event_number % self.capacity
         self.label[row, slot] = label
         self.source[row, slot] = source if label != UNLABELLED else FROM_NOTHING
@@ -168,22 +215,24 @@ class EventBuffer(SensorTable):
             self.last_label[row] = UNLABELLED
 
     def latest(self, rows: NDArray[np.int64], batch: int) -> NDArray[np.int64]:
-        """(A, B) numbers of each sensor's last events, oldest first; negative where there is none."""
+        """Return (A, B) the numbers of the last events of each sensor (A,), oldest first; negative for none."""
         return self.count[rows][:, None] - batch + np.arange(batch)
 
     def take(
         self, rows: NDArray[np.int64], batch: int, horizon_ns: int | None
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Take events that can be learned now: those with a label that was not learned yet, then those past the
-        horizon, each in the order of their arrival.
+        """Take the events that can be learned now.
+
+        1. Events with a label that was not learned yet, in the order of their arrival.
+        2. Events without a label that are past their horizon, in the order of their arrival.
 
         Args:
             rows: (A,) different sensors.
-            batch: At most so many per sensor.
-            horizon_ns: Event time to wait, None for ever.
+            batch: B, largest number of events per sensor.
+            horizon_ns: Event time that an event waits for a label, in ns; None for no limit.
 
         Returns:
-            (A, B) event numbers; (A, B) which of them are real; (A,) sensors that have a batch more.
+            (A, B) event numbers; (A, B) false for padding; (A,) whether a whole further batch is ready.
         """
         out, valid = np.zeros((len(rows), batch), np.int64), np.zeros((len(rows), batch), np.bool_)
         more = np.empty(len(rows), np.bool_)
@@ -194,7 +243,7 @@ class EventBuffer(SensorTable):
         return out, valid, more
 
     def waiting(self) -> int:
-        """Events of all sensors that nobody has learned yet."""
+        """Return the number of events of all sensors that were not learned yet."""
         return int((self.learned[: self.size] == WAITING).sum())
 
 
@@ -281,7 +330,7 @@ def _take(
                     taken += 1
             event_number += 1
         queued_from[s] = event_number
-        left = 0  # further events with a label to learn: whether there is a batch of them is all that counts
+        left = 0  # further queued events, counted up to a batch: only whether there is a batch matters
         while event_number < count[s] and left < batch:
             left += queued[s, event_number % capacity]
             event_number += 1

@@ -1,11 +1,13 @@
-"""Which verdicts to doubt: people click on the wrong row, and a wrong verdict learned costs more than one not learned.
+"""Trust in labels: people click on the wrong row, and a wrong label learned costs more than a right one ignored.
 
-On a stream with memory, events stand in episodes and so do verdicts. A verdict that most verdicts around
-it contradict is doubted, but only where the score contradicts it, too: a quick anomaly that the score saw, or a
-calm event inside a labelled fault, keeps its verdict.
+On a stream with memory, events come in episodes and so do labels. A label that most labels around it contradict is
+doubted, but only where the score contradicts it too: a short anomaly that the score saw, or a calm event inside a
+labelled fault, keeps its label.
 
 On a table there are no neighbours. There a labelled anomaly is believed as far as it stands out among the events
-labelled normal, by the log odds that a verdict head fitted without it would give.
+labelled normal, by the log odds that a label head fitted without it would give.
+
+Both fail on errors that agree with each other: an episode that is labelled wrong as a whole is believed.
 """
 
 from __future__ import annotations
@@ -22,28 +24,28 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.feedback.event_buffer import EventBuffer
 
-EPISODE = 256  # events
-EPISODE_WORTH = 64.0  # labelled anomalies that those of one episode count for, at the most
-NEIGHBOURS = 8  # events to each side
-LEAST = 2  # verdicts among them, without which nothing is doubted
-MOST_AROUND_NORMAL = 0.6  # share of anomalies around an event labelled normal, above which it is doubted
-LEAST_AROUND_ANOMALY = 0.25  # share of anomalies around a labelled anomaly, below which it is doubted
+EPISODE = 256  # events of an episode
+EPISODE_WORTH = 64.0  # labelled anomalies that all those of one episode count as, at most
+NEIGHBOURS = 8  # events on each side
+LEAST = 2  # labels among them below which nothing is doubted
+MOST_AROUND_NORMAL = 0.6  # share of anomalies around an event labelled normal above which its label is doubted
+LEAST_AROUND_ANOMALY = 0.25  # share of anomalies around a labelled anomaly below which its label is doubted
 
-MIDDLE = 0.5  # p-value, above which labelled anomalies are taken for normals
-FULL_DOUBT = 20.0  # labelled anomalies at which half of the doubt counts: of few, chance says as much
-LEAST_BELIEF = 0.02
+MIDDLE = 0.5  # p-value above which all labelled anomalies are taken to be wrong
+FULL_DOUBT = 20.0  # labelled anomalies at which half of the doubt counts: among few, chance explains as much
+LEAST_BELIEF = 0.02  # no label is ignored entirely
 
 
 def doubtful(
     pending: EventBuffer, rows: NDArray[np.int64], event_numbers: NDArray[np.int64], high: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """(A, B) verdicts that both their neighbours and the score contradict.
+    """Return (A, B) whether both the neighbours and the score contradict the label of each event.
 
     Args:
-        pending: Holds the verdicts.
-        rows: (A,) different sensors, whose events have memory.
-        places: (A, B) numbers of events.
-        high: (A, B) which of them scored above nearly all events labelled normal.
+        pending: Holds the labels.
+        rows: (A,) different sensors, of streams with memory.
+        event_numbers: (A, B) numbers of events.
+        high: (A, B) whether each event scored above nearly all events labelled normal.
     """
     out = np.zeros(event_numbers.shape, np.bool_)
     _doubt(rows, event_numbers, high, (pending.count, pending.label), out)
@@ -51,23 +53,25 @@ def doubtful(
 
 
 def novelty(pending: EventBuffer, rows: NDArray[np.int64], event_numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(A, B) how much a labelled anomaly of a stream with memory still tells, 0 to 1: an episode is nearly one event.
+    """Return (A, B) the weight, 0 to 1, of each event as a labelled anomaly: an episode is nearly one event.
 
-    All labelled anomalies among the last 256 events up to this one count as 64 at the most. To push the model away
-    from a fault for as long as it lasts costs more on the normal events after it than it gives.
+    All labelled anomalies among the last 256 events up to this one count as 64 at most. Pushing the model away from
+    a fault for as long as it lasts costs more on the normal events after it than it gives.
 
     Args:
-        pending: Holds the verdicts.
-        rows: (A,) different sensors.
-        places: (A, B) numbers of events.
+        pending: Holds the labels.
+        rows: (A,) different sensors, of streams with memory.
+        event_numbers: (A, B) numbers of events.
     """
     out = np.empty(event_numbers.shape)
-    _tell(rows, event_numbers, (pending.count, pending.label), out)
+    _novelty(rows, event_numbers, (pending.count, pending.label), out)
     return out
 
 
 @kernel
-def _tell(rows: NDArray[np.int64], event_numbers: NDArray[np.int64], figures: Arrays, out: NDArray[np.float64]) -> None:
+def _novelty(
+    rows: NDArray[np.int64], event_numbers: NDArray[np.int64], figures: Arrays, out: NDArray[np.float64]
+) -> None:
     count, labels = figures
     capacity = labels.shape[1]
     for a in range(len(rows)):
@@ -98,27 +102,29 @@ def _doubt(
             label = labels[s, event_number % capacity]
             if label < NORMAL or (label > NORMAL) == high[a, b]:
                 continue
-            anomalies, known = 0, 0
+            anomalies, labelled = 0, 0
             for other in range(max(first, event_number - NEIGHBOURS), min(stop, event_number + NEIGHBOURS + 1)):
-                said = labels[s, other % capacity]
-                if other != event_number and said >= NORMAL:
-                    known += 1
-                    anomalies += said > NORMAL
-            share = (anomalies + 0.5) / (known + 1)
-            if known >= LEAST:
+                other_label = labels[s, other % capacity]
+                if other != event_number and other_label >= NORMAL:
+                    labelled += 1
+                    anomalies += other_label > NORMAL
+            share = (anomalies + 0.5) / (labelled + 1)
+            if labelled >= LEAST:
                 out[a, b] = share > MOST_AROUND_NORMAL if label == NORMAL else share < LEAST_AROUND_ANOMALY
 
 
 def believed(anomalies: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(A,) how far each labelled anomaly is one: 1 less its local false discovery rate (B. Efron et al., JASA 2001).
+    """Return (A,) the belief in each labelled anomaly, .02 to 1: 1 less its local false discovery rate.
 
-    The p-value of an anomaly is its rank among the normals. Wrong ones have any p-value, and true ones small ones: how
-    many are wrong shows in the upper half (J. D. Storey, J. R. Stat. Soc. B 2002), and the chance of it at a p-value is
-    their share by the density of all there, which falls (U. Grenander, Skand. Aktuarietidskr. 1956).
+    Local false discovery rate: B. Efron et al., "Empirical Bayes analysis of a microarray experiment", JASA 2001. The
+    p-value of an anomaly is its rank among the normals. The p-values of wrong labels are uniform, those of true ones
+    small: the upper half shows the share of wrong labels (J. D. Storey, J. R. Stat. Soc. B 2002), and the probability
+    of a wrong label at a p-value is that share divided by the density of all p-values there, which falls
+    (U. Grenander, Skand. Aktuarietidskr. 1956).
 
     Args:
-        anomalies: (A,) log odds of labelled anomalies, each from a fit that did not see it.
-        normals: (N,) those of labelled normals.
+        anomalies: (A,) log odds of labelled anomalies, each from a fit that did not see it; higher is more anomalous.
+        normals: (N,) log odds of labelled normals.
     """
     count = len(anomalies)
     above = len(normals) - np.searchsorted(np.sort(normals), anomalies, side="left")
@@ -133,12 +139,12 @@ def believed(anomalies: NDArray[np.float64], normals: NDArray[np.float64]) -> ND
 
 @kernel
 def _falling(widths: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(K,) the falling density that is likeliest where each of K intervals holds the same share of the events."""
+    """Return (K,) the most likely falling density where each of K intervals (K,) holds the same share of events."""
     share = 1 / len(widths)
     mass, width, held = np.empty(len(widths)), np.empty(len(widths)), np.empty(len(widths), np.int64)
     blocks = 0
-    for one in widths:  # neighbours that rise are pooled (pool adjacent violators)
-        mass[blocks], width[blocks], held[blocks] = share, max(one, 1e-9), 1
+    for interval in widths:  # neighbours that rise are pooled (pool adjacent violators)
+        mass[blocks], width[blocks], held[blocks] = share, max(interval, 1e-9), 1
         blocks += 1
         while blocks > 1 and mass[blocks - 2] * width[blocks - 1] <= mass[blocks - 1] * width[blocks - 2]:
             blocks -= 1

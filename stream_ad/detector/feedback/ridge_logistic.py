@@ -1,4 +1,4 @@
-"""Ridge logistic regression of few labelled events on many inputs, and what it would say of events it had not seen."""
+"""Ridge logistic regression of few labelled events on many inputs, with leave-one-out log odds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from stream_ad.detector.model.device import settle
+from stream_ad.detector.model.device import run_torch_callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-settle()
-NEWTON_STEPS, HALVINGS = 2, 6
-LEAST_FREE = 1e-3  # share of an event's own weight that leaves it out divides by
+run_torch_callbacks()
+NEWTON_STEPS, HALVINGS = 2, 6  # the fit starts near its end, and a step that does not improve is halved
+LEAST_FREE = 1e-3  # floor of 1 less the leverage of an event, which ``left_out`` divides by
 
 
 def fit_ridge(
@@ -29,15 +29,15 @@ def fit_ridge(
     penalty: NDArray[np.float64],
     start: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Weights of a ridge logistic regression, improved from ``start`` by a few damped Newton steps.
+    """Return (K,) weights of a ridge logistic regression, improved from ``start`` by a few damped Newton steps.
 
     Args:
-        x: (n, K).
-        y: (n,).
-        weight: (n,) of each event.
+        x: (n, K) inputs.
+        y: (n,) which events are anomalies.
+        weight: (n,) weight of each event.
         offset: (n,) log odds that are known without ``x``.
-        penalty: (K,) of each squared weight, halved.
-        start: (K,).
+        penalty: (K,) penalty of half the square of each weight.
+        start: (K,) weights to start from.
     """
     inputs, target, share = torch.from_numpy(x), torch.from_numpy(y).double(), torch.from_numpy(weight)
     ridge, beta = torch.from_numpy(penalty), torch.from_numpy(start)
@@ -54,13 +54,13 @@ def fit_ridge(
         step = torch.cholesky_solve(gradient[:, None], _root(inputs, share * p * (1 - p), ridge))[:, 0]
         along, length = inputs @ step, 1.0
         for _ in range(HALVINGS):
-            found = cost(margin - length * along, beta - length * step)
-            if found < best:
+            reached = cost(margin - length * along, beta - length * step)
+            if reached < best:
                 break
             length /= 2
         else:
             break
-        beta, margin, best = beta - length * step, margin - length * along, found
+        beta, margin, best = beta - length * step, margin - length * along, reached
     result: NDArray[np.float64] = beta.numpy()
     return result
 
@@ -72,7 +72,15 @@ def curvature(
     penalty: NDArray[np.float64],
     beta: NDArray[np.float64],
 ) -> Tensor:
-    """(K, K) lower Cholesky factor of the Hessian at ``beta``, which ``fit_ridge`` gave; arguments as of that."""
+    """Return (K, K) the lower Cholesky factor of the Hessian at ``beta`` (K,), the result of ``fit_ridge``.
+
+    Args:
+        x: (n, K) as in ``fit_ridge``.
+        weight: (n,) as in ``fit_ridge``.
+        offset: (n,) as in ``fit_ridge``.
+        penalty: (K,) as in ``fit_ridge``.
+        beta: (K,) fitted weights.
+    """
     inputs = torch.from_numpy(x)
     p = torch.sigmoid(torch.from_numpy(offset) + inputs @ torch.from_numpy(beta))
     return _root(inputs, torch.from_numpy(weight) * p * (1 - p), torch.from_numpy(penalty))
@@ -86,18 +94,19 @@ def left_out(
     beta: NDArray[np.float64],
     root: Tensor,
 ) -> NDArray[np.float64]:
-    """(n,) log odds that a fit without it would give each event, to the first order (D. Pregibon, Ann. Stat. 1981).
+    """Return (n,) the log odds of each event in a fit without it, to first order.
 
-    One Newton step from the fit with all events: what the event's own pull, weight times residual, has moved along its
-    own leverage is taken back.
+    One Newton step from the fit with all events (D. Pregibon, "Logistic regression diagnostics", Ann. Stat. 1981):
+    it takes back what the pull of the event itself, weight times residual, has moved along its leverage. The
+    approximation fails for events of a leverage near 1.
 
     Args:
-        x: (n, K) all events of the fit, or some.
-        y: (n,).
-        weight: (n,) in the fit.
-        offset: (n,) in the fit; part of the log odds.
-        beta: (K,) what ``fit_ridge`` gave.
-        root: The ``curvature`` there.
+        x: (n, K) all events of the fit, or some of them.
+        y: (n,) which events are anomalies.
+        weight: (n,) weight of each event in the fit.
+        offset: (n,) offset in the fit, which is part of the log odds.
+        beta: (K,) result of ``fit_ridge``.
+        root: (K, K) ``curvature`` at ``beta``.
     """
     inputs, share = torch.from_numpy(x), torch.from_numpy(weight)
     margin = torch.from_numpy(offset) + inputs @ torch.from_numpy(beta)
@@ -116,17 +125,17 @@ def evidence(
     groups: Sequence[slice],
     usual: float,
 ) -> NDArray[np.float64]:
-    """(G,) the penalty under which the weights of each group are as large as one would expect them to be.
+    """Return (G,) the penalty of each group of weights, one step nearer to the largest evidence.
 
-    One step towards the greatest evidence (D. J. C. MacKay, Neural Computation 1992): the number of weights that the
-    events determine, by the sum of the squares of all; as if one more had been seen, of the usual size.
+    The number of weights that the events determine, divided by the sum of their squares (D. J. C. MacKay, "Bayesian
+    interpolation", Neural Computation 1992), as if one more weight of the usual size had been seen.
 
     Args:
-        penalty: (K,) in the fit.
-        beta: (K,) what ``fit_ridge`` gave.
-        root: The ``curvature`` there.
-        groups: Of weights that are of the same size, as far as is known.
-        usual: Penalty of a group that nothing is known of.
+        penalty: (K,) penalties in the fit.
+        beta: (K,) result of ``fit_ridge``.
+        root: (K, K) ``curvature`` at ``beta``.
+        groups: G groups of weights whose sizes are alike.
+        usual: Penalty of a group without information.
     """
     # The share of each weight that the penalty determines.
     free = (torch.from_numpy(penalty) * torch.cholesky_inverse(root).diagonal()).numpy()
@@ -134,5 +143,5 @@ def evidence(
 
 
 def _root(inputs: Tensor, bend: Tensor, ridge: Tensor) -> Tensor:
-    """(K, K) lower Cholesky factor of the Hessian."""
+    """Return (K, K) the lower Cholesky factor of the Hessian, for inputs (n, K), curvatures (n,) and penalties (K,)."""
     return torch.linalg.cholesky((inputs * bend[:, None]).T @ inputs + torch.diag(ridge))

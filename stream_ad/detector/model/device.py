@@ -1,7 +1,7 @@
-"""Where the autoencoder computes, the way there from NumPy, and what becomes of torch once it is needed.
+"""Devices of the autoencoder: moving arrays to and from them, and loading torch only when it is needed.
 
-The processor's autoencoder is compiled and needs no torch, whose import takes longer than all the rest of a start:
-torch is loaded for a GPU, and when the first labelled anomaly is learned.
+The autoencoder of the CPU is compiled and needs no torch, whose import takes longer than the rest of a start. Torch
+is loaded for a GPU, and when the first labelled anomaly is learned.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 Device = Literal["cpu", "cuda"]
 
-_settling: list[Callable[[], None]] = []
+_torch_callbacks: list[Callable[[], None]] = []
 
 
-def when_torch_is_here(act: Callable[[], None]) -> None:
-    """Have this done once torch is loaded: now, or as soon as something needs it."""
+def on_torch_loaded(act: Callable[[], None]) -> None:
+    """Call a function once torch is loaded: now, or as soon as a module loads it."""
     if "torch" in sys.modules:
         act()
-    elif act not in _settling:
-        _settling.append(act)
+    elif act not in _torch_callbacks:
+        _torch_callbacks.append(act)
 
 
-def settle() -> None:
-    """Do what was to wait for torch; called by each module that loads it, before it computes."""
-    while _settling:
-        _settling.pop()()
+def run_torch_callbacks() -> None:
+    """Call the functions that wait for torch. Each module that imports torch calls this before it computes."""
+    while _torch_callbacks:
+        _torch_callbacks.pop()()
 
 
 def to_device(array: NDArray[Any], device: Device) -> Any:
-    """The array as float32 where it is computed with: itself on the processor, a tensor on a GPU.
+    """Return an array of any shape, such as (A, B, d), as float32 on a device: a NumPy array on the CPU, else a tensor.
 
-    Pinned on the way to a GPU, so that the copy does not wait.
+    It is pinned on the way to a GPU, so that the copy is asynchronous.
     """
     array = np.ascontiguousarray(array, np.float32)
     if device == "cpu":
@@ -49,15 +49,16 @@ def to_device(array: NDArray[Any], device: Device) -> Any:
 
 
 def to_numpy(numbers: Any) -> NDArray[Any]:
-    """The inverse of ``to_device``."""
+    """Return numbers of any shape, such as (A, B, d), that ``to_device`` moved as a NumPy array."""
     array: NDArray[Any] = numbers if isinstance(numbers, np.ndarray) else numbers.detach().cpu().numpy()
     return array
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether Python, a GPU or torch's allocator on the processor found too little memory.
+    """Return whether Python, a GPU or torch's allocator on the CPU found too little memory.
 
-    The allocator has no error of its own for it. An error of torch's means that torch is loaded: it need not be here.
+    Torch's CPU allocator raises a plain RuntimeError. An error of torch shows that torch is loaded, so that it need
+    not be imported.
     """
     torch = sys.modules.get("torch")
     scarce = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)

@@ -1,10 +1,10 @@
-"""Whether a device computes what the processor does: a small stack of models learns and scores on both.
+"""Check of a device against the CPU: a small stack of models learns and scores on both.
 
-What is compared: losses, reconstructions, weights and moments, each by its largest difference as a share of the largest
-number in it. Rounding alone comes to half a millionth of that after the few steps taken here: so much do torch's
-operations on the processor differ from the compiled loops, with other orders of summing up and other roundings of each
-product. Products in half the digits, as some devices make them, come to ten thousandths. The limit is twenty times the
-former, which is also what different builds agree to.
+Losses, reconstructions, weights and moments are compared, each by its largest difference as a share of its largest
+number. Rounding alone amounts to half a millionth of that after the few steps of the check: torch on the CPU differs
+by so much from the compiled loops, since it sums in another order and rounds products differently. Products with half
+the digits, as some devices compute them, amount to ten thousandths. The limit is twenty times the former, which
+different builds of torch keep as well.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
 
 WIDTH, ROWS, RATE = 24, 32, 3e-3
 ALL, SOME = np.arange(3), np.array([2, 0])
-STEPS = 5  # a GPU's operations are recorded at the third of a kind, and played from then on
-MOST = 1e-5
+STEPS = 5  # a GPU records the third operation of a shape, and replays it from then on: both must be compared
+MOST = 1e-5  # largest difference that counts as rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where two stacks differ most, beside what is allowed there."""
+    """The largest difference between two stacks, and in which result it is."""
 
     where: str
-    share: float  # of the largest number there; NaN where one of the two is none
+    share: float  # of the largest number of the result; NaN if the device gives NaN or infinity
 
     @property
     def too_large(self) -> bool:
+        """Whether the difference is more than rounding."""
         return not self.share <= MOST
 
     def __str__(self) -> str:
@@ -47,18 +48,18 @@ class Difference:
 
 
 def largest_difference(make: Callable[..., Stack]) -> Difference:
-    """The first difference from the processor that is too large, else the largest of all.
+    """Return the first difference from the CPU that is too large, else the largest of all.
 
     Args:
-        make: Gives a stack on the device, of a width and a rate (``network.stack_on``).
+        make: Creates a stack of a given width and learning rate on the device (see ``stack_on``).
     """
     worst = Difference("nothing", 0.0)
-    told = zip(_story(CompiledAutoencoder(WIDTH, rate=RATE)), _story(make(WIDTH, rate=RATE)), strict=True)
-    for (where, ours), (_, theirs) in told:
-        here = Difference(where, _share(ours, theirs))
-        if here.too_large:
-            return here
-        worst = max(worst, here, key=lambda difference: difference.share)
+    results = zip(_trace(CompiledAutoencoder(WIDTH, rate=RATE)), _trace(make(WIDTH, rate=RATE)), strict=True)
+    for (where, ours), (_, theirs) in results:
+        difference = Difference(where, _share(ours, theirs))
+        if difference.too_large:
+            return difference
+        worst = max(worst, difference, key=lambda other: other.share)
     return worst
 
 
@@ -69,8 +70,11 @@ def _share(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
     return float(off / max(float(np.abs(ours).max()), np.finfo(np.float32).tiny))
 
 
-def _story(stack: Stack) -> Iterator[tuple[str, NDArray[Any]]]:
-    """What a stack says and holds, step after step: all that the detector asks of one, twice where it is recorded."""
+def _trace(stack: Stack) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the results and the state of a stack, step by step.
+
+    The steps are all that the detector asks of a stack, some of them often enough to be recorded on a GPU.
+    """
     random = np.random.default_rng(0)
 
     def numbers(*shape: int) -> Any:
@@ -79,9 +83,9 @@ def _story(stack: Stack) -> Iterator[tuple[str, NDArray[Any]]]:
     def batch(models: int) -> tuple[Any, Any, Any]:
         return numbers(models, ROWS, WIDTH), numbers(models, ROWS), numbers(models, ROWS, WIDTH)
 
-    def taken(what: str, loss: Any, rebuilt: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    def taken(what: str, loss: Any, reconstructed: Any) -> Iterator[tuple[str, NDArray[Any]]]:
         yield f"the loss of {what}", stack.to_array(loss)
-        yield f"the reconstructions before {what}", stack.to_array(rebuilt)
+        yield f"the reconstructions before {what}", stack.to_array(reconstructed)
         for name, array in stack.state("").items():
             yield f"the {NAMES[name]} after {what}", array
 
@@ -89,13 +93,19 @@ def _story(stack: Stack) -> Iterator[tuple[str, NDArray[Any]]]:
     yield "the first weights", stack.state("")["flat"]
     for step in range(1, STEPS + 1):
         yield from taken(f"step {step}", *stack.train_step(ALL, *batch(len(ALL))))
-        yield f"the reconstructions after step {step}", stack.to_array(stack.rebuild(ALL, numbers(len(ALL), 8, WIDTH)))
+        yield (
+            f"the reconstructions after step {step}",
+            stack.to_array(stack.reconstruct_grid(ALL, numbers(len(ALL), 8, WIDTH))),
+        )
     yield from taken("two steps at once", *stack.plain_steps(ALL, batch(len(ALL)), batch(len(ALL))))
     yield from taken("a step of some models", *stack.train_step(SOME, *batch(len(SOME))))
     stack.apply_gradient(SOME, numbers(len(SOME), ROWS, WIDTH), numbers(len(SOME), ROWS, WIDTH))
     yield "the weights after a step down a given slope", stack.state("")["flat"]
     models = random.integers(0, len(ALL), 50)
-    yield "the reconstructions of single events", stack.reconstruct(models, random.random((50, WIDTH), np.float32))
+    yield (
+        "the reconstructions of single events",
+        stack.reconstruct_events(models, random.random((50, WIDTH), np.float32)),
+    )
 
 
 NAMES = {"flat": "weights", "first": "first moments", "second": "second moments", "steps": "numbers of steps"}

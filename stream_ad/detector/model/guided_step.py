@@ -1,4 +1,4 @@
-"""One step down the guided loss, by torch's autograd: the one thing on the processor that needs torch."""
+"""One training step on the label-guided loss, by torch's autograd: the only step on the CPU that needs torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from stream_ad.detector.model import losses
-from stream_ad.detector.model.device import settle, to_device, to_numpy
+from stream_ad.detector.model.device import run_torch_callbacks, to_device, to_numpy
 
 if TYPE_CHECKING:
     from typing import Any
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from stream_ad.detector.model.model_stack import Numbers, Stack
     from stream_ad.detector.model.training_batch import Batch, Inputs
 
-settle()
+run_torch_callbacks()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Guided:
+class AnomalyBatch:
     """Labelled anomalies that a step pushes the models away from."""
 
     batch: Batch
-    weight: NDArray[np.float64]  # (A, B)
+    weight: NDArray[np.float64]  # (A, B) weights of the events, 0 leaves one out
     lam: NDArray[np.float64]  # (A,) lambda of each model
-    variance: Numbers  # (A, 1 or B, d) usual squared errors
+    variance: Numbers  # (A, 1 or B, d) usual squared errors of the inputs
 
 
 def apply_gradient(
@@ -43,20 +43,23 @@ def apply_gradient(
     loss_of: LossConfig,
     device: Device,
     *,
-    wrong: Guided | None,
+    anomaly_batch: AnomalyBatch | None,
     variance: Numbers | None,
 ) -> NDArray[np.float64]:
-    """One step of some models; returns (A,) losses.
+    """Take one training step of some models.
 
     Args:
-        stack: Of all models.
-        models: (A,) different ones.
+        stack: All models.
+        models: (A,) different models.
         base: (A, B) normal events.
-        weight: (A, B) theirs.
-        loss_of: What the loss is made of.
-        device: Where the stack computes.
-        wrong: Labelled anomalies, if any.
-        variance: Usual squared errors of the normal events, if the loss counts their scores.
+        weight: (A, B) weights of the normal events, 0 leaves one out.
+        loss_of: Settings of the loss.
+        device: Device of the stack.
+        anomaly_batch: Labelled anomalies (A, B), if any.
+        variance: (A, 1 or B, d) usual squared errors of the normal events, if the loss has a score penalty.
+
+    Returns:
+        (A,) losses before the step.
     """
 
     def tensor(array: Numbers) -> Tensor:
@@ -65,42 +68,58 @@ def apply_gradient(
     normal_weight, inputs, mask = tensor(weight), tensor(base.inputs), tensor(base.weights)
     normals = inputs.shape[1]
     event_weight = normal_weight
-    if wrong is not None:
-        wrong_weight = tensor(wrong.weight)
-        wrong_mask = tensor(wrong.batch.weights)
-        inputs = torch.cat([inputs, tensor(wrong.batch.inputs)], dim=1)  # (A, 2B, d)
-        mask = torch.cat([mask, wrong_mask], dim=1)
-        event_weight = torch.cat([normal_weight, wrong_weight], dim=1)
+    if anomaly_batch is not None:
+        anomaly_weight = tensor(anomaly_batch.weight)
+        anomaly_mask = tensor(anomaly_batch.batch.weights)
+        inputs = torch.cat([inputs, tensor(anomaly_batch.batch.inputs)], dim=1)  # (A, 2B, d)
+        mask = torch.cat([mask, anomaly_mask], dim=1)
+        event_weight = torch.cat([normal_weight, anomaly_weight], dim=1)
 
     def native(numbers: Tensor) -> Any:
         return to_numpy(numbers.contiguous()) if device == "cpu" else numbers
 
-    rebuilt = tensor(stack.rebuild(models, native(inputs))).requires_grad_()
-    squares = (inputs - rebuilt) ** 2
+    reconstructed = tensor(stack.reconstruct_grid(models, native(inputs))).requires_grad_()
+    squares = (inputs - reconstructed) ** 2
     own_squares = squares[:, :normals]
     normal_loss = losses.per_event(losses.amplify(own_squares) if loss_of.amplify else own_squares, mask[:, :normals])
-    if wrong is None:
+    if anomaly_batch is None:
         loss = losses.guided_loss(normal_loss, normal_loss, torch.zeros_like(normal_weight), normal_weight, 1.0)
     else:
-        anomalous = torch.cat([torch.zeros_like(normal_weight), torch.ones_like(wrong_weight)], dim=1)
-        away = _apart(wrong, rebuilt[:, normals:], tensor(wrong.batch.scaled), tensor(wrong.variance), loss_of)
-        apart = losses.per_event(away, wrong_mask)
-        padding = torch.zeros_like(apart)
-        lam = tensor(wrong.lam)[:, None]
+        anomalous = torch.cat([torch.zeros_like(normal_weight), torch.ones_like(anomaly_weight)], dim=1)
+        away = _anomaly_errors(
+            anomaly_batch,
+            reconstructed[:, normals:],
+            tensor(anomaly_batch.batch.scaled),
+            tensor(anomaly_batch.variance),
+            loss_of,
+        )
+        anomaly_loss = losses.per_event(away, anomaly_mask)
+        padding = torch.zeros_like(anomaly_loss)
+        lam = tensor(anomaly_batch.lam)[:, None]
         loss = losses.guided_loss(
-            torch.cat([normal_loss, padding], 1), torch.cat([padding, apart], 1), anomalous, event_weight, lam
+            torch.cat([normal_loss, padding], 1), torch.cat([padding, anomaly_loss], 1), anomalous, event_weight, lam
         ) * losses.guided_scale(anomalous, event_weight, lam)
     if variance is not None:
         scores = losses.per_event(own_squares / tensor(variance), mask[:, :normals])
         loss = loss + loss_of.score_penalty * losses.score_penalty(scores, (normal_weight > 0).float())
-    (slope,) = torch.autograd.grad(loss.sum(), rebuilt)
+    (slope,) = torch.autograd.grad(loss.sum(), reconstructed)
     stack.apply_gradient(models, native(inputs), native(slope))
     return np.asarray(to_numpy(loss), np.float64)
 
 
-def _apart(wrong: Guided, rebuilt: Tensor, scaled: Tensor, variance: Tensor, loss_of: LossConfig) -> Tensor:
-    """(A, B, d) squared distances from the guide, by input weighted where the guide says so."""
+def _anomaly_errors(
+    anomaly_batch: AnomalyBatch, reconstructed: Tensor, scaled: Tensor, variance: Tensor, loss_of: LossConfig
+) -> Tensor:
+    """Return (A, B, d) squared distances of the reconstructions from the targets of labelled anomalies.
+
+    Args:
+        anomaly_batch: The anomalies (A, B).
+        reconstructed: (A, B, d) reconstructions.
+        scaled: (A, B, d) inputs, not clipped.
+        variance: (A, 1 or B, d) usual squared errors.
+        loss_of: Settings of the loss, with the form of the target.
+    """
     if loss_of.guide == "away":
-        target, inputs = losses.guide_away(scaled, rebuilt, variance)
-        return (target - rebuilt) ** 2 * inputs
-    return (losses.anomaly_target(torch.as_tensor(wrong.batch.inputs), loss_of.guide) - rebuilt) ** 2
+        target, inputs = losses.away_target(scaled, reconstructed, variance)
+        return (target - reconstructed) ** 2 * inputs
+    return (losses.anomaly_target(torch.as_tensor(anomaly_batch.batch.inputs), loss_of.guide) - reconstructed) ** 2

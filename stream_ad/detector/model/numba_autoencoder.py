@@ -1,10 +1,9 @@
-"""The stacked autoencoder on the processor: model after model, each with all it needs in the cache.
+"""The stack of autoencoders on the CPU: model after model, each with all that it needs in the cache.
 
-The matrices of one model are so small that starting a library's operation costs more than the
-operation, and a pass over all models leaves the cache. Here a model's whole step is one compiled
-function around ``product``, whose rows depend on nothing beside them: events are scored as they
-come, one or many. Loops run over views from 0 on: with an offset in an index, which could be negative, they would
-not become vector instructions.
+The matrices of one model are so small that calling a library costs more than the computation, and a pass over all
+models leaves the cache. Here the whole step of a model is one compiled function around ``product``, whose rows are
+independent of each other: one event or many are scored alike, bit for bit. Loops run over views from index 0: with an
+offset in the index, which could be negative, they would not become vector instructions.
 """
 
 from __future__ import annotations
@@ -14,21 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.detector.model.model_stack import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, PlainBatch, Stack
-from stream_ad.detector.model.numba_forward import forward, reconstruct
-from stream_ad.kernels.jit import ONE, ZERO, Arrays, kernel, total
-from stream_ad.kernels.matmul import product
+from stream_ad.kernels.jit import ONE, ZERO, Arrays, group_by_row, kernel, row_sum, sigmoid
+from stream_ad.kernels.matmul import product, products_apart
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_ROWS = 32  # of a model that are scored together
-FADED = 1e-30  # a moment below it is none: processors compute with the smallest numbers a hundred times slower
-LINE = 64  # bytes of the cache that are fetched together
+MOST_ROWS = 32  # events of a model that are scored together
+FADED = 1e-30  # moments below are set to 0: CPUs compute with denormal numbers a hundred times slower
+LINE = 64  # bytes of a cache line
 NO_WEIGHT, NO_SLOPE = np.empty((0, 0), np.float32), np.empty((0, 0, 0), np.float32)
 
 
 class CompiledAutoencoder(Stack):
-    """See Stack: the same as Autoencoder to rounding (tests/detector/model/test_autoencoder.py)."""
+    """A stack on the CPU: the same results as ``Autoencoder`` up to rounding (test_autoencoder.py compares them)."""
 
     def __init__(self, width: int, *, rate: float) -> None:
         super().__init__(width, rate=rate)
@@ -37,24 +35,26 @@ class CompiledAutoencoder(Stack):
         self._rooms: dict[int, tuple[Any, ...]] = {}
 
     def to_numbers(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return the array itself, of any shape such as (M, P)."""
         return array
 
     def _room_for(self, models: int, like: NDArray[Any]) -> NDArray[Any]:
         return _aligned((models, like.shape[1]), like.dtype)
 
     def to_array(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        """Return the numbers themselves, of any shape such as (M, P)."""
         return numbers
 
-    def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As Stack.reconstruct."""
+    def reconstruct_events(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (N, d) as ``Stack.reconstruct_events``."""
         out = np.empty_like(scaled)
         room = self._room(MOST_ROWS)
-        reconstruct(models, scaled, self.flat.reshape(-1), self.parameters, self._shapes, room[:2], out)
+        reconstruct_events(models, scaled, self.flat.reshape(-1), self.parameters, self._shapes, room[:2], out)
         return out
 
-    def rebuild(self, which: NDArray[np.int64], x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As Stack.rebuild."""
-        return self.reconstruct(np.repeat(which, x.shape[1]), x.reshape(-1, self.width)).reshape(x.shape)
+    def reconstruct_grid(self, which: NDArray[np.int64], x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (A, R, d) as ``Stack.reconstruct_grid``."""
+        return self.reconstruct_events(np.repeat(which, x.shape[1]), x.reshape(-1, self.width)).reshape(x.shape)
 
     def train_step(
         self,
@@ -63,18 +63,18 @@ class CompiledAutoencoder(Stack):
         weight: NDArray[np.float32],
         inputs: NDArray[np.float32],
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """As Stack.plain_step."""
+        """Return (A,) and (A, B, d) as ``Stack.train_step``."""
         batch = x, weight, inputs
         return self._steps(which, batch, batch, 1)
 
     def plain_steps(
         self, which: NDArray[np.int64], first: PlainBatch, second: PlainBatch
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """As Stack.plain_steps: the second while the model is still in the cache."""
+        """Return (A,) and (A, B, d) as ``Stack.plain_steps``; the second step finds the model still in the cache."""
         return self._steps(which, first, second, 2)
 
     def apply_gradient(self, which: NDArray[np.int64], x: NDArray[np.float32], slope: NDArray[np.float32]) -> None:
-        """As Stack.descend."""
+        """Take a step on a slope (A, R, d) as ``Stack.apply_gradient``."""
         batch = x, NO_WEIGHT, NO_SLOPE
         self._steps(which, batch, batch, 1, slope)
 
@@ -86,21 +86,24 @@ class CompiledAutoencoder(Stack):
         number: int,
         slope: NDArray[np.float32] = NO_SLOPE,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        loss, rebuilt = np.empty(len(which), np.float32), np.empty_like(first[0])
+        loss, reconstructed = np.empty(len(which), np.float32), np.empty_like(first[0])
         flats = self.flat.reshape(-1), self.first.reshape(-1), self.second.reshape(-1), self.steps
-        room = self._room(rebuilt.shape[1])
-        _steps(which, (first, second), (number, slope), flats, self._tables, self._shapes, room, (loss, rebuilt))
-        return loss, rebuilt
+        room = self._room(reconstructed.shape[1])
+        _steps(which, (first, second), (number, slope), flats, self._tables, self._shapes, room, (loss, reconstructed))
+        return loss, reconstructed
 
     @property
     def held_bytes(self) -> int:
-        """As Stack.held_bytes, with the rooms."""
-        arrays = (array for room in self._rooms.values() for array in room)
-        flat = (one for array in arrays for one in (array if isinstance(array, tuple) else (array,)))
-        return super().held_bytes + sum(one.nbytes for one in flat)
+        """Bytes of all models and of the workspaces."""
+        entries = (entry for room in self._rooms.values() for entry in room)
+        arrays = (array for entry in entries for array in (entry if isinstance(entry, tuple) else (entry,)))
+        return super().held_bytes + sum(array.nbytes for array in arrays)
 
     def _room(self, rows: int) -> tuple[Any, ...]:
-        """Where one model's inputs, states, slopes, gradient, loss by input and turned weights are computed."""
+        """Return the workspace of one model with so many rows.
+
+        It holds inputs, states, slopes, gradient, loss by input, transposed weights, a one and zeros.
+        """
         if rows not in self._rooms:
             layers = tuple(rows * layer.outputs for layer in self.layers)
             states, slopes = tuple(map(_aligned, layers)), tuple(map(_aligned, layers))
@@ -113,10 +116,130 @@ class CompiledAutoencoder(Stack):
 
 
 def _aligned(shape: int | tuple[int, ...], kind: Any = np.float32) -> NDArray[Any]:
-    """Zeros that begin with a line of the cache: a vector across two lines takes two accesses."""
+    """Return zeros that begin at a cache line: a vector across two lines takes two accesses."""
     room = np.zeros(int(np.prod(shape)) * np.dtype(kind).itemsize + LINE, np.uint8)
     begin = -room.ctypes.data % LINE
     return room[begin : len(room) - LINE + begin].view(kind).reshape(shape)
+
+
+@kernel
+def forward(
+    x: NDArray[np.float32],
+    begin: int,
+    rows: int,
+    flat: NDArray[np.float32],
+    model: int,
+    shapes: NDArray[np.int64],
+    states: Arrays,
+) -> None:
+    """Fill the states of the layers of a model from some rows of inputs.
+
+    Args:
+        x: Inputs (n, d), flat.
+        begin: Index in ``x`` of the first row.
+        rows: Number of rows.
+        flat: Parameters of all models (M, P), flat.
+        model: Index in ``flat`` of the parameters of the model.
+        shapes: (L, 3) inputs, outputs and start of each layer.
+        states: Filled: (rows, outputs) of each layer, flat.
+    """
+    source = x
+    for number in range(len(states)):
+        out = states[number]
+        inputs, outputs, weights = shapes[number, 0], shapes[number, 1], model + shapes[number, 2]
+        bias = weights + inputs * outputs
+        product(out, flat, source, flat, (ZERO, bias, begin, weights), (rows, inputs, outputs), (ZERO, inputs, ONE))
+        _activate(out, rows * outputs, number == len(states) - 1)
+        source, begin = out, ZERO
+
+
+@kernel
+def _activate(out: NDArray[np.float32], size: int, last: bool) -> None:
+    slope = np.float32(SLOPE)
+    if last:
+        for i in range(size):
+            out[i] = sigmoid(out[i])
+    else:
+        for i in range(size):
+            z = out[i]
+            out[i] = z if z > 0 else slope * z
+
+
+@kernel
+def forward_apart(
+    x: NDArray[np.float32],
+    flat: NDArray[np.float32],
+    models: tuple[int, int, int, int],
+    shapes: NDArray[np.int64],
+    states: Arrays,
+) -> None:
+    """Fill the states as ``forward`` does, for four rows of four different models.
+
+    Args:
+        x: Inputs (4, d), flat.
+        flat: Parameters of all models (M, P), flat.
+        models: Indices in ``flat`` of the parameters of the four models.
+        shapes: (L, 3) inputs, outputs and start of each layer.
+        states: Filled: (4, outputs) of each layer, flat.
+    """
+    source = x
+    for number in range(len(states)):
+        out = states[number]
+        inputs, outputs, weights = shapes[number, 0], shapes[number, 1], shapes[number, 2]
+        products_apart(out, flat, source, flat, (weights + inputs * outputs, weights), (inputs, outputs), models)
+        _activate(out, len(models) * outputs, number == len(states) - 1)
+        source = out
+
+
+@kernel
+def reconstruct_events(
+    models: NDArray[np.int64],
+    scaled: NDArray[np.float32],
+    flat: NDArray[np.float32],
+    parameters: int,
+    shapes: NDArray[np.int64],
+    room: tuple[Any, ...],
+    out: NDArray[np.float32],
+) -> None:
+    """Fill ``out`` (N, d) with the reconstructions of ``scaled`` (N, d) by the models (N,).
+
+    Events of one model are computed together, as many as the workspace has rows; so are four events of four models.
+    """
+    states, width = room[1], scaled.shape[1]
+    x, reconstructed = room[0].reshape((-1, width)), states[-1].reshape((-1, width))
+    nothing, whole = np.float32(0), np.float32(1)
+    order = group_by_row(models, len(flat) // parameters)
+    begin = ZERO
+    while begin < len(order):
+        model, stop = models[order[begin]], begin
+        apart = _four_apart(models, order, begin)
+        if apart:
+            stop = begin + 4
+        else:
+            while stop < len(order) and stop - begin < len(x) and models[order[stop]] == model:
+                stop += 1
+        for n in range(begin, stop):
+            for k in range(width):
+                x[n - begin, k] = min(max(scaled[order[n], k], nothing), whole)
+        if apart:
+            a, b, c = models[order[begin + 1]], models[order[begin + 2]], models[order[begin + 3]]
+            offsets = model * parameters, a * parameters, b * parameters, c * parameters
+            forward_apart(room[0], flat, offsets, shapes, states)
+        else:
+            forward(room[0], ZERO, stop - begin, flat, model * parameters, shapes, states)
+        for n in range(begin, stop):
+            for k in range(width):
+                out[order[n], k] = reconstructed[n - begin, k]
+        begin = stop
+
+
+@kernel
+def _four_apart(models: NDArray[np.int64], order: NDArray[np.int64], begin: int) -> bool:
+    """Return whether the next four events are of four different models."""
+    different = begin + 4 <= len(order)
+    for n in range(begin, begin + 3 if different else begin):
+        different &= models[order[n]] != models[order[n + 1]]
+    return different
 
 
 @kernel
@@ -129,8 +252,11 @@ def _backward(
     shapes: NDArray[np.int64],
     room: tuple[Any, ...],
 ) -> None:
-    """Fill the gradient; the last of the slopes holds that of the loss by the reconstruction, and all are used up."""
-    _, states, slopes, gradient, _, turned, one, zeros = room
+    """Fill the gradient of a model from the slope of the loss with respect to the reconstruction.
+
+    That slope is the last of the slopes of the workspace, all of which are overwritten.
+    """
+    _, states, slopes, gradient, _, turned, unit, zeros = room
     slope, whole, last = np.float32(SLOPE), np.float32(1), len(states) - 1
     for step in range(len(states)):
         number = last - step
@@ -143,9 +269,9 @@ def _backward(
             for i in range(rows * outputs):
                 delta[i] *= whole if y[i] > 0 else slope
         bias = start + inputs * outputs
-        product(gradient, zeros, one, delta, (bias, ZERO, ZERO, ZERO), (ONE, rows, outputs), (ZERO, ZERO, ZERO))
-        here, at = (states[number - 1], ZERO) if number > 0 else (x, begin)
-        product(gradient, zeros, here, delta, (start, ZERO, at, ZERO), (inputs, rows, outputs), (ZERO, ONE, inputs))
+        product(gradient, zeros, unit, delta, (bias, ZERO, ZERO, ZERO), (ONE, rows, outputs), (ZERO, ZERO, ZERO))
+        source, at = (states[number - 1], ZERO) if number > 0 else (x, begin)
+        product(gradient, zeros, source, delta, (start, ZERO, at, ZERO), (inputs, rows, outputs), (ZERO, ONE, inputs))
         if number == 0:
             break
         weights = flat[model + start : model + start + inputs * outputs].reshape((inputs, outputs))
@@ -164,7 +290,7 @@ def _adam(model: int, memory: Arrays, tables: tuple[Any, ...], gradient: NDArray
     keep1, keep2 = np.float32(1 - BETA1), np.float32(BETA2)
     add2, epsilon, faded, nothing = np.float32(1 - BETA2), np.float32(EPSILON), np.float32(FADED), np.float32(0)
     at = min(steps[model, 0], STEPS_TO_FULL - 1)
-    # p -= rate (m / c1) / (sqrt(v / c2) + eps), with what does not vary inside a model taken together.
+    # p -= rate (m / c1) / (sqrt(v / c2) + eps), with all factors that are constant within a model combined.
     scale, floor = correction1[at] / (rate * root2[at]), epsilon * root2[at]
     own = slice(model * len(gradient), (model + 1) * len(gradient))
     p, averages, squares = flat[own], first[own], second[own]
@@ -180,25 +306,34 @@ def _adam(model: int, memory: Arrays, tables: tuple[Any, ...], gradient: NDArray
 @kernel
 def _plain_slope(
     x: NDArray[np.float32],
-    rebuilt: NDArray[np.float32],
+    reconstructed: NDArray[np.float32],
     weight: NDArray[np.float32],
     inputs: NDArray[np.float32],
     slope: NDArray[np.float32],
     part: NDArray[np.float32],
 ) -> Any:
-    """losses.plain_slope of one model: fills the slope and what each input adds to twice the loss (B, d); the loss."""
+    """Compute ``losses.plain_slope`` of one model.
+
+    Fills the slope (B, d) and the summand of each input in twice the loss (B, d), and returns the loss.
+    """
     least, two, events, twice = np.float32(1e-12), np.float32(2), np.float32(0), np.float32(0)
     for b in range(len(x)):
         events += weight[b]
     for b in range(len(x)):
-        slope[b] = two * weight[b] / (max(events, least) * max(total(inputs, b), least))
-    target, found, by_input, down, parts = x.ravel(), rebuilt.ravel(), inputs.ravel(), slope.ravel(), part.ravel()
+        slope[b] = two * weight[b] / (max(events, least) * max(row_sum(inputs, b), least))
+    target, output, by_input, down, parts = (
+        x.ravel(),
+        reconstructed.ravel(),
+        inputs.ravel(),
+        slope.ravel(),
+        part.ravel(),
+    )
     for k in range(len(target)):
-        error = found[k] - target[k]
+        error = output[k] - target[k]
         down[k] = down[k] * by_input[k] * error
         parts[k] = down[k] * error
     for b in range(len(x)):
-        twice += total(part, b)
+        twice += row_sum(part, b)
     return np.float32(0.5) * twice
 
 
@@ -213,41 +348,46 @@ def _steps(
     room: tuple[Any, ...],
     out: Arrays,
 ) -> None:
-    """Steps of Adam, one after the other for each model.
+    """Take steps of Adam, one after the other for each model.
 
     Args:
         which: (A,) different models.
         batches: Of each step: inputs (A, B, d), weights of the events (A, B) and of the inputs (A, B, d).
         how: Number of steps; slope (A, B, d) of the loss by the reconstructions, (0, 0, 0) for that of the plain loss.
-        memory: All models' parameters, both moments and step counts.
-        tables: Both corrections by the number of steps, and the rate.
+        memory: Parameters, both moments and step counts of all models, flat.
+        tables: Both bias corrections by the number of steps, and the learning rate.
         shapes: (L, 3) inputs, outputs and start of each layer.
-        room: See ``CompiledAutoencoder._room``.
-        out: (A,) plain loss and (A, B, d) reconstructions, to be filled with those before the first step.
+        room: Workspace (see ``CompiledAutoencoder._room``).
+        out: Filled with (A,) the plain loss and (A, B, d) the reconstructions, both before the first step.
     """
     states, slopes, gradient, part = room[1:5]
     number, given = how
-    loss, rebuilt = out
-    rows, width = rebuilt.shape[1:]
+    loss, reconstructed = out
+    rows, width = reconstructed.shape[1:]
     flat, parameters, size = memory[0], len(gradient), rows * width
     shape = rows, width
     last, down = states[-1], slopes[-1]
-    state, slope, parts, told = last.reshape(shape), down.reshape(shape), part.reshape(shape), rebuilt.reshape(-1)
+    state, slope, parts, result = (
+        last.reshape(shape),
+        down.reshape(shape),
+        part.reshape(shape),
+        reconstructed.reshape(-1),
+    )
     plain = given.size == 0
     for a in range(len(which)):
         for step in range(number):
             x, weight, inputs = batches[step]
             forward(x.reshape(-1), a * size, rows, flat, which[a] * parameters, shapes, states)
             if plain:
-                found = _plain_slope(x[a], state, weight[a], inputs[a], slope, parts)
+                plain_loss = _plain_slope(x[a], state, weight[a], inputs[a], slope, parts)
                 if step == 0:
-                    loss[a] = found
+                    loss[a] = plain_loss
             else:
                 steepness = given[a].reshape(-1)
                 for k in range(size):
                     down[k] = steepness[k]
             if step == 0:
-                before = told[a * size : (a + 1) * size]
+                before = result[a * size : (a + 1) * size]
                 for k in range(size):
                     before[k] = last[k]
             _backward(x.reshape(-1), a * size, rows, flat, which[a] * parameters, shapes, room)

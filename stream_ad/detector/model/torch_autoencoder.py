@@ -1,7 +1,7 @@
-"""The stacked autoencoder in torch's operations: on a GPU, and what the compiled one is held to.
+"""The stack of autoencoders in torch's operations: used on a GPU, and the reference of the compiled one.
 
-All sizes are multiples of 8, and so must be the number of rows handed in: then a row's result does
-not depend on what stands beside it, bit for bit (tests/detector/model/test_autoencoder.py).
+All sizes are multiples of 8, and so must be the number of rows: then the result of a row does not depend on the rows
+computed with it, bit for bit (tests/detector/model/test_autoencoder.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stream_ad.detector.model import losses
-from stream_ad.detector.model.device import settle, to_device
+from stream_ad.detector.model.device import run_torch_callbacks, to_device
 from stream_ad.detector.model.model_stack import BETA1, BETA2, EPSILON, SLOPE, STEPS_TO_FULL, PlainBatch, Stack
 from stream_ad.kernels.jit import cumcount
 
@@ -23,32 +23,34 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.model.device import Device
 
-settle()
-ROW_UNIT = 8  # rows of a model handed to torch together come in multiples of this: its products then round alike
+run_torch_callbacks()
+ROW_UNIT = 8  # rows per model come in multiples of this: torch's products then round alike
 
 
 class Autoencoder(Stack):
-    """A stack of models of one shape, on one device."""
+    """A stack of M models of one shape, on one device."""
 
     def __init__(self, width: int, *, device: Device, rate: float) -> None:
         self.device = device
         super().__init__(width, rate=rate)
 
     def to_numbers(self, array: NDArray[Any]) -> Tensor:
+        """Return an array of any shape, such as (M, P), as a tensor on the device."""
         return torch.from_numpy(array).to(self.device)
 
     def _room_for(self, models: int, like: Tensor) -> Tensor:
         return torch.empty((models, like.shape[1]), dtype=like.dtype, device=self.device)
 
     def to_array(self, numbers: Tensor) -> NDArray[Any]:
+        """Return a tensor of any shape, such as (M, P), as a NumPy array."""
         return numbers.cpu().numpy()
 
     def forward(self, flat: Tensor, x: Tensor) -> list[Tensor]:
-        """Activations of every layer, the input first and the reconstruction last.
+        """Return the activations of all layers, (M, R, units) each: the input first, the reconstruction last.
 
         Args:
             flat: (M, P) parameters, one row per model.
-            x: (M, R, d) with R a multiple of 8.
+            x: (M, R, d) inputs, with R a multiple of 8.
         """
         states = [x]
         for layer in self.layers[:-1]:
@@ -59,13 +61,18 @@ class Autoencoder(Stack):
         return states
 
     def backward(self, flat: Tensor, states: list[Tensor], slope: Tensor) -> Tensor:
-        """(M, P) gradient of a loss, given its slope with respect to the reconstruction (M, R, d).
+        """Return (M, P) the gradient of a loss.
 
-        Written out because recording these few operations costs autograd more than computing them;
-        a test holds it to autograd.
+        Written out because recording these few operations costs autograd more than computing them; a test compares it
+        with autograd.
+
+        Args:
+            flat: (M, P) parameters.
+            states: Activations from ``forward``, (M, R, units) each.
+            slope: (M, R, d) slope of the loss with respect to the reconstruction.
         """
         gradient = torch.empty_like(flat)
-        gradient[:, self.layers[-1].stop :] = 0  # the filling behind the last layer
+        gradient[:, self.layers[-1].stop :] = 0  # padding behind the last layer
         delta = torch.ops.aten.sigmoid_backward(slope, states[-1])
         for number in range(len(self.layers) - 1, -1, -1):
             layer = self.layers[number]
@@ -79,7 +86,7 @@ class Autoencoder(Stack):
         return gradient
 
     def models(self, which: NDArray[np.int64]) -> Tensor:
-        """(len(which), P) parameters; the stack itself, uncopied, when all are asked for in order."""
+        """Return (A, P) the parameters of the models (A,); a view if these are all models in order."""
         if self._all(which):
             return self.flat[: self.size]
         return self.flat[torch.from_numpy(which).to(self.device)]
@@ -88,11 +95,11 @@ class Autoencoder(Stack):
         return len(which) == self.size and bool((which == np.arange(self.size)).all())
 
     def step(self, which: NDArray[np.int64], gradient: Tensor) -> None:
-        """One step of Adam on some models.
+        """Take one step of Adam on some models.
 
         Args:
             which: (A,) different models.
-            gradient: (A, P).
+            gradient: (A, P) gradients.
         """
         if self._all(which):
             own: slice | Tensor = slice(0, self.size)
@@ -101,7 +108,7 @@ class Autoencoder(Stack):
         steps, first, second = self.steps[own] + 1, self.first[own], self.second[own]  # copies, unless all
         first.lerp_(gradient, 1 - BETA1)
         second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        # p -= rate (m / c1) / (sqrt(v / c2) + eps), with what does not vary inside a model taken together.
+        # p -= rate (m / c1) / (sqrt(v / c2) + eps), with all factors that are constant within a model combined.
         at = steps.clamp_max(STEPS_TO_FULL) - 1
         root2 = self.root2[at]
         root = second.sqrt().add_(EPSILON * root2).mul_(self.correction1[at] / (self.rate * root2))
@@ -111,28 +118,28 @@ class Autoencoder(Stack):
         if not isinstance(own, slice):
             self.first[own], self.second[own], self.flat[own] = first, second, flat
 
-    def rebuild(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
-        """As Stack.rebuild."""
+    def reconstruct_grid(self, which: NDArray[np.int64], x: Tensor) -> Tensor:
+        """Return (A, R, d) as ``Stack.reconstruct_grid``."""
         return self.forward(self.models(which), x)[-1]
 
-    def reconstruct(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As Stack.reconstruct."""
+    def reconstruct_events(self, models: NDArray[np.int64], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (N, d) as ``Stack.reconstruct_events``."""
         inputs, out = np.clip(scaled, 0, 1), np.empty_like(scaled)
         slot, count = np.empty_like(models), np.zeros(self.size, np.int64)
         cumcount(models, count, slot)
-        # Models with few events are not padded to the length of the busiest: each length has its grid.
+        # Models with few events are not padded to the length of the busiest: there is one grid per length.
         length = -(-count // ROW_UNIT) * ROW_UNIT
         for rows in np.unique(length[length > 0]).tolist():
             chosen = np.flatnonzero(length == rows)
-            mine = np.flatnonzero(length[models] == rows)
-            at = np.searchsorted(chosen, models[mine]), slot[mine]
+            events = np.flatnonzero(length[models] == rows)
+            at = np.searchsorted(chosen, models[events]), slot[events]
             grid = np.full((len(chosen), rows, self.width), 0.5, np.float32)
-            grid[at] = inputs[mine]
-            out[mine] = self.rebuild(chosen, torch.as_tensor(to_device(grid, self.device))).cpu().numpy()[at]
+            grid[at] = inputs[events]
+            out[events] = self.reconstruct_grid(chosen, torch.as_tensor(to_device(grid, self.device))).cpu().numpy()[at]
         return out
 
     def train_step(self, which: NDArray[np.int64], x: Tensor, weight: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """As Stack.plain_step."""
+        """Return (A,) and (A, B, d) as ``Stack.train_step``."""
         flat = self.models(which)
         states = self.forward(flat, x)
         slope, loss = losses.plain_slope(x, states[-1], weight, inputs)
@@ -140,12 +147,12 @@ class Autoencoder(Stack):
         return loss, states[-1]
 
     def plain_steps(self, which: NDArray[np.int64], first: PlainBatch, second: PlainBatch) -> tuple[Tensor, Tensor]:
-        """As Stack.plain_steps."""
-        loss, rebuilt = (kept.clone() for kept in self.train_step(which, *first))
+        """Return (A,) and (A, B, d) as ``Stack.plain_steps``."""
+        loss, reconstructed = (kept.clone() for kept in self.train_step(which, *first))
         self.train_step(which, *second)
-        return loss, rebuilt
+        return loss, reconstructed
 
     def apply_gradient(self, which: NDArray[np.int64], x: Tensor, slope: Tensor) -> None:
-        """As Stack.descend."""
+        """Take a step on a slope (A, R, d) as ``Stack.apply_gradient``."""
         flat = self.models(which)
         self.step(which, self.backward(flat, self.forward(flat, x), slope))

@@ -1,4 +1,4 @@
-"""What the loss sees of a batch, and how the events of many sensors become one batch of a shared model."""
+"""Training batches: the inputs of the loss, and the events of many sensors as one batch of a shared model."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SensorStatistics:
-    """What the sensors of a detector know of their inputs."""
+    """Statistics of the inputs of the sensors of a detector."""
 
-    context: TemporalFeatures
+    temporal: TemporalFeatures
     scaler: Scaler
     scoring: Scoring
-    coupling: LinearResiduals
+    linear_residuals: LinearResiduals
 
     def batch(self, rows: NDArray[np.int64], derived: NDArray[np.float32], device: Device) -> Batch:
-        """(A, B, d) events as the loss sees them.
+        """Return events (A, B) as inputs of the loss.
 
         Args:
             rows: (A,) or (A, B) sensors.
-            derived: (A, B, d).
-            device: Where the loss is computed.
+            derived: (A, B, d) derived inputs.
+            device: Device of the models.
         """
         flat = rows.ravel()
         shape = (len(flat), -1, derived.shape[-1])
-        scaled, observed = self.scaler.scale(flat, derived.reshape(shape))
+        scaled, observed = self.scaler.transform(flat, derived.reshape(shape))
         inputs, weights = np.empty_like(scaled), np.empty_like(scaled)
-        _weigh(flat, scaled, observed, self.context.gate, inputs, weights)
+        _weigh(flat, scaled, observed, self.temporal.gate, inputs, weights)
         return Batch(
             rows,
             to_device(inputs.reshape(derived.shape), device),
@@ -54,70 +54,73 @@ class SensorStatistics:
         )
 
     def replayed(self, replay: ReplayBuffer, models: NDArray[np.int64], number: int, device: Device) -> Inputs:
-        """(A, number) events drawn from the rings of some models (A,), which must have some."""
+        """Return (A, number) events drawn from the replay buffers of the models (A,), which must have events."""
         slots = replay.draw(models, number)
         if replay.shared:
             derived, sensors = replay.take(models, slots)
             return self.batch(sensors, derived, device)
-        inputs = np.empty((*slots.shape, self.scaler.middle.shape[1]), np.float32)
+        inputs = np.empty((*slots.shape, self.scaler.center.shape[1]), np.float32)
         weights = np.empty_like(inputs)
-        ring = replay.derived, replay.middle, replay.slope
-        _take_scaled(models, slots, ring, (self.scaler.middle, self.scaler.slope, self.context.gate), inputs, weights)
+        ring = replay.derived, replay.center, replay.scale
+        _take_scaled(models, slots, ring, (self.scaler.center, self.scaler.scale, self.temporal.gate), inputs, weights)
         return Inputs(models, to_device(inputs, device), to_device(weights, device))
 
     def variance(self, rows: NDArray[np.int64], device: Device) -> Numbers:
-        """(A, 1 or B, d) usual squared errors, for sensors (A,) or (A, B)."""
+        """Return (A, 1, d) the usual squared errors of sensors (A,), or (A, B, d) those of sensors (A, B)."""
         variance = self.scoring.variance[rows]
         return to_device(variance if rows.ndim > 1 else variance[:, None], device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """(A, B) events as the loss of normal ones sees them."""
+    """Events (A, B) as inputs of the loss of normal events."""
 
-    rows: NDArray[np.int64]  # (A,) or (A, B) whose they are
+    rows: NDArray[np.int64]  # (A,) or (A, B) sensors of the events
     inputs: Numbers  # (A, B, d) clipped to [0, 1]
     weights: Numbers  # (A, B, d) of the inputs, 0 where missing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch(Inputs):
-    """And as the guided loss and the statistics do."""
+    """Events (A, B) with all that the guided loss and the statistics need."""
 
-    scaled: NDArray[np.float32]  # (A, B, d) not clipped
-    observed: NDArray[np.bool_]  # (A, B, d)
+    scaled: NDArray[np.float32]  # (A, B, d) not clipped to [0, 1]
+    observed: NDArray[np.bool_]  # (A, B, d) false where missing
 
-    def take(self, some: NDArray[np.int64]) -> Batch:
-        if len(some) == len(self.scaled):
+    def take(self, models: NDArray[np.int64]) -> Batch:
+        """Return the batch (K, B) of the models (K,), different and in order."""
+        if len(models) == len(self.scaled):
             return self
-        return Batch(self.rows[some], self.inputs[some], self.weights[some], self.scaled[some], self.observed[some])
+        return Batch(
+            self.rows[models], self.inputs[models], self.weights[models], self.scaled[models], self.observed[models]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matured:
-    """(A, B) events to be learned."""
+    """Events (A, B) to be learned."""
 
-    sensors: NDArray[np.int64]  # (A, B) whose they are
-    derived: NDArray[np.float32]  # (A, B, d)
+    sensors: NDArray[np.int64]  # (A, B) sensor of each event
+    derived: NDArray[np.float32]  # (A, B, d) derived inputs
     normal: NDArray[np.bool_]  # (A, B) taken as normal
     anomalous: NDArray[np.bool_]  # (A, B) labelled anomalies
-    class_weight: NDArray[np.float64]  # (A, B) importance of each event's class
+    class_weight: NDArray[np.float64]  # (A, B) importance of the class of each event
 
     def gather(self, which: tuple[NDArray[np.int64], ...], rows: int) -> Matured:
-        """The chosen events as (1, rows), filled up with zeros: a batch of one model."""
+        """Return the events at the indices (K,), (K,) as a batch (1, rows) of one model, padded with zeros."""
 
-        def group_by_row(array: NDArray[Any]) -> NDArray[Any]:
+        def padded(array: NDArray[Any]) -> NDArray[Any]:
             chosen = array[which]
             out = np.zeros((1, rows, *chosen.shape[1:]), chosen.dtype)
             out[0, : len(chosen)] = chosen
             return out
 
         arrays: tuple[NDArray[Any], ...] = self.sensors, self.derived, self.normal, self.anomalous, self.class_weight
-        return Matured(*map(group_by_row, arrays))
+        return Matured(*map(padded, arrays))
 
 
 def scatter(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], shape: tuple[int, ...]) -> NDArray[Any]:
-    """The inverse of ``Matured.gather``: (A, B, …) with zeros elsewhere."""
+    """Return (A, B, ...) the array (1, rows, ...) at the indices that ``Matured.gather`` took, and 0 elsewhere."""
     out = np.zeros((*shape, *array.shape[2:]), array.dtype)
     out[which] = array[0, : len(which[0])]
     return out
@@ -125,7 +128,7 @@ def scatter(array: NDArray[Any], which: tuple[NDArray[np.int64], ...], shape: tu
 
 @kernel
 def _input_weights(gate: NDArray[np.float64], s: int, weight: NDArray[np.float32]) -> None:
-    """(d,) 1 for the readings of sensor ``s``, the gate for what is derived from the past, 0 for the filling."""
+    """Fill ``weight`` (d,): 1 for readings of sensor ``s``, its gate for inputs derived from them, 0 for padding."""
     features = gate.shape[1]
     for f in range(features):
         weight[f] = 1
@@ -142,12 +145,12 @@ def _weigh(
     weights: NDArray[np.float32],
 ) -> None:
     weight = np.zeros(scaled.shape[2], np.float32)
-    nothing, one = np.float32(0), np.float32(1)
+    nothing, whole = np.float32(0), np.float32(1)
     for a in range(len(rows)):
         _input_weights(gate, rows[a], weight)
         for b in range(scaled.shape[1]):
             for k in range(len(weight)):
-                inputs[a, b, k] = min(max(scaled[a, b, k], nothing), one)
+                inputs[a, b, k] = min(max(scaled[a, b, k], nothing), whole)
                 weights[a, b, k] = weight[k] if observed[a, b, k] else nothing
 
 
@@ -160,22 +163,22 @@ def _take_scaled(
     inputs: NDArray[np.float32],
     weights: NDArray[np.float32],
 ) -> None:
-    """Scale events (A, B) of rings as ``Scaler.scale`` does, straight from what is kept of them."""
-    codes, middle, slope = ring
-    middles, slopes, gate = figures
+    """Fill inputs and weights (A, B, d) of events in rings: ``Scaler.transform``, directly from their codes."""
+    codes, center, scale = ring
+    centers, scales, gate = figures
     width = codes.shape[2]
     weight, begin, step = np.zeros(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
-    nothing, half, one, missing = np.float32(0), np.float32(0.5), np.float32(1), np.int16(MISSING)
+    nothing, half, whole, missing = np.float32(0), np.float32(0.5), np.float32(1), np.int16(MISSING)
     for a in range(len(models)):
         m = models[a]
         _input_weights(gate, m, weight)
         for k in range(width):
-            begin[k] = half + (middle[m, k] - middles[m, k]) * slopes[m, k]
-            step[k] = code_step(slope[m, k]) * slopes[m, k] if slope[m, k] > 0 else 0.0
+            begin[k] = half + (center[m, k] - centers[m, k]) * scales[m, k]
+            step[k] = code_step(scale[m, k]) * scales[m, k] if scale[m, k] > 0 else 0.0
         for b in range(slots.shape[1]):
             event = codes[m, slots[a, b]]
             for k in range(width):
                 code = event[k]
-                x = min(max(begin[k] + np.float32(code) * step[k], nothing), one)
+                x = min(max(begin[k] + np.float32(code) * step[k], nothing), whole)
                 inputs[a, b, k] = x if code != missing else half
                 weights[a, b, k] = weight[k] if code != missing else nothing

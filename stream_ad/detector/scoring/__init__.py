@@ -1,1 +1,1 @@
-"""From reconstruction errors to scores and the threshold."""
+"""Scores from reconstruction errors, the threshold, and drift of the scores."""

@@ -1,4 +1,4 @@
-"""From reconstruction errors to one number per event."""
+"""The anomaly score: one number per event from its reconstruction errors and residuals."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import numpy as np
 
 from stream_ad.detector.features.scaler import SCALE_SD
 from stream_ad.detector.row_store import ColumnSpec, SensorTable, derived_size
-from stream_ad.kernels.jit import ZERO, Arrays, kernel, rise, total
+from stream_ad.kernels.jit import ZERO, Arrays, kernel, rise, row_sum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-ERROR_WINDOW = 5000
-ERROR_CAP_AFTER = 100  # events, after which one event adds at most 9 variances
-SQUARE_CAP = np.float32(100)
+ERROR_WINDOW = 5000  # events that the error variances look back
+ERROR_CAP_AFTER = 100  # events after which one event adds at most 9 variances
+SQUARE_CAP = np.float32(100)  # 10 standard deviations: one input does not outweigh all others
 SMOOTH_RATE = 0.15
 SMOOTH_SCALE = (2 - SMOOTH_RATE) / SMOOTH_RATE  # gives the smoothed error of white noise variance 1
-SMOOTH_CAP = (100 / SMOOTH_SCALE) ** 0.5  # where its square counts in full: what is more would only last longer
-FLOOR = 0.01
-UNKNOWN_VARIANCE = 1 / SCALE_SD**2  # of a scaled value itself, before any error was seen
+SMOOTH_CAP = (100 / SMOOTH_SCALE) ** 0.5  # its square then is SQUARE_CAP: a larger value would only last longer
+FLOOR = 0.01  # keeps the logarithm finite
+UNKNOWN_VARIANCE = 1 / SCALE_SD**2  # of a scaled input itself, before any error was seen
 
 
 class Scoring(SensorTable):
-    """How large each input's error usually is, and the smoothed error."""
+    """Usual size of the reconstruction error of each input, and the smoothed error."""
 
-    error_count: NDArray[np.float64]  # (S, d)
+    error_count: NDArray[np.float64]  # (S, d) events behind the error variances
     error_var: NDArray[np.float64]  # (S, d) mean squared error on events taken as normal
-    variance: NDArray[np.float64]  # (S, d) the same with its floor
-    inv_std: NDArray[np.float32]  # (S, d) what errors are multiplied with: 1 / sqrt(variance)
+    variance: NDArray[np.float64]  # (S, d) the same with a floor
+    inv_std: NDArray[np.float32]  # (S, d) factor that normalises errors: 1 / sqrt(variance)
     smooth: NDArray[np.float32]  # (S, d) EWMA of the normalised error
 
     def __init__(self, features: int) -> None:
@@ -50,31 +50,34 @@ class Scoring(SensorTable):
         rows: NDArray[np.int64],
         scaled: NDArray[np.float32],
         observed: NDArray[np.bool_],
-        rebuilt: NDArray[np.float32],
+        reconstructed: NDArray[np.float32],
         gate: NDArray[np.float64],
         residuals: tuple[NDArray[np.float32], NDArray[np.float32]],
     ) -> tuple[NDArray[np.float64], tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Score the next events; moves the smoothed errors of their sensors on.
+        """Score the next events, and move the smoothed errors of their sensors on.
 
-        S = log(Q + (1 - g) Z + .01) + g log(M + .01), with Q the capped mean square of the
-        normalised errors, Z that of the standardised values, M that of the smoothed errors and g
-        the openness of the temporal context: tables get Q + Z, time series Q · M. To Q and to M are added
-        what is off between the readings (see Coupling) and how still they stand (see Stillness).
+        S = log(Q + (1 - g) Z + .01) + g log(M + .01), where Q is the capped mean square of the normalised errors, Z
+        that of the standardised inputs, M that of the smoothed errors, and g the mean autocorrelation gate: tables
+        are scored by Q + Z, time series by Q · M. The residuals of ``LinearResiduals`` and the stillness of
+        ``StuckSensor`` are added to Q and M.
 
         Args:
             rows: (N,) sensors, in the order of arrival.
-            scaled: (N, d) as ``Scaler.scale`` gave it.
+            scaled: (N, d) scaled inputs.
             observed: (N, d) false where missing.
-            rebuilt: (N, d) the autoencoder's output.
-            gate: (S, F) of the context.
-            residuals: What each reading adds so to Q and to M, (N, F) each.
+            reconstructed: (N, d) output of the autoencoder.
+            gate: (S, F) autocorrelation gates.
+            residuals: Further summands of Q and of M, (N, F) each.
 
         Returns:
-            (N,) log scores; what each input adds to Q + (1 - g) Z and to M, (N, d) each (see ``shares``).
+            (N,) log scores, about -9 to 10, higher for more unusual events; summands of Q + (1 - g) Z and of M by
+            input, (N, d) each (see ``shares``).
         """
         log_score = np.empty(len(rows))
         parts = np.empty_like(scaled), np.empty_like(scaled)
-        _score(rows, scaled, observed, rebuilt, gate, (self.inv_std, self.smooth), log_score, (*parts, *residuals))
+        _score(
+            rows, scaled, observed, reconstructed, gate, (self.inv_std, self.smooth), log_score, (*parts, *residuals)
+        )
         return log_score, parts
 
     def update(
@@ -84,24 +87,32 @@ class Scoring(SensorTable):
         observed: NDArray[np.bool_],
         used: NDArray[np.bool_],
     ) -> None:
-        """Learn how large errors are, from events taken as normal and before the model has learned them.
+        """Learn the usual size of errors from events taken as normal, before the model learns them.
 
         Args:
             rows: (A,) different sensors.
-            error: (A, B, d) scaled value minus reconstruction.
+            error: (A, B, d) scaled input minus reconstruction.
             observed: (A, B, d) false where missing.
             used: (A, B) the events that count.
         """
         figures = self.error_count, self.error_var, self.variance, self.inv_std
         _update(rows, error, observed, used, figures)
 
-    def forget(self, rows: NDArray[np.int64], most: float) -> None:
-        """Let what comes weigh as if no more than ``most`` events had been seen."""
+    def limit_count(self, rows: NDArray[np.int64], most: float) -> None:
+        """Cap the event counts of the sensors (A,) at ``most``, so that the next events weigh more."""
         self.error_count[rows] = np.minimum(self.error_count[rows], most)
 
 
 def shares(parts: Sequence[NDArray[np.float32]], autocorrelation_gate: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(K, d) how much each input adds to K scores: of each of the two sums its part, the second times the openness."""
+    """Return (K, d) the share of each input in K scores: its part of Q, plus its part of M times the gate.
+
+    Args:
+        parts: Summands of Q + (1 - g) Z and of M, (K, d) each, from ``Scoring.score``.
+        autocorrelation_gate: (K,) mean gate g of the sensor of each event.
+
+    Returns:
+        (K, d) shares of 0 and above, whose sum over the inputs is 1 + g.
+    """
     first, second = (part.astype(np.float64) for part in parts)
     out = first / np.maximum(first.sum(axis=1, keepdims=True), 1e-12)
     out += autocorrelation_gate[:, None] * second / np.maximum(second.sum(axis=1, keepdims=True), 1e-12)
@@ -113,19 +124,19 @@ def _score(
     rows: NDArray[np.int64],
     scaled: NDArray[np.float32],
     observed: NDArray[np.bool_],
-    rebuilt: NDArray[np.float32],
+    reconstructed: NDArray[np.float32],
     gate: NDArray[np.float64],
     figures: Arrays,
     log_score: NDArray[np.float64],
     parts: Arrays,
 ) -> None:
     inv_std, smooth = figures
-    first, second, now, over_time = parts
+    first, second, instant, smoothed = parts
     features = gate.shape[1]
     width = scaled.shape[1]
     weight, own = np.zeros(width, np.float32), np.empty((1, width), np.float32)
     weight[:features] = 1
-    rate, half, one, least = np.float32(SMOOTH_RATE), np.float32(0.5), np.float32(1), np.float32(1e-12)
+    rate, half, whole, least = np.float32(SMOOTH_RATE), np.float32(0.5), np.float32(1), np.float32(1e-12)
     square_sd, smooth_scale, most = np.float32(SCALE_SD**2), np.float32(SMOOTH_SCALE), np.float32(SMOOTH_CAP)
     for n in range(len(rows)):
         s = rows[n]
@@ -137,19 +148,19 @@ def _score(
         tabular = np.float32(1 - autocorrelation_gate)
         for k in range(width):
             own[0, k] = weight[k] if observed[n, k] else np.float32(0)
-        part = one / max(total(own, ZERO), least)
+        part = whole / max(row_sum(own, ZERO), least)
         for k in range(width):
             share = own[0, k] * part
-            error = (scaled[n, k] - rebuilt[n, k]) * inv_std[s, k]
+            error = (scaled[n, k] - reconstructed[n, k]) * inv_std[s, k]
             if observed[n, k]:
                 smooth[s, k] = min(max(smooth[s, k] + rate * (error - smooth[s, k]), -most), most)
             z = scaled[n, k] - half
             first[n, k] = share * (min(error * error, SQUARE_CAP) + tabular * min(z * z * square_sd, SQUARE_CAP))
             second[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
         for f in range(features):
-            first[n, f] += now[n, f]
-            second[n, f] += over_time[n, f]
-        log_score[n] = np.log(total(first, n) + FLOOR) + autocorrelation_gate * np.log(total(second, n) + FLOOR)
+            first[n, f] += instant[n, f]
+            second[n, f] += smoothed[n, f]
+        log_score[n] = np.log(row_sum(first, n) + FLOOR) + autocorrelation_gate * np.log(row_sum(second, n) + FLOOR)
 
 
 @kernel
@@ -162,7 +173,7 @@ def _update(
 ) -> None:
     count, var, variance, inv_std = figures
     steps, width = error.shape[1:]
-    number, squares, cap, known = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    number, squares, cap, variances = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
     for a in range(len(rows)):
         s = rows[a]
         number[:], squares[:] = 0, 0
@@ -179,14 +190,14 @@ def _update(
                 count[s, k] += number[k]
                 rate = number[k] / min(count[s, k], ERROR_WINDOW)
                 var[s, k] += rate * (squares[k] / number[k] - var[s, k])
-        # Each variance gets a floor of a tenth of its sensor's median: no feature is trusted without limit.
+        # The median variance of the sensor, a tenth of which is added to each: no input is trusted without limit.
         n = ZERO
         for k in range(width):
             if count[s, k] > 0:
-                known[n] = var[s, k]
+                variances[n] = var[s, k]
                 n += 1
-        rise(known, n)
-        median = known[(n - 1) // 2] if n else 0.0
+        rise(variances, n)
+        median = variances[(n - 1) // 2] if n else 0.0
         for k in range(width):
             variance[s, k] = var[s, k] + 0.1 * median + 1e-8 if count[s, k] > 0 else UNKNOWN_VARIANCE
             inv_std[s, k] = 1 / np.sqrt(variance[s, k])

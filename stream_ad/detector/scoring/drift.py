@@ -1,13 +1,15 @@
-"""Change detection on the score stream: the Page-Hinkley test (E. S. Page, Biometrika 1954).
+"""Drift of the score stream: the Page-Hinkley test (E. S. Page, "Continuous inspection schemes", Biometrika 1954).
 
-It is fed one value per learn batch, the mean rank of the batch's scores among the sensor's
-calibration scores: ranks, because raw scores have heavy tails. The detector adapts to a change
-within some batches, so the test must see it in few values; ADWIN, which needs some fifteen, does
-not.
+The test gets one value per learn batch, the mean rank of the scores of the batch among the calibration scores of the
+sensor: ranks, because raw scores have heavy tails. The detector adapts to a change within some batches, so the test
+must see it in few values; ADWIN, which needs some fifteen, does not.
 
-The numbers are those of ``river.drift.PageHinkley`` with ``min_instances=10`` and ``delta=0.05``, which says drift
-at the same values. That keeps a Python object for each sensor: its calls took a twentieth of the detector's time,
-and what a snapshot would have to hold of it is all that it was fed.
+It fails on changes that leave the ranks of scores alone, on changes within the first ten batches, and on changes
+slower than the tolerance of .05.
+
+The figures are those of ``river.drift.PageHinkley`` with ``min_instances=10`` and ``delta=0.05``, which reports drift
+at the same values. River's class keeps a Python object per sensor: its calls took a twentieth of the detector's time,
+and a snapshot would have to hold every value that it was given.
 """
 
 from __future__ import annotations
@@ -22,20 +24,20 @@ from stream_ad.kernels.jit import Arrays, kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FIRST_VALUES = 10
+FIRST_VALUES = 10  # values before which no drift is reported
 TOLERANCE = 0.05  # shifts of the mean rank up to this are no change
-KEPT = 1 - 1e-4  # of each sum, at the next value
+KEPT = 1 - 1e-4  # share of each sum that is kept at the next value
 
 
 class Drift(SensorTable):
-    """One test per sensor, of changes up and down; it starts anew once it has said so."""
+    """One two-sided test per sensor; a test that reports drift starts again."""
 
     count: NDArray[np.int64]  # (S,) values since the start
-    mean: NDArray[np.float64]  # (S,) of them
-    up: NDArray[np.float64]  # (S,) sum of what they are above the mean, less the tolerance
-    least: NDArray[np.float64]  # (S,) the least that it was
-    down: NDArray[np.float64]  # (S,) the same, plus the tolerance
-    most: NDArray[np.float64]  # (S,) the most that it was
+    mean: NDArray[np.float64]  # (S,) their mean
+    up: NDArray[np.float64]  # (S,) sum of the distances above the mean, each less the tolerance
+    least: NDArray[np.float64]  # (S,) smallest value of ``up`` so far
+    down: NDArray[np.float64]  # (S,) sum of the distances above the mean, each plus the tolerance
+    most: NDArray[np.float64]  # (S,) largest value of ``down`` so far
 
     def __init__(self, features: int, *, threshold: float) -> None:
         figures = dict.fromkeys(("mean", "up", "least", "down", "most"), ColumnSpec((), np.float64))
@@ -43,11 +45,11 @@ class Drift(SensorTable):
         self.threshold = threshold
 
     def update(self, rows: NDArray[np.int64], values: NDArray[np.float64]) -> int:
-        """Feed one value per sensor; returns how many sensors have just changed.
+        """Test one value per sensor, and return the number of sensors whose scores have just drifted.
 
         Args:
             rows: (A,) different sensors.
-            values: (A,) between 0 and 1; NaN feeds nothing.
+            values: (A,) mean ranks between 0 and 1; NaN is skipped.
         """
         sums = self.up, self.least, self.down, self.most
         return _update(rows, values, self.threshold, self.count, self.mean, sums)

@@ -1,4 +1,4 @@
-"""The tail of a sample of scores: where it starts, and the score that a small share of it exceeds."""
+"""Tail quantiles of a sample of scores, by the peaks-over-threshold method."""
 
 from __future__ import annotations
 
@@ -9,65 +9,73 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TAIL_SHARES = (0.02, 0.1)  # where the tail starts: the 98 % point when there are many scores, the 90 % point before
-EXCESSES = 128  # that are enough to fit it
-SHAPES = (-0.5, 0.3)  # of the tail; a heavier one would run away
-MOST_SHAPE = 0.5  # of the tail with the doubt about it
-SHAPE_PRIOR = 20.0  # independent peaks that an exponential tail is believed for
-PLOTTING = 0.35  # position of a rank in its share, Hosking and Wallis
-LEAST_EXCESS = 1e-3
+TAIL_SHARES = (0.02, 0.1)  # the tail starts at the 98 % point when there are many scores, at the 90 % point before
+EXCESSES = 128  # excesses that are enough to fit the tail
+SHAPES = (-0.5, 0.3)  # limits of the fitted shape: the quantile of a heavier tail would run away
+MOST_SHAPE = 0.5  # limit of the shape after the allowance for few excesses
+SHAPE_PRIOR = 20.0  # independent peaks that the prior belief in an exponential tail counts as
+PLOTTING = 0.35  # plotting position of a rank within its share (Hosking and Wallis 1987)
+LEAST_EXCESS = 1e-3  # mean excess of scores that are all equal
 
 
 def tail_start(
     sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(A,) the share of the scores that makes the tail, and where it starts; arguments as of ``level``."""
+    """Return (A,) the share of the scores that makes the tail, and (A,) the score that it starts at.
+
+    Args:
+        sorted_scores: (A, W) as in ``tail_quantile``.
+        count: (A,) as in ``tail_quantile``.
+        rate: As in ``tail_quantile``.
+    """
     share = np.clip(EXCESSES / np.maximum(count, 1), *TAIL_SHARES)
-    place = np.ceil((1 - np.maximum(share, rate)) * count).astype(np.int64) - 1
-    return share, sorted_scores[np.arange(len(count)), np.maximum(place, 0)].astype(np.float64)
+    rank = np.ceil((1 - np.maximum(share, rate)) * count).astype(np.int64) - 1
+    return share, sorted_scores[np.arange(len(count)), np.maximum(rank, 0)].astype(np.float64)
 
 
-def level(
+def tail_quantile(
     sorted_scores: NDArray[np.floating],
     count: NDArray[np.int64],
     rate: float,
     independence: NDArray[np.float64] | float = 1.0,
 ) -> NDArray[np.float64]:
-    """The score that a share ``rate`` of normal events exceeds, row by row.
+    """Return the score that a share ``rate`` of normal events exceeds, row by row.
 
-    Peaks over threshold (A. Siffer et al., KDD 2017): a generalised Pareto tail above the 90 to
-    98 % point, by probability-weighted moments (J. R. M. Hosking, J. R. Wallis, Technometrics 1987),
-    which need no search and are steadier than maximum likelihood on few excesses. The shape is
-    drawn towards 0, the exponential tail, the more the fewer excesses there are, and then made
-    heavier by their inverse number: what is next above an exponential tail whose mean is known from
-    k excesses is Pareto of shape 1 / k. Excesses that come in runs count as one peak each.
+    Peaks over threshold (A. Siffer et al., "Anomaly detection in streams with extreme value theory", KDD 2017): a
+    generalised Pareto tail above the 90 to 98 % point, fitted by probability-weighted moments (J. R. M. Hosking,
+    J. R. Wallis, Technometrics 1987), which need no search and are steadier than maximum likelihood on few excesses.
+    The shape is drawn towards 0, the exponential tail, the more the fewer excesses there are, and then made heavier
+    by their inverse number: the next score above an exponential tail whose mean is known from k excesses is Pareto of
+    shape 1 / k. Excesses that come in runs count as one peak each.
 
-    Where there are scores enough, the level is no higher than the one among them that a share ``rate`` of
-    exchangeable scores exceeds at the most (V. Vovk et al., Algorithmic Learning in a Random World, 2005):
-    one burst among them makes a tail that would run far beyond all that was ever seen.
+    Where there are enough scores, the quantile is at most the order statistic that a share ``rate`` of exchangeable
+    scores exceeds at most (V. Vovk et al., Algorithmic Learning in a Random World, 2005): one burst among the scores
+    makes a tail that would run far beyond every score seen.
+
+    It fails where the scores change over time: the quantile is that of the sample.
 
     Args:
-        sorted_scores: (A, W) ascending, unused places +inf at the end.
-        count: (A,) used places.
-        rate: Between 0 and .5; from .1 on the empirical quantile is taken.
+        sorted_scores: (A, W) ascending, unused slots +inf at the end.
+        count: (A,) used slots.
+        rate: Between 0 and .5; from .1 on the empirical quantile is returned.
         independence: (A,) independent peaks per excess, 0 to 1.
 
     Returns:
-        (A,) +inf where nothing is known.
+        (A,) quantiles, +inf where there is no score.
     """
     rows = np.arange(len(count))
     start, base = tail_start(sorted_scores, count, rate)
     if rate >= TAIL_SHARES[1]:
         return np.where(count > 0, base, np.inf)
-    # The scores above the base are at most so many, and stand at the end of the used places.
+    # The scores above the base are at most so many, and are the last of the used slots.
     most = int(np.ceil((start * count).max(initial=0))) + 1
     from_top = np.arange(most)
-    place = count[:, None] - 1 - from_top
-    top = np.take_along_axis(sorted_scores, np.maximum(place, 0), axis=1).astype(np.float64)
-    over = (place >= 0) & np.isfinite(top) & (top > base[:, None])
+    rank = count[:, None] - 1 - from_top
+    top = np.take_along_axis(sorted_scores, np.maximum(rank, 0), axis=1).astype(np.float64)
+    over = (rank >= 0) & np.isfinite(top) & (top > base[:, None])
     number = np.maximum(over.sum(axis=1), 1)
     excess = np.where(over, top, 0.0) - np.where(over, base[:, None], 0.0)
-    # Summed one after the other: how far the rows are filled up must not move a last bit.
+    # Summed one after the other: the number of unused slots must not change the last bit.
     mean = np.maximum(excess.cumsum(axis=1)[:, -1] / number, LEAST_EXCESS)
     weighted = (excess * (from_top + PLOTTING)).cumsum(axis=1)[:, -1] / number**2  # E[x (1 - F)]
     peaks = np.maximum(number * independence, 1.0)

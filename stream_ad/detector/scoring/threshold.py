@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stream_ad.detector.feedback.event_buffer import LOWEST_SCORE, NO_SCORE, SCORE_STEPS, pack_score, unpack_scores
 from stream_ad.detector.row_store import ColumnSpec, SensorTable
-from stream_ad.detector.scoring.score_quantization import LOWEST_SCORE, NO_SCORE, SCORE_STEPS, pack_score, unpack_scores
-from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, level, tail_start
+from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, tail_quantile, tail_start
 from stream_ad.kernels.jit import Arrays, kernel
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ GATE_QUANTILE = 0.9
 UNLABELLED_GATE_RATE = 0.02
 UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores up to 4 x threshold still calibrate it
 LADDER = 16
-TOGETHER = 64  # levels set anew at once: all scores that they rest on are sorted, and stay in the cache meanwhile
+CHUNK = 64  # levels set anew at once: all scores that they rest on are sorted, and stay in the cache meanwhile
 REFRESH_SHARE = 8  # levels are set anew when an eighth of what they rest on has been replaced
 FIRST_EVENTS = 32  # calibration scores, below which the static level stands alone
 STATIC_PEAKS = 64.0  # independent peaks above the 90 % point so far, from which on the static level says no more
@@ -37,7 +37,7 @@ def static_level(autocorrelation_gate: NDArray[np.float64], rate: float) -> NDAr
     a quantile of them promises nothing.
 
     Args:
-        openness: (A,) of the temporal context: 0 for tables, 1 where M counts in full.
+        autocorrelation_gate: (A,) 0 for tables, 1 where M counts in full.
         rate: Tolerated false-alarm rate; the level is lower where more are tolerated.
     """
     return (1 + autocorrelation_gate) * np.log(STATIC_SIZE) * np.log(rate) / np.log(STATIC_TARGET)
@@ -111,16 +111,16 @@ class Threshold(SensorTable):
             rows: (A,) different sensors.
             scores: (A, B) log scores as they were made.
             labelled: (A, B) events labelled normal.
-            unlabelled: (A, B) events without a verdict that may calibrate.
-            openness: (A,) of the temporal context, for the static level.
+            unlabelled: (A, B) events without a label that may calibrate.
+            autocorrelation_gate: (A,) mean gates of the sensors, for the static level.
         """
         due = np.empty(len(rows), np.bool_)
         rings = self.scores, self.first, self.labelled_count, self.unlabelled_count
         _push(rows, scores, labelled, unlabelled, (self.log_level, self.fresh), rings, due)
         static = static_level(autocorrelation_gate[due], self.rate)
-        for first in range(0, len(static), TOGETHER):
-            some = slice(first, first + TOGETHER)
-            self._refresh(rows[due][some], static[some])
+        for first in range(0, len(static), CHUNK):
+            chunk = slice(first, first + CHUNK)
+            self._refresh(rows[due][chunk], static[chunk])
 
     def expect(self, row: int, scores: NDArray[np.float64]) -> None:
         """Let the level of a sensor be no lower than one by scores that are expected of normals from now on.
@@ -130,13 +130,16 @@ class Threshold(SensorTable):
             scores: (n,) log scores of labelled normals.
         """
         if len(scores) >= LABELLED_ENOUGH:
-            self.expected[row] = level(np.sort(scores)[None], np.array([len(scores)]), self.rate)[0]
+            self.expected[row] = tail_quantile(np.sort(scores)[None], np.array([len(scores)]), self.rate)[0]
             self.log_level[row] = max(self.own[row], self.expected[row])
 
     def reset_after_outage(self, rows: NDArray[np.int64], autocorrelation_gate: NDArray[np.float64]) -> None:
-        """Forget the scores of some sensors; the static level stands in, or the present one where that is higher."""
-        known = np.where(np.isfinite(self.log_level[rows]), self.log_level[rows], -np.inf)
-        self.own[rows] = self.log_level[rows] = np.maximum(known, static_level(autocorrelation_gate, self.rate))
+        """Forget the scores of the sensors (A,), whose mean gates are (A,).
+
+        The static level stands in, or the present one where that is higher.
+        """
+        present = np.where(np.isfinite(self.log_level[rows]), self.log_level[rows], -np.inf)
+        self.own[rows] = self.log_level[rows] = np.maximum(present, static_level(autocorrelation_gate, self.rate))
         self.scores[rows], self.first[rows] = NO_SCORE, NO_SCORE
         self.labelled_count[rows] = self.unlabelled_count[rows] = self.fresh[rows] = 0
         self.expected[rows] = -np.inf
@@ -157,12 +160,12 @@ class Threshold(SensorTable):
         count = (codes < NO_SCORE).sum(axis=1)
         pool = unpack_scores(codes)
         independence = self._independence(rows, tail_start(pool, count, self.rate)[1], self.window)
-        log_level = level(pool, count, self.rate, independence)
+        log_level = tail_quantile(pool, count, self.rate, independence)
         many = np.flatnonzero((number >= RECENT) & (self.window >= RECENT))
         if len(many):
             latest, used = self._latest(rows[many], RECENT)
             recent = self._independence(rows[many], tail_start(latest, used, self.rate)[1], RECENT)
-            log_level[many] = np.maximum(log_level[many], level(latest, used, self.rate, recent))
+            log_level[many] = np.maximum(log_level[many], tail_quantile(latest, used, self.rate, recent))
         log_level = np.where(count >= FIRST_EVENTS, log_level, static)
         peaks = independence * TAIL_SHARES[1] * (number + self.unlabelled_count[rows])
         doubt = np.maximum(0, 1 - peaks / STATIC_PEAKS)
@@ -170,13 +173,13 @@ class Threshold(SensorTable):
         self.own[rows], self.log_level[rows] = log_level, np.maximum(log_level, self.expected[rows])
         rungs = ((np.arange(LADDER) + 0.5) / LADDER * count[:, None]).astype(np.int64)
         self.ladder[rows] = np.take_along_axis(pool, rungs, axis=1)
-        self.gate_level[rows] = level(pool, count, UNLABELLED_GATE_RATE)
+        self.gate_level[rows] = tail_quantile(pool, count, UNLABELLED_GATE_RATE)
         if enough.any():
-            judged = rows[enough]
-            self.gate_level[judged] = level(*self._latest(judged, GATE_LABELLED), 1 - GATE_QUANTILE)
+            labelled = rows[enough]
+            self.gate_level[labelled] = tail_quantile(*self._latest(labelled, GATE_LABELLED), 1 - GATE_QUANTILE)
 
     def _latest(self, rows: NDArray[np.int64], most: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The last scores of labelled normals, ascending, and their number; as ``level`` takes them.
+        """The last scores of labelled normals, ascending, and their number; as ``tail_quantile`` takes them.
 
         Nonsense where there are not enough of them yet.
         """

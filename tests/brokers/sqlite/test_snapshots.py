@@ -17,7 +17,7 @@ from stream_ad.brokers.sqlite import state_tables as sqlite_state
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.records.columns import OutRecord
 from tests.support.broker_fixtures import memory_place, sqlite_place
-from tests.support.detector_fixtures import part_after, steps
+from tests.support.snapshot_commits import part_after, steps
 
 PART = 10
 HISTORY = {"snapshot_history": 1, "snapshot_history_interval_seconds": 0.0}

@@ -1,4 +1,4 @@
-"""Glitches at the start, and readings that wander off: what must be left of them is nothing."""
+"""Glitches at the start, and readings that wander off, must leave no trace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stream_ad.detector.config import DetectorOptions
 from stream_ad.detector.detector import Detector
-from stream_ad.detector.features.origin import move_origin
+from stream_ad.detector.features.glitches import move_origin
 from stream_ad.shard.shard import Shard
 from tests.support.streams import Story, noise, options, scores
 
@@ -73,11 +73,11 @@ def play_alone(detector, values):
 
 
 def with_glitches(values, glitches):
-    """(T, S, F): the readings without a glitch, then with each list of glitches (place, size) in the first feature."""
+    """(T, S, F): the readings without a glitch, then with each list of glitches, (event number, size), in feature 0."""
     out = np.repeat(values[:, None], len(glitches) + 1, axis=1)
     for sensor, own in enumerate(glitches, start=1):
-        for place, size in own:
-            out[place, sensor, 0] = size
+        for event_number, size in own:
+            out[event_number, sensor, 0] = size
     return out
 
 
@@ -85,7 +85,7 @@ def scores_far_off(detector, values):
     """(S, 2) published scores of a first reading 25 standard deviations above and below its median."""
     probe = np.repeat(values[-1:], 2, axis=0)
     probe[:, 0] = np.median(values[:, 0]) + np.array([12.5, -12.5])
-    return np.array([[detector.peek(row, one) for one in probe] for row in range(detector.size)])
+    return np.array([[detector.peek(row, values) for values in probe] for row in range(detector.size)])
 
 
 def below_one(score):
@@ -94,9 +94,9 @@ def below_one(score):
     return u / (1 + u)
 
 
-def assert_all_close(found):
+def assert_all_close(probed):
     """Of sensors that had glitches the scores are those of the first one, which had none."""
-    np.testing.assert_allclose(found[1:], np.broadcast_to(found[0], found[1:].shape), rtol=0, atol=CLOSE)
+    np.testing.assert_allclose(probed[1:], np.broadcast_to(probed[0], probed[1:].shape), rtol=0, atol=CLOSE)
 
 
 # ---------------------------------------------------------------- glitches
@@ -106,14 +106,14 @@ def assert_all_close(found):
 @given(st.sampled_from(["table", "far"]), st.integers(0, 1000), st.lists(GLITCHES, min_size=3, max_size=3))
 @example("table", 0, [1e6, 1e2, -1e308])
 @example("far", 1, [0.0, -1e9, 1e308])
-def test_a_glitch_at_any_place_of_the_warm_up_leaves_no_trace(kind, seed, sizes):
+def test_a_glitch_anywhere_in_the_warm_up_leaves_no_trace(kind, seed, sizes):
     """Five hundred events after the warm-up a deviation of 25 sd is an anomaly, its score within .05 of what it was."""
     values = stream(kind, WARMUP + AFTER, seed)
     sizes = [*sizes, *SENTINELS]
-    glitches = [[(place, sizes[place % len(sizes)])] for place in range(WARMUP)]
-    found = scores_far_off(play(beginner(2, WARMUP + 1), with_glitches(values, glitches)), values)
-    assert (found > 1).all()
-    assert_all_close(found)
+    glitches = [[(event_number, sizes[event_number % len(sizes)])] for event_number in range(WARMUP)]
+    probed = scores_far_off(play(beginner(2, WARMUP + 1), with_glitches(values, glitches)), values)
+    assert (probed > 1).all()
+    assert_all_close(probed)
 
 
 @settings(deadline=None, max_examples=12)
@@ -127,7 +127,7 @@ def test_a_glitch_at_any_place_of_the_warm_up_leaves_no_trace(kind, seed, sizes)
     ),
 )
 @example("table", 0, [[(0, 1e9), (1, 1e9), (2, 1e9)], [(29, -9999.0), (30, -9999.0), (31, -9999.0)]])
-@example("series", 0, [[(place, 1e9)] for place in range(WARMUP)])
+@example("series", 0, [[(event_number, 1e9)] for event_number in range(WARMUP)])
 def test_up_to_three_glitches_leave_no_trace(kind, seed, glitches):
     """On every kind of stream, where scores have no upper end on the scale that ends at 1: within .05."""
     values = stream(kind, WARMUP + AFTER, seed)
@@ -139,34 +139,34 @@ def test_up_to_three_glitches_leave_no_trace(kind, seed, glitches):
 @given(st.integers(0, 1000), st.integers(0, WARMUP - 1), GLITCHES)
 @example(0, 0, 1e9)
 @example(0, 5, 1e6)
-def test_a_glitch_leaves_no_trace_in_a_shared_model(seed, place, size):
+def test_a_glitch_leaves_no_trace_in_a_shared_model(seed, event_number, size):
     """A model of all sensors learns when some of them have shown a reading or two; no trace of a glitch either."""
     chosen = DetectorOptions.model_validate({"detector": {"models": "shared"}})
     values = np.stack([stream("table", WARMUP + AFTER, seed + sensor) for sensor in range(4)], axis=1)
-    found = []
-    for glitch in (values[place, 0, 0], size):
-        values[place, 0, 0] = glitch
+    probed = []
+    for glitch in (values[event_number, 0, 0], size):
+        values[event_number, 0, 0] = glitch
         detector = play(beginner(2, 4, chosen), values)
-        found.append(scores_far_off(detector, values[:, 0])[0])
-    assert_all_close(below_one(np.array(found)))
+        probed.append(scores_far_off(detector, values[:, 0])[0])
+    assert_all_close(below_one(np.array(probed)))
 
 
 @pytest.mark.parametrize("size", [1e6, -9999.0, 1e308])
-@pytest.mark.parametrize("place", [0, 7, 40])
-def test_a_glitch_after_an_outage_leaves_no_trace(size, place):
+@pytest.mark.parametrize("event_number", [0, 7, 40])
+def test_a_glitch_after_an_outage_leaves_no_trace(size, event_number):
     """What follows an outage is learned at once as at the start, but no glitch is."""
     before, after = stream("table", 600), stream("table", WARMUP + AFTER, 1)
     detector = play(beginner(2, 2), with_glitches(before, [[]]))
-    play(detector, with_glitches(after, [[(place, size)]]), start=10**7)
-    found = scores_far_off(detector, after)
-    assert (found > 1).all()
-    assert_all_close(found)
+    play(detector, with_glitches(after, [[(event_number, size)]]), start=10**7)
+    probed = scores_far_off(detector, after)
+    assert (probed > 1).all()
+    assert_all_close(probed)
 
 
 @pytest.mark.parametrize("size", [1e9, -9999.0, 1e308])
 def test_a_glitch_of_a_new_feature_leaves_no_trace(size):
     """A feature that a sensor shows later begins with a sentinel, and is soon watched like any other."""
-    found = []
+    probed = []
     for first in (20.0, size):
         story, shard = Story(), Shard(options())
         noise(story, 300, features=2)
@@ -176,9 +176,9 @@ def test_a_glitch_of_a_new_feature_leaves_no_trace(size):
             story.event("a", {"f0": 10 + rng.normal(), "f1": 10 + rng.normal(), "new": reading})
         story.play(shard)
         detector = shard.sensors.detectors[int(shard.sensors.group[0])]
-        found.append([detector.peek(0, np.array([10.0, 10.0, 20 + far])) for far in (12.5, -12.5)])
-    assert (np.array(found) > 1).all()
-    assert_all_close(below_one(np.array(found)))
+        probed.append([detector.peek(0, np.array([10.0, 10.0, 20 + far])) for far in (12.5, -12.5)])
+    assert (np.array(probed) > 1).all()
+    assert_all_close(below_one(np.array(probed)))
 
 
 def test_a_rare_state_is_no_glitch():
@@ -196,7 +196,7 @@ def test_constant_readings_stay_constant():
     detector = play(beginner(2, 3), with_glitches(values, [[(0, 1e6)], [(40, -9999.0)]]))
     calm = [detector.peek(row, np.array([20.1, 0.0])) for row in range(3)]
     assert max(calm) < 0.1
-    assert (detector.context.gate[:3, 0] == 0).all()
+    assert (detector.temporal.gate[:3, 0] == 0).all()
 
 
 @settings(deadline=None, max_examples=5)
@@ -207,10 +207,10 @@ def test_glitches_and_cuts(cut, glitches):
     for size in (None, cut):
         story, shard = Story(), Shard(options())
         noise(story, 200, sensors=("a", "b"), features=2)
-        for place, glitch in glitches:
-            story.events[place][2]["f0"] = glitch
-        found = scores(story.play(shard, cut=size))
-        outcomes.append((found, shard.sensors.detectors[0].state("")))
+        for event_number, glitch in glitches:
+            story.events[event_number][2]["f0"] = glitch
+        probed = scores(story.play(shard, cut=size))
+        outcomes.append((probed, shard.sensors.detectors[0].state("")))
     np.testing.assert_array_equal(outcomes[0][0], outcomes[1][0])
     for name, array in outcomes[0][1].items():
         np.testing.assert_array_equal(array, outcomes[1][1][name], err_msg=name)
@@ -223,7 +223,7 @@ def kept_error(detector, values):
     """How far what is kept of the last readings of the first feature is from what they were."""
     latest = detector.pending.latest(np.zeros(1, np.int64), detector.batch)[0]
     kept = detector.pending.readings[0, latest % detector.pending.kept_readings, 0].astype(np.float64)
-    return np.abs(kept + detector.context.shift[0, 0] - values[-detector.batch :, 0]).max()
+    return np.abs(kept + detector.temporal.shift[0, 0] - values[-detector.batch :, 0]).max()
 
 
 def test_a_reading_that_wanders_off_keeps_its_digits():
@@ -246,12 +246,12 @@ def test_a_move_of_the_origin_changes_nothing_that_is_known(models, by):
     """Scores, and what is learned afterwards of kept and replayed events, are as without it, to rounding."""
     chosen = DetectorOptions.model_validate({"detector": {"models": models}, "learning": {"label_horizon_events": 64}})
     values, probes = stream("series", 800), ([20.0, 0, 0], [21.5, 0.5, -1], [32.5, 0, 0], [7.5, 1, 0])
-    found = []
+    probed = []
     for move in (0.0, by):
         detector = play(beginner(3, 1, chosen), values[:500, None])
         if move:
             move_origin(detector, 0, 0, move)
-        found.append([detector.peek(0, np.array(probe)) for probe in probes])
+        probed.append([detector.peek(0, np.array(probe)) for probe in probes])
         play(detector, values[500:, None], start=500)
-        found[-1] += [detector.peek(0, np.array(probe)) for probe in probes]
-    np.testing.assert_allclose(below_one(np.array(found[1])), below_one(np.array(found[0])), atol=0.02)
+        probed[-1] += [detector.peek(0, np.array(probe)) for probe in probes]
+    np.testing.assert_allclose(below_one(np.array(probed[1])), below_one(np.array(probed[0])), atol=0.02)

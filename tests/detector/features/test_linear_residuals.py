@@ -1,4 +1,4 @@
-"""The coupling of readings: residuals are those of a regression on the others, and show what breaks."""
+"""Residuals between readings are those of a regression on the others, and show what breaks."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ def scaled(z):
     return out
 
 
-def there(z):
+def observed(z):
     out = np.zeros((len(z), 16), np.bool_)
     out[:, :FEATURES] = ~np.isnan(z)
     return out
 
 
 def taught(number=4096):
-    one = LinearResiduals(FEATURES)
-    one.append(1)
+    table = LinearResiduals(FEATURES)
+    table.append(1)
     z = readings(number)
     for start in range(0, number, 32):
-        some = z[None, start : start + 32]
-        one.update(ONE, scaled(some[0])[None], there(some[0])[None], np.ones((1, 32), np.bool_))
-    return one
+        batch = z[None, start : start + 32]
+        table.update(ONE, scaled(batch[0])[None], observed(batch[0])[None], np.ones((1, 32), np.bool_))
+    return table
 
 
-def sizes(one, z):
+def sizes(table, z):
     """(N, F) squared normalised residuals, as they enter Q."""
-    now, _ = one.residuals(np.zeros(len(z), np.int64), scaled(np.nan_to_num(z)), there(z))
-    return now
+    instant, _ = table.residuals(np.zeros(len(z), np.int64), scaled(np.nan_to_num(z)), observed(z))
+    return instant
 
 
 def test_weights_are_those_of_a_regression_on_the_other_readings():
     """Column k predicts reading k from the others as ridge regression does."""
-    one, z = taught(), readings(4096)
-    weights = one.weights[0].astype(np.float64)
+    table, z = taught(), readings(4096)
+    weights = table.weights[0].astype(np.float64)
     for k in range(FEATURES):
         others = np.delete(np.arange(FEATURES), k)
         x = z[:, others]
@@ -62,32 +62,32 @@ def test_weights_are_those_of_a_regression_on_the_other_readings():
 
 def test_broken_coupling_stands_out_within_the_usual_range():
     """A reading one standard deviation off its prediction is the largest residual, and far above the usual ones."""
-    one, z = taught(), readings(200, seed=7)
-    usual = sizes(one, z).sum(axis=1)
+    table, z = taught(), readings(200, seed=7)
+    usual = sizes(table, z).sum(axis=1)
     for k in range(FEATURES):
         broken = z.copy()
         broken[:, k] += 1
-        found = sizes(one, broken)
-        assert (found.argmax(axis=1) == k).mean() > 0.9
-        assert np.median(found.sum(axis=1)) > 5 * np.quantile(usual, 0.9)
+        measured = sizes(table, broken)
+        assert (measured.argmax(axis=1) == k).mean() > 0.9
+        assert np.median(measured.sum(axis=1)) > 5 * np.quantile(usual, 0.9)
 
 
 def test_missing_reading_is_no_anomaly_and_hides_none():
     """A missing reading adds nothing, changes the others' residuals little, and a fault beside it is still found."""
-    one, z = taught(), readings(200, seed=7)
+    table, z = taught(), readings(200, seed=7)
     gap = z.copy()
     gap[:, 1] = np.nan
-    found = sizes(one, gap)
-    assert (found[:, 1] == 0).all()
-    assert found.sum(axis=1).mean() < 2 * sizes(one, z).sum(axis=1).mean()
+    measured = sizes(table, gap)
+    assert (measured[:, 1] == 0).all()
+    assert measured.sum(axis=1).mean() < 2 * sizes(table, z).sum(axis=1).mean()
     gap[:, 3] += 3
-    assert np.median(sizes(one, gap).sum(axis=1)) > 5 * np.median(found.sum(axis=1))
+    assert np.median(sizes(table, gap).sum(axis=1)) > 5 * np.median(measured.sum(axis=1))
 
 
-def test_nothing_is_said_before_there_is_something_to_say():
+def test_residuals_are_zero_before_there_is_a_covariance():
     """Few events make no covariance: residuals are 0 until then."""
-    one, z = taught(FIRST_EVENTS - 32), readings(100, seed=7)
-    assert (sizes(one, z) == 0).all()
+    table, z = taught(FIRST_EVENTS - 32), readings(100, seed=7)
+    assert (sizes(table, z) == 0).all()
 
 
 def test_a_new_feature_leaves_the_couplings_of_the_others():
@@ -98,5 +98,5 @@ def test_a_new_feature_leaves_the_couplings_of_the_others():
     z = readings(50, seed=9)
     spread, seen = np.full((50, 16), 0.5, np.float32), np.zeros((50, 16), np.bool_)
     spread[:, positions], seen[:, positions] = scaled(z)[:, :FEATURES], True
-    now, _ = wide.residuals(np.zeros(50, np.int64), spread, seen)
-    np.testing.assert_allclose(now[:, positions], sizes(narrow, z), rtol=1e-5)
+    instant, _ = wide.residuals(np.zeros(50, np.int64), spread, seen)
+    np.testing.assert_allclose(instant[:, positions], sizes(narrow, z), rtol=1e-5)

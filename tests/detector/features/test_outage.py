@@ -1,4 +1,4 @@
-"""Outages: a sensor that comes back after weeks may be another one, and is learned anew."""
+"""Outages: a sensor that comes back after weeks may behave differently, and is learned again."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OPTIONS = {"learning": {"outage_intervals": 64, "warmup_events": 64, "label_hori
 
 def outages(intervals_ns, *, intervals=64):
     """Numbers of the events that are the first after an outage, for one sensor with these intervals."""
-    one = Outage(1, intervals=intervals)
-    one.append(1)
+    outage = Outage(1, intervals=intervals)
+    outage.append(1)
     times = np.cumsum(np.concatenate([[0], intervals_ns])).astype(np.int64)
-    return one.arrive(np.zeros(len(times), np.int64), np.arange(len(times)), times).tolist()
+    return outage.arrive(np.zeros(len(times), np.int64), np.arange(len(times)), times).tolist()
 
 
 def test_a_silence_of_many_intervals_is_an_outage():
@@ -35,8 +35,8 @@ def test_a_silence_of_many_intervals_is_an_outage():
 def test_what_pauses_as_a_habit_has_no_outages():
     """Nights that stand still are an outage once at the most; a silence far longer than they are is one again."""
     day = [*np.full(200, MINUTE), 14 * 60 * MINUTE]
-    found = outages([*day * 5, *np.full(200, MINUTE), 21 * DAY, MINUTE])
-    assert found == [201, 6 * 201]
+    results = outages([*day * 5, *np.full(200, MINUTE), 21 * DAY, MINUTE])
+    assert results == [201, 6 * 201]
 
 
 def test_short_pauses_of_a_quick_sensor_are_none():
@@ -78,7 +78,7 @@ def part_of(events, start, end):
 
 
 def test_what_follows_an_outage_is_learned_at_once():
-    """A change during an outage is soon no alarm, without any verdict; the same change without an outage stays one."""
+    """A change during an outage is soon no alarm, without any label; the same change without an outage stays one."""
     options = DetectorOptions.model_validate(OPTIONS)
     values = changed()
     last = [Shard(options).step(events_of(values, outage_at=at), NO_LABELS).scores.score[500:] for at in (400, None)]
@@ -92,10 +92,10 @@ def test_cuts_change_nothing_around_an_outage(cut):
     options = DetectorOptions.model_validate(OPTIONS)
     events = events_of(changed(), outage_at=400)
     whole = Shard(options).step(events, NO_LABELS).scores.score
-    shard, found = Shard(options), []
+    shard, results = Shard(options), []
     for start in range(0, len(whole), cut):
         end = min(start + cut, len(whole))
-        found.append(shard.step(part_of(events, start, end), NO_LABELS).scores.score)
+        results.append(shard.step(part_of(events, start, end), NO_LABELS).scores.score)
         if start <= 410 < end:
             shard = Shard.restore(shard.snapshot(), options)
-    np.testing.assert_array_equal(np.concatenate(found), whole)
+    np.testing.assert_array_equal(np.concatenate(results), whole)

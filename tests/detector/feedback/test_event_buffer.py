@@ -58,7 +58,7 @@ def mark(store: EventBuffer, event_numbers: list[int], state: int) -> None:
 
 
 def test_an_event_waits_for_its_horizon():
-    """Without a verdict an event is taken once `horizon` later events of its sensor are there, oldest first."""
+    """Without a label an event is taken once `horizon` later events of its sensor are there, oldest first."""
     store = pending()
     push(store, HORIZON)
     assert take(store) == []
@@ -67,7 +67,7 @@ def test_an_event_waits_for_its_horizon():
     assert take(store) == []
 
 
-def test_a_verdict_ends_the_wait():
+def test_a_label_ends_the_wait():
     """Labelled events are taken at once, the oldest first, before those whose horizon passed."""
     store = pending()
     push(store, HORIZON + 2)
@@ -103,20 +103,20 @@ def test_more_says_that_another_batch_is_ready():
     assert store.take(ROW, BATCH, None)[2].tolist() == [False]
 
 
-def test_a_correction_is_learned_anew():
-    """An event learned as normal is taken again when the verdict becomes an anomaly, and not when it stays."""
+def test_a_correction_is_learned_again():
+    """An event learned as normal is taken again when the label becomes an anomaly, and not when it stays."""
     store = pending()
     push(store, 3)
-    for verdict, state, again in ((NORMAL, LEARNED_NORMAL, []), (2, LEARNED_ANOMALY, [1])):
-        store.set_label(0, 1, verdict, FROM_EVENT)
+    for label, state, again in ((NORMAL, LEARNED_NORMAL, []), (2, LEARNED_ANOMALY, [1])):
+        store.set_label(0, 1, label, FROM_EVENT)
         assert take(store) == [1]
         mark(store, [1], state)
-        store.set_label(0, 1, verdict, FROM_EVENT)
+        store.set_label(0, 1, label, FROM_EVENT)
         assert take(store) == [], again
 
 
-def test_a_late_verdict_revives_a_dropped_event():
-    """An event that was dropped at its horizon is taken when a verdict comes after all."""
+def test_a_late_label_revives_a_dropped_event():
+    """An event that was dropped at its horizon is taken when a label comes after all."""
     store = pending()
     push(store, HORIZON + 1)
     mark(store, take(store), DROPPED)
@@ -124,7 +124,7 @@ def test_a_late_verdict_revives_a_dropped_event():
     assert take(store) == [0]
 
 
-def test_a_retracted_verdict_lets_the_event_wait_again():
+def test_a_retracted_label_lets_the_event_wait_again():
     """Retraction before learning puts the event back among the unlabelled ones until its horizon."""
     store = pending()
     push(store, 4)
@@ -151,8 +151,8 @@ def test_find_gives_the_newest_of_equal_ids():
     assert find(store, [0, 0, 1, 0], [2, 99, 2, 2], [9, 9, 9, 3]) == [3, -1, -1, 1]
 
 
-def test_a_label_reaches_back_from_where_it_stands():
-    """Of events that came after the label none counts: neither as found nor as one that pushed another out."""
+def test_a_label_reaches_back_from_its_own_position():
+    """An event that came after a label is not found by it, and does not shorten its reach."""
     store = pending()
     push(store, CAPACITY + 20)
     for after in range(BATCH):
@@ -183,7 +183,7 @@ def test_a_bulk_upload_is_learned_whole():
     assert learned == list(range(4 * REACH))
 
 
-def test_covered_gives_an_interval_with_both_ends():
+def test_an_interval_includes_both_ends():
     """Events at the very start and end of an interval belong to it."""
     store = pending()
     push(store, CAPACITY + 10, step_ns=10)
@@ -193,7 +193,7 @@ def test_covered_gives_an_interval_with_both_ends():
 actions = st.lists(
     st.one_of(
         st.tuples(st.just("push"), st.integers(1, BATCH)),
-        st.tuples(st.just("judge"), st.integers(0, 60), st.sampled_from([UNLABELLED, NORMAL, 1, 2])),
+        st.tuples(st.just("label"), st.integers(0, 60), st.sampled_from([UNLABELLED, NORMAL, 1, 2])),
     ),
     max_size=60,
 )
@@ -201,32 +201,32 @@ actions = st.lists(
 
 @settings(deadline=None)
 @given(actions)
-def test_every_event_is_learned_as_its_last_verdict_says(steps):
-    """Whatever order events and verdicts come in, nothing is taken twice for one reason, nothing judged or
+def test_every_event_is_learned_as_its_last_label_says(steps):
+    """Whatever order events and labels come in, nothing is taken twice for one reason, nothing labelled or
     expired is forgotten, and nothing still waiting is taken.
     """
     store, pushed = pending(), 0
     state: dict[int, int] = {}
-    verdicts: dict[int, int] = {}
+    labels: dict[int, int] = {}
     for step in steps:
         if step[0] == "push":
             push(store, step[1])
             pushed += step[1]
         elif pushed - REACH <= step[1] < pushed:
             store.set_label(0, step[1], step[2], FROM_EVENT)
-            verdicts[step[1]] = step[2]
+            labels[step[1]] = step[2]
         while now := take(store):
             for event_number in now:
-                verdict = verdicts.get(event_number, UNLABELLED)
-                wanted = {UNLABELLED: DROPPED, NORMAL: LEARNED_NORMAL}.get(verdict, LEARNED_ANOMALY)
+                label = labels.get(event_number, UNLABELLED)
+                wanted = {UNLABELLED: DROPPED, NORMAL: LEARNED_NORMAL}.get(label, LEARNED_ANOMALY)
                 assert state.get(event_number) != wanted
-                assert verdict != UNLABELLED or pushed - event_number > HORIZON
+                assert label != UNLABELLED or pushed - event_number > HORIZON
                 state[event_number] = wanted
                 mark(store, [event_number], wanted)
     for event_number in range(max(0, pushed - CAPACITY), pushed):
-        verdict = verdicts.get(event_number, UNLABELLED)
-        if verdict != UNLABELLED:
-            assert state[event_number] == (LEARNED_NORMAL if verdict == NORMAL else LEARNED_ANOMALY)
+        label = labels.get(event_number, UNLABELLED)
+        if label != UNLABELLED:
+            assert state[event_number] == (LEARNED_NORMAL if label == NORMAL else LEARNED_ANOMALY)
         elif pushed - event_number > HORIZON:
             assert event_number in state
         assert (store.learned[0, event_number % CAPACITY] == WAITING) == (event_number not in state)

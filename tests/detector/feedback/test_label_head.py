@@ -1,4 +1,4 @@
-"""What verdicts add to the score of a stream without memory."""
+"""What labels add to the score of a stream without memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def parts(sensors=1):
     head, scaler = LabelHead(F, capacity=1024), Scaler(F)
     head.append(sensors)
     scaler.append(sensors)
-    scaler.count[:], scaler.var[:], scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
+    scaler.count[:], scaler.var[:], scaler.scale[:] = 1000, 1.0, 1 / SCALE_SD
     return head, scaler
 
 
@@ -32,19 +32,19 @@ def teach(head, scaler, normals, anomalies, *, row=0, batch=32):
     wrong = np.arange(len(readings)) >= len(normals)
     order = np.random.default_rng(0).permutation(len(readings))
     for start in range(0, len(order), batch):
-        some = order[None, start : start + batch]
-        head.learn(np.array([row]), readings[some], np.zeros(some.shape), ~wrong[some], wrong[some], scaler)
+        sample = order[None, start : start + batch]
+        head.learn(np.array([row]), readings[sample], np.zeros(sample.shape), ~wrong[sample], wrong[sample], scaler)
 
 
 def odds(head, scaler, readings, row=0):
-    scaled, _ = scaler.scale(np.array([row]), readings[None])
+    scaled, _ = scaler.transform(np.array([row]), readings[None])
     return head.log_odds(np.array([row]), scaled.transpose(1, 0, 2))[:, 0]
 
 
 CLOSED, OPEN = np.array([0.0]), np.array([MOST_GATE])
 
 
-def test_silent_without_verdicts():
+def test_silent_without_labels():
     """Labelled normals alone say nothing: the score stays what the errors make it."""
     head, scaler = parts()
     teach(head, scaler, draw(np.random.default_rng(1), 400), draw(np.random.default_rng(2), 0))
@@ -52,7 +52,7 @@ def test_silent_without_verdicts():
 
 
 def test_silent_where_the_context_means_something():
-    """On a stream with memory the head has no say, however much it was taught."""
+    """On a stream with memory the head adds nothing, however much it was taught."""
     head, scaler = parts()
     rng = np.random.default_rng(1)
     teach(head, scaler, draw(rng, 400), draw(rng, 40, shift=3))
@@ -67,9 +67,9 @@ def test_tells_known_anomalies_from_normals():
     teach(head, scaler, draw(rng, 400), draw(rng, 40, shift=2.5))
     normal, wrong = odds(head, scaler, draw(rng, 500)), odds(head, scaler, draw(rng, 500, shift=2.5))
     assert np.mean(normal[:, None] < wrong[None]) > 0.9
-    for some in (normal, wrong):
-        assert (some >= LEAST).all()
-        assert (some <= MOST).all()
+    for sample in (normal, wrong):
+        assert (sample >= LEAST).all()
+        assert (sample <= MOST).all()
 
 
 def test_tells_what_no_line_can():
@@ -87,19 +87,19 @@ def test_tells_what_no_line_can():
     assert np.mean(normal[:, None] < wrong[None]) > 0.7
 
 
-def test_blames_the_feature_that_tells():
+def test_attributes_to_the_broken_feature():
     """The broken feature has the largest share of what the head adds."""
     head, scaler = parts()
     rng = np.random.default_rng(1)
     teach(head, scaler, draw(rng, 400), draw(rng, 60, feature=2, shift=4))
-    scaled, _ = scaler.scale(np.array([0]), draw(rng, 200, feature=2, shift=4)[None])
+    scaled, _ = scaler.transform(np.array([0]), draw(rng, 200, feature=2, shift=4)[None])
     attribute = head.attribute(np.zeros(200, np.int64), scaled[0])
     assert (attribute >= 0).all()
     assert np.mean(attribute.argmax(axis=1) == 2) > 0.9
 
 
 def test_trust_grows_with_anomalies():
-    """A few anomalies have little say."""
+    """A few anomalies have little weight."""
     rng = np.random.default_rng(1)
     trust = []
     for number in (3, 10, 100):
@@ -124,19 +124,19 @@ def test_sensors_are_apart():
 
 
 def test_memory_is_bounded():
-    """However many verdicts come, the head keeps the newest of each kind and no more."""
+    """However many labels come, the head keeps the newest of each kind and no more."""
     head, scaler = parts()
     rng = np.random.default_rng(1)
     before = head.nbytes
     teach(head, scaler, draw(rng, 1), draw(rng, 1, shift=3))
     size = head.nbytes
     teach(head, scaler, draw(rng, 3 * RING), draw(rng, 2 * RING, shift=3))
-    assert head.nbytes == size > before  # taken with the first verdict, and then no more
+    assert head.nbytes == size > before  # taken with the first label, and then no more
     assert head.normals[0] == 3 * RING + 1
 
 
-def test_only_judged_sensors_have_rings():
-    """A sensor without verdicts takes none of the memory for them, and each keeps its own when another leaves."""
+def test_only_labelled_sensors_have_rings():
+    """A sensor without labels takes none of the memory for them, and each keeps its own when another leaves."""
     head, scaler = parts(3)
     rng = np.random.default_rng(1)
     for row in (2, 0):
@@ -145,10 +145,10 @@ def test_only_judged_sensors_have_rings():
     for row in (0, 2):
         kept[row] = odds(head, scaler, fresh, row=row)
     assert head.rings.size == 2
-    mine = head.rings.normal[head.side_row[2]].copy()
+    kept_ring = head.rings.normal[head.side_row[2]].copy()
     head.remove(0)  # the last row takes its place
     assert head.rings.size == 1
-    np.testing.assert_array_equal(head.rings.normal[head.side_row[0]], mine)
+    np.testing.assert_array_equal(head.rings.normal[head.side_row[0]], kept_ring)
     np.testing.assert_array_equal(odds(head, scaler, fresh, row=0), kept[2])
     assert head.side_row[1] == NO_SIDE_ROW
 
@@ -166,37 +166,37 @@ def test_missing_readings_make_no_nan():
 
 
 def test_a_new_feature_waits_for_a_new_fit():
-    """A widened sensor keeps its verdicts and is silent until the next one, when it is fitted anew."""
+    """A sensor with a new feature keeps its labels and is silent until the next one, when it is fitted again."""
     head, scaler = parts()
     rng = np.random.default_rng(1)
     teach(head, scaler, draw(rng, 300), draw(rng, 30, shift=3))
     wide, wide_scaler = LabelHead(F + 1, capacity=1024), Scaler(F + 1)
     wide.append(1)
     wide_scaler.append(1)
-    wide_scaler.count[:], wide_scaler.var[:], wide_scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
+    wide_scaler.count[:], wide_scaler.var[:], wide_scaler.scale[:] = 1000, 1.0, 1 / SCALE_SD
     wide.copy_row(head, 0, positions=np.arange(F))
     assert wide.gate_weight(np.array([0]), CLOSED) == 0
     assert wide.anomalies[0] == 30
-    one = np.zeros((1, 1, F + 1), np.float32)
-    wide.learn(np.array([0]), one, np.zeros((1, 1)), np.array([[True]]), np.array([[False]]), wide_scaler)
+    readings = np.zeros((1, 1, F + 1), np.float32)
+    wide.learn(np.array([0]), readings, np.zeros((1, 1)), np.array([[True]]), np.array([[False]]), wide_scaler)
     assert wide.gate_weight(np.array([0]), CLOSED) > 0
 
 
-def test_wrong_verdicts_cost_little():
+def test_wrong_labels_cost_little():
     """A wide table learns the true anomalies though a third of those labelled so are normal events."""
     rng, features = np.random.default_rng(1), 60
     head, scaler = LabelHead(features, capacity=1024), Scaler(features)
     head.append(1)
     scaler.append(1)
-    scaler.count[:], scaler.var[:], scaler.slope[:] = 1000, 1.0, 1 / SCALE_SD
+    scaler.count[:], scaler.var[:], scaler.scale[:] = 1000, 1.0, 1 / SCALE_SD
 
-    def some(count, shift):
+    def sample(count, shift):
         readings = rng.normal(size=(count, features)).astype(np.float32)
         readings[:, :8] += shift
         return readings
 
-    teach(head, scaler, some(500, 0), np.concatenate([some(60, 1.2), some(30, 0)]))
-    normal, wrong = odds(head, scaler, some(2000, 0)), odds(head, scaler, some(1000, 1.2))
+    teach(head, scaler, sample(500, 0), np.concatenate([sample(60, 1.2), sample(30, 0)]))
+    normal, wrong = odds(head, scaler, sample(2000, 0)), odds(head, scaler, sample(1000, 1.2))
     assert np.mean(normal[:, None] < wrong[None]) > 0.94
 
 
@@ -223,14 +223,14 @@ def test_kinds_of_weights_that_tell_nothing_are_kept_small():
 
 
 def test_keeps_what_it_added():
-    """Of a judged sensor, for as many events as may still get a verdict; of others nothing was added."""
+    """A labelled sensor keeps contributions for as many events as may still be labelled; others have none."""
     head = LabelHead(F, capacity=8)
     head.append(3)
     head.allocate(np.array([1]))
     rows, event_numbers = np.array([1, 0, 1, 2, 1]), np.array([3, 0, 4, 7, 11])
     head.store_contribution(rows, event_numbers, np.array([0.5, 9.0, 1.5, 9.0, -2.0]))
-    found = head.added(np.array([0, 1, 2]), np.array([[0, 0], [4, 11], [7, 7]]))
-    assert found.tolist() == [[0, 0], [1.5, -2], [0, 0]]
+    results = head.added(np.array([0, 1, 2]), np.array([[0, 0], [4, 11], [7, 7]]))
+    assert results.tolist() == [[0, 0], [1.5, -2], [0, 0]]
 
 
 def test_tells_what_normals_would_score_now():
@@ -248,14 +248,14 @@ def test_tells_what_normals_would_score_now():
     assert head.learn(np.array([0]), readings, scores, none, none, scaler) == {}
 
 
-def test_what_the_score_says_is_not_said_again():
+def test_what_the_score_knows_is_not_added_again():
     """Anomalies that the score itself told from normals get less from the head than those that it did not."""
     rng = np.random.default_rng(2)
     readings = np.concatenate([draw(rng, 400), draw(rng, 60, shift=2)])[None]
-    wrong, found = np.arange(460)[None] >= 400, []
-    for told in (-4.0, 0.0, 4.0):
+    wrong, results = np.arange(460)[None] >= 400, []
+    for score in (-4.0, 0.0, 4.0):
         head, scaler = parts()
-        head.learn(np.array([0]), readings, told * wrong, ~wrong, wrong, scaler)
-        found.append(np.median(odds(head, scaler, draw(rng, 400, shift=2))))
-    assert found == sorted(found, reverse=True)
-    assert found[0] - found[2] > 1
+        head.learn(np.array([0]), readings, score * wrong, ~wrong, wrong, scaler)
+        results.append(np.median(odds(head, scaler, draw(rng, 400, shift=2))))
+    assert results == sorted(results, reverse=True)
+    assert results[0] - results[2] > 1

@@ -47,12 +47,12 @@ def test_left_out_is_a_fit_without_the_event():
     x, y, weight, offset, penalty = problem(np.random.default_rng(2), count=80, inputs=30)
     beta = settled(x, y, weight, offset, penalty)
     root, truth = curvature(x, weight, offset, penalty, beta), np.empty(80)
-    found = left_out(x, y, weight, offset, beta, root)
-    for one in range(80):
-        rest = np.arange(80) != one
-        truth[one] = offset[one] + x[one] @ settled(x[rest], y[rest], weight[rest], offset[rest], penalty)
+    results = left_out(x, y, weight, offset, beta, root)
+    for event in range(80):
+        rest = np.arange(80) != event
+        truth[event] = offset[event] + x[event] @ settled(x[rest], y[rest], weight[rest], offset[rest], penalty)
     seen = np.abs(offset + x @ beta - truth).mean()
-    assert np.abs(found - truth).mean() < 0.15 * seen
+    assert np.abs(results - truth).mean() < 0.15 * seen
 
 
 def test_left_out_is_its_formula():
@@ -76,8 +76,8 @@ def test_evidence_is_its_formula():
         beta = settled(x, y, weight, offset, penalty)
         p = 1 / (1 + np.exp(-offset - x @ beta))
         spread = np.diag(np.linalg.inv(x.T @ (x * (weight * p * (1 - p))[:, None]) + np.diag(penalty)))
-        found = evidence(penalty, beta, curvature(x, weight, offset, penalty, beta), groups, 3.0)
-        for ridge, g in zip(found, groups, strict=True):
+        results = evidence(penalty, beta, curvature(x, weight, offset, penalty, beta), groups, 3.0)
+        for ridge, g in zip(results, groups, strict=True):
             expected = (beta[g].size - (penalty[g] * spread[g]).sum() + 1) / ((beta[g] ** 2).sum() + 1 / 3)
             assert ridge == pytest.approx(expected)
             penalty[g] = ridge

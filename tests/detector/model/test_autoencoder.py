@@ -9,21 +9,24 @@ import torch
 from stream_ad.detector.model.model_stack import SLOPE
 from stream_ad.detector.model.numba_autoencoder import CompiledAutoencoder
 from stream_ad.detector.model.torch_autoencoder import Autoencoder
-from stream_ad.detector.model.transplant import transplant
 from stream_ad.detector.row_store import derived_size
 
 
 class Compiled:
-    """The compiled stack, told in tensors and giving tensors, as the other one does; events and state stay arrays."""
+    """The compiled stack, taking and returning tensors as the other one does; events and state stay arrays."""
 
     def __init__(self, width: int, *, device: str, rate: float) -> None:
         self.own = CompiledAutoencoder(width, rate=rate)
 
     def __getattr__(self, name: str):
-        there = getattr(self.own, name)
-        if name in {"reconstruct", "state", "load", "append"}:
-            return there
-        return (lambda *told: in_tensors(there(*map(in_arrays, told)))) if callable(there) else in_tensors(there)
+        attribute = getattr(self.own, name)
+        if name in {"reconstruct_events", "state", "load", "append"}:
+            return attribute
+        return (
+            (lambda *results: in_tensors(attribute(*map(in_arrays, results))))
+            if callable(attribute)
+            else in_tensors(attribute)
+        )
 
 
 def in_tensors(given):
@@ -62,19 +65,19 @@ def module(own: Autoencoder, model: int) -> torch.nn.Sequential:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("features", [1, 8, 19, 52])
-def test_each_model_rebuilds_what_a_plain_torch_module_does(features, kind):
+def test_each_model_reconstructs_what_a_plain_torch_module_does(features, kind):
     """Each model of the stack computes what torch's own layers compute, for batches and for single events."""
     width = derived_size(features)
     own = stack(3, width, kind)
     x = torch.rand(3, 16, width)
     which = np.array([2, 0])
-    got = own.rebuild(which, x[which])
+    got = own.reconstruct_grid(which, x[which])
     models = np.array([1, 0, 1, 2, 1])
-    events = own.reconstruct(models, x[0, :5].numpy())
-    for place, model in enumerate(which):
-        torch.testing.assert_close(got[place], module(own, model)(x[model]))
-    for place, model in enumerate(models):
-        torch.testing.assert_close(torch.from_numpy(events[place]), module(own, model)(x[0, place]))
+    events = own.reconstruct_events(models, x[0, :5].numpy())
+    for index, model in enumerate(which):
+        torch.testing.assert_close(got[index], module(own, model)(x[model]))
+    for index, model in enumerate(models):
+        torch.testing.assert_close(torch.from_numpy(events[index]), module(own, model)(x[0, index]))
 
 
 def test_backward_is_autograds():
@@ -116,14 +119,14 @@ def test_the_compiled_stack_learns_what_torchs_operations_learn(features, which)
     torch.manual_seed(features)
     x, weight, mask = torch.rand(30, len(which), 32, width), torch.rand(30, len(which), 32), torch.rand(width).round()
     inputs = mask.expand(len(which), 32, width).contiguous()
-    found = []
+    trained = []
     for kind in KINDS:
         own = stack(3, width, kind)
         for step in range(0, 30, 2):
             loss, _ = own.train_step(chosen, x[step], weight[step], inputs)
-            own.apply_gradient(chosen, x[step + 1], (own.rebuild(chosen, x[step + 1]) - 0.5) / width)
-        found.append((own, loss))
-    (torchs, torchs_loss), (compiled, compiled_loss) = found
+            own.apply_gradient(chosen, x[step + 1], (own.reconstruct_grid(chosen, x[step + 1]) - 0.5) / width)
+        trained.append((own, loss))
+    (torchs, torchs_loss), (compiled, compiled_loss) = trained
     assert torchs.steps.tolist() == compiled.steps.tolist()
     torch.testing.assert_close(compiled_loss, torchs_loss, rtol=1e-4, atol=1e-6)
     for name in ("flat", "first", "second"):
@@ -132,16 +135,16 @@ def test_the_compiled_stack_learns_what_torchs_operations_learn(features, which)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_steps_at_once_are_one_after_the_other(kind):
-    """To the last bit, and what is told of them is what the first of two calls tells."""
+    """To the last bit, and their results are those of the first of two calls."""
     torch.manual_seed(0)
     which, width = np.array([2, 0]), derived_size(8)
     x, weight, inputs = torch.rand(2, 2, 32, width), torch.rand(2, 2, 32), torch.rand(2, 2, 32, width)
     at_once, in_turn = stack(3, width, kind), stack(3, width, kind)
-    told = at_once.plain_steps(which, *zip(x, weight, inputs, strict=True))
+    results = at_once.plain_steps(which, *zip(x, weight, inputs, strict=True))
     expected = [part.clone() for part in in_turn.train_step(which, x[0], weight[0], inputs[0])]
     in_turn.train_step(which, x[1], weight[1], inputs[1])
-    for one, other in zip(told, expected, strict=True):
-        assert torch.equal(one, other)
+    for first, other in zip(results, expected, strict=True):
+        assert torch.equal(first, other)
     for name in ("flat", "first", "second", "steps"):
         assert torch.equal(getattr(at_once, name), getattr(in_turn, name))
 
@@ -160,16 +163,22 @@ def test_a_model_that_does_not_step_rests():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("features", [1, 2, 3, 5, 8, 13, 19, 52])
 def test_a_row_does_not_depend_on_its_neighbours(features, kind):
-    """Bit for bit, an event is rebuilt alike alone and among any others of its model and of others."""
+    """Bit for bit, an event is reconstructed alike alone and among any others of its model and of others."""
     width = derived_size(features)
     own = stack(7, width, kind)
     random = np.random.default_rng(features)
     x = random.random((300, width), np.float32)
     models = random.integers(0, 7, 300)
-    whole = own.reconstruct(models, x)
-    for some in (np.arange(1), np.arange(9), np.arange(33), random.permutation(300)[:64], np.flatnonzero(models == 3)):
-        some.sort()
-        assert np.array_equal(own.reconstruct(models[some], x[some]), whole[some])
+    whole = own.reconstruct_events(models, x)
+    for chosen in (
+        np.arange(1),
+        np.arange(9),
+        np.arange(33),
+        random.permutation(300)[:64],
+        np.flatnonzero(models == 3),
+    ):
+        chosen.sort()
+        assert np.array_equal(own.reconstruct_events(models[chosen], x[chosen]), whole[chosen])
 
 
 @pytest.mark.parametrize("features", [1, 3, 8, 19])
@@ -193,16 +202,16 @@ def test_a_step_does_not_depend_on_its_neighbours(features):
 
 def test_initial_weights_follow_from_the_key_alone():
     """A sensor's first weights are the same whatever was added before it; two sensors differ."""
-    one, other = stack(3), Autoencoder(24, device="cpu", rate=3e-3)
+    first, other = stack(3), Autoencoder(24, device="cpu", rate=3e-3)
     other.append(np.array([3], np.uint64))
-    assert torch.equal(one.flat[2], other.flat[0])
-    assert not torch.equal(one.flat[0], one.flat[1])
+    assert torch.equal(first.flat[2], other.flat[0])
+    assert not torch.equal(first.flat[0], first.flat[1])
 
 
 def test_a_wider_model_goes_on_where_the_narrow_one_stood():
-    """Embedded among more features, a model rebuilds its own features as before, whatever the new ones read."""
+    """Transplanted among more features, a model reconstructs its own as before, whatever the new ones read."""
     narrow, wide = stack(1, derived_size(2)), stack(1, derived_size(3))
-    transplant(wide, narrow, 0, features=2, positions=np.array([0, 2]), among=3)
+    wide.transplant(narrow, 0, features=2, positions=np.array([0, 2]), among=3)
     x, y = torch.full((1, 8, 8), 0.5), torch.rand(1, 8, 16)
     own = torch.rand(8, 3, 2)  # row, kind of input, feature
     x[0, :, :6] = own.reshape(8, 6)
@@ -211,7 +220,7 @@ def test_a_wider_model_goes_on_where_the_narrow_one_stood():
     x[0, :, 6:] = 0
     before = narrow.forward(narrow.flat, x)[-1][0, :, :6].reshape(8, 3, 2)
     after = wide.forward(wide.flat, y)[-1][0, :, :9].reshape(8, 3, 3)[:, :, [0, 2]]
-    # The narrow one also saw two inputs of filling; shown 0 there, it says what the wide one says.
+    # The narrow model also has two inputs of padding; with 0 in them, it gives what the wide model gives.
     torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
 
 
@@ -232,7 +241,7 @@ def test_a_state_of_another_shape_is_refused():
 
 
 def test_moments_that_fade_end_at_nought():
-    """What has no gradient for thousands of steps leaves no numbers behind that a processor is slow to compute with."""
+    """Moments without a gradient for thousands of steps leave no denormal numbers, which CPUs are slow to compute."""
     own = stack(1, 24, Compiled)
     x, weight, inputs = torch.rand(1, 32, 24), torch.ones(1, 32), torch.ones(1, 32, 24)
     own.train_step(np.zeros(1, np.int64), x, weight, inputs)

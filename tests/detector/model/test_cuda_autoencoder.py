@@ -29,9 +29,9 @@ events = st.sampled_from(
     [
         ("step", 8, True),
         ("step", 16, True),
-        ("rebuild", 8, True),
+        ("reconstruct_grid", 8, True),
         ("step", 8, False),
-        ("rebuild", 8, False),
+        ("reconstruct_grid", 8, False),
         ("append",),
         ("remove",),
         ("load",),
@@ -62,7 +62,7 @@ class Tape(TorchDispatchMode):
 
 
 class Pair:
-    """A stack that records, and one that does not; both are told the same."""
+    """A stack that records and one that does not, given the same calls."""
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
@@ -72,34 +72,35 @@ class Pair:
         self.append()
 
     def append(self) -> None:
-        for one in (self.plain, self.recorded):
-            one.append(np.array([self.keys], np.uint64))
+        for stack in (self.plain, self.recorded):
+            stack.append(np.array([self.keys], np.uint64))
         self.keys += 1
 
     def remove(self) -> None:
         if self.plain.size > 1:
-            for one in (self.plain, self.recorded):
-                one.remove(0)
+            for stack in (self.plain, self.recorded):
+                stack.remove(0)
 
     def load(self) -> None:
-        for one in (self.plain, self.recorded):
-            one.load("", {name: array.copy() for name, array in one.state("").items()})
+        for stack in (self.plain, self.recorded):
+            stack.load("", {name: array.copy() for name, array in stack.state("").items()})
 
     def step(self, rows: int, everyone: bool) -> None:
         self._same("train_step", rows, everyone, 3)
 
-    def rebuild(self, rows: int, everyone: bool) -> None:
-        self._same("rebuild", rows, everyone, 1)
+    def reconstruct_grid(self, rows: int, everyone: bool) -> None:
+        self._same("reconstruct_grid", rows, everyone, 1)
 
     def _same(self, name: str, rows: int, everyone: bool, inputs: int) -> None:
         size = self.plain.size
         which = np.arange(size) if everyone else self.random.choice(size, max(1, size - 1), replace=False)
         shape = len(which), rows, WIDTH
         x, weight, of_inputs = (
-            torch.from_numpy(self.random.random(one, np.float32)) for one in (shape, shape[:2], shape)
+            torch.from_numpy(self.random.random(sizes, np.float32)) for sizes in (shape, shape[:2], shape)
         )
-        given_out = [getattr(one, name)(which, *(x, weight, of_inputs)[:inputs]) for one in (self.plain, self.recorded)]
-        for ours, theirs in zip(*(one if isinstance(one, tuple) else (one,) for one in given_out), strict=True):
+        batch = (x, weight, of_inputs)[:inputs]
+        results = [getattr(stack, name)(which, *batch) for stack in (self.plain, self.recorded)]
+        for ours, theirs in zip(*(part if isinstance(part, tuple) else (part,) for part in results), strict=True):
             assert torch.equal(ours, theirs)
 
     @contextmanager
@@ -128,7 +129,7 @@ def test_what_is_recorded_does_what_is_not(seed, story) -> None:
             for _ in range(times):
                 getattr(pair, event)(*arguments)
     assert len(pair.recorded._recorded) <= 2
-    ours, theirs = (one.state("") for one in (pair.plain, pair.recorded))
+    ours, theirs = (stack.state("") for stack in (pair.plain, pair.recorded))
     for name in KEPT:
         assert np.array_equal(ours[name], theirs[name]), name
 

@@ -26,34 +26,36 @@ def reference_guide(x, form):
     return {"f0": 1 - x, "f1": np.where(x <= 0.5, 1.0, 0.0), "f2": np.where(x <= 0.5, x + 0.5, x - 0.5)}[form]
 
 
-def reference_loss(x, rebuilt, y, w, alpha, form):
+def reference_loss(x, reconstructed, y, w, alpha, form):
     """Sum of w [(1 - y) |x - x̂|² + y lambda |F(x) - x̂|²] / sum of w, lambda = alpha / odds, event by event."""
     total = weights = 0.0
     odds = y.sum() / (len(y) - y.sum())
     for i in range(len(y)):
-        normal = np.mean((x[i] - rebuilt[i]) ** 2)
-        guided = np.mean((reference_guide(x[i], form) - rebuilt[i]) ** 2)
+        normal = np.mean((x[i] - reconstructed[i]) ** 2)
+        guided = np.mean((reference_guide(x[i], form) - reconstructed[i]) ** 2)
         total += w[i] * ((1 - y[i]) * normal + y[i] * alpha / odds * guided)
         weights += w[i]
     return total / weights
 
 
-def torch_loss(x, rebuilt, y, w, lam, form):
+def torch_loss(x, reconstructed, y, w, lam, form):
     ones = torch.ones_like(x)
-    normal = losses.per_event((x - rebuilt) ** 2, ones)
-    guided = losses.per_event((losses.anomaly_target(x, form) - rebuilt) ** 2, ones)
+    normal = losses.per_event((x - reconstructed) ** 2, ones)
+    guided = losses.per_event((losses.anomaly_target(x, form) - reconstructed) ** 2, ones)
     return losses.guided_loss(normal, guided, y, w, lam)
 
 
-@given(x=arrays(np.float64, (6, 3), elements=unit), rebuilt=arrays(np.float64, (6, 3), elements=unit), data=st.data())
-def test_guided_loss_is_the_formula(x, rebuilt, data):
+@given(
+    x=arrays(np.float64, (6, 3), elements=unit), reconstructed=arrays(np.float64, (6, 3), elements=unit), data=st.data()
+)
+def test_guided_loss_is_the_formula(x, reconstructed, data):
     """For any inputs, weights, alpha and F, the label-guided loss is the published formula to 1e-12."""
     y = np.array([0, 0, 0, 1, 0, 1.0])
     w = np.array(data.draw(st.lists(st.floats(0.1, 10), min_size=6, max_size=6)))
     alpha, form = data.draw(st.floats(0.1, 2)), data.draw(st.sampled_from(FORMS))
     lam = alpha / (2 / 4)
-    got = torch_loss(*map(torch.from_numpy, (x, rebuilt, y, w)), lam, form)
-    assert got.item() == pytest.approx(reference_loss(x, rebuilt, y, w, alpha, form), rel=1e-12)
+    got = torch_loss(*map(torch.from_numpy, (x, reconstructed, y, w)), lam, form)
+    assert got.item() == pytest.approx(reference_loss(x, reconstructed, y, w, alpha, form), rel=1e-12)
 
 
 @pytest.mark.parametrize(("form", "expected"), [("f0", [0.8, 0.5, 0.1]), ("f1", [1, 1, 0]), ("f2", [0.7, 1.0, 0.4])])
@@ -79,38 +81,38 @@ def test_f2_keeps_its_margin(x):
 
 def test_loss_of_one_normal_event_is_its_squared_error():
     """A single normal event costs its mean squared error, whatever its weight."""
-    x, rebuilt = torch.tensor([[0.2, 0.6]]), torch.tensor([[0.4, 0.5]])
-    got = torch_loss(x, rebuilt, torch.zeros(1), torch.tensor([7.0]), 3.0, "f2")
+    x, reconstructed = torch.tensor([[0.2, 0.6]]), torch.tensor([[0.4, 0.5]])
+    got = torch_loss(x, reconstructed, torch.zeros(1), torch.tensor([7.0]), 3.0, "f2")
     assert got.item() == pytest.approx((0.2**2 + 0.1**2) / 2, rel=1e-6)
 
 
 def test_only_anomalies_leave_only_the_guided_part():
     """A batch of anomalies alone costs lambda times its mean distance from F(x)."""
-    x, rebuilt = torch.tensor([[0.2], [0.8]]), torch.tensor([[0.2], [0.8]])
-    got = torch_loss(x, rebuilt, torch.ones(2), torch.ones(2), 3.0, "f2")
+    x, reconstructed = torch.tensor([[0.2], [0.8]]), torch.tensor([[0.2], [0.8]])
+    got = torch_loss(x, reconstructed, torch.ones(2), torch.ones(2), 3.0, "f2")
     assert got.item() == pytest.approx(3 * 0.25, rel=1e-6)
 
 
 @pytest.mark.parametrize("events", [0, 4])
 def test_nothing_to_learn_costs_nothing(events):
     """An empty batch, and one whose events all weigh nothing, cost 0 and have a gradient of 0."""
-    x, rebuilt = torch.rand(events, 3), torch.rand(events, 3, requires_grad=True)
-    loss = torch_loss(x, rebuilt, torch.zeros(events), torch.zeros(events), 1.0, "f2")
+    x, reconstructed = torch.rand(events, 3), torch.rand(events, 3, requires_grad=True)
+    loss = torch_loss(x, reconstructed, torch.zeros(events), torch.zeros(events), 1.0, "f2")
     loss.backward()
     assert loss.item() == 0
-    assert rebuilt.grad.abs().sum() == 0
+    assert reconstructed.grad.abs().sum() == 0
 
 
 def test_a_missing_input_adds_nothing_and_learns_nothing():
     """Inputs with mask 0 change neither the loss nor any gradient; an event without inputs costs 0."""
-    x, rebuilt = torch.rand(2, 3), torch.rand(2, 3, requires_grad=True)
+    x, reconstructed = torch.rand(2, 3), torch.rand(2, 3, requires_grad=True)
     mask = torch.tensor([[1.0, 0, 1], [0, 0, 0]])
-    each = losses.per_event((x - rebuilt) ** 2, mask)
+    each = losses.per_event((x - reconstructed) ** 2, mask)
     each.sum().backward()
-    square = ((x - rebuilt) ** 2)[0].detach()
+    square = ((x - reconstructed) ** 2)[0].detach()
     assert each.tolist() == pytest.approx([((square[0] + square[2]) / 2).item(), 0.0])
-    assert rebuilt.grad[0, 1] == 0
-    assert (rebuilt.grad[1] == 0).all()
+    assert reconstructed.grad[0, 1] == 0
+    assert (reconstructed.grad[1] == 0).all()
 
 
 @given(loss=st.floats(0, 50))
@@ -150,14 +152,14 @@ def test_score_penalty_counts_events_taken_as_normal_only():
     assert losses.score_penalty(scores, torch.zeros(3)).item() == 0
 
 
-@given(x=cube(), rebuilt=cube())
-def test_away_leads_away_from_the_reconstruction(x, rebuilt):
+@given(x=cube(), reconstructed=cube())
+def test_away_leads_away_from_the_reconstruction(x, reconstructed):
     """The guide never lies on the side of x where the reconstruction stands farther off than before, and
     moves each input by its error or 5 standard deviations, whichever is more, within [0, 1].
     """
     variance = np.full((2, 1, 3), 0.01)
-    target, weight = losses.guide_away(*map(torch.from_numpy, (x, rebuilt, variance)))
-    error = x - rebuilt
+    target, weight = losses.away_target(*map(torch.from_numpy, (x, reconstructed, variance)))
+    error = x - reconstructed
     expected = np.clip(x - np.sign(error) * np.maximum(np.abs(error), 5 * 0.1), 0, 1)
     q = error**2 / 0.01
     assert target.numpy() == pytest.approx(expected, abs=1e-12)
@@ -166,8 +168,8 @@ def test_away_leads_away_from_the_reconstruction(x, rebuilt):
 
 def test_away_saturates():
     """An input that is off by 5 standard deviations already has no loss left: its target is its reconstruction."""
-    x, rebuilt = torch.tensor([[[0.9]]]), torch.tensor([[[0.3]]])
-    target, _ = losses.guide_away(x, rebuilt, torch.full((1, 1, 1), 0.01))
+    x, reconstructed = torch.tensor([[[0.9]]]), torch.tensor([[[0.3]]])
+    target, _ = losses.away_target(x, reconstructed, torch.full((1, 1, 1), 0.01))
     assert target.item() == pytest.approx(0.3)
 
 
@@ -185,33 +187,33 @@ def test_gradients(form, amplified):
     """The whole loss with amplification and penalty has the gradient that finite differences give."""
     torch.manual_seed(0)
     x = torch.rand(5, 3, dtype=torch.float64)
-    rebuilt = (x + 0.2 * torch.randn_like(x)).clamp(0.01, 0.99).requires_grad_()
+    reconstructed = (x + 0.2 * torch.randn_like(x)).clamp(0.01, 0.99).requires_grad_()
     y, w = torch.tensor([0.0, 1, 0, 0, 1]).double(), torch.tensor([1.0, 2, 0.5, 1, 3]).double()
 
-    def loss(rebuilt):
-        ones, squares = torch.ones_like(x), (x - rebuilt) ** 2
+    def loss(reconstructed):
+        ones, squares = torch.ones_like(x), (x - reconstructed) ** 2
         normal = losses.per_event(losses.amplify(squares) if amplified else squares, ones)
-        guided = losses.per_event((losses.anomaly_target(x, form) - rebuilt) ** 2, ones)
+        guided = losses.per_event((losses.anomaly_target(x, form) - reconstructed) ** 2, ones)
         penalty = losses.score_penalty(losses.per_event(squares / 0.01, ones), 1 - y)
         return losses.guided_loss(normal, guided, y, w, 1.5) + 0.1 * penalty
 
-    assert torch.autograd.gradcheck(loss, (rebuilt,))
+    assert torch.autograd.gradcheck(loss, (reconstructed,))
 
 
 @settings(deadline=None)
 @given(
     x=cube(),
-    rebuilt=cube(),
+    reconstructed=cube(),
     weight=arrays(np.float64, (2, 4), elements=st.floats(0, 3)),
     mask=arrays(np.float64, (2, 4, 3), elements=st.sampled_from([0.0, 0.5, 1.0])),
 )
-def test_the_plain_slope_is_autograds(x, rebuilt, weight, mask):
+def test_the_plain_slope_is_autograds(x, reconstructed, weight, mask):
     """Loss and slope of a batch without anomalies are those of the guided loss under autograd."""
-    x, rebuilt, weight, mask = (torch.from_numpy(one) for one in (x, rebuilt, weight, mask))
-    slope, loss = losses.plain_slope(x, rebuilt, weight, mask)
-    rebuilt.requires_grad_()
-    normal = losses.per_event((x - rebuilt) ** 2, mask)
+    x, reconstructed, weight, mask = (torch.from_numpy(array) for array in (x, reconstructed, weight, mask))
+    slope, loss = losses.plain_slope(x, reconstructed, weight, mask)
+    reconstructed.requires_grad_()
+    normal = losses.per_event((x - reconstructed) ** 2, mask)
     expected = losses.guided_loss(normal, normal, torch.zeros_like(weight), weight, 1.0)
-    (gradient,) = torch.autograd.grad(expected.sum(), rebuilt)
+    (gradient,) = torch.autograd.grad(expected.sum(), reconstructed)
     torch.testing.assert_close(loss, expected.detach())
     torch.testing.assert_close(slope, gradient)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, level
+from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, tail_quantile
 from stream_ad.detector.scoring.threshold import (
     FIRST_EVENTS,
     LABELLED_ENOUGH,
@@ -27,17 +27,17 @@ SCORES = {
 
 
 def threshold(sensors=1, *, window=8192, rate=1e-2):
-    one = Threshold(3, window=window, rate=rate)
-    one.append(sensors)
-    return one
+    calibrated = Threshold(3, window=window, rate=rate)
+    calibrated.append(sensors)
+    return calibrated
 
 
-def feed(one, scores, *, labelled=True, row=0):
+def feed(calibrated, scores, *, labelled=True, row=0):
     """Batches of 32 scores, all labelled normal or none."""
     for start in range(0, len(scores), 32):
         batch = scores[None, start : start + 32]
         yes, no = np.ones(batch.shape, np.bool_), np.zeros(batch.shape, np.bool_)
-        one.update(np.array([row]), batch, yes if labelled else no, no if labelled else yes, np.zeros(1))
+        calibrated.update(np.array([row]), batch, yes if labelled else no, no if labelled else yes, np.zeros(1))
 
 
 @pytest.mark.parametrize("shape", SCORES)
@@ -46,7 +46,7 @@ def test_level_keeps_the_rate_within_a_factor_of_two(shape, number, rate):
     """Whatever the scores look like, the mean share of new normal scores above the level is the one asked for."""
     rng = np.random.default_rng(1)
     sets = np.sort(SCORES[shape](rng, (100, number)), axis=1)
-    levels = level(sets, np.full(100, number), rate)
+    levels = tail_quantile(sets, np.full(100, number), rate)
     fresh = np.sort(SCORES[shape](rng, 1_000_000))
     measured = np.mean(1 - np.searchsorted(fresh, levels) / len(fresh))
     assert rate / 2 <= measured <= rate * 2
@@ -56,49 +56,49 @@ def test_level_keeps_the_rate_within_a_factor_of_two(shape, number, rate):
 def test_level_agrees_with_maximum_likelihood_on_many_scores(shape):
     """With many excesses the level is that of scipy's generalised Pareto fit, to a fifth of the tail's scale."""
     scores = np.sort(SCORES[shape](np.random.default_rng(2), 20_000))
-    found = level(scores[None], np.array([len(scores)]), 1e-3)[0]
+    quantile = tail_quantile(scores[None], np.array([len(scores)]), 1e-3)[0]
     base = scores[int(np.ceil(0.98 * len(scores))) - 1]
     excess = scores[scores > base] - base
     fitted = stats.genpareto(*stats.genpareto.fit(excess, floc=0))
-    assert found == pytest.approx(base + fitted.ppf(1 - 1e-3 * len(scores) / len(excess)), abs=0.2 * excess.mean())
+    assert quantile == pytest.approx(base + fitted.ppf(1 - 1e-3 * len(scores) / len(excess)), abs=0.2 * excess.mean())
 
 
 def test_level_of_a_row_is_its_own():
     """How far other rows are filled does not move a row's level by a single bit."""
     rng = np.random.default_rng(3)
     short = np.sort(rng.normal(size=300))
-    alone = level(short[None], np.array([300]), 1e-3)
+    alone = tail_quantile(short[None], np.array([300]), 1e-3)
     beside = np.full((2, 5000), np.inf)
     beside[0, :300], beside[1] = short, np.sort(rng.normal(size=5000))
-    assert level(beside, np.array([300, 5000]), 1e-3)[0] == alone[0]
+    assert tail_quantile(beside, np.array([300, 5000]), 1e-3)[0] == alone[0]
 
 
 def test_level_rises_as_the_rate_falls():
     """Fewer tolerated false alarms never lower the level."""
     scores = np.sort(np.random.default_rng(4).normal(size=(1, 2000)), axis=1)
-    levels = [level(scores, np.array([2000]), rate)[0] for rate in (0.3, 0.1, 0.05, 1e-2, 1e-3, 1e-4)]
+    levels = [tail_quantile(scores, np.array([2000]), rate)[0] for rate in (0.3, 0.1, 0.05, 1e-2, 1e-3, 1e-4)]
     assert levels == sorted(levels)
 
 
 @pytest.mark.parametrize("rate", [0.2, 1e-2])
 def test_nothing_known_is_no_alarm(rate):
     """Without scores the level is infinite, and constant scores give a finite one just above them."""
-    assert level(np.full((1, 4), np.inf), np.array([0]), rate)[0] == np.inf
-    constant = level(np.full((1, 64), 2.0), np.array([64]), rate)[0]
+    assert tail_quantile(np.full((1, 4), np.inf), np.array([0]), rate)[0] == np.inf
+    constant = tail_quantile(np.full((1, 64), 2.0), np.array([64]), rate)[0]
     assert 2.0 <= constant < 2.1
 
 
 def test_static_level_stands_in_until_there_are_scores_and_fades_with_them():
     """First the static level alone; then a lower one is believed the more the more independent peaks it rests on."""
-    rng, one = np.random.default_rng(5), threshold(rate=1e-3)
+    rng, calibrated = np.random.default_rng(5), threshold(rate=1e-3)
     scores = rng.normal(-4, 0.3, 3072)
     static = static_level(np.zeros(1), 1e-3)[0]
-    feed(one, scores[: FIRST_EVENTS - 8])
-    assert one.log_level[0] == static
+    feed(calibrated, scores[: FIRST_EVENTS - 8])
+    assert calibrated.log_level[0] == static
     levels = []
     for start in range(0, len(scores), 128):
-        feed(one, scores[start : start + 128])
-        levels.append(float(one.log_level[0]))
+        feed(calibrated, scores[start : start + 128])
+        levels.append(float(calibrated.log_level[0]))
     assert (np.diff(levels[:4]) < 0).all()
     half = int(STATIC_PEAKS / TAIL_SHARES[1] / 2)
     even = threshold(rate=1e-3)
@@ -121,17 +121,17 @@ def test_level_does_not_run_away_from_what_was_seen():
     """A burst of high scores raises the level to what it reached, where that alone keeps the rate, and no farther."""
     scores = np.random.default_rng(12).normal(size=2500)
     scores[1000:1060] = np.linspace(7, 7.5, 60)
-    found = level(np.sort(scores)[None], np.array([2500]), 1e-3)[0]
-    assert 7 < found <= 7.5
+    quantile = tail_quantile(np.sort(scores)[None], np.array([2500]), 1e-3)[0]
+    assert 7 < quantile <= 7.5
 
 
-def test_a_verdict_that_an_alarm_was_none_counts_at_once():
-    """One batch of alarms judged normal raises the level, long before an eighth of what is kept is new."""
-    rng, one = np.random.default_rng(13), threshold(rate=1e-3)
-    feed(one, rng.normal(size=8192))
-    before = one.log_level[0]
-    feed(one, before + 1 + rng.random(32))
-    assert one.log_level[0] > before + 1
+def test_a_label_that_an_alarm_was_none_counts_at_once():
+    """One batch of alarms labelled normal raises the level, long before an eighth of what is kept is new."""
+    rng, calibrated = np.random.default_rng(13), threshold(rate=1e-3)
+    feed(calibrated, rng.normal(size=8192))
+    before = calibrated.log_level[0]
+    feed(calibrated, before + 1 + rng.random(32))
+    assert calibrated.log_level[0] > before + 1
 
 
 def test_static_level_is_higher_where_less_is_tolerated_and_where_time_counts():
@@ -142,35 +142,35 @@ def test_static_level_is_higher_where_less_is_tolerated_and_where_time_counts():
 
 def test_level_rises_at_once_when_recent_normals_score_higher():
     """After a change the last normals decide, long before they are many among all that are kept."""
-    rng, one = np.random.default_rng(10), threshold(rate=1e-2)
-    feed(one, rng.normal(size=7168))
-    feed(one, 3 + rng.normal(size=RECENT))
-    assert np.mean(3 + rng.normal(size=100_000) >= one.log_level[0]) == pytest.approx(0.01, abs=0.01)
+    rng, calibrated = np.random.default_rng(10), threshold(rate=1e-2)
+    feed(calibrated, rng.normal(size=7168))
+    feed(calibrated, 3 + rng.normal(size=RECENT))
+    assert np.mean(3 + rng.normal(size=100_000) >= calibrated.log_level[0]) == pytest.approx(0.01, abs=0.01)
 
 
 def test_level_is_no_lower_than_what_is_expected_of_normals():
     """What normals would score with a new head raises the level at once, until newer ones say less; few do not."""
     rng = np.random.default_rng(1)
-    one = threshold(2)
+    calibrated = threshold(2)
     for row in (0, 1):
-        feed(one, rng.normal(size=2000), row=row)
-    before = one.log_level.copy()
-    one.expect(0, rng.normal(size=LABELLED_ENOUGH - 1) + 9)
-    assert one.log_level[0] == before[0]
-    one.expect(0, rng.normal(size=512) + 2)
-    assert one.log_level[0] == pytest.approx(before[0] + 2, abs=0.6)
-    feed(one, rng.normal(size=1000))
-    assert one.log_level[0] == one.expected[0]
-    one.expect(0, rng.normal(size=512) - 2)
-    assert one.log_level[0] == pytest.approx(before[0], abs=0.3)
-    assert one.log_level[1] == before[1]
-    one.expect(0, rng.normal(size=512) + 2)
-    one.reset_after_outage(np.array([0]), np.zeros(1))
-    assert one.expected[0] == -np.inf
+        feed(calibrated, rng.normal(size=2000), row=row)
+    before = calibrated.log_level.copy()
+    calibrated.expect(0, rng.normal(size=LABELLED_ENOUGH - 1) + 9)
+    assert calibrated.log_level[0] == before[0]
+    calibrated.expect(0, rng.normal(size=512) + 2)
+    assert calibrated.log_level[0] == pytest.approx(before[0] + 2, abs=0.6)
+    feed(calibrated, rng.normal(size=1000))
+    assert calibrated.log_level[0] == calibrated.expected[0]
+    calibrated.expect(0, rng.normal(size=512) - 2)
+    assert calibrated.log_level[0] == pytest.approx(before[0], abs=0.3)
+    assert calibrated.log_level[1] == before[1]
+    calibrated.expect(0, rng.normal(size=512) + 2)
+    calibrated.reset_after_outage(np.array([0]), np.zeros(1))
+    assert calibrated.expected[0] == -np.inf
 
 
 def test_labelled_normals_alone_calibrate_once_there_are_enough():
-    """Unlabelled events stop counting when there are enough verdicts, so that hidden anomalies cannot raise it."""
+    """Unlabelled events stop counting when there are enough labels, so that hidden anomalies cannot raise it."""
     rng = np.random.default_rng(6)
     clean, mixed = threshold(), threshold()
     normal = rng.normal(size=LABELLED_ENOUGH + 60)
@@ -185,25 +185,25 @@ def test_labelled_normals_alone_calibrate_once_there_are_enough():
 def test_the_threshold_follows_a_change_of_the_scores():
     """After as many scores as the window holds, only the new ones count."""
     rng = np.random.default_rng(7)
-    one = threshold(window=256)
-    feed(one, rng.normal(size=512))
-    before = one.log_level[0]
-    feed(one, 5 + rng.normal(size=512))
-    assert one.log_level[0] == pytest.approx(before + 5, abs=1)
+    calibrated = threshold(window=256)
+    feed(calibrated, rng.normal(size=512))
+    before = calibrated.log_level[0]
+    feed(calibrated, 5 + rng.normal(size=512))
+    assert calibrated.log_level[0] == pytest.approx(before + 5, abs=1)
 
 
 def test_gate_is_the_ninetieth_percentile_of_the_last_labelled_normals():
     """Unlabelled events are learned only if they look like nine in ten of the normals."""
-    one, scores = threshold(), np.random.default_rng(8).normal(size=2048)
-    feed(one, scores)
-    assert np.mean(scores[-300:] <= one.gate_level[0]) == pytest.approx(0.9, abs=0.05)
+    calibrated, scores = threshold(), np.random.default_rng(8).normal(size=2048)
+    feed(calibrated, scores)
+    assert np.mean(scores[-300:] <= calibrated.gate_level[0]) == pytest.approx(0.9, abs=0.05)
 
 
 def test_rank_is_uniform_on_the_calibration_scores():
     """Scores like those calibrated on have mean rank one half; without any there is no rank."""
-    one, rng = threshold(sensors=2), np.random.default_rng(9)
-    feed(one, rng.normal(size=2048))
-    rank = one.rank(np.array([0, 1]), rng.normal(size=(2, 1024)))
+    calibrated, rng = threshold(sensors=2), np.random.default_rng(9)
+    feed(calibrated, rng.normal(size=2048))
+    rank = calibrated.rank(np.array([0, 1]), rng.normal(size=(2, 1024)))
     assert rank[0] == pytest.approx(0.5, abs=0.05)
     assert np.isnan(rank[1])
 
@@ -223,13 +223,13 @@ def test_published_scores_reach_one_at_the_threshold_and_keep_their_order():
 
 def alarms(scores, *, delay, rate):
     """Share of a stream's events at or above the level, every one labelled normal so many events later."""
-    one, count, seen = threshold(rate=rate), 0, 0
+    calibrated, count, seen = threshold(rate=rate), 0, 0
     for start in range(0, len(scores), 32):
         if start >= FIRST_EVENTS + delay:
-            count += int((scores[start : start + 32] >= one.log_level[0]).sum())
+            count += int((scores[start : start + 32] >= calibrated.log_level[0]).sum())
             seen += len(scores[start : start + 32])
         if start >= delay:
-            feed(one, scores[start - delay : start - delay + 32])
+            feed(calibrated, scores[start - delay : start - delay + 32])
     return count / seen
 
 
@@ -252,7 +252,7 @@ STREAMS = {
 @pytest.mark.parametrize("shape", STREAMS)
 @pytest.mark.parametrize("rate", [1e-2, 1e-3])
 def test_the_measured_rate_is_the_one_asked_for_within_a_factor_of_two(shape, rate):
-    """On streams without drift, with verdicts that come 512 events late, over ten streams of 12,000 events each."""
+    """On streams without drift, with labels that come 512 events late, over ten streams of 12,000 events each."""
     measured = np.mean(
         [alarms(STREAMS[shape](np.random.default_rng([14, seed]), 12_000), delay=512, rate=rate) for seed in range(10)]
     )
@@ -261,7 +261,7 @@ def test_the_measured_rate_is_the_one_asked_for_within_a_factor_of_two(shape, ra
 
 @pytest.mark.parametrize("rate", [1e-2, 1e-3])
 def test_the_measured_rate_is_within_a_factor_of_four_on_a_drift(rate):
-    """Scores that rise by three standard deviations over 12,000 events, with verdicts 512 events late."""
+    """Scores that rise by three standard deviations over 12,000 events, with labels 512 events late."""
     measured = np.mean(
         [
             alarms(
