@@ -73,7 +73,7 @@ def test_tells_known_anomalies_from_normals():
 
 
 def test_tells_what_no_line_can():
-    """Anomalies inside the range of every single feature, are recognised by their combination alone."""
+    """Anomalies inside the range of every single feature are recognised by their combination alone."""
     head, scaler = parts()
     rng = np.random.default_rng(1)
 
