@@ -136,7 +136,7 @@ def test_a_retracted_label_lets_the_event_wait_again():
 
 
 def test_the_ring_counts_what_it_loses():
-    """Events that nobody learned before the ring came round are counted, and are not taken as others."""
+    """Unlearned events that the ring evicts are counted, and are not taken for others."""
     store = pending()
     assert push(store, CAPACITY) == 0
     assert push(store, 5) == 5

@@ -61,7 +61,7 @@ def test_silent_where_the_context_means_something():
 
 
 def test_tells_known_anomalies_from_normals():
-    """What was labelled anomalous is told from normals it never saw, within the limits of what may be added."""
+    """Labelled kinds of anomalies are separated from normals it never saw, within the limits of what may be added."""
     head, scaler = parts()
     rng = np.random.default_rng(1)
     teach(head, scaler, draw(rng, 400), draw(rng, 40, shift=2.5))
@@ -73,7 +73,7 @@ def test_tells_known_anomalies_from_normals():
 
 
 def test_tells_what_no_line_can():
-    """Anomalies inside the range of every single feature, told by the combination alone."""
+    """Anomalies inside the range of every single feature are recognised by their combination alone."""
     head, scaler = parts()
     rng = np.random.default_rng(1)
 
@@ -249,7 +249,7 @@ def test_tells_what_normals_would_score_now():
 
 
 def test_what_the_score_knows_is_not_added_again():
-    """Anomalies that the score itself told from normals get less from the head than those that it did not."""
+    """Anomalies that the score itself separated from normals get less from the head than those that it did not."""
     rng = np.random.default_rng(2)
     readings = np.concatenate([draw(rng, 400), draw(rng, 60, shift=2)])[None]
     wrong, results = np.arange(460)[None] >= 400, []

@@ -28,7 +28,7 @@ def test_it_says_drift_where_river_does(streams, threshold):
                 expected += tests[row].drift_detected
         assert drift.update(np.array(rows), np.array([streams[row][at] for row in rows])) == expected
     for row, test in enumerate(tests):
-        if not test.drift_detected:  # else it starts anew with the next value, as ours has
+        if not test.drift_detected:  # else it starts again with the next value, as ours has
             assert drift.mean[row] == test._x_mean.get()
             assert (drift.up[row], drift.down[row]) == (test._sum_increase, test._sum_decrease)
 
