@@ -77,7 +77,7 @@ class ReplayJournal:
         if commit.step_boundaries:
             self._last = commit.step_boundaries[-1]
         self.boundaries_since_snapshot += len(commit.step_boundaries)
-        piece = commit.piece
+        piece = commit.chunk_to_write
         if piece is not None and piece.start == 0:
             self._marks_covered = self.boundaries_since_snapshot
         if piece is not None and piece.last:

@@ -148,7 +148,7 @@ class ShardTask:
         commit, unsaved = flight.commit, self._view.unsaved_since
         self._view = replace(self._view, positions=commit.positions, unsaved_since=unsaved or time.time())
         self._saving.on_committed(commit, at - flight.began)
-        if (piece := commit.piece) is not None and piece.last:
+        if (piece := commit.chunk_to_write) is not None and piece.last:
             metrics.snapshot_committed()
             for side, count in self._lost:
                 metrics.lost_records(side, count)

@@ -90,11 +90,11 @@ class SnapshotScheduler:
                 return replace(commit, snapshot=part.data)
         else:
             self._next = self._part(part.positions, part.data, part.stop)
-        return replace(commit, part=part)
+        return replace(commit, chunk=part)
 
     def on_committed(self, commit: Commit, seconds: float) -> None:
         """Take note of a commit that is through, and took so long."""
-        piece = commit.piece
+        piece = commit.chunk_to_write
         if piece is None:
             usual_s = seconds if self._usual_s is None else self._usual_s
             self._usual_s = usual_s + (seconds - usual_s) / _SMOOTHED

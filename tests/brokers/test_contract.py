@@ -398,10 +398,10 @@ def test_a_snapshot_goes_along_with_several_commits(place: Place) -> None:
     size, at = worker.chunk_bytes, [InputOffsets(number, 0) for number in range(10)]
     worker.commit(Commit(0, at[1], step_boundaries=(at[0], at[1]), snapshot=b"first"))
     data = os.urandom(2 * size + 100)
-    parts = [SnapshotChunk(at[2], data, start, min(len(data), start + size)) for start in (0, size, 2 * size)]
-    for step, part in enumerate(parts, 2):
+    chunks = [SnapshotChunk(at[2], data, start, min(len(data), start + size)) for start in (0, size, 2 * size)]
+    for step, chunk in enumerate(chunks, 2):
         assert [one.number for one in place.snapshots().kept(0)] == [1]
-        worker.commit(Commit(0, at[step], scores=[OutRecord(b"a", b"1", 1)], step_boundaries=(at[step],), part=part))
+        worker.commit(Commit(0, at[step], scores=[OutRecord(b"a", b"1", 1)], step_boundaries=(at[step],), chunk=chunk))
     newest = place.snapshots().kept(0)[0]
     assert (newest.number, newest.positions, newest.size_bytes) == (2, at[2], len(data))
     assert place.snapshots().read(0, 2) == data
@@ -411,13 +411,13 @@ def test_a_snapshot_goes_along_with_several_commits(place: Place) -> None:
     assert stored.snapshot is not None
     assert (stored.positions, stored.snapshot.positions, stored.snapshot.data == data) == (at[5], at[2], True)
     assert stored.journal == (at[3], at[4], at[5])
-    worker.commit(Commit(0, at[6], step_boundaries=(at[6],), part=replace(parts[0], positions=at[6])))
-    worker.commit(Commit(0, at[7], step_boundaries=(at[7],), part=replace(parts[1], positions=at[6])))
+    worker.commit(Commit(0, at[6], step_boundaries=(at[6],), chunk=replace(chunks[0], positions=at[6])))
+    worker.commit(Commit(0, at[7], step_boundaries=(at[7],), chunk=replace(chunks[1], positions=at[6])))
     worker = place.takeover(worker)
     stored = worker.load(0)
     assert stored.snapshot is not None
     assert (stored.snapshot.number, stored.journal) == (2, (at[3], at[4], at[5], at[6], at[7]))
-    worker.commit(Commit(0, at[8], step_boundaries=(at[8],), part=replace(parts[0], positions=at[8])))
+    worker.commit(Commit(0, at[8], step_boundaries=(at[8],), chunk=replace(chunks[0], positions=at[8])))
     worker.commit(Commit(0, at[9], step_boundaries=(at[9],), snapshot=b"third"))
     stored = place.takeover(worker).load(0)
     assert stored.snapshot is not None

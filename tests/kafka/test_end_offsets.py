@@ -42,7 +42,7 @@ class Topics:
             raise self.failure
         return {partition: self.ends[partition] for partition in partitions}
 
-    def open_asker(self) -> Topics:
+    def open_offset_client(self) -> Topics:
         return self
 
     def close(self) -> None: ...

@@ -103,7 +103,7 @@ def test_a_wrong_address_is_told_in_the_end(wrong) -> None:
 def test_every_address_is_told_of() -> None:
     """Of several addresses each has its own finding, and a name that is only looked up holds nobody up."""
     with silent() as address:
-        told = kafka_contact.looked_at(f"127.0.0.1:1, {address}, kafka.invalid:9")
+        told = kafka_contact.describe_addresses(f"127.0.0.1:1, {address}, kafka.invalid:9")
     assert told.split("; ")[:2] == [
         "127.0.0.1:1: connection refused",
         f"{address}: it takes connections, but does not answer as Kafka does",

@@ -17,7 +17,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOffsetCommitHandler
 
 from stream_ad.brokers.kafka import hanging_transactions as kafka_settle
-from stream_ad.brokers.kafka.hanging_transactions import MARK_HEADER, CommitMetadata, note_of
+from stream_ad.brokers.kafka.hanging_transactions import MARK_HEADER, CommitMetadata, parse_commit_metadata
 from stream_ad.brokers.kafka.kafka_python.producer import KafkaPythonProducer
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
@@ -79,7 +79,7 @@ def scored(number: int, *, step_boundaries: bool = False) -> Commit:
 def values(place: KafkaPlace, topic: str) -> list[bytes]:
     """What readers of committed records see, once Kafka has told how the last transactions ended."""
     with closing(PartitionReader(place.settings, topic)) as reader:
-        return [record.value for record in reader.read_settled()]
+        return [record.value for record in reader.read_until_stable()]
 
 
 def scores(place: KafkaPlace) -> list[int]:
@@ -321,18 +321,18 @@ def test_recordings_are_written_once(place: KafkaPlace, monkeypatch, secret, tri
 
 def test_a_note_is_read_as_written_or_not_at_all() -> None:
     """What stands in an offset's metadata may be anybody's."""
-    assert note_of('[7,{"anomaly-scores":3}]') == CommitMetadata(7, {"anomaly-scores": 3})
+    assert parse_commit_metadata('[7,{"anomaly-scores":3}]') == CommitMetadata(7, {"anomaly-scores": 3})
     for text in (None, "", "7", "[-1]", "[1,{}", '[1,{"a":"b"}]', "\x00"):
-        assert note_of(text) == CommitMetadata()
+        assert parse_commit_metadata(text) == CommitMetadata()
 
 
 @over_both_clients
 def test_the_next_owner_reads_the_note_of_the_last_commit(place: KafkaPlace, worker: Broker) -> None:
     """Whichever client wrote it: without it nobody knows how an open transaction ended."""
     worker.commit(scored(2, step_boundaries=True))
-    first = worker._writers[0]._note
+    first = worker._writers[0]._metadata
     worker.close()
     successor = place.worker()
     assert first.last_offsets.keys() == {place.settings.topics.scores, place.settings.topics.state}
     ends = {topic: last + 1 for topic, last in first.last_offsets.items()}  # the end of the transaction stands there
-    assert successor._writers[0]._note == CommitMetadata(first.state_start, ends)
+    assert successor._writers[0]._metadata == CommitMetadata(first.state_start, ends)

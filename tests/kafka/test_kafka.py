@@ -628,7 +628,7 @@ def test_a_load_reads_no_older_snapshots(place: KafkaPlace) -> None:
     state, stored = worker._writers[0].state, worker.load(0)
     assert [number for number in range(8) if state.data(number)] == []  # let go of, once loaded
     with closing(PartitionReader(settings, settings.topics.state, [0], start=state.start)) as reader:
-        keys = [record.key.decode() for record in reader.read_settled() if record.value is not None]
+        keys = [record.key.decode() for record in reader.read_until_stable() if record.value is not None]
     assert [key.split("/")[2] for key in keys if key.endswith("manifest")] == ["6"]
     assert next(key for key in keys if "journal" in key).endswith("journal/6/0")
     assert [one.number for one in state.kept] == [2, 3, 4, 5, 6]
@@ -824,7 +824,7 @@ def test_a_worker_that_fences_itself_goes_on(place: KafkaPlace, kafka: KafkaServ
         kafka.proxy.cut()
     else:
         consumer._fetched_at -= settings.broker.session_timeout_seconds
-    while not consumer.may_meet_itself():
+    while not consumer.may_have_fenced_itself():
         worker.turn()
     own(place.broker(settings), PARTITIONS)  # in the place of what it had asked for
     work_until(worker, place, 500)

@@ -19,7 +19,7 @@ from stream_ad.brokers import open_broker, open_producer
 from stream_ad.brokers.kafka.client_api import client_of
 from stream_ad.brokers.kafka.librdkafka.config import ConnectionMonitor, common_config, translated_errors
 from stream_ad.brokers.kafka.librdkafka.group_metadata import pack, unpack
-from stream_ad.brokers.kafka.librdkafka.message_columns import in_columns
+from stream_ad.brokers.kafka.librdkafka.message_columns import to_columns
 from stream_ad.brokers.kafka.librdkafka.producer import LibrdkafkaProducer
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError, LostRecordsError, SettingsError
@@ -259,7 +259,7 @@ def test_what_is_no_record_is_told_apart() -> None:
         Message("a", 0, 8, key=b"l", timestamp=(1, 60)),
     ]
     met: list[int | None] = []
-    found = in_columns(messages, lambda _, message: met.append(message.offset()))
+    found = to_columns(messages, lambda _, message: met.append(message.offset()))
     assert met == [6]
     assert list(found) == [TopicPartition("a", 0), TopicPartition("b", 0)]
     first = found[TopicPartition("a", 0)]

@@ -26,7 +26,7 @@ RECORDS = [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, LONG_AGO_MS + n) for n in
 def written(place: KafkaPlace) -> list[int]:
     """What readers of committed records see, once Kafka has ended every transaction in the topic."""
     with closing(PartitionReader(place.settings, place.settings.topics.events)) as reader:
-        return sorted(int(record.value) for record in reader.read_settled())
+        return sorted(int(record.value) for record in reader.read_until_stable())
 
 
 @only_kafka_python

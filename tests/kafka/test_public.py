@@ -76,7 +76,7 @@ def scored(number: int) -> Commit:
 def scores(place: KafkaPlace) -> list[int]:
     """What readers of committed records see, once Kafka has told how the last transactions ended."""
     with closing(PartitionReader(place.settings, place.settings.topics.scores)) as reader:
-        return [int(record.value) for record in reader.read_settled()]
+        return [int(record.value) for record in reader.read_until_stable()]
 
 
 def load(broker: Broker) -> InputOffsets:

@@ -12,7 +12,7 @@ from stream_ad.brokers.kafka import state_topic as kafka_state
 from stream_ad.brokers.kafka.state_topic import ShardState
 from stream_ad.brokers.worker_api import Commit, InputOffsets, SnapshotChunk
 from stream_ad.settings import Settings
-from tests.support.detector_fixtures import part_after, steps
+from tests.support.detector_fixtures import chunk_after, steps
 
 SETTINGS = Settings.model_validate({"worker": {"snapshot_history": 1, "snapshot_history_interval_seconds": 0.0}})
 CHUNK = 10
@@ -39,14 +39,14 @@ class Log:
 
     def commit(self, commit: Commit, *, dies: bool = False) -> None:
         ahead, records = self.state.records(commit)
-        for part in ahead:
-            self.records += [(key, value) for key, value, *_ in part]
+        for chunk in ahead:
+            self.records += [(key, value) for key, value, *_ in chunk]
         if dies:  # what went ahead stays, the commit does not come about
             self.restart()
             return
         self.records += [(key, value) for key, value, *_ in records]
         if records:
-            self.state.written_to(len(self.records) - 1)
+            self.state.on_written(len(self.records) - 1)
         self.start, self.positions = self.state.start, commit.positions
 
     def restart(self) -> None:
@@ -73,7 +73,7 @@ def test_a_load_from_where_the_note_says_finds_all_that_it_needs(story, size):
     begins where the last commit has noted gives the newest snapshot that is whole, its data and every mark since.
     """
     log, whole, journal = Log(), [], []
-    part: SnapshotChunk | None = None  # the last one of a snapshot that is under way
+    chunk: SnapshotChunk | None = None  # the last one of a snapshot that is under way
     for number, ((after, step_boundaries), (_, action)) in enumerate(
         zip(steps([one for one, _ in story]), story, strict=True)
     ):
@@ -84,16 +84,16 @@ def test_a_load_from_where_the_note_says_finds_all_that_it_needs(story, size):
             if action == "die":
                 log.commit(Commit(0, after, step_boundaries=step_boundaries, snapshot=data), dies=True)
             log.restart()
-            part = None
+            chunk = None
         commit = Commit(0, after, step_boundaries=step_boundaries)
         if action == "whole":
-            commit, part = replace(commit, snapshot=data), None
+            commit, chunk = replace(commit, snapshot=data), None
         elif action in {"part", "give up"}:
-            part = part_after(part if action == "part" else None, after, data, CHUNK)
-            commit = replace(commit, part=part)
+            chunk = chunk_after(chunk if action == "part" else None, after, data, CHUNK)
+            commit = replace(commit, chunk=chunk)
         if commit.saved is not None:
-            whole.append((commit.saved, part.data if part else data))
-            part = None
+            whole.append((commit.saved, chunk.data if chunk else data))
+            chunk = None
         journal += [mark for mark in step_boundaries if mark not in journal]
         log.commit(commit)
         check(log, whole, journal)
@@ -120,10 +120,10 @@ def test_chunks_of_one_that_was_given_up_are_removed(dies):
             0,
             InputOffsets(1, 0),
             step_boundaries=(InputOffsets(),),
-            part=SnapshotChunk(InputOffsets(1, 0), large, 0, 40),
+            chunk=SnapshotChunk(InputOffsets(1, 0), large, 0, 40),
         )
     )
-    log.commit(Commit(0, InputOffsets(2, 0), part=SnapshotChunk(InputOffsets(1, 0), large, 40, 80)))
+    log.commit(Commit(0, InputOffsets(2, 0), chunk=SnapshotChunk(InputOffsets(1, 0), large, 40, 80)))
     if dies:
         log.restart()
     log.commit(Commit(0, InputOffsets(3, 0), snapshot=b"small"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream_ad.brokers.memory.broker import MemoryBroker
 from stream_ad.brokers.partitioner import partition_for
-from stream_ad.brokers.worker_api import PART_BYTES, InputOffsets, InputTopic
+from stream_ad.brokers.worker_api import SNAPSHOT_CHUNK_BYTES, InputOffsets, InputTopic
 from stream_ad.codec.encoders import encode_event, encode_label
 from stream_ad.errors import BrokerError, FencedError
 from stream_ad.records.columns import OutRecord
@@ -67,7 +67,7 @@ def make_settings(partitions=1, **worker):
 class Plant:
     """A broker in memory, a clock that nobody waits for, and workers that come and go."""
 
-    def __init__(self, chunk_bytes=PART_BYTES, **changes):
+    def __init__(self, chunk_bytes=SNAPSHOT_CHUNK_BYTES, **changes):
         self.settings = make_settings(**changes)
         self.clock = ManualClock()
         self.broker = MemoryBroker(clock=self.clock, chunk_bytes=chunk_bytes)
@@ -130,7 +130,7 @@ RUN = st.tuples(st.just("run"))
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.one_of(SEND, SEND, SPOIL, RUN, FAIL, KILL, STOP), max_size=25),
-    st.sampled_from([PART_BYTES, 40, 7]),
+    st.sampled_from([SNAPSHOT_CHUNK_BYTES, 40, 7]),
     st.sampled_from([0.0, 0.4]),
 )
 @example(
@@ -142,7 +142,7 @@ RUN = st.tuples(st.just("run"))
         ("run",),
         ("kill", "load", 1),
     ],
-    PART_BYTES,
+    SNAPSHOT_CHUNK_BYTES,
     0.0,
 )
 def test_whatever_happens_the_scores_are_those_of_one_order(story, chunk_bytes, pass_s):
@@ -238,7 +238,7 @@ def test_a_standby_stays_alive():
     said = set()
 
     class Spare:
-        chunk_bytes = PART_BYTES
+        chunk_bytes = SNAPSHOT_CHUNK_BYTES
 
         def assigned(self):
             return frozenset()
@@ -350,7 +350,7 @@ def test_a_large_snapshot_holds_no_scores_up():
     plant.send(InputTopic.EVENTS, range(60))
     worker, written = watched_worker(plant)
     Worker(plant.settings, worker, clock=plant.clock, stop=Every(plant.clock, 0.4, math.inf)).run(3.0)
-    commits = [(len(one.scores), None if one.part is None else one.part.start, one.saved) for one in written]
+    commits = [(len(one.scores), None if one.chunk is None else one.chunk.start, one.saved) for one in written]
     begun = next(number for number, (_, start, _) in enumerate(commits) if start == 0)
     closed = next(number for number, (_, _, saved) in enumerate(commits) if number >= begun and saved is not None)
     parts = commits[begun : closed + 1]
@@ -371,7 +371,7 @@ def test_a_large_snapshot_is_written_at_rest():
     polls, reads = [], worker.poll
     worker.poll = lambda **options: (polls.append((len(commits), options["timeout_s"])), reads(**options))[1]
     Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
-    parts = [number for number, one in enumerate(commits) if one.part is not None]
+    parts = [number for number, one in enumerate(commits) if one.chunk is not None]
     assert len(parts) > 3
     assert all(commits[number].saved is None for number in parts[:-1])
     assert commits[parts[-1]].saved == InputOffsets(50, 0)

@@ -54,7 +54,7 @@ def test_one_is_made_at_a_time():
     saving.start_build()
     saving.finish_build()
     saving.begin(AT, b"x" * 250)
-    assert [saving.attach_next_chunk(Commit(0, AT)).part.start for _ in range(2)] == [0, 100]
+    assert [saving.attach_next_chunk(Commit(0, AT)).chunk.start for _ in range(2)] == [0, 100]
     assert not saving.due(10**6)
     saving.start_build()
     assert not saving.under_way

@@ -17,7 +17,7 @@ from stream_ad.brokers.sqlite import state_tables as sqlite_state
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.records.columns import OutRecord
 from tests.support.broker_fixtures import memory_place, sqlite_place
-from tests.support.detector_fixtures import part_after, steps
+from tests.support.detector_fixtures import chunk_after, steps
 
 PART = 10
 HISTORY = {"snapshot_history": 1, "snapshot_history_interval_seconds": 0.0}
@@ -66,24 +66,24 @@ def test_what_is_kept_is_what_a_broker_in_memory_keeps(story, size):
             for side in InputTopic:
                 place.producer().send(side, [OutRecord(b"a", b"", n) for n in range(100)])
         workers = [place.worker() for place in places]
-        part = None  # the last one of a snapshot that is under way
+        chunk = None  # the last one of a snapshot that is under way
         for number, ((after, step_boundaries), (_, action)) in enumerate(
             zip(steps([one for one, _ in story]), story, strict=True)
         ):
             data, commit = (b"%d " % number) * size, Commit(0, after, step_boundaries=step_boundaries)
             if action == "take over":
-                workers, part = [place.takeover(old) for place, old in zip(places, workers, strict=True)], None
+                workers, chunk = [place.takeover(old) for place, old in zip(places, workers, strict=True)], None
             elif action == "delete":
-                workers, part = [delete_oldest(place, old) for place, old in zip(places, workers, strict=True)], None
+                workers, chunk = [delete_oldest(place, old) for place, old in zip(places, workers, strict=True)], None
             elif action == "whole":
-                commit, part = replace(commit, snapshot=data), None
+                commit, chunk = replace(commit, snapshot=data), None
             elif action in {"part", "give up"}:
-                part = part_after(part if action == "part" else None, after, data, PART)
-                commit = replace(commit, part=part)
+                chunk = chunk_after(chunk if action == "part" else None, after, data, PART)
+                commit = replace(commit, chunk=chunk)
             for worker in workers:
                 worker.commit(commit)
-            if part is not None and part.last:
-                part = None
+            if chunk is not None and chunk.last:
+                chunk = None
             assert kept(places[0]) == kept(places[1])
         loaded = [worker.load(0) for worker in workers]
         assert len({(one.positions, one.journal, one.rebuild) for one in loaded}) == 1
@@ -111,11 +111,11 @@ def test_what_is_dropped_gives_its_room_back(place, path):
     """Parts of snapshots that are no longer kept go as new ones come, two at most with each commit."""
     worker = place.worker(place.altered(worker={"snapshot_history": 0}))
     for number in range(1, 12):
-        part, removed = None, []
-        while part is None or not part.last:
-            part = part_after(part, InputOffsets(), os.urandom(50 * PART), PART)
+        chunk, removed = None, []
+        while chunk is None or not chunk.last:
+            chunk = chunk_after(chunk, InputOffsets(), os.urandom(50 * PART), PART)
             before = sum(parts_of(path).values())
-            worker.commit(Commit(0, InputOffsets(), part=part))
+            worker.commit(Commit(0, InputOffsets(), chunk=chunk))
             removed.append(before + 1 - sum(parts_of(path).values()))
         assert max(removed) <= 2
         there = parts_of(path)
@@ -128,12 +128,12 @@ def test_what_is_dropped_gives_its_room_back(place, path):
 def test_what_was_given_up_gives_its_room_back(place, path):
     """Of a snapshot that was begun and given up, by the worker or with it, the next one leaves nothing."""
     worker = place.worker()
-    worker.commit(Commit(0, InputOffsets(), part=part_after(None, InputOffsets(), b"a" * 50, PART)))
+    worker.commit(Commit(0, InputOffsets(), chunk=chunk_after(None, InputOffsets(), b"a" * 50, PART)))
     worker.commit(Commit(0, InputOffsets(), snapshot=b"small"))
     assert parts_of(path) == {1: 1}
-    large = part_after(None, InputOffsets(), b"a" * 50, PART)
-    worker.commit(Commit(0, InputOffsets(), part=large))
-    worker.commit(Commit(0, InputOffsets(), part=part_after(large, InputOffsets(), b"", PART)))
+    large = chunk_after(None, InputOffsets(), b"a" * 50, PART)
+    worker.commit(Commit(0, InputOffsets(), chunk=large))
+    worker.commit(Commit(0, InputOffsets(), chunk=chunk_after(large, InputOffsets(), b"", PART)))
     assert parts_of(path) == {1: 1, 2: 2}
     place.takeover(worker).commit(Commit(0, InputOffsets(), snapshot=b"small"))
     assert parts_of(path) == {1: 1, 2: 1}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kafka import TopicPartition
 
 from stream_ad.brokers.kafka.librdkafka.assignment import Assignment
-from stream_ad.brokers.kafka.librdkafka.metadata import plain, rd
+from stream_ad.brokers.kafka.librdkafka.metadata import to_kafka_python, to_librdkafka
 from stream_ad.records.columns import RawRecords
 
 REFUSALS = (KafkaError._STATE, KafkaError._OUTDATED, KafkaError._PREV_IN_PROGRESS)
@@ -35,24 +35,24 @@ class Library:
         self.paused: set[TopicPartition] = set()
         self.beginning = 0
 
-    def assign(self, places: list[RdPartition]) -> None:
-        self.at = {plain(one): one.offset for one in places}
-        self.beginning = len(self.refusals) if places else 0
+    def assign(self, assignment: list[RdPartition]) -> None:
+        self.at = {to_kafka_python(one): one.offset for one in assignment}
+        self.beginning = len(self.refusals) if assignment else 0
 
     def seek(self, place: RdPartition) -> None:
         if self.beginning:
             self.beginning -= 1
             raise KafkaException(KafkaError(self.refusals[self.beginning]))
-        assert plain(place) in self.at
-        self.at[plain(place)] = place.offset
+        assert to_kafka_python(place) in self.at
+        self.at[to_kafka_python(place)] = place.offset
 
-    def pause(self, places: list[RdPartition]) -> None:
+    def pause(self, assignment: list[RdPartition]) -> None:
         if not self.beginning:
-            self.paused.update(map(plain, places))
+            self.paused.update(map(to_kafka_python, assignment))
 
-    def resume(self, places: list[RdPartition]) -> None:
+    def resume(self, assignment: list[RdPartition]) -> None:
         if not self.beginning:
-            self.paused.difference_update(map(plain, places))
+            self.paused.difference_update(map(to_kafka_python, assignment))
 
     def reads(self) -> dict[TopicPartition, int]:
         return {place: offset for place, offset in self.at.items() if place not in self.paused}
@@ -62,42 +62,42 @@ class Owner:
     """Who gives orders, and knows what is to be read then."""
 
     def __init__(self, library: Library) -> None:
-        self.library, self.places = library, Assignment(library, ends)
+        self.library, self.assignment = library, Assignment(library, ends)
         self.wanted: dict[TopicPartition, int] = {}
         self.held: set[TopicPartition] = set()
 
     def rebalance(self, partitions: list[TopicPartition], offsets: dict[TopicPartition, int]) -> None:
         def tell(given: list[TopicPartition]) -> None:
             for one in given:
-                self.places.seek(one, offsets.get(one, 0))
+                self.assignment.seek(one, offsets.get(one, 0))
                 if one not in offsets:
-                    self.places.pause([one])
+                    self.assignment.pause([one])
 
-        self.places.assign([rd(one) for one in partitions], tell)
+        self.assignment.assign([to_librdkafka(one) for one in partitions], tell)
         self.wanted = {one: offsets[one] for one in partitions if one in offsets}
         self.held = set(partitions) - offsets.keys()
 
     def seek(self, place: TopicPartition, offset: int) -> None:
-        self.places.seek(place, offset)
+        self.assignment.seek(place, offset)
         self.wanted[place] = offset
 
     def pause(self, place: TopicPartition) -> None:
-        self.places.pause([place])
+        self.assignment.pause([place])
         self.held.add(place)
 
     def resume(self, place: TopicPartition) -> None:
-        self.places.resume([place])
+        self.assignment.resume([place])
         self.held.discard(place)
-        self.wanted.setdefault(place, self.places.positions[place])
+        self.wanted.setdefault(place, self.assignment.positions[place])
 
     def stop(self, place: TopicPartition) -> None:
         """The library gives up reading there, and is told where to read on."""
         self.library.at.pop(place, None)
-        self.places.stopped(place)
+        self.assignment.stopped(place)
         self.seek(place, 5)
 
-    def settle(self) -> None:
-        self.places.settle()
+    def apply_assignment(self) -> None:
+        self.assignment.apply_assignment()
         assert self.library.at.keys() == self.wanted.keys()
         assert self.library.reads() == {one: at for one, at in self.wanted.items() if one not in self.held}
 
@@ -113,9 +113,9 @@ def test_the_library_reads_what_it_was_told_to(refusals, story) -> None:
     """
     owner = Owner(Library(refusals))
     for order, *arguments in story:
-        if order in ("rebalance", "settle") or arguments[0] in owner.places.positions:
+        if order in ("rebalance", "settle") or arguments[0] in owner.assignment.positions:
             getattr(owner, order)(*arguments)
-    owner.settle()
+    owner.apply_assignment()
 
 
 def test_what_is_read_is_where_it_goes_on() -> None:
@@ -123,13 +123,13 @@ def test_what_is_read_is_where_it_goes_on() -> None:
     one that was taken away do not make it ours again.
     """
     library = Library([])
-    places = Assignment(library, ends)
-    places.assign([rd(PARTITIONS[0])], lambda them: [places.seek(one, 3) for one in them])
+    assignment = Assignment(library, ends)
+    assignment.assign([to_librdkafka(PARTITIONS[0])], lambda them: [assignment.seek(one, 3) for one in them])
     records = RawRecords("events", 0, np.array([3, 5]), np.array([0, 0]), [None] * 2, [None] * 2)
-    places.on_records({PARTITIONS[0]: records, PARTITIONS[1]: records})
-    assert places.positions == {PARTITIONS[0]: 6}
-    places.advance_to(PARTITIONS[0], 8)
-    places.advance_to(PARTITIONS[0], 7)
-    places.advance_to(PARTITIONS[1], 7)
-    places.seek(PARTITIONS[0], places.positions[PARTITIONS[0]])
-    assert library.reads() == places.positions == {PARTITIONS[0]: 8}
+    assignment.on_records({PARTITIONS[0]: records, PARTITIONS[1]: records})
+    assert assignment.positions == {PARTITIONS[0]: 6}
+    assignment.advance_to(PARTITIONS[0], 8)
+    assignment.advance_to(PARTITIONS[0], 7)
+    assignment.advance_to(PARTITIONS[1], 7)
+    assignment.seek(PARTITIONS[0], assignment.positions[PARTITIONS[0]])
+    assert library.reads() == assignment.positions == {PARTITIONS[0]: 8}
