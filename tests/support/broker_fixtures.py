@@ -224,7 +224,9 @@ def await_commits(settings: Settings) -> None:
     with closing(connect(KafkaAdminClient, settings)) as admin:
         while time.monotonic() < deadline:
             states = retry_while_unavailable(lambda: admin.describe_producers(inputs)).values()
-            if all(one.current_transaction_start_offset < 0 for state in states for one in state.active_producers):
+            if all(
+                active.current_transaction_start_offset < 0 for state in states for active in state.active_producers
+            ):
                 return
             time.sleep(0.02)
 
@@ -235,9 +237,9 @@ def drain(broker: Broker, max_records: int = 1_000) -> dict[tuple[int, InputTopi
     while True:
         fetched = broker.poll(timeout_s=0.5, max_records=max_records)
         for shard, sides in fetched.items():
-            for side, one in sides.items():
-                came.setdefault((shard, side), []).append(one)
-        if fetched and all(one.drained for sides in fetched.values() for one in sides.values()):
+            for side, fetched_input in sides.items():
+                came.setdefault((shard, side), []).append(fetched_input)
+        if fetched and all(fetched_input.drained for sides in fetched.values() for fetched_input in sides.values()):
             return came
 
 
@@ -249,9 +251,9 @@ def kafka_place(
         broker={"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers, "client": client},
         topics={"partitions": partitions, **{role: f"{role}-{name}" for role in ROLES}},
     )
-    here = KafkaPlace(settings, stack)
-    here.admin().apply()
-    return here
+    place = KafkaPlace(settings, stack)
+    place.admin().apply()
+    return place
 
 
 def sqlite_place(path: Path, stack: ExitStack, name: str, *, partitions: int = PARTITIONS) -> SqlitePlace:

@@ -24,7 +24,7 @@ def steps(sizes: list[tuple[int, int]]) -> Iterator[tuple[InputOffsets, tuple[In
 
 
 def chunk_after(chunk: SnapshotChunk | None, positions: InputOffsets, data: bytes, size: int) -> SnapshotChunk:
-    """The part after another one, or the first one of other data."""
+    """The chunk after another one, or the first chunk of other data."""
     if chunk is None:
         return SnapshotChunk(positions, data, 0, min(len(data), size))
     return replace(chunk, start=chunk.stop, stop=min(len(chunk.data), chunk.stop + size))

@@ -1,4 +1,4 @@
-"""A small plant's readings and verdicts on a broker, and workers that come and go over it."""
+"""A small plant's readings and labels on a broker, and workers that come and go over it."""
 
 from __future__ import annotations
 

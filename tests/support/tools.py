@@ -18,10 +18,10 @@ def promtool():
 
 def prometheus_tool(name):
     """Path of ``promtool`` or ``prometheus``."""
-    found = shutil.which(name) or shutil.which(name, path=UNPACKED)
-    if found is None:
+    path = shutil.which(name) or shutil.which(name, path=UNPACKED)
+    if path is None:
         message = f"{name} is not installed; `make promtool` fetches it (Debian: apt-get install prometheus)"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
-    return found
+    return path

@@ -33,15 +33,15 @@ def event(**parts):
 
 def readings(events):
     """For each event its readings by feature, missing ones as None."""
-    found = [{} for _ in events.sensor_ids]
+    readings_of = [{} for _ in events.sensor_ids]
     for block in events.blocks:
         for row, values in zip(block.rows.tolist(), block.values.tolist(), strict=True):
-            assert not found[row]
-            found[row] = {
+            assert not readings_of[row]
+            readings_of[row] = {
                 name: None if value != value else value  # noqa: PLR0124 - NaN
                 for name, value in zip(block.features, values, strict=True)
             }
-    return found
+    return readings_of
 
 
 def rows(events):

@@ -350,7 +350,10 @@ def test_a_large_snapshot_holds_no_scores_up():
     plant.send(InputTopic.EVENTS, range(60))
     worker, written = watched_worker(plant)
     Worker(plant.settings, worker, clock=plant.clock, stop=Every(plant.clock, 0.4, math.inf)).run(3.0)
-    commits = [(len(one.scores), None if one.chunk is None else one.chunk.start, one.saved) for one in written]
+    commits = [
+        (len(one.scores), None if one.chunk is None else one.chunk.start, one.completed_snapshot_offsets)
+        for one in written
+    ]
     begun = next(number for number, (_, start, _) in enumerate(commits) if start == 0)
     closed = next(number for number, (_, _, saved) in enumerate(commits) if number >= begun and saved is not None)
     parts = commits[begun : closed + 1]
@@ -373,8 +376,8 @@ def test_a_large_snapshot_is_written_at_rest():
     Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
     parts = [number for number, one in enumerate(commits) if one.chunk is not None]
     assert len(parts) > 3
-    assert all(commits[number].saved is None for number in parts[:-1])
-    assert commits[parts[-1]].saved == InputOffsets(50, 0)
+    assert all(commits[number].completed_snapshot_offsets is None for number in parts[:-1])
+    assert commits[parts[-1]].completed_snapshot_offsets == InputOffsets(50, 0)
     for number in parts[:-1]:
         assert [timeout for after, timeout in polls if after == number + 1] == [0.0]
     plant.check()
