@@ -270,7 +270,7 @@ def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
 
 
 @over_all_clients
-def test_what_was_paused_in_a_rebalance_is_read_once_resumed(
+def test_what_was_held_in_a_rebalance_is_read_once_it_is_not(
     place: KafkaPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An input that was paused during a rebalance is read once it is resumed."""
