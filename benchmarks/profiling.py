@@ -35,8 +35,8 @@ RATE = 200  # samples a second
 WAITS = re.compile(r"(Selector\.select|Condition\.wait|wait_for_change) [^;]*$")  # at the leaf: no work is done
 STAGES = (
     # the first of which the pattern fits any frame of the stack, written «Class.function (path/file.py:line)»
-    ("fetch", r"Broker\.poll |kafka_python/fetcher|kafka/consumer/"),
-    ("produce", r"Database\.append |kafka_python/(producer|record_batch)|kafka/(producer|record)/"),
+    ("fetch", r"Broker\.poll |kafka_fetch|kafka/consumer/"),
+    ("produce", r"Database\.append |kafka_batches|kafka_format|kafka/(producer|record)/"),
     ("network", r"kafka/(net|protocol)/"),  # the client's own thread, for both of them
     ("commit", r"end_transaction|send_offsets|Broker\.commit |ShardWriter"),
     ("snapshot", r"Shard\.snapshot |shard_state"),

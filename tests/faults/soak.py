@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks.page import write
 from tests.support.fault_points import PRODUCERS
-from tests.support.fault_schedule import FaultSchedule
+from tests.support.fault_schedule import Harm
 from tests.support.kafka_server import KafkaServer
 from tests.support.soak_environment import Site, sorted_by_shard
 
@@ -172,7 +172,7 @@ def soak(kind, options):
                 # workers go through the proxy, whoever looks at the results does not
                 disturbed.tree["broker"]["bootstrap_servers"] = server.address("PROXIED")
             progress = Progress(disturbed.settings, server)
-            schedule = FaultSchedule(
+            harm = Harm(
                 disturbed,
                 random_,
                 total=total,
@@ -183,7 +183,7 @@ def soak(kind, options):
                 say=lambda line: print(f"{kind}: {line}", flush=True),
             )
             began = time.monotonic()
-            schedule.run()
+            harm.run()
             disturbed.run()
             disturbed_s = time.monotonic() - began
             counts, same = compare(reference, disturbed)
@@ -197,8 +197,8 @@ def soak(kind, options):
                 **{what: f"{count:,}" for what, count in counts.items()},
                 "everything published equal": "yes" if same else "NO",
                 "final state equal": f"yes, {digest(states[0])[:16]}" if not other else f"NO: shard {', '.join(other)}",
-                "kills (SIGKILL)": told(schedule.killed),
-                **({"broker faults": told(schedule.harmed), "besides": told(schedule.others)} if server else {}),
+                "kills (SIGKILL)": told(harm.killed),
+                **({"broker faults": told(harm.harmed), "besides": told(harm.others)} if server else {}),
                 "undisturbed / disturbed": f"{undisturbed_s:,.0f} s / {disturbed_s:,.0f} s",
             }
             if server is not None:
@@ -207,8 +207,8 @@ def soak(kind, options):
                     f"{records:,} live records of {size / 2**20:.1f} MiB; {held:,} records are there; "
                     f"never more than {progress.state_bytes / 2**20:.0f} MiB on disk"
                 )
-            ok = same and not other and sum(schedule.killed.values()) >= kills
-            return rows, ok and sum(schedule.harmed.values()) == faults
+            ok = same and not other and sum(harm.killed.values()) >= kills
+            return rows, ok and sum(harm.harmed.values()) == faults
         finally:
             if server is not None:
                 server.close()

@@ -15,7 +15,7 @@ from stream_ad.brokers.kafka.snapshot_manifest import read_manifest
 from stream_ad.brokers.kafka.state_topic import ShardState
 from stream_ad.brokers.worker_api import Commit, InputOffsets, SnapshotChunk
 from stream_ad.settings import Settings
-from tests.support.detector_fixtures import chunk_after, steps
+from tests.support.snapshot_commits import part_after, steps
 
 SETTINGS = Settings.model_validate({"worker": {"snapshot_history": 1, "snapshot_history_interval_seconds": 0.0}})
 CHUNK = 10
@@ -92,7 +92,7 @@ def test_a_load_from_the_recorded_offset_finds_all_that_it_needs(story, size):
         if action == "whole":
             commit, chunk = replace(commit, snapshot=data), None
         elif action in {"part", "give up"}:
-            chunk = chunk_after(chunk if action == "part" else None, after, data, CHUNK)
+            chunk = part_after(chunk if action == "part" else None, after, data, CHUNK)
             commit = replace(commit, chunk=chunk)
         if commit.completed_snapshot_offsets is not None:
             whole.append((commit.completed_snapshot_offsets, chunk.data if chunk else data))

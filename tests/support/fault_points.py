@@ -1,4 +1,4 @@
-"""Named points in a worker's work, and faults that occur at them: the process is killed, or its main thread paused."""
+"""Named points in a worker's work, and faults that wait there: the process is killed, or its main thread held."""
 
 from __future__ import annotations
 
@@ -45,13 +45,11 @@ POINTS = (
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault at a point of a worker's work.
-
-    Args:
-        point: One of POINTS.
-        at: Which time the point is reached; 1 is the first.
-        paused: Pause the main thread until released, while other threads go on; else SIGKILL.
-        dormant: Count only from when the fault is roused.
+    """Args:
+    point: One of POINTS.
+    at: The how many-th time it is reached.
+    hold: Stand still there until released, while other threads go on; else SIGKILL.
+    dormant: It does not count how often the point is reached before it is roused.
     """
 
     point: str
@@ -60,17 +58,17 @@ class Fault:
     dormant: bool = False
 
     def __str__(self) -> str:
-        return f"{'paused' if self.paused else 'killed'} {self.point} ({self.at})"
+        return f"{'held' if self.paused else 'killed'} {self.point} ({self.at})"
 
 
 def arm(fault: Fault, broker: BrokerSettings, release: Path, rouse: Path) -> None:
-    """Prepare a fault in this process.
+    """Let the fault wait in this process.
 
     Args:
-        fault: The fault.
-        broker: Settings of the worker.
-        release: File that ends a pause.
-        rouse: File that rouses a dormant fault.
+        fault: What and where.
+        broker: Settings of the worker it waits in.
+        release: File that ends a hold.
+        rouse: File that wakes a dormant fault.
     """
     times = iter(range(fault.at))
 
@@ -84,9 +82,9 @@ def arm(fault: Fault, broker: BrokerSettings, release: Path, rouse: Path) -> Non
             time.sleep(0.01)
 
     if fault.point == "making a snapshot":
-        _wrap(Shard, "snapshot", after=reached)
+        _context(Shard, "snapshot", after=reached)
     elif fault.point == "recovering":
-        _wrap(ShardTask, "_replay", after=reached)
+        _context(ShardTask, "_replay", after=reached)
     elif broker.kind == "kafka":
         _arm_kafka(PRODUCERS[broker.client], fault.point, reached)
     else:
@@ -95,32 +93,32 @@ def arm(fault: Fault, broker: BrokerSettings, release: Path, rouse: Path) -> Non
 
 def _arm_kafka(producer, point, reached):
     if point == "before produce":
-        _wrap(producer, "begin_transaction", before=reached)
+        _context(producer, "begin_transaction", before=reached)
     elif point == "after produce":
-        _wrap(producer, "check", after=reached)
+        _context(producer, "check", after=reached)
     elif point == "before commit":
-        _wrap(producer, "end_transaction", before=reached)
+        _context(producer, "end_transaction", before=reached)
     elif point == "after commit":
-        _wrap(producer, "end_transaction", after=reached)
+        _context(producer, "end_transaction", after=reached)
     elif point == "writing a snapshot":
         with_snapshot = []
-        _wrap(ShardState, "_chunk_records", before=lambda: with_snapshot.append(True))
-        _wrap(producer, "check", after=lambda: with_snapshot and (with_snapshot.clear(), reached()))
+        _context(ShardState, "_chunk_records", before=lambda: with_snapshot.append(True))
+        _context(producer, "check", after=lambda: with_snapshot and (with_snapshot.clear(), reached()))
     elif point == "loading":
-        _wrap(ShardState, "newest_whole", after=reached)
+        _context(ShardState, "newest_whole", after=reached)
     else:
         raise ValueError(point)
 
 
 def _arm_sqlite(point, reached):
     committing = []
-    _wrap(SqliteBroker, "commit", before=lambda: committing.append(True), after=committing.clear)
+    _context(SqliteBroker, "commit", before=lambda: committing.append(True), after=committing.clear)
     once = _when(committing, reached)
     if point == "before produce":
-        _wrap(SqliteBroker, "commit", before=reached)
+        _context(SqliteBroker, "commit", before=reached)
     elif point == "after produce":
         appended = []
-        _wrap(Database, "append", after=lambda: (appended.append(True), len(appended) % 3 or once()))
+        _context(Database, "append", after=lambda: (appended.append(True), len(appended) % 3 or once()))
     elif point in ("before commit", "after commit"):
         write = Database.write
 
@@ -135,9 +133,9 @@ def _arm_sqlite(point, reached):
 
         Database.write = watched
     elif point == "writing a snapshot":
-        _wrap(StateTables, "save", after=reached)
+        _context(StateTables, "save", after=reached)
     elif point == "loading":
-        _wrap(SqliteBroker, "_newest_whole", after=reached)
+        _context(SqliteBroker, "_newest_whole", after=reached)
     else:
         raise ValueError(point)
 
@@ -146,7 +144,7 @@ def _when(condition, reached):
     return lambda: condition and reached()
 
 
-def _wrap(owner, name, *, before=lambda: None, after=lambda: None):
+def _context(owner, name, *, before=lambda: None, after=lambda: None):
     method = getattr(owner, name)
 
     @functools.wraps(method)

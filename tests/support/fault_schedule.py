@@ -57,7 +57,7 @@ class Slot:
 
 
 @dataclass
-class FaultSchedule:
+class Harm:
     """Drives a run until every fault has happened and the work is done.
 
     Args:
@@ -169,7 +169,7 @@ class FaultSchedule:
         return member.poll() == 1 and "No Kafka broker answered" in member.said()
 
     def _start(self, slot: Slot) -> None:
-        left = len(self._kill_marks) - sum(other.dying_until is not None for other in self._slots if other is not slot)
+        left = len(self._kill_marks) - sum(one.dying_until is not None for one in self._slots if one is not slot)
         slot.kind = self._kinds.popleft() if self._kinds and left > 0 else RANDOM
         slot.dying_until = None
         fault = None

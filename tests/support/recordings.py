@@ -40,13 +40,13 @@ def drawn(rows=400, *, sensors=2, seed=0, faults=0.1, stem="drawn", warmup=64):
     values = np.empty((rows, 3))
     labels: list[str | None] = ["normal"] * rows
     for number in range(sensors):
-        sensor_rows = np.arange(number, each * sensors, sensors)
-        values[sensor_rows] = np.cumsum(rng.normal(0, 0.2, (each, 3)), axis=0) * 0.2 + rng.normal(0, 1, (each, 3))
+        mine = np.arange(number, each * sensors, sensors)
+        values[mine] = np.cumsum(rng.normal(0, 0.2, (each, 3)), axis=0) * 0.2 + rng.normal(0, 1, (each, 3))
         begin = warmup
         while begin < each - 12:
             begin += int(rng.geometric(faults))
             length = int(rng.integers(2, 6))
-            for row in sensor_rows[begin : begin + length].tolist():
+            for row in mine[begin : begin + length].tolist():
                 values[row] += 6
                 labels[row] = "jump" if number else "leak"
             begin += length + 12

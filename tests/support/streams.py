@@ -44,43 +44,43 @@ class Story:
         return event_id
 
     def label(self, sensor: str, name: str | None, event_id: str) -> None:
-        """Write a label of an event."""
+        """Write a verdict on an event."""
         self.second += 1
         self.labels.append((self.second, sensor, name, event_id, 0, 0))
 
     def interval(self, sensor: str, name: str | None, start: int, end: int) -> None:
-        """Write a label of an interval, in seconds of the story."""
+        """Write a verdict on an interval, in seconds of the story."""
         self.second += 1
         self.labels.append((self.second, sensor, name, None, start * SECOND, end * SECOND))
 
     def columns(self, first: int, last: int) -> tuple[Events, Labels]:
         """What was written after second ``first`` up to second ``last``."""
-        chosen = [event for event in self.events if first < event[0] <= last]
+        chosen = [one for one in self.events if first < one[0] <= last]
         blocks: dict[tuple[str, ...], list[int]] = {}
-        for row, event in enumerate(chosen):
-            blocks.setdefault(tuple(sorted(event[2])), []).append(row)
-        seconds = np.array([event[0] for event in chosen], np.int64)
+        for row, one in enumerate(chosen):
+            blocks.setdefault(tuple(sorted(one[2])), []).append(row)
+        seconds = np.array([one[0] for one in chosen], np.int64)
         events = Events(
             seconds,
             seconds * 1000,
             seconds * SECOND,
-            [event[1] for event in chosen],
-            [event[3] for event in chosen],
+            [one[1] for one in chosen],
+            [one[3] for one in chosen],
             tuple(
                 ValueBlock(names, np.array(rows), np.array([[_value(chosen[r][2][n]) for n in names] for r in rows]))
                 for names, rows in blocks.items()
             ),
         )
-        chosen_labels = [label for label in self.labels if first < label[0] <= last]
-        seconds = np.array([label[0] for label in chosen_labels], np.int64)
+        judged = [one for one in self.labels if first < one[0] <= last]
+        seconds = np.array([one[0] for one in judged], np.int64)
         labels = Labels(
             seconds,
             seconds * 1000,
-            [label[1] for label in chosen_labels],
-            [label[2] for label in chosen_labels],
-            [label[3] for label in chosen_labels],
-            np.array([label[4] for label in chosen_labels], np.int64),
-            np.array([label[5] for label in chosen_labels], np.int64),
+            [one[1] for one in judged],
+            [one[2] for one in judged],
+            [one[3] for one in judged],
+            np.array([one[4] for one in judged], np.int64),
+            np.array([one[5] for one in judged], np.int64),
         )
         return events, labels
 
@@ -115,4 +115,4 @@ def scores(results: list[StepResult]) -> np.ndarray:
 
 def total(results: list[StepResult], what: str) -> int:
     """Sum of a count or of a label outcome over steps."""
-    return sum({**result.counts, **result.label_outcomes}[what] for result in results)
+    return sum({**one.counts, **one.label_outcomes}[what] for one in results)

@@ -17,7 +17,7 @@ from stream_ad.brokers.sqlite import state_tables as sqlite_state
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.records.columns import OutRecord
 from tests.support.broker_fixtures import memory_place, sqlite_place
-from tests.support.detector_fixtures import chunk_after, steps
+from tests.support.snapshot_commits import part_after, steps
 
 PART = 10
 HISTORY = {"snapshot_history": 1, "snapshot_history_interval_seconds": 0.0}
@@ -78,7 +78,7 @@ def test_what_is_kept_is_what_a_broker_in_memory_keeps(story, size):
             elif action == "whole":
                 commit, chunk = replace(commit, snapshot=data), None
             elif action in {"part", "give up"}:
-                chunk = chunk_after(chunk if action == "part" else None, after, data, PART)
+                chunk = part_after(chunk if action == "part" else None, after, data, PART)
                 commit = replace(commit, chunk=chunk)
             for worker in workers:
                 worker.commit(commit)
@@ -117,7 +117,7 @@ def test_what_is_dropped_gives_its_room_back(place, path):
     for number in range(1, 12):
         chunk, removed = None, []
         while chunk is None or not chunk.last:
-            chunk = chunk_after(chunk, InputOffsets(), os.urandom(50 * PART), PART)
+            chunk = part_after(chunk, InputOffsets(), os.urandom(50 * PART), PART)
             before = sum(parts_of(path).values())
             worker.commit(Commit(0, InputOffsets(), chunk=chunk))
             removed.append(before + 1 - sum(parts_of(path).values()))
@@ -132,12 +132,12 @@ def test_what_is_dropped_gives_its_room_back(place, path):
 def test_what_was_given_up_gives_its_room_back(place, path):
     """The next snapshot removes everything of one that was abandoned, with or without its worker."""
     worker = place.worker()
-    worker.commit(Commit(0, InputOffsets(), chunk=chunk_after(None, InputOffsets(), b"a" * 50, PART)))
+    worker.commit(Commit(0, InputOffsets(), chunk=part_after(None, InputOffsets(), b"a" * 50, PART)))
     worker.commit(Commit(0, InputOffsets(), snapshot=b"small"))
     assert parts_of(path) == {1: 1}
-    large = chunk_after(None, InputOffsets(), b"a" * 50, PART)
+    large = part_after(None, InputOffsets(), b"a" * 50, PART)
     worker.commit(Commit(0, InputOffsets(), chunk=large))
-    worker.commit(Commit(0, InputOffsets(), chunk=chunk_after(large, InputOffsets(), b"", PART)))
+    worker.commit(Commit(0, InputOffsets(), chunk=part_after(large, InputOffsets(), b"", PART)))
     assert parts_of(path) == {1: 1, 2: 2}
     place.takeover(worker).commit(Commit(0, InputOffsets(), snapshot=b"small"))
     assert parts_of(path) == {1: 1, 2: 1}

@@ -23,8 +23,8 @@ def steps(sizes: list[tuple[int, int]]) -> Iterator[tuple[InputOffsets, tuple[In
         yield after, step_boundaries
 
 
-def chunk_after(chunk: SnapshotChunk | None, positions: InputOffsets, data: bytes, size: int) -> SnapshotChunk:
-    """The chunk after another one, or the first chunk of other data."""
-    if chunk is None:
+def part_after(part: SnapshotChunk | None, positions: InputOffsets, data: bytes, size: int) -> SnapshotChunk:
+    """The part after another one, or the first one of other data."""
+    if part is None:
         return SnapshotChunk(positions, data, 0, min(len(data), size))
-    return replace(chunk, start=chunk.stop, stop=min(len(chunk.data), chunk.stop + size))
+    return replace(part, start=part.stop, stop=min(len(part.data), part.stop + size))
