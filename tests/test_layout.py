@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "stream_ad").rglob("*.py"))
-LONGEST = 300
+LONGEST = 500
 HEAVY = {"torch", "river", "numpy", "pandas", "scipy", "sklearn", "kafka", "pydantic_settings", "prometheus_client"}
 
 
