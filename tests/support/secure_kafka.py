@@ -1,4 +1,4 @@
-"""A real Kafka that encrypts, asks for passwords and knows rights, with certificates made by the JDK's keytool."""
+"""A real Kafka with encryption, passwords and rights, and certificates made by the JDK's keytool."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class SecureKafka(KafkaServer):
 
 
 def secured() -> Settings:
-    """Settings with everything that broker.security has, for brokers that are not there."""
+    """Return settings with everything that broker.security has, for brokers that do not exist."""
     security = {
         "protocol": "SASL_SSL",
         "ca_file": "ca.pem",
