@@ -51,8 +51,8 @@ class InputOffsets:
     labels: int = 0
 
     def of(self, side: InputTopic) -> int:
-        """Return the offset of one input, as a Python integer also where it came from an array."""
-        return int(self.events if side is InputTopic.EVENTS else self.labels)
+        """Return the offset of one input."""
+        return self.events if side is InputTopic.EVENTS else self.labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)

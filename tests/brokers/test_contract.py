@@ -44,18 +44,18 @@ def test_gives_out_what_was_produced(place: Place) -> None:
     """Records arrive once, in order, unchanged, on their input, in the shard of their key."""
     sent = {(shard, side): records(shard, 700 + shard, start=1000 * shard) for shard in (0, 1) for side in InputTopic}
     producer = place.producer()
-    for (_, side), records in sent.items():
-        producer.send(side, records)
+    for (_, side), produced in sent.items():
+        producer.send(side, produced)
     producer.flush()
     came = drain(place.worker())
-    for (shard, side), records in sent.items():
+    for (shard, side), produced in sent.items():
         fetched = [batch.records for batch in came[shard, side]]
         assert {(batch.topic, batch.partition) for batch in fetched} == {
             (getattr(place.settings.topics, side.value), shard)
         }
-        assert [k for batch in fetched for k in batch.keys] == [record.key for record in records]
-        assert [v for batch in fetched for v in batch.values] == [record.value for record in records]
-        assert np.concatenate([batch.times_ms for batch in fetched]).tolist() == [record.time_ms for record in records]
+        assert [k for batch in fetched for k in batch.keys] == [record.key for record in produced]
+        assert [v for batch in fetched for v in batch.values] == [record.value for record in produced]
+        assert np.concatenate([batch.times_ms for batch in fetched]).tolist() == [record.time_ms for record in produced]
         offsets = np.concatenate([batch.offsets for batch in fetched])
         assert offsets.dtype == np.int64
         assert offsets[0] == 0
@@ -376,7 +376,7 @@ def test_a_new_lineage_is_never_replayed_across(place: Place) -> None:
     )
     stored = broker.load(0)
     assert (stored.positions, stored.snapshot and stored.snapshot.data) == (InputOffsets(3, 1), b"anew")
-    assert stored.journal == (), "marks of before lie ahead now, and mean nothing"
+    assert stored.journal == (), "boundaries of before lie ahead now, and mean nothing"
 
 
 def test_older_snapshots_are_kept_at_intervals(place: Place) -> None:

@@ -191,7 +191,7 @@ def test_one_output_tells_of_a_commit_whose_offsets_wait(
         "scores": record,
         "incidents": record,
         "dead_letters": record,
-        "marks": (InputOffsets(1, 0), InputOffsets(2, 0)),
+        "step_boundaries": (InputOffsets(1, 0), InputOffsets(2, 0)),
     }
     worker.commit(Commit(0, InputOffsets(2, 0), **step))
     if successor != "itself":

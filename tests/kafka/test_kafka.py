@@ -359,7 +359,7 @@ def test_a_client_that_never_joins_again_is_replaced(place: KafkaPlace, monkeypa
     while worker.commits < 4:
         worker.turn()
     consumer = worker.broker._consumer
-    monkeypatch.setattr(consumer, "_patience_s", 1.0)
+    monkeypatch.setattr(consumer, "_rejoin_timeout_s", 1.0)
     consumer._client = Deaf(consumer._client)
     consumer._group = consumer._no_membership._replace(state=MemberState.REBALANCING)
     work_until(worker, place, 500)
@@ -492,7 +492,7 @@ def test_apply_makes_fitting_topics(place: KafkaPlace, admin: KafkaAdminClient) 
     assert plans["labels"].config["message.timestamp.type"] == "CreateTime"
     assert plans["scores"].config["message.timestamp.type"] == "LogAppendTime"
     assert plans["events"].config["retention.ms"] == "-1"
-    assert "for ever" in plans["events"].note
+    assert "without limit" in plans["events"].note
     short = place.altered(topics={"retention_seconds": 3600.0, "events": f"{plans['events'].topic}-short"})
     place.admin(short).apply()
     events = next(plan for plan in place.admin(short).plan() if plan.role == "events")
@@ -507,7 +507,7 @@ def test_the_plan_says_what_retention_means(place: KafkaPlace) -> None:
     broker = ["broker.kind=kafka", f"broker.bootstrap_servers={place.settings.broker.bootstrap_servers}"]
     given = [word for setting in (*names, *broker, "topics.partitions=2") for word in ("--set", setting)]
     shown = CliRunner().invoke(app, ["topics", "plan", *given]).stdout
-    assert f"{topics.events}, {topics.labels}: kept for ever" in shown
+    assert f"{topics.events}, {topics.labels}: kept without limit" in shown
 
 
 def test_unfit_topics_are_refused_and_left_alone(place: KafkaPlace, admin: KafkaAdminClient) -> None:
@@ -818,9 +818,9 @@ def test_one_instance_id_is_for_one_worker(place: KafkaPlace) -> None:
     first.commit(Commit(0, InputOffsets(1, 0), step_boundaries=(InputOffsets(),)))
     second = place.broker(settings)
     own(second, PARTITIONS)
-    with pytest.raises(BrokerError, match="instance_id «here»"):
+    with pytest.raises(BrokerError, match="instance_id 'here'"):
         first.commit(Commit(0, InputOffsets(2, 0)))
-    with pytest.raises(BrokerError, match="instance_id «here»"):
+    with pytest.raises(BrokerError, match="instance_id 'here'"):
         first.poll(timeout_s=1, max_records=1)
 
 

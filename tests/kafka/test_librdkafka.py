@@ -149,7 +149,7 @@ def test_records_lost_in_the_middle_are_stepped_over(place: KafkaPlace) -> None:
     ends = [worker.bounds(shard)[1].events for shard in range(PARTITIONS)]
     place.delete_records(InputTopic.EVENTS, 0, ends[0] - 5)
     worker.seek(1, InputOffsets())
-    worker._members.place((0, InputTopic.EVENTS), 0)  # as if it had been read up to there only
+    worker._members.seek((0, InputTopic.EVENTS), 0)  # as if it had been read up to there only
     with pytest.raises(LostRecordsError) as lost:
         drain(worker, 20)
     assert lost.value.shard == 0
@@ -174,7 +174,7 @@ def test_a_slow_answer_moves_no_position(place: KafkaPlace, kafka: KafkaServer) 
         own(worker, PARTITIONS)
         for shard in range(PARTITIONS):
             for side in InputTopic:
-                worker._members.place((shard, side), 0)
+                worker._members.seek((shard, side), 0)
         time.sleep(1.5)  # what the client asks of itself it has been told by now
     finally:
         kafka.proxy.delay(0)

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
-from tests.kafka.test_worker_kafka import kafka_site
+from tests.kafka.test_worker import kafka_site
 
 from stream_ad.brokers import open_admin, open_broker, open_producer, open_snapshots
 from stream_ad.brokers.worker_api import InputTopic

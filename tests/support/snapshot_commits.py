@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def steps(sizes: list[tuple[int, int]]) -> Iterator[tuple[InputOffsets, tuple[InputOffsets, ...]]]:
-    """Commits of steps: positions, and the marks of those that read labels."""
+    """Commits of steps: positions, and the step boundaries of those that read labels."""
     at, first, last = InputOffsets(), True, None
     for events, labels in sizes:
         after = InputOffsets(at.events + events, at.labels + labels)

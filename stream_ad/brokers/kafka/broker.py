@@ -282,7 +282,7 @@ class KafkaBroker:
             require_offset(shard, topic, positions.of(side), (oldest.of(side), ends.of(side)))
         with errors(self._settings, f"positioning the inputs of shard {shard}"):
             for side in InputTopic:
-                self._members.seek((shard, side), positions.of(side))
+                self._members.seek((shard, side), int(positions.of(side)))
                 self._reported_drained.discard((shard, side))
 
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:

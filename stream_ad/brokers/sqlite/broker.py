@@ -208,7 +208,7 @@ class SqliteBroker:
         oldest, ends = self.bounds(shard)
         for side in InputTopic:
             require_offset(shard, self._inputs[side], positions.of(side), (oldest.of(side), ends.of(side)))
-            self._next[shard, side] = positions.of(side)
+            self._next[shard, side] = int(positions.of(side))
             self._reported_drained.discard((shard, side))
 
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:

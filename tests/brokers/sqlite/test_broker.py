@@ -126,7 +126,7 @@ def test_kill_in_the_middle_of_commits_loses_nothing(place: SqlitePlace) -> None
                 break
             end = InputOffsets(int(records.offsets[-1]) + 1, 0)
             broker.commit(Commit(shard, end, scores=[OutRecord(b"s", value, 0) for value in records.values],
-                marks=(end,), snapshot=b"%d" % end.events if end.events % 5 == 0 else None))
+                step_boundaries=(end,), snapshot=b"%d" % end.events if end.events % 5 == 0 else None))
             print(end.events, flush=True)
     """
     chance = random.Random(20261122)

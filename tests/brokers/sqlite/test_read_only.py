@@ -225,7 +225,7 @@ def test_other_partitions_are_named(tmp_path):
     settings = Settings(broker={"path": str(tmp_path / "a.db")}, topics={"partitions": 2})
     open_producer(settings).close()
     for opened in (open_snapshots, open_reader):
-        with pytest.raises(TopicError, match="was made with 2 partitions"):
+        with pytest.raises(TopicError, match="was created with 2 partitions"):
             opened(Settings(broker={"path": str(tmp_path / "a.db")}, topics={"partitions": 3}))
 
 
