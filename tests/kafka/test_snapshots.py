@@ -7,7 +7,6 @@ from contextlib import closing
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
-from tests.kafka.test_worker import kafka_site
 
 from stream_ad.brokers import open_admin, open_broker, open_producer, open_snapshots
 from stream_ad.brokers.worker_api import InputTopic
@@ -15,6 +14,7 @@ from stream_ad.diagnostics.snapshot_inspect import views
 from stream_ad.diagnostics.snapshot_restore import Place, reset, restore
 from stream_ad.errors import LostRecordsError, ShardBusyError, StateError
 from stream_ad.testing import plant_stream
+from tests.kafka.test_worker import kafka_site
 from tests.support.broker_fixtures import own
 from tests.support.soak_environment import MACHINES
 

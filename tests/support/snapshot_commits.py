@@ -1,4 +1,4 @@
-"""Commits of steps with snapshots in parts, for stories of what a broker keeps."""
+"""Commits of steps, and snapshots in chunks, for tests of what a broker keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def steps(sizes: list[tuple[int, int]]) -> Iterator[tuple[InputOffsets, tuple[InputOffsets, ...]]]:
-    """Commits of steps: positions, and the step boundaries of those that read labels."""
+    """Yield the commits of steps that read so many events and labels: input offsets, and step boundaries."""
     at, first, last = InputOffsets(), True, None
     for events, labels in sizes:
         after = InputOffsets(at.events + events, at.labels + labels)
@@ -24,7 +24,7 @@ def steps(sizes: list[tuple[int, int]]) -> Iterator[tuple[InputOffsets, tuple[In
 
 
 def part_after(part: SnapshotChunk | None, positions: InputOffsets, data: bytes, size: int) -> SnapshotChunk:
-    """The part after another one, or the first one of other data."""
+    """Return the chunk after another one, or the first chunk of other data."""
     if part is None:
         return SnapshotChunk(positions, data, 0, min(len(data), size))
     return replace(part, start=part.stop, stop=min(len(part.data), part.stop + size))
