@@ -180,9 +180,9 @@ import logging
 import stream_ad.worker.worker as w
 
 def fail(self, until_idle_s):
-    password = self._around.settings.broker.security.password.get_secret_value()
+    password = self._context.settings.broker.security.password.get_secret_value()
     logging.getLogger("somebody").debug("hello %s", password)
-    raise RuntimeError(f"broken with {password} in {self._around.settings!r}")
+    raise RuntimeError(f"broken with {password} in {self._context.settings!r}")
 
 w._Loop.run = fail
 from stream_ad.cli.app import main

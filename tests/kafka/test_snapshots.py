@@ -11,7 +11,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from stream_ad.brokers import open_admin, open_broker, open_producer, open_snapshots
 from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.diagnostics.snapshot_inspect import views
-from stream_ad.diagnostics.snapshot_restore import Place, reset, restore
+from stream_ad.diagnostics.snapshot_restore import ResumeAt, reset, restore
 from stream_ad.errors import LostRecordsError, ShardBusyError, StateError
 from stream_ad.testing import plant_stream
 from tests.kafka.test_worker import kafka_site
@@ -36,7 +36,7 @@ def test_an_older_model_is_gone_on_with(kafka, tmp_path):
     before, outputs = listed(site), site.outputs()
     assert len(before) > 1
     assert before[0].classes
-    restored = change(site, restore, 0, before[-1].number, Place.committed)
+    restored = change(site, restore, 0, before[-1].number, ResumeAt.committed)
     after = listed(site)
     assert (after[0].number, after[0].records) == (restored.number, before[-1].records)
     assert (after[0].events, after[0].labels) == (before[0].events, before[0].labels)
@@ -55,7 +55,7 @@ def test_running_workers_are_left_alone(kafka, tmp_path):
     with closing(open_broker(site.settings)) as broker:
         own(broker, 2)
         with pytest.raises(ShardBusyError, match=r"1 workers of stream-ad run, on 127\.0\.0\.1"):
-            change(site, reset, 0, Place.committed)
+            change(site, reset, 0, ResumeAt.committed)
     assert listed(site) == before
 
 
@@ -71,9 +71,9 @@ def test_forgotten_positions_and_lost_state_have_a_way_out(kafka, tmp_path):
         with pytest.raises(StateError, match="--at newest"):
             site.run()
         with pytest.raises(StateError, match="Nobody knows how far shard 0 has come"):
-            change(site, reset, 0, Place.committed)
+            change(site, reset, 0, ResumeAt.committed)
         for shard in (0, 1):
-            change(site, restore, shard, listed(site, shard)[0].number, Place.newest)
+            change(site, restore, shard, listed(site, shard)[0].number, ResumeAt.newest)
         site.run()
         assert len(site.scores()) == outputs
         admin.delete_topics([site.settings.topics.state])
@@ -84,7 +84,7 @@ def test_forgotten_positions_and_lost_state_have_a_way_out(kafka, tmp_path):
     with pytest.raises(StateError, match="snapshots reset 0"):
         site.run()
     for shard in (0, 1):
-        change(site, reset, shard, Place.committed)
+        change(site, reset, shard, ResumeAt.committed)
     site.run()
     assert len(site.scores()) == outputs
 
