@@ -1,7 +1,6 @@
-"""Brokers: ``open_broker`` and its siblings choose the module by ``broker.kind``; nothing else does.
+"""Brokers: ``open_broker`` and the other functions choose the back end by ``broker.kind``; nothing else does.
 
-The modules are imported when one is opened, so that a program on the embedded broker does not pay
-for the Kafka client.
+A back end is imported when it is opened, so that a program on the embedded broker does not load a Kafka client.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ __all__ = ["await_broker", "open_admin", "open_broker", "open_producer", "open_r
 
 
 def await_broker(settings: Settings, wait: Callable[[float], bool], tell: Callable[[str], None]) -> bool:
-    """Wait until somebody answers where the broker should be, and log what is in the way.
+    """Wait until the broker answers, and log why it does not.
 
     Args:
-        settings: All of them.
-        wait: Waits for some seconds; whether the worker is to end.
-        tell: Called again and again meanwhile, with what is in the way, empty as long as nothing is known to be.
+        settings: ``broker`` says where it should be.
+        wait: Waits for the given number of seconds; returns True when the worker is to stop.
+        tell: Called repeatedly meanwhile with the reason why there is no answer; "" while no reason is known.
 
     Returns:
-        False where the end came first.
+        False where the worker is to stop before the broker has answered.
 
     Raises:
-        BrokerError: It refuses.
+        BrokerError: The broker refuses the connection.
     """
     if settings.broker.kind == "kafka":
         from stream_ad.brokers.kafka.retry import await_kafka
@@ -40,10 +39,10 @@ def await_broker(settings: Settings, wait: Callable[[float], bool], tell: Callab
 
 
 def open_broker(settings: Settings) -> Broker:
-    """The broker that the settings name, for one worker.
+    """Open the broker that the settings name, for one worker.
 
     Raises:
-        BrokerError: It cannot be reached, or its topics do not fit.
+        BrokerError: It cannot be reached, or its topics do not fit the settings.
     """
     if settings.broker.kind == "kafka":
         from stream_ad.brokers.kafka.broker import open_kafka
@@ -55,7 +54,7 @@ def open_broker(settings: Settings) -> Broker:
 
 
 def open_producer(settings: Settings) -> Producer:
-    """A producer of input records; errors as ``open_broker``."""
+    """Open a producer of input records; raises as ``open_broker`` does."""
     if settings.broker.kind == "kafka":
         from stream_ad.brokers.kafka.tools import KafkaProducer
 
@@ -66,7 +65,7 @@ def open_producer(settings: Settings) -> Producer:
 
 
 def open_reader(settings: Settings) -> Reader:
-    """A reader of output topics; errors as ``open_broker``."""
+    """Open a reader of output topics; raises as ``open_broker`` does."""
     if settings.broker.kind == "kafka":
         from stream_ad.brokers.kafka.tools import KafkaReader
 
@@ -77,7 +76,7 @@ def open_reader(settings: Settings) -> Reader:
 
 
 def open_admin(settings: Settings) -> Admin:
-    """Topics of the broker; reaches out on first use only."""
+    """Return the administration of the broker's topics, which connects on first use."""
     if settings.broker.kind == "kafka":
         from stream_ad.brokers.kafka.admin import KafkaAdmin
 
@@ -88,7 +87,7 @@ def open_admin(settings: Settings) -> Admin:
 
 
 def open_snapshots(settings: Settings) -> Snapshots:
-    """The snapshots kept of the application; errors as ``open_broker``."""
+    """Open the snapshots kept of the application; raises as ``open_broker`` does."""
     if settings.broker.kind == "kafka":
         from stream_ad.brokers.kafka.snapshots import KafkaSnapshots
 

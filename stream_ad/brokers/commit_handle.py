@@ -1,4 +1,4 @@
-"""Commits on their way: while one is written, the next step is computed."""
+"""Handles of commits in progress: while one commit is written, the next step is computed."""
 
 from __future__ import annotations
 
@@ -13,50 +13,56 @@ if TYPE_CHECKING:
 
 
 class CommitHandle(Protocol):
-    """A commit on its way. The shard's next one begins, and the broker is polled or closed, only after ``wait``."""
+    """A commit in progress. Call ``wait`` before the shard's next commit, and before polling or closing the broker."""
 
     def wait(self) -> float:
-        """Return once it is written, or raise as ``Broker.commit`` does; to be called once.
+        """Return once the commit is written, or raise as ``Broker.commit`` does; call it once.
 
         Returns:
-            When that was, as ``time.perf_counter`` counts.
+            The time at which the commit was written, in seconds of ``time.perf_counter``.
         """
 
 
 class CompletedCommit:
-    """A commit that was written at once."""
+    """The handle of a commit that was written synchronously."""
 
     def __init__(self) -> None:
         self._at = time.perf_counter()
 
     def wait(self) -> float:
+        """Return the time at which the handle was created, in seconds of ``time.perf_counter``."""
         return self._at
 
 
 class AsyncCommit:
-    """A commit in a thread of its own.
+    """A commit that a thread writes.
 
     Args:
-        threads: One of them writes.
-        write: Writes, or raises BrokerError.
-        landed: What it means for the broker, in the thread that calls ``wait``: told the error, if there was one.
+        threads: Executor whose thread writes the commit.
+        write: Writes the commit, or raises BrokerError.
+        on_finished: Called by ``wait``, on its thread, with the error of ``write`` or None: updates the broker.
     """
 
     def __init__(
-        self, threads: Executor, write: Callable[[], None], landed: Callable[[BrokerError | None], None]
+        self, threads: Executor, write: Callable[[], None], on_finished: Callable[[BrokerError | None], None]
     ) -> None:
         def timed() -> float:
             write()
             return time.perf_counter()
 
         self._future = threads.submit(timed)
-        self._landed = landed
+        self._on_finished = on_finished
 
     def wait(self) -> float:
+        """Return once the commit is written; see ``CommitHandle.wait``.
+
+        Raises:
+            BrokerError: ``write`` raised it.
+        """
         try:
             at = self._future.result()
         except BrokerError as error:
-            self._landed(error)
+            self._on_finished(error)
             raise
-        self._landed(None)
+        self._on_finished(None)
         return at

@@ -1,4 +1,4 @@
-"""Which shard a sensor lives in: Kafka's default, so that it is the same everywhere."""
+"""Assignment of sensors to shards: Kafka's default partitioner, so that it is the same on every broker."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _FACTOR = 0x5BD1_E995
 
 
 def _murmur2(data: bytes) -> int:
-    """32 bits of MurmurHash2 (A. Appleby, public domain) with the seed of Kafka's clients.
+    """Return 32 bits of MurmurHash2 (A. Appleby, public domain) with the seed of Kafka's clients.
 
-    Written out so that the embedded broker need not load a Kafka client for it.
+    Implemented in this module so that the embedded broker need not load a Kafka client for it.
     """
     value = 0x9747_B28C ^ len(data)
     whole = len(data) & ~3
@@ -27,10 +27,10 @@ def _murmur2(data: bytes) -> int:
 
 @lru_cache(maxsize=65_536)
 def partition_for(key: bytes | None, partitions: int) -> int:
-    """The partition of a record key, as Kafka's own clients choose it (murmur2).
+    """Return the partition of a record key, as Kafka's own clients choose it (murmur2).
 
-    A record without a key goes to partition 0: clients would scatter such records, and a sensor
-    must not be scattered.
+    A record without a key goes to partition 0: clients would distribute such records over all partitions, and the
+    records of one sensor must stay in one.
 
     >>> partition_for(b"pump-7", 6)
     0

@@ -1,7 +1,8 @@
-"""Which snapshots are kept, which of them a shard may be replayed from, and how far the journal must reach back.
+"""Retention of snapshots: which are kept, which a shard may be replayed from, how far the journal reaches back.
 
-The same on every broker. Numbers rise with time, and so do positions inside a line; what begins a new line
-(``base.Commit.lineage_reason``) does not follow from what was before, so that no replay leads across.
+The rules are the same on every broker. Numbers increase with time, and so do offsets within a lineage; a snapshot that
+starts a new lineage (``worker_api.Commit.lineage_reason``) does not follow from what was before, so no replay crosses
+its beginning.
 """
 
 from __future__ import annotations
@@ -18,76 +19,84 @@ if TYPE_CHECKING:
     from stream_ad.settings import Settings
 
 KEPT_FOR_REPLAY = 2
-"""A damaged snapshot falls back to the one before."""
+"""The newest snapshot, and the previous one in case the newest turns out to be damaged."""
 
 
 def for_replay(
     kept: Sequence[KeptSnapshot], committed: InputOffsets, older_than: int | None = None
 ) -> list[KeptSnapshot]:
-    """Those that a shard may be replayed from, the newest first.
+    """Return the snapshots that a shard may be replayed from, newest first.
 
     Args:
-        kept: All of the shard, by rising number.
-        committed: Whatever claims to have seen more, or less than nothing, is damaged.
-        older_than: See ``base.Broker.load``.
+        kept: All snapshots of the shard, by increasing number; at least one.
+        committed: The committed offsets. A snapshot that claims to be ahead of them, or at a negative offset, is
+            damaged.
+        older_than: See ``worker_api.Broker.load``.
     """
-    line = [one for one in reversed(kept) if one.line == kept[-1].line][:KEPT_FOR_REPLAY]
+    lineage = [snapshot for snapshot in reversed(kept) if snapshot.lineage == kept[-1].lineage][:KEPT_FOR_REPLAY]
     return [
-        one
-        for one in line
-        if 0 <= one.positions.events <= committed.events
-        and 0 <= one.positions.labels <= committed.labels
-        and (older_than is None or one.number < older_than)
+        snapshot
+        for snapshot in lineage
+        if 0 <= snapshot.positions.events <= committed.events
+        and 0 <= snapshot.positions.labels <= committed.labels
+        and (older_than is None or snapshot.number < older_than)
     ]
 
 
 def superseded(kept: Sequence[KeptSnapshot], settings: Settings) -> list[KeptSnapshot]:
-    """Those that can go: neither needed for a replay, nor the model before the current line, nor of the history.
+    """Return the snapshots that can be dropped.
+
+    Kept are those that a replay may need, the last one before the current lineage, and the history, which takes the
+    first snapshot of each interval.
 
     Args:
-        kept: All of the shard, by rising number.
+        kept: All snapshots of the shard, by increasing number; at least one.
         settings: ``worker.snapshot_history`` and its interval.
     """
     worker = settings.worker
-    needed = {one.number for one in kept[-KEPT_FOR_REPLAY:]}
-    needed |= {one.number for one in [one for one in kept if one.line != kept[-1].line][-1:]}
+    needed = {snapshot.number for snapshot in kept[-KEPT_FOR_REPLAY:]}
+    earlier_lineages = [snapshot for snapshot in kept if snapshot.lineage != kept[-1].lineage]
+    needed |= {snapshot.number for snapshot in earlier_lineages[-1:]}
     spaced: list[KeptSnapshot] = []
-    for one in kept[:-KEPT_FOR_REPLAY]:
-        if not spaced or one.saved_ms - spaced[-1].saved_ms >= worker.snapshot_history_interval_seconds * 1000:
-            spaced.append(one)
-    needed |= {one.number for one in spaced[max(0, len(spaced) - worker.snapshot_history) :]}
-    return [one for one in kept if one.number not in needed]
+    for snapshot in kept[:-KEPT_FOR_REPLAY]:
+        if not spaced or snapshot.saved_ms - spaced[-1].saved_ms >= worker.snapshot_history_interval_seconds * 1000:
+            spaced.append(snapshot)
+    needed |= {snapshot.number for snapshot in spaced[max(0, len(spaced) - worker.snapshot_history) :]}
+    return [snapshot for snapshot in kept if snapshot.number not in needed]
 
 
 def journal_floor(kept: Sequence[KeptSnapshot]) -> InputOffsets | None:
-    """Marks at or before it are not needed any more; None while all are, so that a first snapshot may be lost too.
+    """Return the offsets at or before which the journal's step boundaries are no longer needed.
 
     Args:
-        kept: All of the shard, by rising number.
+        kept: All snapshots of the shard, by increasing number; at least one.
+
+    Returns:
+        None while all boundaries are needed, so that even the first snapshot may be lost.
     """
     newest = kept[-1]
-    line = [one for one in kept if one.line == newest.line]
-    if len(line) >= KEPT_FOR_REPLAY:
-        return line[-KEPT_FOR_REPLAY].positions
-    return newest.positions if newest.line or newest.number > 1 else None
+    lineage = [snapshot for snapshot in kept if snapshot.lineage == newest.lineage]
+    if len(lineage) >= KEPT_FOR_REPLAY:
+        return lineage[-KEPT_FOR_REPLAY].positions
+    return newest.positions if newest.lineage or newest.number > 1 else None
 
 
 def must_rebuild(shard: int, kept: Sequence[KeptSnapshot], oldest: InputOffsets) -> bool:
-    """How a shard goes on of which no snapshot can be used.
+    """Decide how to resume a shard that has no usable snapshot.
 
     Args:
-        shard: Its number.
-        kept: All of it, by rising number.
+        shard: The shard's number.
+        kept: All snapshots of the shard, by increasing number.
         oldest: The oldest offsets kept of its inputs.
 
     Returns:
-        True when it must go through its topics from their beginning; False when its journal still reaches back to
+        True when the shard must process its topics from their beginning; False when its journal still reaches back to
         where the shard began.
 
     Raises:
-        StateError: The topics do not reach back.
+        StateError: The topics do not reach back to their beginning.
     """
-    if not kept or (kept[-1].line == 0 and kept[-1].number == 1):
+    if not kept or (kept[-1].lineage == 0 and kept[-1].number == 1):
         return False
     if oldest.events == oldest.labels == 0:
         return True
@@ -100,21 +109,21 @@ def must_rebuild(shard: int, kept: Sequence[KeptSnapshot], oldest: InputOffsets)
 
 
 def require_offset(shard: int, topic: str, wanted: int, bounds: tuple[int, int]) -> None:
-    """Refuse to read on from an offset that is not there.
+    """Refuse to continue reading from an offset that is not there.
 
     Args:
-        shard: Its number.
-        topic: Of one side.
+        shard: The shard's number.
+        topic: Name of one of its input topics.
         wanted: The next offset to read.
         bounds: The oldest offset kept, and the next one to be written.
 
     Raises:
-        LostRecordsError: It lies before the one or after the other.
+        LostRecordsError: The wanted offset lies outside the bounds.
     """
     oldest, end = bounds
     if oldest <= wanted <= end:
         return
-    why = "the topic was made anew" if wanted > end else "retention has deleted what was before"
+    why = "the topic was recreated" if wanted > end else "retention has deleted what was before"
     raise LostRecordsError(
         f"{topic}[{shard}] has no offset {wanted} any more: it holds {oldest} to {end}; {why}.",
         shard=shard,
@@ -124,18 +133,19 @@ def require_offset(shard: int, topic: str, wanted: int, bounds: tuple[int, int])
 
 
 def no_such_snapshot(shard: int, number: int, kept: Sequence[KeptSnapshot]) -> StateError:
-    """What to raise where there is no snapshot of this number."""
-    there = ", ".join(str(one.number) for one in kept) or "none"
+    """Return the error for a snapshot number that is not kept."""
+    numbers = ", ".join(str(snapshot.number) for snapshot in kept) or "none"
     return StateError(
-        f"Shard {shard} has no snapshot {number}; there are: {there}.", hint="`stream-ad snapshots list` shows them."
+        f"Shard {shard} has no snapshot {number}; there are: {numbers}.", hint="`stream-ad snapshots list` shows them."
     )
 
 
 def refuse_newest(shard: int, number: int, kept: Sequence[KeptSnapshot]) -> None:
     """Raise StateError unless this snapshot is kept and is not the newest one."""
-    if number not in {one.number for one in kept}:
+    numbers = {snapshot.number for snapshot in kept}
+    if number not in numbers:
         raise no_such_snapshot(shard, number, kept)
-    if number == max(one.number for one in kept):
+    if number == max(numbers):
         raise StateError(
             f"Snapshot {number} of shard {shard} is its newest; the next start needs it.",
             hint=f"Begin with another one first: `stream-ad snapshots restore {shard} NUMBER`, or "
@@ -144,7 +154,7 @@ def refuse_newest(shard: int, number: int, kept: Sequence[KeptSnapshot]) -> None
 
 
 def damaged_data(shard: int, number: int) -> DamagedStateError:
-    """What to raise where the data of a snapshot is not what was written."""
+    """Return the error for a snapshot whose data differs from what was written."""
     return DamagedStateError(
         f"Snapshot {number} of shard {shard} is damaged: its data is not what was written.",
         hint="`stream-ad snapshots list` shows the others.",
@@ -152,14 +162,26 @@ def damaged_data(shard: int, number: int) -> DamagedStateError:
 
 
 def next_number(kept: Sequence[KeptSnapshot]) -> int:
-    """Of the next snapshot of a shard; ``kept``: all of it, by rising number."""
+    """Return the number of a shard's next snapshot.
+
+    Args:
+        kept: All snapshots of the shard, by increasing number.
+    """
     return kept[-1].number + 1 if kept else 1
 
 
-def following(
+def next_snapshot(
     kept: Sequence[KeptSnapshot], *, positions: InputOffsets, lineage_reason: str, saved_ms: int, size_bytes: int
 ) -> KeptSnapshot:
-    """The next snapshot of a shard, as it is kept."""
+    """Return the description of a shard's next snapshot, with its number and lineage.
+
+    Args:
+        kept: All snapshots of the shard, by increasing number.
+        positions: The offsets up to which the state has read.
+        lineage_reason: See ``worker_api.Commit.lineage_reason``.
+        saved_ms: Milliseconds since the epoch.
+        size_bytes: Size of the data.
+    """
     number = next_number(kept)
-    line = number if lineage_reason else kept[-1].line if kept else 0
-    return KeptSnapshot(number, positions, line, lineage_reason, saved_ms, size_bytes)
+    lineage = number if lineage_reason else kept[-1].lineage if kept else 0
+    return KeptSnapshot(number, positions, lineage, lineage_reason, saved_ms, size_bytes)

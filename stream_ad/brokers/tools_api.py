@@ -1,4 +1,7 @@
-"""What a broker has for tools, demo and people beside the workers' part (base): inputs, outputs, snapshots, topics."""
+"""The contract between a broker and tools, the demo and people: inputs, outputs, snapshots and topics.
+
+What workers need of a broker: see ``worker_api``.
+"""
 
 from __future__ import annotations
 
@@ -15,96 +18,122 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """One topic as it should be and as it is."""
+    """One topic as it should be and, where it exists, as it is."""
 
     topic: str
-    role: str  # "events", "labels", …
+    role: str  # "events", "labels", "scores", "incidents", "dead_letters" or "state"
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
     exists: bool = False
-    problem: str = ""  # why the existing topic cannot be used; "" when it can
+    problem: str = ""  # why the existing topic cannot be used; "" where it can
     note: str = ""  # what its operator should know, for example what its retention means
 
 
 class Producer(Protocol):
-    """Writes input records: for ``replay``, ``simulate``, ``demo`` and tests; any number may run beside workers."""
+    """A writer of input records: for ``replay``, ``simulate``, ``demo`` and tests.
+
+    Any number of producers may run beside workers.
+    """
 
     def send(self, side: InputTopic, records: Sequence[OutRecord]) -> None:
-        """Append records, in order; a record's key chooses its shard (``partition_for``).
+        """Append records in order; a record's key chooses its shard (``partition_for``).
 
-        They may wait in memory until ``flush`` or ``close``.
+        Records may wait in memory until ``flush`` or ``close``.
         """
 
     def flush(self) -> None:
-        """Return once everything sent is durable, each record once, or raise BrokerError."""
+        """Return once everything sent is durable, each record once.
 
-    def close(self) -> None: ...
+        Raises:
+            BrokerError: It could not be written.
+        """
+
+    def close(self) -> None:
+        """Flush, then free all resources."""
 
 
 class Reader(Protocol):
-    """Reads committed output records from the beginning: for ``demo``, tests and tools."""
+    """A reader of committed output records, from the oldest kept: for ``demo``, tests and tools."""
 
     def read(self, topic: str, *, timeout_s: float = 0.0) -> list[tuple[bytes | None, bytes | None]]:
-        """New records (key, value) of a topic since the last call, over all partitions.
+        """Return the records (key, value) of a topic that are new since the last call, over all partitions.
 
         Args:
-            topic: One that the settings name.
-            timeout_s: How long to wait for the first one when there is none.
+            topic: A topic that the settings name.
+            timeout_s: Seconds to wait for the first record when there is none.
 
         Raises:
             TopicError: There is no such topic.
         """
 
     def read_records(self, topic: str, *, timeout_s: float = 0.0) -> list[OutRecord]:
-        """The same with times and headers; it shares its position with ``read``."""
+        """Return what ``read`` would, with times and headers; both share one position."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free all resources."""
 
 
 class Snapshots(Protocol):
-    """What is kept of an application's shards, for people; the worker has no use for it.
+    """The snapshots that are kept of an application's shards, for people; workers do not use this.
 
-    Whatever changes something is refused while a worker has the shard (ShardBusyError).
+    Methods that change something raise ShardBusyError while a worker owns the shard.
     """
 
     def kept(self, shard: int) -> list[KeptSnapshot]:
-        """All of a shard, the newest first, damaged ones included."""
+        """Return all snapshots of a shard, newest first, damaged ones included."""
 
     def read(self, shard: int, number: int) -> bytes:
-        """The data of one; StateError when it is not there, or not whole."""
+        """Return the data of a snapshot.
+
+        Raises:
+            StateError: There is no such snapshot, or it is damaged.
+        """
 
     def positions(self, shard: int) -> InputOffsets | None:
-        """As last committed; None before the first commit."""
+        """Return the committed offsets; None before the first commit."""
 
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
-        """The oldest offsets kept, and the next ones to be written."""
+        """Return the oldest offsets kept of a shard's inputs, and the next offsets to be written."""
 
     def start_lineage(self, shard: int, data: bytes, *, positions: InputOffsets, lineage_reason: str) -> KeptSnapshot:
-        """Save data as the newest snapshot; the next worker goes on with it from these positions."""
+        """Save data as the newest snapshot, from which the next worker resumes at these offsets.
+
+        Args:
+            shard: The shard's number.
+            data: The snapshot.
+            positions: The offsets from which the shard continues.
+            lineage_reason: Why the snapshot starts a new lineage; not empty.
+        """
 
     def delete(self, shard: int, number: int) -> None:
-        """Delete one for good; StateError for the newest one, which the next start needs."""
+        """Delete a snapshot for good.
 
-    def close(self) -> None: ...
+        Raises:
+            StateError: There is no such snapshot, or it is the newest one, which the next start needs.
+        """
+
+    def close(self) -> None:
+        """Free all resources."""
 
 
 class Admin(Protocol):
-    """Topics of a broker."""
+    """The topics of a broker."""
 
     def plan(self) -> list[TopicPlan]:
-        """What ``apply`` would do."""
+        """Return every topic as it should be and as it is; changes nothing."""
 
     def apply(self) -> list[TopicPlan]:
-        """Create what is missing; never changes an existing topic. Returns the plan carried out."""
+        """Create missing topics, and return the plan carried out. Existing topics are never changed."""
 
     def examine(self) -> Iterator[Finding]:
-        """What a worker will find: connection, versions, rights, topics, clock, disk; changes nothing.
+        """Yield what a worker will find: connection, versions, rights, topics, clock, disk. Changes nothing.
 
         Raises:
-            BrokerError: It cannot be reached at all.
+            BrokerError: The broker cannot be reached at all.
         """
 
     def ping(self) -> None:
-        """Raise BrokerError with a clear reason when the broker cannot be reached."""
+        """Raise BrokerError with the reason when the broker cannot be reached."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free all resources."""

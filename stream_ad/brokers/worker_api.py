@@ -1,12 +1,22 @@
-"""The contract between the program and a broker: poll, commit, load.
+"""The contract between a worker and a broker: poll, load, seek, commit.
 
-In it: reading the two inputs of a shard in offset order, writing everything that follows from them
-in one atomic step, giving back what was written when a worker starts or takes over. What tools and people need
-beside that: see ``tools``.
+A broker reads the two inputs of a shard in offset order, writes everything that follows from them in one atomic step,
+and returns what was written when a worker starts or takes a shard over. The life of a shard on a broker:
 
-Deliberately not in it: what a record means (codec), how events and labels are merged (inbox), what
-a snapshot contains (shard), retries of a failed commit (the worker reopens the shard and replays).
-Nothing outside a broker's own module knows which broker runs.
+1. ``poll`` changes ``assigned``: the shard belongs to this worker.
+2. ``load`` takes the shard over, so that every commit of an earlier owner fails from then on, and returns its
+   ``ShardCheckpoint``: the newest snapshot, the journal of step boundaries since it, and the committed offsets.
+3. The worker restores the snapshot, calls ``seek`` with the snapshot's offsets, and replays the records up to the
+   committed offsets, cut at the boundaries of the journal. It publishes nothing of the replay.
+4. From the committed offsets on, each step ends with one ``commit`` (or ``begin`` and ``CommitHandle.wait``): outputs,
+   offsets, step boundaries and, now and then, a snapshot or a chunk of one, all of it or nothing.
+5. After an error of a commit its outcome may be unknown: the worker drops the shard's state and continues with step 2.
+
+Tools, the demo and people need more than that: see ``tools_api``.
+
+Deliberately not part of the contract: what a record means (codec), how events and labels are merged (shard), what a
+snapshot contains (shard), retries of a failed commit (the worker loads the shard again and replays).
+Nothing outside a broker's own package knows which broker runs.
 """
 
 from __future__ import annotations
@@ -22,8 +32,8 @@ if TYPE_CHECKING:
     from stream_ad.records.columns import OutRecord, RawRecords
 
 
-PART_BYTES = 512 * 1024
-"""Of a snapshot along with a commit: some milliseconds of a small disk, and of a Kafka."""
+SNAPSHOT_CHUNK_BYTES = 512 * 1024
+"""Bytes of a snapshot that are written with one commit: they cost a small disk, or Kafka, some milliseconds."""
 
 
 class InputTopic(Enum):
@@ -47,7 +57,7 @@ class InputOffsets:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fetched:
-    """What one poll brought for one input of one shard."""
+    """What one poll returned for one input of one shard."""
 
     records: RawRecords
     drained: bool
@@ -56,69 +66,81 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """A shard's whole state and the positions it has seen."""
+    """The whole state of a shard and the offsets up to which it has read."""
 
     positions: InputOffsets
     data: bytes
     number: int = 0
-    """Rises with every snapshot of the shard, from 1."""
+    """Increases with every snapshot of the shard, from 1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SnapshotChunk:
-    """A piece of a snapshot that goes along with a commit: a large one would hold the scores of a single commit up."""
+    """The bytes of a snapshot that are written with one commit.
+
+    A large snapshot written with a single commit would delay the scores of that commit. So it is written in chunks:
+
+    1. The first chunk (``start`` 0) is written with the commit that left the state behind; ``positions`` are the
+       offsets of that commit.
+    2. Each later commit of the shard carries the chunk that follows, with the same ``positions`` and ``data``.
+    3. The commit that carries the last chunk completes the snapshot. Only then does it count, and only then is what it
+       supersedes dropped.
+    4. A chunk with ``start`` 0, or a whole snapshot, that comes before the last chunk abandons the incomplete snapshot.
+    """
 
     positions: InputOffsets
-    """Those of the commit that left this state behind, with which the first piece went."""
+    """The offsets of the commit that left this state behind, with which the first chunk was written."""
     data: bytes
     """The whole snapshot."""
     start: int
+    """The first byte of the chunk in ``data``."""
     stop: int
+    """One beyond the last byte of the chunk in ``data``."""
 
     @property
     def last(self) -> bool:
-        """Whether nothing is left of the snapshot."""
+        """Whether this chunk completes the snapshot."""
         return self.stop == len(self.data)
 
 
 @dataclass(frozen=True, slots=True)
 class KeptSnapshot:
-    """What a broker knows of a snapshot that it keeps, without its data."""
+    """The description of a snapshot that a broker keeps, without its data."""
 
     number: int
     positions: InputOffsets
-    line: int = 0
-    """Number of the snapshot that began its line (see ``Commit.lineage_reason``); 0 for the shard's first line."""
+    lineage: int = 0
+    """Number of the snapshot that started its lineage (see ``Commit.lineage_reason``); 0 for a shard's first one."""
     lineage_reason: str = ""
-    """As in its commit: of the first one of a line only."""
+    """``Commit.lineage_reason`` of its commit; set only for the first snapshot of a lineage."""
     saved_ms: int = 0
-    """Milliseconds since the epoch; 0 where nobody has written it down."""
+    """Milliseconds since the epoch; 0 where the time was not recorded."""
     size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardCheckpoint:
-    """What the broker holds of a shard."""
+    """What the broker holds of a shard: where to resume."""
 
     positions: InputOffsets
-    """As last committed: everything before them has been published. Before the first commit: the
-    oldest offsets that the broker keeps."""
+    """The committed offsets: everything before them has been published. Before the first commit: the oldest offsets
+    that the broker keeps."""
     snapshot: Snapshot | None = None
-    """The newest one of the current line whose data arrived whole."""
+    """The newest snapshot of the current lineage whose data is complete and undamaged."""
     journal: tuple[InputOffsets, ...] = ()
-    """Where a replay from the snapshot must cut: all ``Commit.step_boundaries`` since it, in the order they were
-    committed, without those at or before the snapshot's positions. Rising; may end before ``positions``. As
-    long as there is no snapshot, the first one is where the shard began.
+    """The offsets where a replay from the snapshot must cut: all ``Commit.step_boundaries`` since the snapshot, in the
+    order in which they were committed, without those at or before the snapshot's positions. Increasing; may end before
+    ``positions``. Without a snapshot, the first boundary is where the shard began.
     """
     rebuild: bool = False
-    """No snapshot can be used and the journal does not reach back, but both topics do: from ``InputOffsets(0, 0)`` on
-    everything can be gone through again, merged by record time alone.
+    """True where no snapshot can be used and the journal does not reach back, but both topics do: everything can be
+    processed again from ``InputOffsets(0, 0)``, merged by record time alone.
     """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Commit:
-    """Everything that one step of a shard leaves behind; written whole or not at all."""
+    """Everything that one step of a shard leaves behind; written as a whole or not at all."""
 
     shard: int
     positions: InputOffsets
@@ -126,119 +148,121 @@ class Commit:
     incidents: Sequence[OutRecord] = ()
     dead_letters: Sequence[OutRecord] = ()
     step_boundaries: tuple[InputOffsets, ...] = ()
-    """What the journal must keep of this step, in order; it has one mark at most before and one after the step.
+    """What the journal must keep of this step, in order: at most one boundary before the step and one after it.
 
-    Within a step events and labels are merged by record time; between steps the earlier step comes
-    first, whatever the record times. So a step that read labels is known by both its ends: the
-    positions before it (left out where this worker's last mark says the same; another worker's may
-    be repeated) and the positions after it. A step that read events only needs no mark: however a run of events is cut,
-    it is the same run. Hence between two neighbouring cuts of a replay (snapshot, journal,
-    ``ShardCheckpoint.positions``) stand either events alone, or exactly one step. The very first step of a
-    shard marks the positions before it in any case: there a replay without a snapshot begins.
+    Within a step, events and labels are merged by record time; between steps, the earlier step comes first, whatever
+    the record times. So a step that read labels is recorded by both its ends:
+
+    1. the offsets before the step, left out where the last boundary of this worker equals them (a boundary of another
+       worker may be repeated);
+    2. the offsets after the step.
+
+    A step that read only events needs no boundary: however a run of events is cut, it is the same run. Hence, between
+    two neighbouring cuts of a replay (snapshot, journal, ``ShardCheckpoint.positions``), there are either events alone
+    or exactly one step. The very first step of a shard records the offsets before it in any case: a replay without a
+    snapshot begins there.
     """
     snapshot: bytes | None = None
-    """State after this step; once committed, marks at or before ``positions`` are no longer needed."""
+    """The state after this step; once committed, boundaries at or before ``positions`` are no longer needed."""
     lineage_reason: str = ""
-    """Says why the snapshot does not follow from the one before and the records between, "" where it does. It
-    begins a new line: what was kept before it stays for people to go back to, and is never replayed from.
+    """Why the snapshot does not follow from the previous one and the records between; "" where it does. A reason starts
+    a new lineage: what was kept before it remains for people to go back to, and is never replayed from.
     """
-    part: SnapshotChunk | None = None
-    """The next piece of a snapshot that goes along with several commits of a shard, one after the other. With the last
-    one it is a snapshot like any other, at the positions of the first; until then, and where a whole one comes in
-    between, it is nothing.
-    """
+    chunk: SnapshotChunk | None = None
+    """The next chunk of a snapshot that is written with several commits; see ``SnapshotChunk``."""
 
     @property
-    def piece(self) -> SnapshotChunk | None:
-        """What of a snapshot goes along: its part, or all of it as one."""
+    def chunk_to_write(self) -> SnapshotChunk | None:
+        """The snapshot bytes of this commit: ``chunk``, or all of ``snapshot`` as one chunk; None without any."""
         if self.snapshot is not None:
             return SnapshotChunk(self.positions, self.snapshot, 0, len(self.snapshot))
-        return self.part
+        return self.chunk
 
     @property
     def completed_snapshot_offsets(self) -> InputOffsets | None:
-        """Those of the snapshot that is whole with this commit; None where there is none."""
-        piece = self.piece
-        return piece.positions if piece is not None and piece.last else None
+        """The offsets of the snapshot that this commit completes; None where it completes none."""
+        chunk = self.chunk_to_write
+        return chunk.positions if chunk is not None and chunk.last else None
 
 
 class Broker(Protocol):
-    """One per worker; not safe to share between threads."""
+    """A worker's connection to its inputs, outputs and state. One per worker; not safe to share between threads."""
 
     @property
     def chunk_bytes(self) -> int:
-        """Most of a snapshot that goes along with one commit of a live shard without holding it up for long, always the
-        same.
-        """
+        """Maximum bytes of a snapshot written with one commit of a live shard; constant per broker."""
 
     def assigned(self) -> frozenset[int]:
-        """Shards that this worker owns since the last poll. Their inputs arrive only after ``seek``."""
+        """Return the shards that this worker owns since the last poll. Their inputs arrive only after ``seek``."""
 
     def poll(
         self, *, timeout_s: float, max_records: int, paused: Collection[tuple[int, InputTopic]] = ()
     ) -> dict[int, dict[InputTopic, Fetched]]:
-        """Next records of the owned shards, at most about ``max_records`` in all.
+        """Return the next records of the owned shards, at most about ``max_records`` in all.
 
         Args:
-            timeout_s: How long to wait when there is nothing to read.
-            max_records: Over all shards and sides.
-            hold: Inputs that are ahead of their other side; they are not read this time.
+            timeout_s: Seconds to wait when there is nothing to read.
+            max_records: Limit over all shards and both inputs.
+            paused: Inputs (shard and topic) not to read this time, because they are ahead of the shard's other input.
 
         Returns:
-            For every owned shard that has been positioned with ``seek``, both sides (a held side
-            comes empty and not drained).
+            For every owned shard that has been positioned with ``seek``, both inputs (a paused input is empty and not
+            drained).
 
         Raises:
-            BrokerError: The broker stayed away for longer than ``broker.give_up_seconds``.
-            LostRecordsError: The next records of a shard are gone; it must be loaded anew.
+            BrokerError: The broker was unreachable for longer than ``broker.give_up_seconds``.
+            LostRecordsError: The next records of a shard are gone; the shard must be loaded again.
         """
 
     def load(self, shard: int, *, older_than: int | None = None) -> ShardCheckpoint:
-        """What was committed for the shard; takes it over, so that an earlier owner's commits fail from here on.
+        """Take a shard over, so that commits of an earlier owner fail from now on, and return what was committed.
 
         Args:
-            shard: An owned one.
-            older_than: Snapshots of this number and above are of no use.
+            shard: An owned shard.
+            older_than: Ignore snapshots with this number or a higher one: they could not be restored.
 
         Raises:
             StateError: There were snapshots, none can be used, and the topics do not reach back to their beginning.
         """
 
     def seek(self, shard: int, positions: InputOffsets) -> None:
-        """Read on from here.
+        """Continue reading a shard's inputs from these offsets.
 
         Raises:
-            LostRecordsError: Records from here on are gone: retention has deleted them, or a topic was made anew.
+            LostRecordsError: Records from there on are gone: retention deleted them, or a topic was recreated.
         """
 
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
-        """The oldest offsets kept of an owned shard's inputs, and the next ones to be written."""
+        """Return the oldest offsets kept of an owned shard's inputs, and the next offsets to be written."""
 
     def commit(self, commit: Commit) -> None:
-        """Write all of it in one atomic step, or nothing.
+        """Write everything in one atomic step, or nothing.
 
         Raises:
             FencedError: Another worker owns the shard now.
-            BrokerError: It could not be written, or nobody knows whether it was: drop the shard's
-                state in memory, ``load`` again and go on from what that says.
+            BrokerError: The commit failed, or its outcome is unknown: drop the shard's state in memory, ``load`` the
+                shard again and continue from what that returns.
         """
 
     def begin(self, commit: Commit) -> CommitHandle:
-        """Begin a ``commit``, whose errors may come from here or from ``CommitHandle.wait``.
+        """Start an asynchronous ``commit``, whose errors are raised here or by ``CommitHandle.wait``.
 
-        The shard's next step may be computed meanwhile: where the commit fails, all of it is dropped.
+        The shard's next step may be computed meanwhile; if the commit fails, all of it is dropped.
         """
 
     def lag(self) -> dict[int, dict[InputTopic, int]]:
-        """Offsets that wait to be read, by owned shard and side: records, and on Kafka the marks of transactions."""
+        """Return the number of offsets not yet read, by owned shard and input.
+
+        On Kafka, transaction markers have offsets, too.
+        """
 
     def close(self) -> None:
-        """Leave the group and free everything; a second call does nothing."""
+        """Leave the group and free all resources; a second call does nothing."""
 
 
 @runtime_checkable
 class Awaiting(Protocol):
-    """What a broker has beside that where another process can hold single shards of a worker for a while."""
+    """An addition to ``Broker`` where another process can keep single shards from a worker for a while."""
 
     def awaited(self) -> Mapping[int, str]:
-        """Shards that become this worker's as soon as they are free, with who has them now."""
+        """Return the shards that become this worker's as soon as they are free, with a description of their owner."""

@@ -76,7 +76,7 @@ class ReplayJournal:
         if commit.step_boundaries:
             self._last = commit.step_boundaries[-1]
         self.boundaries_since_snapshot += len(commit.step_boundaries)
-        chunk = commit.piece
+        chunk = commit.chunk_to_write
         if chunk is not None and chunk.start == 0:
             self._covered = self.boundaries_since_snapshot
         if chunk is not None and chunk.last:

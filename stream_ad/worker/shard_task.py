@@ -164,7 +164,7 @@ class ShardTask:
         commit, unsaved = pending.commit, self._view.unsaved_since
         self._view = replace(self._view, positions=commit.positions, unsaved_since=unsaved or time.time())
         self._snapshots.on_committed(commit, took_s)
-        if (chunk := commit.piece) is not None and chunk.last:
+        if (chunk := commit.chunk_to_write) is not None and chunk.last:
             metrics.snapshot_committed()
             for topic, count in self._lost:
                 metrics.lost_records(topic, count)

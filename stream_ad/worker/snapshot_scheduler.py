@@ -110,7 +110,7 @@ class SnapshotScheduler:
                 return replace(commit, snapshot=chunk.data)
         else:
             self._next = self._chunk(chunk.positions, chunk.data, chunk.stop)
-        return replace(commit, part=chunk)
+        return replace(commit, chunk=chunk)
 
     def on_committed(self, commit: Commit, seconds: float) -> None:
         """Update the schedule for a completed commit.
@@ -119,7 +119,7 @@ class SnapshotScheduler:
             commit: The commit.
             seconds: Its duration.
         """
-        chunk = commit.piece
+        chunk = commit.chunk_to_write
         if chunk is None:
             usual_s = seconds if self._usual_s is None else self._usual_s
             self._usual_s = usual_s + (seconds - usual_s) / _SMOOTHED

@@ -1,4 +1,4 @@
-"""A place of each kind for every test of the contract."""
+"""A broker of each kind for every test of the contract."""
 
 from __future__ import annotations
 

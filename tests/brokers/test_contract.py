@@ -1,4 +1,4 @@
-"""What every broker promises (stream_ad.brokers.worker_api), tested on each of them."""
+"""The contract of brokers (stream_ad.brokers.worker_api and tools_api), tested on each of them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.broker_fixtures import PARTITIONS, KafkaPlace, Place, drain, 
 
 
 def key_of(shard: int) -> bytes:
-    """A record key that lives in the shard."""
+    """Return a record key that belongs to the shard."""
     return next(key for n in range(100) if partition_for(key := b"pump-%d" % n, PARTITIONS) == shard)
 
 
-def publish(place: Place, side: InputTopic, some: list[OutRecord]) -> None:
-    """Send records and see to it that they are there."""
+def publish(place: Place, side: InputTopic, records: list[OutRecord]) -> None:
+    """Send records, and return once they are durable."""
     producer = place.producer()
-    producer.send(side, some)
+    producer.send(side, records)
     producer.flush()
 
 
@@ -33,7 +33,7 @@ def records(shard: int, count: int, *, start: int = 0) -> list[OutRecord]:
 
 
 def values(came: dict, shard: int, side: InputTopic) -> list[bytes | None]:
-    return [value for one in came.get((shard, side), []) for value in one.records.values]
+    return [value for fetched in came.get((shard, side), []) for value in fetched.records.values]
 
 
 def positions(broker, shard: int = 0) -> InputOffsets:
@@ -41,20 +41,22 @@ def positions(broker, shard: int = 0) -> InputOffsets:
 
 
 def test_gives_out_what_was_produced(place: Place) -> None:
-    """Records arrive once, in order, untouched, on their side, in the shard of their key."""
+    """Records arrive once, in order, unchanged, on their input, in the shard of their key."""
     sent = {(shard, side): records(shard, 700 + shard, start=1000 * shard) for shard in (0, 1) for side in InputTopic}
     producer = place.producer()
-    for (_, side), some in sent.items():
-        producer.send(side, some)
+    for (_, side), produced in sent.items():
+        producer.send(side, produced)
     producer.flush()
     came = drain(place.worker())
-    for (shard, side), some in sent.items():
-        fetched = [one.records for one in came[shard, side]]
-        assert {(one.topic, one.partition) for one in fetched} == {(getattr(place.settings.topics, side.value), shard)}
-        assert [k for one in fetched for k in one.keys] == [record.key for record in some]
-        assert [v for one in fetched for v in one.values] == [record.value for record in some]
-        assert np.concatenate([one.times_ms for one in fetched]).tolist() == [record.time_ms for record in some]
-        offsets = np.concatenate([one.offsets for one in fetched])
+    for (shard, side), produced in sent.items():
+        fetched = [batch.records for batch in came[shard, side]]
+        assert {(batch.topic, batch.partition) for batch in fetched} == {
+            (getattr(place.settings.topics, side.value), shard)
+        }
+        assert [k for batch in fetched for k in batch.keys] == [record.key for record in produced]
+        assert [v for batch in fetched for v in batch.values] == [record.value for record in produced]
+        assert np.concatenate([batch.times_ms for batch in fetched]).tolist() == [record.time_ms for record in produced]
+        offsets = np.concatenate([batch.offsets for batch in fetched])
         assert offsets.dtype == np.int64
         assert offsets[0] == 0
         assert (np.diff(offsets) > 0).all()
@@ -69,14 +71,16 @@ def test_keeps_missing_keys_and_values(place: Place) -> None:
     producer.flush()
     came = drain(place.worker())
     fetched = [
-        (k, v) for one in came[0, InputTopic.EVENTS] for k, v in zip(one.records.keys, one.records.values, strict=True)
+        (k, v)
+        for fetched in came[0, InputTopic.EVENTS]
+        for k, v in zip(fetched.records.keys, fetched.records.values, strict=True)
     ]
     assert fetched == [(None, b"no key"), (key_of(0), None), (key_of(0), b"")]
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_an_input_is_drained_at_its_end_only(place: Place, size: int) -> None:
-    """Over topics that are full already, an input is called drained with its last record and never before."""
+    """Over topics that are already full, an input is reported as drained with its last record and never before."""
     counts = {
         (0, InputTopic.EVENTS): 23,
         (0, InputTopic.LABELS): 11,
@@ -89,14 +93,14 @@ def test_an_input_is_drained_at_its_end_only(place: Place, size: int) -> None:
     producer.flush()
     for key, polls in drain(place.worker(), size).items():
         seen = 0
-        for one in polls:
-            seen += len(one.records)
-            assert not one.drained or seen == counts[key]
+        for fetched in polls:
+            seen += len(fetched.records)
+            assert not fetched.drained or seen == counts[key]
         assert seen == counts[key]
 
 
 def test_more_records_end_the_drained_state(place: Place) -> None:
-    """What is produced after an input was drained is given out, and drains it again."""
+    """Records produced after an input was drained are returned, and drain it again."""
     producer, broker = place.producer(), place.worker()
     drain(broker)
     producer.send(InputTopic.LABELS, records(1, 3))
@@ -104,8 +108,8 @@ def test_more_records_end_the_drained_state(place: Place) -> None:
     assert values(drain(broker), 1, InputTopic.LABELS) == [b"value 0", b"value 1", b"value 2"]
 
 
-def test_a_held_input_waits(place: Place) -> None:
-    """A held side comes empty and not drained, the others go on, and later it misses nothing."""
+def test_a_paused_input_waits(place: Place) -> None:
+    """A paused input is empty and not drained while the others continue; once resumed, it has missed nothing."""
     producer = place.producer()
     for side in InputTopic:
         producer.send(side, records(0, 50))
@@ -124,8 +128,8 @@ def test_a_held_input_waits(place: Place) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_an_input_held_in_the_middle_goes_on(place: Place) -> None:
-    """An input that is held after some of its records, while the others are read to their end, then gives the rest."""
+def test_an_input_paused_in_the_middle_goes_on(place: Place) -> None:
+    """An input paused after some of its records, while the others are read to their end, then returns the rest."""
     producer = place.producer()
     for shard in (0, 1):
         producer.send(InputTopic.EVENTS, records(shard, 50))
@@ -142,14 +146,14 @@ def test_an_input_held_in_the_middle_goes_on(place: Place) -> None:
 
 @pytest.mark.timeout(30)
 def test_a_poll_tells_at_once_that_an_input_is_drained(place: Place) -> None:
-    """A poll that may wait for a minute returns once it knows that nothing is left, so that others can go on."""
+    """A poll that may wait for a minute returns as soon as an input is known to be drained."""
     sides = place.worker().poll(timeout_s=60, max_records=10)[0]
     assert sides[InputTopic.EVENTS].drained
     assert sides[InputTopic.LABELS].drained
 
 
 def test_polls_give_both_sides_of_positioned_shards_only(place: Place) -> None:
-    """Inputs arrive after seek, for both sides of the shard, and not before."""
+    """Both inputs of a shard arrive after seek, and not before."""
     producer = place.producer()
     producer.send(InputTopic.EVENTS, [*records(0, 3), *records(1, 3)])
     producer.flush()
@@ -184,7 +188,7 @@ def test_a_commit_publishes_everything(place: Place) -> None:
 
 
 def test_a_failed_commit_leaves_nothing(place: Place) -> None:
-    """When one record of a commit cannot be written, none is, the positions stay, and the shard can go on."""
+    """When one record of a commit cannot be written, none is, the offsets stay, and the shard can continue."""
     producer, broker, reader = place.producer(), place.worker(), place.reader()
     producer.send(InputTopic.EVENTS, records(0, 9))
     producer.flush()
@@ -203,7 +207,7 @@ def test_a_failed_commit_leaves_nothing(place: Place) -> None:
 
 
 def test_goes_on_where_it_was_committed(place: Place) -> None:
-    """The next worker finds the positions of the last commit and reads on from there."""
+    """The next worker finds the offsets of the last commit and continues from there."""
     producer, broker = place.producer(), place.worker()
     for side in InputTopic:
         producer.send(side, records(1, 10))
@@ -220,7 +224,7 @@ def test_goes_on_where_it_was_committed(place: Place) -> None:
 
 
 def test_seek_goes_back(place: Place) -> None:
-    """A replay may begin before what was committed."""
+    """A replay may begin before the committed offsets."""
     producer, broker = place.producer(), place.worker()
     producer.send(InputTopic.EVENTS, records(0, 10))
     producer.flush()
@@ -230,13 +234,13 @@ def test_seek_goes_back(place: Place) -> None:
 
 
 def test_seek_refuses_what_is_not_there(place: Place) -> None:
-    """A position beyond the end says that the topic is not the one of before; it is refused."""
+    """An offset beyond the end shows that the topic was recreated; it is refused."""
     with pytest.raises(BrokerError, match="no offset 5"):
         place.worker().seek(0, InputOffsets(5, 0))
 
 
 def test_snapshots_come_back_whole(place: Place) -> None:
-    """The newest snapshot comes back byte for byte, in several chunks where the broker cuts it."""
+    """The newest snapshot is returned byte for byte, even where the broker stores it in several chunks."""
     broker, state = place.worker(), np.random.default_rng(1).bytes(1_700_000)
     publish(place, InputTopic.EVENTS, records(0, 9))
     broker.commit(Commit(0, InputOffsets(2, 0), snapshot=b"older"))
@@ -247,7 +251,7 @@ def test_snapshots_come_back_whole(place: Place) -> None:
 
 
 def test_an_empty_snapshot_is_one(place: Place) -> None:
-    """A state of no bytes is kept as such."""
+    """A state of no bytes is a snapshot like any other."""
     broker = place.worker()
     broker.commit(Commit(0, InputOffsets(0, 0), snapshot=b""))
     snapshot = broker.load(0).snapshot
@@ -256,7 +260,7 @@ def test_an_empty_snapshot_is_one(place: Place) -> None:
 
 
 def test_old_snapshots_go(place: Place) -> None:
-    """However many snapshots were made, a few are kept, and the newest is one of them."""
+    """However many snapshots are saved, a few are kept, and the newest is one of them."""
     publish(place, InputTopic.EVENTS, records(0, 20))
     broker = place.worker()
     for n in range(8):
@@ -267,8 +271,10 @@ def test_old_snapshots_go(place: Place) -> None:
     assert place.kept_snapshots(0) in {2, 3}
 
 
-def test_the_journal_holds_the_marks_since_the_snapshot(place: Place) -> None:
-    """Marks come back in order, without those that the snapshot covers; without a snapshot, from the beginning."""
+def test_the_journal_holds_the_boundaries_since_the_snapshot(place: Place) -> None:
+    """Step boundaries are returned in order, without those that the snapshot covers; without a snapshot, from the
+    beginning.
+    """
     step_boundaries = [InputOffsets(n, n // 2) for n in range(0, 12, 2)]
     broker = place.worker()
     publish(place, InputTopic.EVENTS, records(0, 20))
@@ -286,8 +292,8 @@ def test_the_journal_holds_the_marks_since_the_snapshot(place: Place) -> None:
 
 
 def test_a_damaged_snapshot_falls_back(place: Place) -> None:
-    """The snapshot before takes the place of a damaged one, with all marks since; when all are damaged, the topics are
-    gone through from their beginning, or, where that is gone, the refusal names the ways out.
+    """The previous snapshot replaces a damaged one, with all boundaries since; when all are damaged, the topics are
+    processed from their beginning or, where that is gone, the error names the ways out.
     """
     broker = place.worker()
     producer = place.producer()
@@ -314,7 +320,7 @@ def test_a_damaged_snapshot_falls_back(place: Place) -> None:
 
 
 def test_a_snapshot_that_its_reader_refuses_falls_back(place: Place) -> None:
-    """Asked for something older than a snapshot, a broker gives the one before with all marks since."""
+    """Asked for something older than a snapshot, a broker returns the previous one with all boundaries since."""
     broker = place.worker()
     producer = place.producer()
     producer.send(InputTopic.EVENTS, records(0, 50))
@@ -330,9 +336,9 @@ def test_a_snapshot_that_its_reader_refuses_falls_back(place: Place) -> None:
     assert broker.load(0, older_than=stored.snapshot.number).rebuild
 
 
-def test_a_new_line_is_never_replayed_across(place: Place) -> None:
-    """After a snapshot that does not follow from the one before, neither that one nor the journal leads back; it stays
-    for people to go back to, however many follow.
+def test_a_new_lineage_is_never_replayed_across(place: Place) -> None:
+    """After a snapshot that starts a new lineage, neither the previous one nor the journal leads back; the previous one
+    is kept for people to return to, however many follow.
     """
     broker = place.worker(place.altered(worker={"snapshot_history": 0}))
     publish(place, InputTopic.EVENTS, records(0, 90))
@@ -348,7 +354,7 @@ def test_a_new_line_is_never_replayed_across(place: Place) -> None:
     )
     snapshots = place.snapshots()
     kept = snapshots.kept(0)
-    assert [(one.number, one.lineage_reason) for one in kept] == [(3, "for a test"), (2, "")]
+    assert [(snapshot.number, snapshot.lineage_reason) for snapshot in kept] == [(3, "for a test"), (2, "")]
     assert snapshots.read(0, 2) == b"state 2"
     stored = broker.load(0)
     assert (stored.snapshot and stored.snapshot.data, stored.journal) == (b"new", ())
@@ -357,7 +363,7 @@ def test_a_new_line_is_never_replayed_across(place: Place) -> None:
     for n in (5, 6, 7):
         mark = InputOffsets(10 * n, n)
         broker.commit(Commit(0, mark, step_boundaries=(mark,), snapshot=b"state %d" % n))
-    assert [one.number for one in place.snapshots().kept(0)] == [6, 5, 2]
+    assert [snapshot.number for snapshot in place.snapshots().kept(0)] == [6, 5, 2]
     broker.commit(Commit(0, InputOffsets(75, 8), step_boundaries=(InputOffsets(75, 8),)))
     broker.commit(
         Commit(
@@ -370,11 +376,13 @@ def test_a_new_line_is_never_replayed_across(place: Place) -> None:
     )
     stored = broker.load(0)
     assert (stored.positions, stored.snapshot and stored.snapshot.data) == (InputOffsets(3, 1), b"anew")
-    assert stored.journal == (), "marks of before lie ahead now, and mean nothing"
+    assert stored.journal == (), "boundaries of before lie ahead now, and mean nothing"
 
 
 def test_older_snapshots_are_kept_at_intervals(place: Place) -> None:
-    """Beside the two that recovery needs, so many older ones stay as the settings say, as far apart as they say."""
+    """Beside the two that recovery needs, as many older snapshots are kept as the settings say, at the interval that
+    they say.
+    """
     dense = {"snapshot_history": 3, "snapshot_history_interval_seconds": 0.0}
     for worker, kept in ((dense, [9, 8, 7, 6, 5]), ({"snapshot_history": 3}, [9, 8, 1])):
         settings = place.altered(application_id=f"{place.settings.application_id}-{len(kept)}", worker=worker)
@@ -382,26 +390,26 @@ def test_older_snapshots_are_kept_at_intervals(place: Place) -> None:
         publish(place, InputTopic.EVENTS, records(0, 9))
         for n in range(9):
             broker.commit(Commit(0, InputOffsets(n, 0), snapshot=b"state %d" % n))
-        found = place.snapshots(settings).kept(0)
-        assert [one.number for one in found] == kept
-        assert [one.positions.events for one in found] == [number - 1 for number in kept]
-        assert all(one.saved_ms > 1e12 and one.size_bytes == len(b"state 0") for one in found)
+        listed = place.snapshots(settings).kept(0)
+        assert [snapshot.number for snapshot in listed] == kept
+        assert [snapshot.positions.events for snapshot in listed] == [number - 1 for number in kept]
+        assert all(snapshot.saved_ms > 1e12 and snapshot.size_bytes == len(b"state 0") for snapshot in listed)
         broker.close()
 
 
-def test_a_snapshot_goes_along_with_several_commits(place: Place) -> None:
-    """A part with each commit: with the last of them it counts, at the positions where it was made, and all marks since
-    are found. One whose writer is gone counts never, nor does one that a whole one came in between of.
+def test_a_snapshot_is_written_with_several_commits(place: Place) -> None:
+    """A snapshot written in chunks counts with its last chunk, at the offsets of its first, and all boundaries since
+    are found. One whose writer is gone never counts, nor does one that a whole snapshot interrupted.
     """
     publish(place, InputTopic.EVENTS, records(0, 40))
     worker = place.worker()
     size, at = worker.chunk_bytes, [InputOffsets(number, 0) for number in range(10)]
     worker.commit(Commit(0, at[1], step_boundaries=(at[0], at[1]), snapshot=b"first"))
     data = os.urandom(2 * size + 100)
-    parts = [SnapshotChunk(at[2], data, start, min(len(data), start + size)) for start in (0, size, 2 * size)]
-    for step, part in enumerate(parts, 2):
-        assert [one.number for one in place.snapshots().kept(0)] == [1]
-        worker.commit(Commit(0, at[step], scores=[OutRecord(b"a", b"1", 1)], step_boundaries=(at[step],), part=part))
+    chunks = [SnapshotChunk(at[2], data, start, min(len(data), start + size)) for start in (0, size, 2 * size)]
+    for step, chunk in enumerate(chunks, 2):
+        assert [snapshot.number for snapshot in place.snapshots().kept(0)] == [1]
+        worker.commit(Commit(0, at[step], scores=[OutRecord(b"a", b"1", 1)], step_boundaries=(at[step],), chunk=chunk))
     newest = place.snapshots().kept(0)[0]
     assert (newest.number, newest.positions, newest.size_bytes) == (2, at[2], len(data))
     assert place.snapshots().read(0, 2) == data
@@ -411,13 +419,13 @@ def test_a_snapshot_goes_along_with_several_commits(place: Place) -> None:
     assert stored.snapshot is not None
     assert (stored.positions, stored.snapshot.positions, stored.snapshot.data == data) == (at[5], at[2], True)
     assert stored.journal == (at[3], at[4], at[5])
-    worker.commit(Commit(0, at[6], step_boundaries=(at[6],), part=replace(parts[0], positions=at[6])))
-    worker.commit(Commit(0, at[7], step_boundaries=(at[7],), part=replace(parts[1], positions=at[6])))
+    worker.commit(Commit(0, at[6], step_boundaries=(at[6],), chunk=replace(chunks[0], positions=at[6])))
+    worker.commit(Commit(0, at[7], step_boundaries=(at[7],), chunk=replace(chunks[1], positions=at[6])))
     worker = place.takeover(worker)
     stored = worker.load(0)
     assert stored.snapshot is not None
     assert (stored.snapshot.number, stored.journal) == (2, (at[3], at[4], at[5], at[6], at[7]))
-    worker.commit(Commit(0, at[8], step_boundaries=(at[8],), part=replace(parts[0], positions=at[8])))
+    worker.commit(Commit(0, at[8], step_boundaries=(at[8],), chunk=replace(chunks[0], positions=at[8])))
     worker.commit(Commit(0, at[9], step_boundaries=(at[9],), snapshot=b"third"))
     stored = place.takeover(worker).load(0)
     assert stored.snapshot is not None
@@ -425,7 +433,9 @@ def test_a_snapshot_goes_along_with_several_commits(place: Place) -> None:
 
 
 def test_people_go_back_to_an_older_snapshot(place: Place) -> None:
-    """What people save becomes the newest, at the positions they say; outputs stay, and the worker goes on with it."""
+    """A snapshot that people save becomes the newest, at the offsets they give; outputs stay, and the worker resumes
+    from it.
+    """
     broker = place.worker()
     publish(place, InputTopic.EVENTS, records(0, 30))
     for n in (1, 2):
@@ -453,7 +463,7 @@ def test_people_go_back_to_an_older_snapshot(place: Place) -> None:
 
 
 def test_people_change_nothing_under_a_worker(place: Place) -> None:
-    """While a worker has the shard, snapshots can be looked at, but neither saved nor deleted."""
+    """While a worker owns the shard, snapshots can be read, but neither saved nor deleted."""
     broker = place.worker()
     for data in (b"one", b"two"):
         broker.commit(Commit(0, InputOffsets(0, 0), snapshot=data))
@@ -467,14 +477,14 @@ def test_people_change_nothing_under_a_worker(place: Place) -> None:
 
 
 def test_people_delete_a_snapshot(place: Place) -> None:
-    """One that is deleted is gone, and the others stay; the newest, and one that is not there, are refused."""
+    """A deleted snapshot is gone, and the others stay; to delete the newest, or one that does not exist, is refused."""
     broker = place.worker()
     for data in (b"one", b"two", b"three"):
         broker.commit(Commit(0, InputOffsets(0, 0), snapshot=data))
     broker.close()
     snapshots = place.snapshots()
     snapshots.delete(0, 2)
-    assert [one.number for one in place.snapshots().kept(0)] == [3, 1]
+    assert [snapshot.number for snapshot in place.snapshots().kept(0)] == [3, 1]
     with pytest.raises(StateError, match="is its newest"):
         snapshots.delete(0, 3)
     for action in (snapshots.delete, snapshots.read):
@@ -496,7 +506,7 @@ def test_a_damaged_snapshot_cannot_be_read(place: Place) -> None:
 
 
 def test_records_that_are_gone_are_said(place: Place) -> None:
-    """A position whose records were deleted is refused with what there is; from the oldest on it can be read."""
+    """An offset whose records were deleted is refused with the bounds; the oldest offset can be read from."""
     producer = place.producer()
     producer.send(InputTopic.EVENTS, records(0, 40))
     producer.flush()
@@ -511,7 +521,7 @@ def test_records_that_are_gone_are_said(place: Place) -> None:
 
 
 def test_records_that_go_while_they_are_read_are_said(place: Place) -> None:
-    """When the next record is deleted in the middle of reading, the poll names the shard, and others can be read on."""
+    """When the next record is deleted during reading, the poll names the shard, and other shards can be read on."""
     producer = place.producer()
     for shard in (0, 1):
         producer.send(InputTopic.EVENTS, records(shard, 40))
@@ -534,7 +544,7 @@ def test_records_that_go_while_they_are_read_are_said(place: Place) -> None:
 
 
 def test_a_damaged_first_snapshot_leads_back_to_the_beginning(place: Place) -> None:
-    """As long as there is one snapshot, the journal reaches back to the shard's beginning, so that it can be lost."""
+    """As long as there is only one snapshot, the journal reaches back to the shard's beginning."""
     broker = place.worker()
     publish(place, InputTopic.EVENTS, records(0, 50))
     publish(place, InputTopic.LABELS, records(0, 50))
@@ -565,24 +575,24 @@ def test_an_earlier_owner_is_fenced(place: Place) -> None:
 
 
 def test_two_applications_share_everything_but_their_state(place: Place) -> None:
-    """Under another application_id the same inputs are read again; positions, journal and snapshots stay apart."""
+    """Under another application_id the same inputs are read again; offsets, journal and snapshots are separate."""
     producer = place.producer()
     producer.send(InputTopic.EVENTS, records(0, 6))
     producer.flush()
-    one, other = place.worker(), place.worker(place.altered(application_id=place.settings.application_id + "-b"))
-    for broker, name in ((one, b"one"), (other, b"other")):
+    worker, other = place.worker(), place.worker(place.altered(application_id=place.settings.application_id + "-b"))
+    for broker, name in ((worker, b"one"), (other, b"other")):
         assert len(values(drain(broker), 0, InputTopic.EVENTS)) == 6
-        end = InputOffsets(3 if broker is one else 4, 0)
+        end = InputOffsets(3 if broker is worker else 4, 0)
         broker.commit(Commit(0, end, scores=[OutRecord(b"a", name, 1)], snapshot=name, step_boundaries=(end,)))
-    for broker, name in ((one, b"one"), (other, b"other")):
+    for broker, name in ((worker, b"one"), (other, b"other")):
         stored = broker.load(0)
         assert stored.snapshot is not None
-        assert (stored.snapshot.data, stored.positions.events) == (name, 3 if broker is one else 4)
+        assert (stored.snapshot.data, stored.positions.events) == (name, 3 if broker is worker else 4)
     assert {value for _, value in place.reader().read(place.settings.topics.scores)} == {b"one", b"other"}
 
 
 def test_lag_counts_what_waits(place: Place) -> None:
-    """The lag of an input is the number of its records that were not yet given out, and of marks between them."""
+    """The lag of an input is the number of its records not yet returned, and of transaction markers between them."""
     producer = place.producer()
     producer.send(InputTopic.EVENTS, records(0, 40))
     producer.send(InputTopic.LABELS, records(1, 3))
@@ -598,7 +608,7 @@ def test_lag_counts_what_waits(place: Place) -> None:
 
 
 def test_a_shard_must_be_loaded_before_a_commit(place: Place) -> None:
-    """A worker that has not loaded a shard knows nothing of it, and may not write to it."""
+    """A worker that has not loaded a shard may not write to it."""
     broker = place.broker()
     own(broker, PARTITIONS)
     with pytest.raises(BrokerError, match="loaded"):
@@ -606,7 +616,7 @@ def test_a_shard_must_be_loaded_before_a_commit(place: Place) -> None:
 
 
 def test_what_is_not_owned_is_refused(place: Place) -> None:
-    """Shards of others can be neither loaded nor positioned."""
+    """Shards of other workers can be neither loaded nor positioned."""
     broker = place.worker()
     for action in (broker.load, lambda shard: broker.seek(shard, InputOffsets())):
         with pytest.raises(BrokerError, match="not owned"):
@@ -614,7 +624,7 @@ def test_what_is_not_owned_is_refused(place: Place) -> None:
 
 
 def test_closing_twice_does_nothing(place: Place) -> None:
-    """A second close is harmless, and a closed broker says so."""
+    """A second close is harmless, and a closed broker raises an error."""
     broker = place.worker()
     broker.close()
     broker.close()
@@ -623,7 +633,7 @@ def test_closing_twice_does_nothing(place: Place) -> None:
 
 
 def test_readers_begin_at_the_beginning(place: Place) -> None:
-    """Every reader sees a topic whole, in the order of each partition, and then only what is new."""
+    """Every reader returns a whole topic, in the order of each partition, and then only new records."""
     broker, topic = place.worker(), place.settings.topics.scores
     for shard in (1, 0):
         broker.commit(Commit(shard, InputOffsets(), scores=[OutRecord(b"%d" % shard, b"%d" % n, n) for n in range(3)]))
@@ -635,14 +645,14 @@ def test_readers_begin_at_the_beginning(place: Place) -> None:
 
 
 def test_readers_name_a_missing_topic(place: Place) -> None:
-    """Reading a topic that is not there says so."""
+    """Reading a topic that does not exist raises an error with its name."""
     place.worker()
     with pytest.raises(TopicError, match="no topic nowhere"):
         place.reader().read("nowhere")
 
 
 def test_topics_are_planned_and_made(place: Place) -> None:
-    """The plan names every topic that is missing, apply makes it, and a second apply finds all of them."""
+    """The plan names every missing topic, apply creates it, and a second apply finds all of them."""
     renamed = {role: f"{getattr(place.settings.topics, role)}-new" for role in ("events", "labels", "scores")}
     admin = place.admin(place.altered(topics=renamed))
     admin.ping()
@@ -663,7 +673,7 @@ def test_another_number_of_partitions_is_refused(place: Place) -> None:
 
 
 def test_a_second_worker_gets_its_share_or_a_clear_answer(place: Place) -> None:
-    """On Kafka two workers divide the shards; on the embedded broker the second one is told who holds them."""
+    """On Kafka two workers divide the shards; on the embedded broker the second one is told who owns them."""
     first = place.worker()
     if isinstance(place, KafkaPlace):
         second = place.broker()

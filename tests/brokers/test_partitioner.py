@@ -1,4 +1,4 @@
-"""Which shard a sensor lives in."""
+"""The shard to which a sensor belongs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_is_that_of_kafka_python(key: bytes) -> None:
 
 
 def test_the_embedded_broker_loads_no_kafka_client(tmp_path: Path) -> None:
-    """A program that produces, works, reads and looks on the embedded broker pays for no module of a Kafka client."""
+    """A program that produces, works and reads on the embedded broker imports no module of a Kafka client."""
     program = f"""if True:
         import sys
         from contextlib import closing
@@ -72,12 +72,12 @@ def test_the_embedded_broker_loads_no_kafka_client(tmp_path: Path) -> None:
 
 
 def test_producers_of_both_brokers_agree(place: Place) -> None:
-    """A sensor lives in the same shard on every broker."""
+    """A sensor belongs to the same shard on every broker."""
     keys = [b"pump-%d" % n for n in range(40)]
     producer = place.producer()
     producer.send(InputTopic.EVENTS, [OutRecord(key, b"", 1) for key in keys])
     producer.flush()
     came = drain(place.worker())
     for shard in range(PARTITIONS):
-        found = [key for one in came[shard, InputTopic.EVENTS] for key in one.records.keys]
-        assert found == [key for key in keys if partition_for(key, PARTITIONS) == shard]
+        received = [key for fetched in came[shard, InputTopic.EVENTS] for key in fetched.records.keys]
+        assert received == [key for key in keys if partition_for(key, PARTITIONS) == shard]

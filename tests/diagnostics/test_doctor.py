@@ -84,7 +84,7 @@ def test_wrong_settings_are_all_listed():
 @pytest.mark.parametrize(
     ("more", "check", "level", "said"),
     [
-        (("--set", "topics.partitions=3"), "topics", "problem", "was made with 2 partitions"),
+        (("--set", "topics.partitions=3"), "topics", "problem", "was created with 2 partitions"),
         (("--set", "http.host=0.0.0.0"), "settings", "warning", "other machines"),
         (("--set", "broker.path=/nowhere/a.db"), "connection", "problem", "/nowhere/a.db"),
         (("--set", "learning.batch_events=64"), "state", "warning", "does not fit the settings"),

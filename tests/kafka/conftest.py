@@ -1,4 +1,4 @@
-"""Places on the real Kafka."""
+"""Applications on a real Kafka."""
 
 from __future__ import annotations
 

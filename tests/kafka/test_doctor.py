@@ -1,4 +1,4 @@
-"""What the doctor finds on a real Kafka, and that it finds nothing where all is well."""
+"""Findings of the doctor on a real Kafka, and none where all is well."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def examined(place: KafkaPlace, *more: str) -> list[Finding]:
 
 
 def found(findings: list[Finding], check: str, level: Level) -> str:
-    """What was found of this kind, as one text; each finding has a mend."""
-    chosen = [one for one in findings if one.check == check and one.level is level]
-    assert all(one.remediation for one in chosen if level is not Level.OK)
-    return " ".join(one.what for one in chosen)
+    """Return the text of all findings of a check and level, each of which has a remediation."""
+    chosen = [finding for finding in findings if finding.check == check and finding.level is level]
+    assert all(finding.remediation for finding in chosen if level is not Level.OK)
+    return " ".join(finding.what for finding in chosen)
 
 
 def alter(admin: KafkaAdminClient, topic: str, name: str, value: str) -> None:
-    """Change a topic, and wait until Kafka says so itself."""
+    """Change a topic, and wait until Kafka reports the change."""
     admin.alter_configs([ConfigResource("TOPIC", topic, {name: value})])
     resource = ConfigResource("TOPIC", topic)
     while admin.describe_configs([resource], config_filter="all")["topic"][topic][name]["value"] != value:
@@ -59,11 +59,11 @@ def alter(admin: KafkaAdminClient, topic: str, name: str, value: str) -> None:
 
 
 def wrong(findings: list[Finding]) -> set[str]:
-    return {one.check for one in findings if one.level is Level.PROBLEM}
+    return {finding.check for finding in findings if finding.level is Level.PROBLEM}
 
 
 def test_a_good_kafka_is_well(place: KafkaPlace) -> None:
-    """Topics made by `topics apply`, before and after a worker has worked on them, while it runs and afterwards."""
+    """Topics created by `topics apply` have no problem, before, while and after a worker uses them."""
     assert wrong(examined(place)) == set()
     worker = place.worker()
     worker.commit(Commit(0, InputOffsets(0, 0), step_boundaries=(InputOffsets(0, 0),)))
@@ -73,7 +73,7 @@ def test_a_good_kafka_is_well(place: KafkaPlace) -> None:
     worker.close()
     findings = examined(place)
     assert wrong(findings) == set()
-    assert {one.check for one in findings} >= {
+    assert {finding.check for finding in findings} >= {
         "connection", "versions", "rights", "topics", "retention", "disk", "state", "clock",
     }  # fmt: skip
     assert "1 of 2 shards have state" in found(findings, "state", Level.OK)
@@ -86,19 +86,19 @@ def test_missing_topics_are_found(place: KafkaPlace) -> None:
 
 
 def test_unfit_topics_are_found(place: KafkaPlace, admin: KafkaAdminClient) -> None:
-    """Other numbers of partitions, and a state topic that is not compacted, are found."""
+    """A wrong number of partitions, and a state topic that is not compacted, are found."""
     alter(admin, place.settings.topics.state, "cleanup.policy", "delete")
-    told = found(examined(place), "topics", Level.PROBLEM)
-    assert "set it to compact" in told
-    told = found(examined(place, "topics.partitions=3"), "topics", Level.PROBLEM)
-    assert "it has 2 partitions" in told
+    message = found(examined(place), "topics", Level.PROBLEM)
+    assert "set it to compact" in message
+    message = found(examined(place, "topics.partitions=3"), "topics", Level.PROBLEM)
+    assert "it has 2 partitions" in message
 
 
 @pytest.mark.parametrize(
     ("retention_s", "level", "said"),
     [
         (300, Level.PROBLEM, "snapshots are 60 s apart: a replay may miss some"),
-        (7200, Level.WARNING, "verdicts may come 6 hours late"),
+        (7200, Level.WARNING, "labels may come 6 hours late"),
         (10 * 3600, Level.WARNING, "a worker that is away for longer"),
         (7 * 86_400, Level.OK, "keeps records for 7 days"),
     ],
@@ -106,7 +106,7 @@ def test_unfit_topics_are_found(place: KafkaPlace, admin: KafkaAdminClient) -> N
 def test_retention_is_compared(
     place: KafkaPlace, admin: KafkaAdminClient, retention_s: int, level: Level, said: str
 ) -> None:
-    """Against the snapshots that a replay begins with, the horizon of verdicts, and a day of absence."""
+    """Retention is checked against the snapshot interval, the label horizon, and a day of absence."""
     topic = place.settings.topics.events
     alter(admin, topic, "retention.ms", str(1000 * retention_s))
     findings = examined(place, "learning.label_horizon_seconds=21600")
@@ -114,7 +114,7 @@ def test_retention_is_compared(
 
 
 def test_records_of_the_future_are_found(place: KafkaPlace) -> None:
-    """A producer's clock that runs ahead is worth a look."""
+    """A producer's clock that is ahead is a warning."""
     producer = place.producer()
     producer.send(InputTopic.EVENTS, [OutRecord(b"a", b"b", int((time.time() + 3000) * 1000))])
     producer.flush()
@@ -124,7 +124,7 @@ def test_records_of_the_future_are_found(place: KafkaPlace) -> None:
 
 
 def test_lost_records_are_found(place: KafkaPlace, admin: KafkaAdminClient) -> None:
-    """Positions whose records are gone are a problem, or worth a look where the policy steps over them."""
+    """Offsets whose records are gone are a problem, or a warning where the policy skips them."""
     producer, worker = place.producer(), place.worker()
     producer.send(InputTopic.EVENTS, [OutRecord(None, b"b", 1_500_000_000_000)] * 20)
     producer.flush()
@@ -136,7 +136,7 @@ def test_lost_records_are_found(place: KafkaPlace, admin: KafkaAdminClient) -> N
 
 
 def test_forgotten_positions_are_found(place: KafkaPlace, admin: KafkaAdminClient) -> None:
-    """State without positions is a problem, with the command that helps."""
+    """State without committed offsets is a problem, with the command that helps."""
     worker = place.worker()
     worker.commit(Commit(0, InputOffsets(0, 0), snapshot=b"state"))
     worker.close()

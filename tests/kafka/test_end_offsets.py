@@ -1,4 +1,4 @@
-"""When a worker asks how far its inputs reach."""
+"""When a worker asks for the end offsets of its inputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVENTS, LABELS = (0, InputTopic.EVENTS), (0, InputTopic.LABELS)
 
 
 class Topics:
-    """A consumer of two inputs, as far as ends and positions go."""
+    """A consumer of two inputs, reduced to end offsets and positions."""
 
     def __init__(self) -> None:
         self.ends = {TopicPartition("e", 0): 10, TopicPartition("l", 0): 3}
@@ -42,7 +42,7 @@ class Topics:
             raise self.failure
         return {partition: self.ends[partition] for partition in partitions}
 
-    def open_asker(self) -> Topics:
+    def open_offset_client(self) -> Topics:
         return self
 
     def close(self) -> None: ...
@@ -69,7 +69,7 @@ def ends(topics: Topics, members: Membership) -> EndOffsets:
 
 
 def test_an_answer_asked_for_ahead_is_the_one_that_counts(topics: Topics, members: Membership, ends: EndOffsets):
-    """Ends asked for before the records came are compared with positions after them, and nobody asks again."""
+    """End offsets requested before the records came are compared with positions after them, without another request."""
     ends.ask_ahead({EVENTS, LABELS}, began := time.monotonic())
     members.next[EVENTS] = 10
     assert ends.drained({EVENTS, LABELS}, began) == {EVENTS, LABELS}
@@ -78,7 +78,7 @@ def test_an_answer_asked_for_ahead_is_the_one_that_counts(topics: Topics, member
 
 
 def test_nothing_is_asked_while_no_end_is_near(topics: Topics, members: Membership, ends: EndOffsets):
-    """An end out of reach settles that its input is not drained, however old the answer is."""
+    """An end offset that is not reached proves that its input is not drained, however old the answer is."""
     ends.drained({EVENTS, LABELS}, time.monotonic())
     members.next[LABELS] = 2
     ends.ask_ahead({EVENTS, LABELS}, later := time.monotonic() + 60)
@@ -88,7 +88,7 @@ def test_nothing_is_asked_while_no_end_is_near(topics: Topics, members: Membersh
 
 
 def test_an_answer_that_failed_is_no_answer(topics: Topics, ends: EndOffsets):
-    """Kafka silent for a moment leaves nothing drained; a refusal is an error, also where it was asked ahead."""
+    """Without an answer nothing is drained; a refusal is an error, even where it was requested ahead."""
     topics.failure = kafka_errors.KafkaTimeoutError()
     ends.ask_ahead({LABELS}, began := time.monotonic())
     assert ends.drained({LABELS}, began) == set()
@@ -109,7 +109,7 @@ CALLS = (
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, str], set[int]]:
-    """Which threads called what of which consumer; what the client's own thread calls, from a listener, is left out."""
+    """Record which threads called what of which consumer, without calls of listeners on the client's own thread."""
     called: dict[tuple[int, str], set[int]] = {}
 
     def watch(name: str) -> None:
@@ -124,15 +124,15 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, str], set[int]]:
         monkeypatch.setattr(KafkaConsumer, name, watched)
 
     listening: list[int] = []
-    for told in ("on_partitions_assigned", "on_partitions_revoked", "on_partitions_lost"):
-        listen = getattr(Membership, told)
+    for callback in ("on_partitions_assigned", "on_partitions_revoked", "on_partitions_lost"):
+        listen = getattr(Membership, callback)
 
         def listened(self: Membership, partitions: Any, listen: Any = listen) -> None:
             listening.append(get_ident())
             listen(self, partitions)
             listening.pop()
 
-        monkeypatch.setattr(Membership, told, listened)
+        monkeypatch.setattr(Membership, callback, listened)
     for name in CALLS:
         watch(name)
     return called
@@ -140,7 +140,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, str], set[int]]:
 
 @pytest.mark.parametrize("client", ["kafka-python", "kafka-python-public"], indirect=True)
 def test_no_consumer_is_used_by_two_threads(place: KafkaPlace, threads: dict[tuple[int, str], set[int]]) -> None:
-    """kafka-python's consumers are not to be shared between threads: whoever asks for ends ahead has one of its own."""
+    """Consumers of kafka-python must not be shared between threads: requests ahead use a consumer of their own."""
     worker = place.worker()
     producer = place.producer()
     for start in range(0, 60, 20):

@@ -1,4 +1,4 @@
-"""Our reading of fetched partitions, held to the client's own."""
+"""The reading of fetched partitions, compared with the client's own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONTROL = 0x20
 
 
 class Aborted:
-    """What a fetch says of an aborted transaction."""
+    """An aborted transaction, as a fetch describes it."""
 
     def __init__(self, producer_id: int, first_offset: int) -> None:
         self.producer_id = producer_id
@@ -61,7 +61,9 @@ def at(base: int, raw: bytearray, *, anew: bool = False) -> bytes:
 
 @st.composite
 def logs(draw: st.DrawFn) -> tuple[bytes, int, list[Aborted]]:
-    """A log of plain batches and transactions of two producers, committed and aborted; its end; its aborted ones."""
+    """Generate a log of plain batches and transactions of two producers, committed and aborted; its end; its aborted
+    transactions.
+    """
     log, offset, aborted = b"", draw(st.integers(0, 5)), []
     open_since: dict[int, int] = {}
     for _ in range(draw(st.integers(1, 12))):
@@ -106,17 +108,19 @@ def test_gives_what_the_client_gives(log: tuple[bytes, int, list[Aborted]], star
         reader(Fetcher.PartitionRecords, data, start, aborted),
     )
     for size in [*sizes, *[1000] * 3]:
-        mine = ours.take(size) if ours else []
+        records = ours.take(size) if ours else []
         client = theirs.take(size) if theirs else []
-        assert mine == [(record.offset, record.timestamp, record.key, record.value) for record in client]
-        if mine:
-            assert ours.next_fetch_offset >= theirs.next_fetch_offset > mine[-1][0]
+        assert records == [(record.offset, record.timestamp, record.key, record.value) for record in client]
+        if records:
+            assert ours.next_fetch_offset >= theirs.next_fetch_offset > records[-1][0]
     assert not ours
     assert ours.next_fetch_offset == theirs.next_fetch_offset == (end if data else start)
 
 
 def test_damage_stops_before_it() -> None:
-    """Batches before a damaged one come; it raises; and the reader is at its end, so that it is fetched again."""
+    """Batches before a damaged one are returned; then an error is raised, and the reader is at its end, so that the
+    batch is fetched again.
+    """
     bad = bytearray(batch(2, [b"c"]))
     bad[-2] ^= 1
     ours = reader(FetchedPartition, batch(0, [b"a", b"b"]) + bytes(bad), 0, [])
@@ -130,7 +134,7 @@ def test_damage_stops_before_it() -> None:
 
 
 def test_old_formats_are_refused() -> None:
-    """Records of a format of before Kafka 0.11 are named, not misread."""
+    """Records written before Kafka 0.11 are refused by name, not misread."""
     builder = LegacyRecordBatchBuilder(1, 0, 1000)
     builder.append(0, 1000, b"k", b"v")
     with pytest.raises(UnsupportedForMessageFormatError, match=r"before Kafka 0\.11"):

@@ -1,4 +1,4 @@
-"""A Kafka that is not where the settings say: told soon, and waited for."""
+"""A Kafka that is not where the settings say: diagnosed early, and waited for."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PATIENCE_S = 120.0
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """An address that takes connections and says nothing."""
+    """An address that accepts connections and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(50)
@@ -46,38 +46,38 @@ def silent() -> Iterator[str]:
 
 @pytest.fixture(params=["refuses", "does not resolve", "says nothing"])
 def wrong(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    """A wrong address, and what is said of it."""
+    """A wrong address, and its diagnosis."""
     if request.param == "refuses":
         yield "127.0.0.1:1", "127.0.0.1:1: connection refused"
     elif request.param == "does not resolve":
         yield "kafka.invalid:9092", "kafka.invalid:9092: its name does not resolve"
     else:
         with silent() as address:
-            yield address, f"{address}: it takes connections, but does not answer as Kafka does"
+            yield address, f"{address}: it accepts connections, but does not answer as Kafka does"
 
 
 def settings_of(address: str, **broker: object) -> Settings:
     return Settings(broker={"kind": "kafka", "bootstrap_servers": address, **broker})
 
 
-def wait_for(text: str, told: pytest.LogCaptureFixture) -> str:
-    """Until a line of the log contains this; that line."""
+def wait_for(text: str, log: pytest.LogCaptureFixture) -> str:
+    """Wait for a line of the log that contains the text; return the line."""
     deadline = time.monotonic() + PATIENCE_S
-    while not (lines := [line for line in told.messages if text in line]):
-        assert time.monotonic() < deadline, told.messages
+    while not (lines := [line for line in log.messages if text in line]):
+        assert time.monotonic() < deadline, log.messages
         time.sleep(0.02)
     return lines[0]
 
 
 def test_it_is_told_within_five_seconds() -> None:
-    """Silence, and a look at each address, take less than five seconds together."""
-    assert kafka_contact.SAYS_AFTER_S + kafka_contact.LOOK_S < 5.0
+    """The wait before the diagnosis, and the diagnosis, take less than five seconds together."""
+    assert kafka_contact.WARN_AFTER_S + kafka_contact.PROBE_S < 5.0
 
 
 def test_a_wrong_address_is_told_while_it_is_tried(wrong, monkeypatch, caplog) -> None:
-    """Long before it gives up, a client names the setting, the address, and what it found there."""
-    address, found = wrong
-    monkeypatch.setattr(kafka_contact, "SAYS_AFTER_S", 0.1)
+    """Long before it gives up, a client logs the setting, the address, and what the address does."""
+    address, expected = wrong
+    monkeypatch.setattr(kafka_contact, "WARN_AFTER_S", 0.1)
 
     def attempt() -> None:
         with suppress(UnreachableError):
@@ -88,31 +88,31 @@ def test_a_wrong_address_is_told_while_it_is_tried(wrong, monkeypatch, caplog) -
     line = wait_for("No Kafka broker has answered yet", caplog)
     assert trying.is_alive()
     assert "broker.bootstrap_servers" in line
-    assert found in line
+    assert expected in line
 
 
 def test_a_wrong_address_is_told_in_the_end(wrong) -> None:
-    """The error of who gave up says the same."""
-    address, found = wrong
+    """The final error contains the same diagnosis."""
+    address, expected = wrong
     with pytest.raises(UnreachableError) as away:
         connect(KafkaAdminClient, settings_of(address, give_up_seconds=0.5))
-    assert found in away.value.what
+    assert expected in away.value.what
     assert "broker.bootstrap_servers" in away.value.hint
 
 
 def test_every_address_is_told_of() -> None:
-    """Of several addresses each has its own finding, and a name that is only looked up holds nobody up."""
+    """Each of several addresses has its own diagnosis, and a slow name resolution delays none."""
     with silent() as address:
-        told = kafka_contact.looked_at(f"127.0.0.1:1, {address}, kafka.invalid:9")
-    assert told.split("; ")[:2] == [
+        description = kafka_contact.describe_addresses(f"127.0.0.1:1, {address}, kafka.invalid:9")
+    assert description.split("; ")[:2] == [
         "127.0.0.1:1: connection refused",
-        f"{address}: it takes connections, but does not answer as Kafka does",
+        f"{address}: it accepts connections, but does not answer as Kafka does",
     ]
-    assert "kafka.invalid:9: its name does not resolve" in told
+    assert "kafka.invalid:9: its name does not resolve" in description
 
 
 def test_a_worker_waits_for_a_kafka_that_is_not_there_yet(place: KafkaPlace, kafka: KafkaServer, monkeypatch) -> None:
-    """Tried again after each failure, it works once Kafka answers; until then it says that it lives, but not ready."""
+    """Retried after each failure, a worker starts once Kafka answers; until then it is live, but not ready."""
     stop, proxy = threading.Event(), Proxy(int(kafka.bootstrap_servers.rpartition(":")[2]))
     tried = threading.Event()
     monkeypatch.setattr(kafka_waiting, "log", SimpleNamespace(warning=lambda *_, **__: tried.set()))
@@ -145,7 +145,7 @@ def test_a_worker_waits_for_a_kafka_that_is_not_there_yet(place: KafkaPlace, kaf
 
 
 def test_sigterm_ends_a_worker_that_waits() -> None:
-    """However long a single try may take, a worker without a Kafka ends in good order when it is told to."""
+    """However long a single attempt takes, a worker without Kafka stops in good order when it is asked to."""
     command = [sys.executable, "-m", "stream_ad", "run", "--set", "broker.kind=kafka", "--set", "http.enabled=false"]
     with silent() as address:
         process = subprocess.Popen(
@@ -165,7 +165,7 @@ def test_sigterm_ends_a_worker_that_waits() -> None:
 
 
 def test_a_refusal_is_not_waited_out(monkeypatch) -> None:
-    """What Kafka refuses it will refuse again: a worker ends with it at once."""
+    """A refusal by Kafka is final: the worker ends with it at once."""
     refused = BrokerError("Kafka refused the login.")
     monkeypatch.setattr(kafka_waiting, "connect", raiser(refused))
     with pytest.raises(BrokerError, match="refused the login"):

@@ -1,7 +1,7 @@
-"""Transactions that Kafka has ended without telling all of their partitions are ended there by who comes next.
+"""Transactions that Kafka leaves open in some partitions after their end are resolved by the next producer.
 
-Kafka does so where a partition has no leader at that moment. Here the coordinator never hears that some partitions
-belong to the transaction, which leaves them in the same state.
+Kafka does so where a partition has no leader at that moment. In these tests the coordinator never learns that some
+partitions belong to the transaction, which leaves them in the same state.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOffsetCommitHandler
 
 from stream_ad.brokers.kafka import hanging_transactions as kafka_settle
-from stream_ad.brokers.kafka.hanging_transactions import MARK_HEADER, CommitMetadata, note_of
+from stream_ad.brokers.kafka.hanging_transactions import MARK_HEADER, CommitMetadata, parse_commit_metadata
 from stream_ad.brokers.kafka.kafka_python.producer import KafkaPythonProducer
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
@@ -38,13 +38,13 @@ LOST = kafka_errors.KafkaTimeoutError("no answer")
 
 @pytest.fixture
 def client() -> str:
-    """The client whose insides keep the secret."""
+    """The client whose private attributes ``keep_secret`` patches."""
     return "kafka-python"
 
 
 @pytest.fixture(autouse=True)
 def gullible(kafka: KafkaServer) -> Iterator[None]:
-    """Brokers take transactional records without asking the coordinator whether there is such a transaction."""
+    """Brokers accept transactional records without asking the coordinator whether there is such a transaction."""
     with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)) as admin:
 
         def verify(word: str) -> None:
@@ -57,7 +57,7 @@ def gullible(kafka: KafkaServer) -> Iterator[None]:
 
 
 def keep_secret(producer: KafkaPythonProducer, *partitions: tuple[str, int]) -> None:
-    """From now on the coordinator does not hear that these belong to the producer's transactions."""
+    """Hide from the coordinator that these partitions belong to the producer's transactions."""
     manager = producer._transaction_manager
     tell = manager.maybe_add_partition_to_transaction
 
@@ -71,15 +71,15 @@ def keep_secret(producer: KafkaPythonProducer, *partitions: tuple[str, int]) -> 
 
 
 def scored(number: int, *, step_boundaries: bool = False) -> Commit:
-    """A commit of one score, up to an event; with marks the state topic has a part in it, too."""
-    some = (InputOffsets(number - 1, 0),) if step_boundaries else ()
-    return Commit(0, InputOffsets(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], step_boundaries=some)
+    """Return a commit of one score, up to an event; with step boundaries it also writes to the state topic."""
+    boundaries = (InputOffsets(number - 1, 0),) if step_boundaries else ()
+    return Commit(0, InputOffsets(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], step_boundaries=boundaries)
 
 
 def values(place: KafkaPlace, topic: str) -> list[bytes]:
-    """What readers of committed records see, once Kafka has told how the last transactions ended."""
+    """Return what readers of committed records see, once all transactions have ended."""
     with closing(PartitionReader(place.settings, topic)) as reader:
-        return [record.value for record in reader.read_settled()]
+        return [record.value for record in reader.read_until_stable()]
 
 
 def scores(place: KafkaPlace) -> list[int]:
@@ -87,7 +87,7 @@ def scores(place: KafkaPlace) -> list[int]:
 
 
 def load(broker: Broker) -> InputOffsets:
-    """Take the shard over, from oneself if need be; how far it has come."""
+    """Take the shard over, possibly from the same worker; return its committed offsets."""
     stored = broker.load(0)
     broker.seek(0, stored.positions)
     return stored.positions
@@ -95,7 +95,7 @@ def load(broker: Broker) -> InputOffsets:
 
 @pytest.fixture
 def worker(place: KafkaPlace) -> Broker:
-    """It has committed a score in the usual way."""
+    """A worker that has committed a score in the normal way."""
     producer = place.producer()
     producer.send(InputTopic.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(40)])
     producer.flush()
@@ -106,7 +106,7 @@ def worker(place: KafkaPlace) -> Broker:
 
 
 def test_what_was_aborted_does_not_come_up_with_the_next_commit(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
-    """Scores of a commit that failed, still open in their partition, are aborted; sent again, they are there once."""
+    """Scores of a failed commit, still open in their partition, are aborted; sent again, they are there once."""
     producer = worker._writers[0]._producer
     keep_secret(producer, (place.settings.topics.scores, 0))
     monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
@@ -134,7 +134,7 @@ def test_what_was_committed_is_not_lost(place: KafkaPlace, worker: Broker, succe
 
 
 def test_each_partition_gets_its_own_end(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
-    """What was committed in one partition and what was aborted in another are told apart by the last commit's note."""
+    """The metadata of the last commit tells what was committed in one partition from what was aborted in another."""
     topics, producer = place.settings.topics, worker._writers[0]._producer
     keep_secret(producer, (topics.incidents, 0), (topics.dead_letters, 0))
     record = [OutRecord(b"a", b"committed", 1)]
@@ -149,7 +149,7 @@ def test_each_partition_gets_its_own_end(place: KafkaPlace, worker: Broker, monk
 
 
 def keep_offsets_secret(producer: KafkaPythonProducer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on the coordinator does not hear that the group's offsets belong to the producer's transactions."""
+    """Hide from the coordinator that the group's offsets belong to the producer's transactions."""
     manager = producer._transaction_manager
 
     def send_secretly(timeout_s, offsets, group):
@@ -163,7 +163,7 @@ def keep_offsets_secret(producer: KafkaPythonProducer, monkeypatch: pytest.Monke
 
 
 def test_offsets_that_wait_for_their_end_keep_nobody_from_starting(worker: Broker, monkeypatch) -> None:
-    """Offsets of a transaction of which nothing else is committed count as never sent, and hold up no load."""
+    """Pending offsets of a transaction without committed outputs count as never sent, and do not block a load."""
     producer = worker._writers[0]._producer
     keep_offsets_secret(producer, monkeypatch)
     monkeypatch.setattr(producer, "end_transaction", raiser(LOST))
@@ -179,8 +179,8 @@ def test_offsets_that_wait_for_their_end_keep_nobody_from_starting(worker: Broke
 def test_one_output_tells_of_a_commit_whose_offsets_wait(
     place: KafkaPlace, worker: Broker, monkeypatch, heard, successor
 ) -> None:
-    """Offsets that wait for their end, with outputs that readers see in one topic at least, are committed with them,
-    and so is what is open of it elsewhere: done again, the step would be there twice.
+    """Pending offsets are committed where readers see outputs of their commit in at least one topic, and so is what is
+    open of it elsewhere: repeated, the step would be published twice.
     """
     topics, producer = place.settings.topics, worker._writers[0]._producer
     keep_offsets_secret(producer, monkeypatch)
@@ -191,7 +191,7 @@ def test_one_output_tells_of_a_commit_whose_offsets_wait(
         "scores": record,
         "incidents": record,
         "dead_letters": record,
-        "marks": (InputOffsets(1, 0), InputOffsets(2, 0)),
+        "step_boundaries": (InputOffsets(1, 0), InputOffsets(2, 0)),
     }
     worker.commit(Commit(0, InputOffsets(2, 0), **step))
     if successor != "itself":
@@ -207,14 +207,14 @@ def test_one_output_tells_of_a_commit_whose_offsets_wait(
 
 
 def break_link(producer: KafkaPythonProducer, _monkeypatch: pytest.MonkeyPatch | None = None) -> None:
-    """The connection to the coordinator ends, and is made again when it is needed."""
-    producer._link().close()
-    while producer._link() is not None:
+    """Break the connection to the coordinator, which is opened again when it is needed."""
+    producer._coordinator_connection().close()
+    while producer._coordinator_connection() is not None:
         time.sleep(0.01)
 
 
 def lose_coordinator(producer: KafkaPythonProducer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The coordinator cannot be reached the next time that it is needed."""
+    """Make the coordinator unreachable the next time it is needed."""
     client = producer._sender._client
     ready, tries = client.await_ready, []
 
@@ -247,7 +247,7 @@ def test_a_commit_that_fails_takes_none_before_it_along(
 
 
 def test_an_end_told_once_more_changes_nothing(place: KafkaPlace, worker: Broker) -> None:
-    """Where only the connection broke, commits go on; so do recordings."""
+    """Where only the connection broke, commits and recordings continue."""
     break_link(worker._writers[0]._producer)
     worker.commit(scored(2))
     break_link(worker._writers[0]._producer)
@@ -263,7 +263,7 @@ def test_an_end_told_once_more_changes_nothing(place: KafkaPlace, worker: Broker
 
 
 def write_beside(place: KafkaPlace) -> None:
-    """Records of another application, and of no worker at all, among the scores; retention has been there, too."""
+    """Write records of another application, and of no worker at all, among the scores, and apply retention."""
     producer = KafkaProducer(bootstrap_servers=place.settings.broker.bootstrap_servers)
     for value in (b'["other",7,0]', b"[]", b"\xff"):
         sent = producer.send(place.settings.topics.scores, b"5", partition=0, headers=[(MARK_HEADER, value)]).get(10)
@@ -273,13 +273,13 @@ def write_beside(place: KafkaPlace) -> None:
 
 
 def test_what_others_write_tells_nothing_of_a_commit(place: KafkaPlace, worker: Broker) -> None:
-    """Somebody else's records in the topics of scores move nobody's positions."""
+    """Records of others in the topic of scores change no offsets."""
     write_beside(place)
     assert load(worker) == InputOffsets(1, 0)
 
 
 def test_outputs_are_read_once_for_what_they_tell(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
-    """What was looked through before a commit is not looked through again after it."""
+    """Outputs that were read before a commit are not read again after it."""
     write_beside(place)
     assert load(worker) == InputOffsets(1, 0)
     worker.commit(scored(2))
@@ -288,7 +288,7 @@ def test_outputs_are_read_once_for_what_they_tell(place: KafkaPlace, worker: Bro
 
 
 def lose_one_answer(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The first commit of a producer is done, but it does not hear so; returns a list of all tries."""
+    """Let the first commit of a producer succeed without an answer; return a list of all attempts."""
     end, tries = KafkaPythonProducer.end_transaction, []
 
     def lost(self, timeout_s):
@@ -303,9 +303,7 @@ def lose_one_answer(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.parametrize(("secret", "tries"), [((0, 1), 2), ((1,), 1)], ids=["none has ended", "one has ended"])
 def test_recordings_are_written_once(place: KafkaPlace, monkeypatch, secret, tries) -> None:
-    """Written and left open everywhere, they are aborted and written again; committed in one partition, the others
-    follow it.
-    """
+    """Left open everywhere, records are aborted and written again; committed in one partition, the others follow it."""
     producer, records = place.producer(), [OutRecord(b"pump-%d" % n, b"%d" % n, 1) for n in range(40)]
     producer.send(InputTopic.EVENTS, [OutRecord(b"pump-%d" % n, b"0", 1) for n in range(40)])
     producer.flush()
@@ -320,19 +318,21 @@ def test_recordings_are_written_once(place: KafkaPlace, monkeypatch, secret, tri
 
 
 def test_a_note_is_read_as_written_or_not_at_all() -> None:
-    """What stands in an offset's metadata may be anybody's."""
-    assert note_of('[7,{"anomaly-scores":3}]') == CommitMetadata(7, {"anomaly-scores": 3})
+    """The metadata of an offset may have been written by anybody."""
+    assert parse_commit_metadata('[7,{"anomaly-scores":3}]') == CommitMetadata(7, {"anomaly-scores": 3})
     for text in (None, "", "7", "[-1]", "[1,{}", '[1,{"a":"b"}]', "\x00"):
-        assert note_of(text) == CommitMetadata()
+        assert parse_commit_metadata(text) == CommitMetadata()
 
 
 @over_both_clients
 def test_the_next_owner_reads_the_note_of_the_last_commit(place: KafkaPlace, worker: Broker) -> None:
-    """Whichever client wrote it: without it nobody knows how an open transaction ended."""
+    """Whichever client wrote the metadata, the next owner reads it: without it the outcome of an open transaction is
+    unknown.
+    """
     worker.commit(scored(2, step_boundaries=True))
-    first = worker._writers[0]._note
+    first = worker._writers[0]._metadata
     worker.close()
     successor = place.worker()
     assert first.last_offsets.keys() == {place.settings.topics.scores, place.settings.topics.state}
     ends = {topic: last + 1 for topic, last in first.last_offsets.items()}  # the end of the transaction stands there
-    assert successor._writers[0]._note == CommitMetadata(first.state_start, ends)
+    assert successor._writers[0]._metadata == CommitMetadata(first.state_start, ends)

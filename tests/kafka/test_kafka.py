@@ -1,4 +1,4 @@
-"""Kafka where it differs from the embedded broker: fencing, rebalances, stalls, other people's transactions."""
+"""Kafka where it differs from the embedded broker: fencing, rebalances, stalls, transactions of others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stream_ad.brokers.kafka.connection import client_options, translated
 from stream_ad.brokers.kafka.kafka_python.fetcher import has_fetched_ahead
 from stream_ad.brokers.kafka.librdkafka import stall_detector as librdkafka_silence
 from stream_ad.brokers.kafka.librdkafka.group_metadata import pack
-from stream_ad.brokers.kafka.librdkafka.metadata import rd
+from stream_ad.brokers.kafka.librdkafka.metadata import to_librdkafka
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
 from stream_ad.brokers.partitioner import partition_for
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
@@ -78,7 +78,7 @@ def scores(place: KafkaPlace) -> list[int]:
 
 
 def work_until(worker: Copier, place: KafkaPlace, count: int) -> None:
-    """Go on until so many scores are published."""
+    """Run workers until a number of scores is published."""
     reader = place.reader()
     while count > 0:
         worker.turn()
@@ -91,7 +91,7 @@ def committed(broker: Broker, place: KafkaPlace, shard: int) -> int | None:
 
 @only_kafka_python
 def test_a_poll_gives_what_is_there_when_it_begins(place: KafkaPlace) -> None:
-    """Also what came after the records that the client has fetched ahead: nothing waits for another step."""
+    """A poll also returns records that came after those that the client has fetched ahead."""
     worker = place.worker()
     drain(worker)
     fill(place, 2, keys=1)
@@ -105,7 +105,9 @@ def test_a_poll_gives_what_is_there_when_it_begins(place: KafkaPlace) -> None:
 
 @over_all_clients
 def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
-    """A lost membership looks empty to the client, and Kafka takes an empty one unchecked; it is refused here."""
+    """A lost membership looks empty to the client, and Kafka does not validate an empty one; the commit is refused
+    before that.
+    """
     fill(place, 20)
     zombie = place.worker()
     drain(zombie)
@@ -120,7 +122,7 @@ def test_a_worker_that_left_its_group_cannot_commit(place: KafkaPlace) -> None:
 
 @over_all_clients
 def test_a_commit_with_the_membership_of_before_is_refused(place: KafkaPlace) -> None:
-    """The membership of the last poll goes into the transaction; once the group has moved on, Kafka refuses it."""
+    """The membership of the last poll goes into the transaction; once the group has rebalanced, Kafka refuses it."""
     fill(place, 20)
     zombie = place.worker()
     drain(zombie)
@@ -152,7 +154,7 @@ def test_offsets_of_a_refused_commit_do_not_come_back(place: KafkaPlace) -> None
 
 @over_all_clients
 def test_a_stalled_kafka_costs_the_whole_commit(place: KafkaPlace, kafka: KafkaServer) -> None:
-    """When Kafka stops answering in the middle, nothing of the commit is published, and the same can be tried again."""
+    """When Kafka stops answering during a commit, nothing of it is published, and the commit can be repeated."""
     fill(place, 20)
     worker = place.worker(place.altered(broker={"transaction_timeout_seconds": 1.5}))
     drain(worker)
@@ -177,8 +179,8 @@ def test_a_stalled_kafka_costs_the_whole_commit(place: KafkaPlace, kafka: KafkaS
     ["OutOfOrderSequenceNumberError", "InvalidProducerEpochError", "UnknownProducerIdError", "KafkaTimeoutError"],
 )
 def test_a_batch_refused_inside_a_transaction_costs_the_whole_commit(place: KafkaPlace, error: str) -> None:
-    """The client calls a transaction committed although one of its batches was refused; here nothing is published, and
-    after a reload the same goes through.
+    """The client reports a transaction as committed although one of its batches was refused; here nothing is published,
+    and after a reload the same commit succeeds.
     """
     fill(place, 20)
     worker = place.worker()
@@ -205,7 +207,9 @@ def test_a_batch_refused_inside_a_transaction_costs_the_whole_commit(place: Kafk
 
 
 def test_a_kafka_that_stays_away_ends_the_worker(place: KafkaPlace, kafka: KafkaServer) -> None:
-    """After broker.give_up_seconds without an answer a poll raises; until then it waits, and calls nothing drained."""
+    """After broker.give_up_seconds without an answer a poll raises; until then it waits, and reports nothing as
+    drained.
+    """
     worker = place.worker(place.altered(broker={"give_up_seconds": 2.0}))
     drain(worker)
     kafka.pause()
@@ -219,7 +223,7 @@ def test_a_kafka_that_stays_away_ends_the_worker(place: KafkaPlace, kafka: Kafka
 def poll_for_ever(worker: Broker) -> None:
     while True:
         fetched = worker.poll(timeout_s=0.2, max_records=10)
-        assert not any(one.drained for sides in fetched.values() for one in sides.values())
+        assert not any(fetched_input.drained for sides in fetched.values() for fetched_input in sides.values())
 
 
 @over_all_clients
@@ -244,7 +248,7 @@ def test_joining_and_leaving_workers_share_the_work(place: KafkaPlace) -> None:
 
 @over_all_clients
 def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
-    """A shard that comes back in a rebalance is read on from where it was, without being loaded again."""
+    """A shard that is assigned again in a rebalance continues from its position, without being loaded again."""
     fill(place, 400)
     first, got = place.worker(), []
     for _ in range(3):
@@ -259,7 +263,7 @@ def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
     (kept,) = first.assigned()
     assert first._writers == {kept: writers[kept]}
     for polls in drain(first, 20).values():
-        got += [value for one in polls for value in one.records.values]
+        got += [value for fetched in polls for value in fetched.records.values]
     assert len(got) == len(set(got))
     first.commit(Commit(kept, InputOffsets(1, 0)))
     assert len(got) >= sum(partition_for(record.key, PARTITIONS) == kept for record in numbered(400))
@@ -269,29 +273,35 @@ def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
 def test_what_was_held_in_a_rebalance_is_read_once_it_is_not(
     place: KafkaPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That an input was held when the group was shared out anew does not outlive its being held."""
-    monkeypatch.setattr(librdkafka_silence, "STILL_S", 3_600.0)  # which would mend it
+    """An input that was paused during a rebalance is read once it is resumed."""
+    monkeypatch.setattr(librdkafka_silence, "STALL_S", 3_600.0)  # which would mend it
     fill(place, 400)
     first, second = place.worker(), place.broker()
-    held = [(shard, side) for shard in range(PARTITIONS) for side in InputTopic]
+    paused = [(shard, side) for shard in range(PARTITIONS) for side in InputTopic]
     while len(first.assigned()) != 1 or not second.assigned():
-        assert not any(len(one.records) for one in polled(first, paused=held))
-        second.poll(timeout_s=0.2, max_records=1, paused=held)
+        assert not any(len(fetched.records) for fetched in polled(first, paused=paused))
+        second.poll(timeout_s=0.2, max_records=1, paused=paused)
     (kept,) = first.assigned()
     wanted = {record.value for record in numbered(400) if partition_for(record.key, PARTITIONS) == kept}
     deadline = time.monotonic() + 10
     while wanted and time.monotonic() < deadline:
-        wanted -= {value for one in polled(first) for value in one.records.values}
+        wanted -= {value for fetched in polled(first) for value in fetched.records.values}
     assert not wanted
 
 
 def polled(broker: Broker, **paused: Any) -> list[Fetched]:
-    return [one for sides in broker.poll(timeout_s=0.2, max_records=100, **paused).values() for one in sides.values()]
+    return [
+        fetched
+        for sides in broker.poll(timeout_s=0.2, max_records=100, **paused).values()
+        for fetched in sides.values()
+    ]
 
 
 @only_kafka_python
 def test_a_rebalance_begun_in_passing_is_finished(place: KafkaPlace) -> None:
-    """The client forgets a rebalance that begins, for new metadata, in a poll that does not wait; here it ends."""
+    """The client does not complete a rebalance that begins, for new metadata, in a poll that does not wait; here it
+    ends.
+    """
     fill(place, 40)
     worker = place.worker()
     generation = worker._group.generation_id
@@ -315,21 +325,21 @@ def test_a_restarted_kafka_costs_nothing(place: KafkaPlace, kafka: KafkaServer) 
 
 
 @only_librdkafka
-def test_a_partition_that_the_library_does_not_fetch_is_read_anew(
+def test_a_partition_that_the_library_does_not_fetch_is_restarted(
     place: KafkaPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the library stands still although there is more, reading begins anew where it had come to: nothing is left
-    out, nothing comes twice. One that is at its end is left alone.
+    """Where the library stops fetching although there are more records, reading restarts from the position: nothing is
+    missing, nothing comes twice. A partition that is at its end is left alone.
     """
-    monkeypatch.setattr(librdkafka_silence, "STILL_S", 0.3)
+    monkeypatch.setattr(librdkafka_silence, "STALL_S", 0.3)
     fill(place, 500)
     worker = Copier(place.broker())
     while worker.commits < 4:
         worker.turn()
     consumer, starts = worker.broker._consumer, []
-    begin = consumer._places._begin
-    monkeypatch.setattr(consumer._places, "_begin", lambda: (starts.append(1), begin()))
-    consumer._client.pause([rd(one) for one in consumer.assignment()])
+    begin = consumer._assignment._begin
+    monkeypatch.setattr(consumer._assignment, "_begin", lambda: (starts.append(1), begin()))
+    consumer._client.pause([to_librdkafka(partition) for partition in consumer.assignment()])
     fill(place, 300, start=500)
     work_until(worker, place, 800)
     assert scores(place) == list(range(800))
@@ -343,21 +353,21 @@ def test_a_partition_that_the_library_does_not_fetch_is_read_anew(
 
 @only_librdkafka
 def test_a_client_that_never_joins_again_is_replaced(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the library waits for ever for an answer that was lost with Kafka, another client joins the group."""
+    """Where the library waits forever for an answer that was lost with Kafka, another client joins the group."""
     fill(place, 500)
     worker = Copier(place.broker())
     while worker.commits < 4:
         worker.turn()
     consumer = worker.broker._consumer
-    monkeypatch.setattr(consumer, "_patience_s", 1.0)
+    monkeypatch.setattr(consumer, "_rejoin_timeout_s", 1.0)
     consumer._client = Deaf(consumer._client)
-    consumer._group = consumer._nobody._replace(state=MemberState.REBALANCING)
+    consumer._group = consumer._no_membership._replace(state=MemberState.REBALANCING)
     work_until(worker, place, 500)
     assert scores(place) == list(range(500))
 
 
 class Deaf:
-    """A client that hears nothing any more."""
+    """A client that no longer receives anything."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -375,7 +385,7 @@ class Deaf:
 
 @over_all_clients
 def test_records_of_others_transactions(place: KafkaPlace) -> None:
-    """Events of an open transaction wait, those of an aborted one never come, and its marks are no records."""
+    """Events of an open transaction wait, those of an aborted one never come, and markers are no records."""
     topic, worker = place.settings.topics.events, place.worker()
     source = KafkaProducer(
         bootstrap_servers=place.settings.broker.bootstrap_servers, transactional_id=f"source-{topic}"
@@ -383,20 +393,20 @@ def test_records_of_others_transactions(place: KafkaPlace) -> None:
     source.init_transactions()
     source.begin_transaction()
     source.send(topic, b"aborted", partition=0).get(10)
-    assert sum(len(one.records) for polls in drain(worker).values() for one in polls) == 0
+    assert sum(len(fetched.records) for polls in drain(worker).values() for fetched in polls) == 0
     source.abort_transaction()
     source.begin_transaction()
     source.send(topic, b"committed", partition=0)
     source.commit_transaction()
     source.close()
     came = drain(worker)
-    assert [value for one in came[0, InputTopic.EVENTS] for value in one.records.values] == [b"committed"]
+    assert [value for fetched in came[0, InputTopic.EVENTS] for value in fetched.records.values] == [b"committed"]
     assert came[0, InputTopic.EVENTS][-1].drained
     assert worker.lag()[0][InputTopic.EVENTS] == 0
 
 
 def test_a_neighbours_open_transaction_hides_no_state(place: KafkaPlace) -> None:
-    """While another application's transaction on the state topic is open, a load waits instead of finding old state."""
+    """While another application's transaction on the state topic is open, a load waits instead of reading old state."""
     fill(place, 20)
     worker = place.worker()
     neighbour = KafkaProducer(
@@ -429,7 +439,7 @@ def test_open_scores_are_not_read(place: KafkaPlace) -> None:
 
 
 def test_missing_topics_are_named(kafka: KafkaServer) -> None:
-    """A worker without topics says which are missing and how to make them; a producer and a reader do, too."""
+    """A worker without topics reports which are missing and how to create them; so do a producer and a reader."""
     broker = {"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers}
     with pytest.raises(TopicError, match="nowhere-events") as missing:
         open_broker(Settings(broker=broker, topics={"events": "nowhere-events"}))
@@ -438,7 +448,7 @@ def test_missing_topics_are_named(kafka: KafkaServer) -> None:
 
 @only_kafka_python
 def test_no_topic_is_made_in_passing(place: KafkaPlace) -> None:
-    """Asking for topics never makes them, even where Kafka would make any topic that somebody asks for."""
+    """Asking for topics never creates them, even where Kafka would create any topic that a client asks for."""
     worker = place.worker()
     clients = [worker._consumer, *(writer._producer for writer in worker._writers.values())]
     assert len(clients) == 1 + PARTITIONS
@@ -448,7 +458,7 @@ def test_no_topic_is_made_in_passing(place: KafkaPlace) -> None:
 
 
 def test_an_unreachable_kafka_is_an_error() -> None:
-    """Nobody at the address: said with the address and what to check."""
+    """Without a broker at the address, the error names the address and what to check."""
     broker = {"kind": "kafka", "bootstrap_servers": "127.0.0.1:1", "give_up_seconds": 0.5}
     with pytest.raises(BrokerError, match=r"127\.0\.0\.1:1") as away:
         open_broker(Settings(broker=broker))
@@ -456,13 +466,13 @@ def test_an_unreachable_kafka_is_an_error() -> None:
 
 
 def test_connections_that_break_at_the_start_are_made_again(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that meets a broken connection while it starts tries again instead of ending."""
+    """A worker whose connection breaks while it starts tries again instead of ending."""
     require, tries = kafka_module.require_topics, []
 
     def broken(settings):
         tries.append(settings)
         if len(tries) < 3:
-            raise translated(settings, "looking at the topics", lost) from lost
+            raise translated(settings, "reading the topics", lost) from lost
         require(settings)
 
     lost = kafka_errors.KafkaConnectionError("socket disconnected")
@@ -472,7 +482,9 @@ def test_connections_that_break_at_the_start_are_made_again(place: KafkaPlace, m
 
 
 def test_apply_makes_fitting_topics(place: KafkaPlace, admin: KafkaAdminClient) -> None:
-    """State is compacted, inputs keep their own times, outputs those of writing; retention is as set and explained."""
+    """The state is compacted, inputs keep their own times, outputs those of writing; retention is as configured and
+    explained.
+    """
     plans = {plan.role: plan for plan in place.admin().plan()}
     assert set(plans) == {"events", "labels", "scores", "incidents", "dead_letters", "state"}
     assert plans["state"].config["cleanup.policy"] == "compact"
@@ -480,7 +492,7 @@ def test_apply_makes_fitting_topics(place: KafkaPlace, admin: KafkaAdminClient) 
     assert plans["labels"].config["message.timestamp.type"] == "CreateTime"
     assert plans["scores"].config["message.timestamp.type"] == "LogAppendTime"
     assert plans["events"].config["retention.ms"] == "-1"
-    assert "for ever" in plans["events"].note
+    assert "without limit" in plans["events"].note
     short = place.altered(topics={"retention_seconds": 3600.0, "events": f"{plans['events'].topic}-short"})
     place.admin(short).apply()
     events = next(plan for plan in place.admin(short).plan() if plan.role == "events")
@@ -489,17 +501,17 @@ def test_apply_makes_fitting_topics(place: KafkaPlace, admin: KafkaAdminClient) 
 
 
 def test_the_plan_says_what_retention_means(place: KafkaPlace) -> None:
-    """Below the table of `topics plan` stands what the retention of the inputs means for a worker that is away."""
+    """Below the table, `topics plan` explains what the retention of the inputs means for a worker that is away."""
     topics = place.settings.topics
     names = [f"topics.{role}={getattr(topics, role)}" for role in ROLES]
     broker = ["broker.kind=kafka", f"broker.bootstrap_servers={place.settings.broker.bootstrap_servers}"]
-    given = [word for one in (*names, *broker, "topics.partitions=2") for word in ("--set", one)]
+    given = [word for setting in (*names, *broker, "topics.partitions=2") for word in ("--set", setting)]
     shown = CliRunner().invoke(app, ["topics", "plan", *given]).stdout
-    assert f"{topics.events}, {topics.labels}: kept for ever" in shown
+    assert f"{topics.events}, {topics.labels}: kept without limit" in shown
 
 
 def test_unfit_topics_are_refused_and_left_alone(place: KafkaPlace, admin: KafkaAdminClient) -> None:
-    """Existing topics are judged, never changed: wrong compaction, wrong number of partitions, batches too small."""
+    """Existing topics are checked, never changed: wrong compaction, wrong number of partitions, batches too small."""
     name = place.settings.application_id
     unfit = {
         f"{name}-state": {"num_partitions": 2, "replication_factor": 1, "configs": {"cleanup.policy": "delete"}},
@@ -523,7 +535,7 @@ def test_unfit_topics_are_refused_and_left_alone(place: KafkaPlace, admin: Kafka
 
 
 def test_too_many_replicas_are_an_error(place: KafkaPlace) -> None:
-    """One broker cannot hold three replicas; the message names the setting."""
+    """One broker cannot store three replicas; the message names the setting."""
     settings = place.altered(topics={"replication_factor": 3, "events": f"{place.settings.topics.events}-r"})
     with pytest.raises(BrokerError) as refused:
         place.admin(settings).apply()
@@ -532,7 +544,7 @@ def test_too_many_replicas_are_an_error(place: KafkaPlace) -> None:
 
 
 def test_brokers_out_of_the_cluster_are_waited_for(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the controller counts no broker as alive, as after a freeze, topics are made, shown and read later."""
+    """While the controller counts no broker as alive, as after a freeze, creating and reading topics is retried."""
     no_brokers = kafka_errors.MetadataEmptyBrokerList("no brokers")
     for client, name, error in (
         (KafkaAdminClient, "create_topics", kafka_errors.InvalidReplicationFactorError("1 replica, 0 brokers")),
@@ -546,17 +558,17 @@ def test_brokers_out_of_the_cluster_are_waited_for(place: KafkaPlace, monkeypatc
 
 
 def test_old_recordings_are_taken_and_kept(place: KafkaPlace) -> None:
-    """Records with times of long ago are accepted, keep their times, and outlive several rounds of retention."""
+    """Records with old times are accepted, keep their times, and outlive several rounds of retention."""
     producer = place.producer()
     producer.send(InputTopic.EVENTS, [OutRecord(None, b"old", 86_400_000)])
     producer.flush()
     time.sleep(2.5)  # the server looks for what to delete every second
     fetched = drain(place.worker())[0, InputTopic.EVENTS]
-    assert [time_ms for one in fetched for time_ms in one.records.times_ms.tolist()] == [86_400_000]
+    assert [time_ms for batch in fetched for time_ms in batch.records.times_ms.tolist()] == [86_400_000]
 
 
 def test_recordings_that_would_vanish_are_refused(place: KafkaPlace) -> None:
-    """Retention counts from a record's own time: a producer refuses what would be deleted within minutes."""
+    """Retention counts from a record's own time: a producer refuses records that would be deleted within minutes."""
     topic = f"{place.settings.topics.events}-week"
     settings = place.altered(topics={"retention_seconds": 7 * 86_400.0, "events": topic})
     place.admin(settings).apply()
@@ -570,7 +582,7 @@ def test_recordings_that_would_vanish_are_refused(place: KafkaPlace) -> None:
 def test_old_recordings_are_taken_where_retention_counts_from_the_writing(
     place: KafkaPlace, admin: KafkaAdminClient
 ) -> None:
-    """A topic that stamps records when they are written keeps old ones as long as others: they are written."""
+    """A topic that stamps records with the time of writing keeps old ones as long as others: they are accepted."""
     topic = f"{place.settings.topics.events}-stamped"
     settings = place.altered(topics={"retention_seconds": 7 * 86_400.0, "events": topic})
     place.admin(settings).apply()
@@ -586,7 +598,7 @@ def test_old_recordings_are_taken_where_retention_counts_from_the_writing(
 
 
 def test_times_far_ahead_are_refused_with_a_reason(place: KafkaPlace) -> None:
-    """A source whose clock is days ahead is told so when it writes."""
+    """A source whose clock is days ahead gets an error with the reason when it writes."""
     producer = place.producer()
     producer.send(InputTopic.EVENTS, [OutRecord(None, b"early", int(time.time() * 1000) + 3 * 86_400_000)])
     with pytest.raises(BrokerError) as refused:
@@ -596,7 +608,7 @@ def test_times_far_ahead_are_refused_with_a_reason(place: KafkaPlace) -> None:
 
 @over_all_clients
 def test_records_that_retention_took_are_missed(place: KafkaPlace, admin: KafkaAdminClient) -> None:
-    """A position whose records are gone is refused at seek, and noticed in the middle of reading."""
+    """An offset whose records are gone is refused by seek, and noticed during reading."""
     fill(place, 40, keys=1)
     events = place.settings.topics.events
     shard = next(n for n in range(PARTITIONS) if place.worker().lag()[n][InputTopic.EVENTS])
@@ -609,8 +621,8 @@ def test_records_that_retention_took_are_missed(place: KafkaPlace, admin: KafkaA
 
 
 def test_a_load_reads_no_older_snapshots(place: KafkaPlace) -> None:
-    """However many old snapshots are kept, a load reads the newest and the journal since the one before; it knows of
-    all, and those that are superseded go.
+    """However many old snapshots are kept, a load reads the newest and the journal since the previous one; it lists
+    all, and superseded ones are removed.
     """
     fill(place, 40)
     settings = place.altered(worker={"snapshot_history": 3, "snapshot_history_interval_seconds": 0.0})
@@ -623,29 +635,29 @@ def test_a_load_reads_no_older_snapshots(place: KafkaPlace) -> None:
     worker.commit(Commit(0, InputOffsets(7, 0), step_boundaries=(InputOffsets(7, 0),)))
     worker.close()
     kept = place.snapshots(settings).kept(0)
-    assert [one.number for one in kept] == [6, 5, 4, 3, 2]
+    assert [snapshot.number for snapshot in kept] == [6, 5, 4, 3, 2]
     worker = place.worker(settings)
     state, stored = worker._writers[0].state, worker.load(0)
     assert [number for number in range(8) if state.data(number)] == []  # let go of, once loaded
     with closing(PartitionReader(settings, settings.topics.state, [0], start=state.start)) as reader:
-        keys = [record.key.decode() for record in reader.read_settled() if record.value is not None]
+        keys = [record.key.decode() for record in reader.read_until_stable() if record.value is not None]
     assert [key.split("/")[2] for key in keys if key.endswith("manifest")] == ["6"]
     assert next(key for key in keys if "journal" in key).endswith("journal/6/0")
-    assert [one.number for one in state.kept] == [2, 3, 4, 5, 6]
+    assert [snapshot.number for snapshot in state.kept] == [2, 3, 4, 5, 6]
     assert state.kept == kept[::-1]
     assert stored.snapshot is not None
     assert (stored.snapshot.data[:1], stored.journal) == (b"6", (InputOffsets(7, 0),))
     worker.commit(Commit(0, InputOffsets(8, 0), snapshot=b"7"))
     worker.close()
-    assert [one.number for one in place.snapshots(settings).kept(0)] == [7, 6, 5, 4, 3]
+    assert [snapshot.number for snapshot in place.snapshots(settings).kept(0)] == [7, 6, 5, 4, 3]
     assert place.kept_snapshots(0) == 5
 
 
 def test_a_large_snapshot_goes_ahead_of_its_commit(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A snapshot larger than one transaction should be is written in several; until its commit nobody sees any of it,
-    and what a commit that failed has left of it is overwritten or removed by the next one.
+    """A snapshot too large for one transaction is written in several; until its commit nobody sees any of it, and what
+    a failed commit left of it is overwritten or removed by the next one.
     """
-    monkeypatch.setattr(kafka_state, "PART_CHUNKS", 2)
+    monkeypatch.setattr(kafka_state, "TRANSACTION_CHUNKS", 2)
     fill(place, 40)
     worker = place.worker()
     producer, ended = worker._writers[0]._producer, []
@@ -671,7 +683,7 @@ def test_a_large_snapshot_goes_ahead_of_its_commit(place: KafkaPlace, monkeypatc
 
 
 def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, admin: KafkaAdminClient) -> None:
-    """The place where a load begins is a hint: when it leads nowhere, all of the state topic is read."""
+    """The offset where a load begins is a hint: where it is out of range, the whole state topic is read."""
     fill(place, 40)
     worker = place.worker()
     worker.commit(Commit(0, InputOffsets(1, 0), step_boundaries=(InputOffsets(),), snapshot=b"state"))
@@ -683,7 +695,7 @@ def test_a_load_that_finds_nothing_there_reads_everything(place: KafkaPlace, adm
 
 
 def test_a_load_that_cannot_read_the_state_says_so(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kafka away in the middle of a load is no hint that leads nowhere: it is told, and nothing else is read."""
+    """Kafka unreachable during a load is not an offset out of range: the error is raised, and nothing else is read."""
     fill(place, 40)
     worker = place.worker()
     worker.commit(Commit(0, InputOffsets(1, 0), step_boundaries=(InputOffsets(),), snapshot=b"state"))
@@ -704,46 +716,50 @@ def test_a_load_that_cannot_read_the_state_says_so(place: KafkaPlace, monkeypatc
 
 
 def test_records_given_out_again_are_left_out(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that reads on from further back than it had come gives nothing to the worker twice."""
+    """A client that returns to an older position delivers no record to the worker twice."""
     fill(place, 400)
     worker = place.worker()
     fetch, before, turn = worker._consumer.fetch, {}, itertools.count()
 
     def again(timeout_s, max_records):
-        found = fetch(timeout_s, max_records)
+        batches = fetch(timeout_s, max_records)
         repeated = {
-            partition: joined(before[partition], records) for partition, records in found.items() if partition in before
+            partition: joined(before[partition], records)
+            for partition, records in batches.items()
+            if partition in before
         }
-        before.update(found)
+        before.update(batches)
         # Those of the last time first, or the new ones and then, in the same answer, the new ones again.
-        ways = [before | repeated, {partition: joined(records, records) for partition, records in found.items()}]
+        ways = [before | repeated, {partition: joined(records, records) for partition, records in batches.items()}]
         return ways[next(turn) % 2]
 
-    def joined(one, other):
-        arrays = (np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("offsets", "times_ms"))
-        return RawRecords(one.topic, one.partition, *arrays, [*one.keys, *other.keys], [*one.values, *other.values])
+    def joined(first, other):
+        arrays = (np.concatenate([getattr(first, name), getattr(other, name)]) for name in ("offsets", "times_ms"))
+        return RawRecords(
+            first.topic, first.partition, *arrays, [*first.keys, *other.keys], [*first.values, *other.values]
+        )
 
     monkeypatch.setattr(worker._consumer, "fetch", again)
     came = drain(worker, 20)
-    values = [int(value) for polls in came.values() for one in polls for value in one.records.values]
+    values = [int(value) for polls in came.values() for fetched in polls for value in fetched.records.values]
     assert sorted(values) == list(range(400))
 
 
 @over_both_clients
 def test_a_topic_without_a_leader_is_no_fault(place: KafkaPlace) -> None:
-    """Ends of partitions of which one is not there now are no answer yet, and nothing that stops a worker."""
-    there, gone = TopicPartition(place.settings.topics.events, 0), TopicPartition("gone", 0)
+    """End offsets of partitions, one of which is unavailable, are no answer yet, and do not stop a worker."""
+    existing, gone = TopicPartition(place.settings.topics.events, 0), TopicPartition("gone", 0)
     with ExitStack() as stack:
         consumer = client_of(place.settings).open_consumer(place.settings)
         stack.callback(consumer.close, timeout_ms=1_000)
-        assert consumer.end_offsets([there], 1_000) == {there: 0}
+        assert consumer.end_offsets([existing], 1_000) == {existing: 0}
         with pytest.raises(kafka_errors.RetriableError, match=r"gone|nknown"):
-            consumer.end_offsets([there, gone], 1_000)
+            consumer.end_offsets([existing, gone], 1_000)
 
 
 @over_all_clients
 def test_a_topic_made_anew_is_noticed(place: KafkaPlace, admin: KafkaAdminClient) -> None:
-    """Deleted and made again under a worker, a topic has other records where it would read on: it is refused."""
+    """A topic that is recreated under a worker has other records at its offsets: it is refused."""
     fill(place, 400)
     worker, events = place.worker(), place.settings.topics.events
     drain(worker)
@@ -752,12 +768,12 @@ def test_a_topic_made_anew_is_noticed(place: KafkaPlace, admin: KafkaAdminClient
         worker.poll(timeout_s=0.2, max_records=10)
     place.admin().apply()
     fill(place, 800)
-    with pytest.raises(TopicError, match=f"{events} was deleted and made anew"):
+    with pytest.raises(TopicError, match=f"{events} was deleted and recreated"):
         drain(worker)
 
 
 def test_positions_and_state_must_fit(place: KafkaPlace, admin: KafkaAdminClient) -> None:
-    """Forgotten positions beside state, or lost state beside positions: refused, since either would double or lose."""
+    """State without committed offsets, or offsets without state, is refused: either would duplicate or lose records."""
     fill(place, 40)
     worker = place.worker()
     worker.commit(
@@ -765,7 +781,7 @@ def test_positions_and_state_must_fit(place: KafkaPlace, admin: KafkaAdminClient
     )
     worker.close()
     admin.delete_groups([place.settings.application_id])
-    with pytest.raises(StateError, match="forgotten how far"):
+    with pytest.raises(StateError, match="no longer its committed offsets"):
         place.worker()
     settings = place.altered(application_id=f"{place.settings.application_id}-b")
     worker = place.worker(settings)
@@ -780,7 +796,7 @@ def test_positions_and_state_must_fit(place: KafkaPlace, admin: KafkaAdminClient
 
 
 def test_added_partitions_are_refused(place: KafkaPlace, admin: KafkaAdminClient) -> None:
-    """With more partitions sensors live in other shards: state that was saved before does not fit any more."""
+    """With more partitions, sensors belong to other shards: state that was saved before no longer fits."""
     fill(place, 40)
     worker = place.worker()
     worker.commit(Commit(0, InputOffsets(3, 0), step_boundaries=(InputOffsets(),), snapshot=b"state"))
@@ -795,24 +811,24 @@ def test_added_partitions_are_refused(place: KafkaPlace, admin: KafkaAdminClient
 
 @over_both_clients
 def test_one_instance_id_is_for_one_worker(place: KafkaPlace) -> None:
-    """Two workers under one broker.instance_id would take turns for ever: the older one ends, and says why."""
+    """Two workers under one broker.instance_id would fence each other forever: the older one ends, and says why."""
     fill(place, 20)
     settings = place.altered(broker={"instance_id": "here"})
     first = place.worker(settings)
     first.commit(Commit(0, InputOffsets(1, 0), step_boundaries=(InputOffsets(),)))
     second = place.broker(settings)
     own(second, PARTITIONS)
-    with pytest.raises(BrokerError, match="instance_id «here»"):
+    with pytest.raises(BrokerError, match="instance_id 'here'"):
         first.commit(Commit(0, InputOffsets(2, 0)))
-    with pytest.raises(BrokerError, match="instance_id «here»"):
+    with pytest.raises(BrokerError, match="instance_id 'here'"):
         first.poll(timeout_s=1, max_records=1)
 
 
 @only_librdkafka
 @pytest.mark.parametrize("before", ["its session timed out", "its connection broke"])
 def test_a_worker_that_fences_itself_goes_on(place: KafkaPlace, kafka: KafkaServer, before: str) -> None:
-    """A client that is fenced under its instance_id soon after Kafka may have missed it has met itself, which had
-    asked twice to join: another one joins. Its commit may be the first to hear of it.
+    """A client that is fenced under its instance_id soon after Kafka may have missed a heartbeat has fenced itself by
+    joining twice: another client joins. Its commit may be the first to notice.
     """
     fill(place, 500)
     settings = place.altered(broker={"instance_id": "here", "bootstrap_servers": kafka.address("PROXIED")})
@@ -824,7 +840,7 @@ def test_a_worker_that_fences_itself_goes_on(place: KafkaPlace, kafka: KafkaServ
         kafka.proxy.cut()
     else:
         consumer._fetched_at -= settings.broker.session_timeout_seconds
-    while not consumer.may_meet_itself():
+    while not consumer.may_have_fenced_itself():
         worker.turn()
     own(place.broker(settings), PARTITIONS)  # in the place of what it had asked for
     work_until(worker, place, 500)
@@ -833,7 +849,9 @@ def test_a_worker_that_fences_itself_goes_on(place: KafkaPlace, kafka: KafkaServ
 
 @over_both_clients
 def test_a_static_worker_keeps_its_shards(place: KafkaPlace) -> None:
-    """A worker back under its instance_id within the session timeout gets what it had, and others keep theirs."""
+    """A worker that returns under its instance_id within the session timeout gets its shards again, and others keep
+    theirs.
+    """
     brokers = {name: place.broker(place.altered(broker={"instance_id": name})) for name in ("a", "b")}
     while sorted(len(broker.assigned()) for broker in brokers.values()) != [1, 1]:
         for broker in brokers.values():
@@ -860,7 +878,7 @@ def test_a_record_too_large_for_its_topic_is_named(place: KafkaPlace) -> None:
 
 
 def test_a_missing_certificate_is_named() -> None:
-    """A file of broker.security that is not there is named with its setting, before anything is tried."""
+    """A missing file of broker.security is named with its setting, before any attempt to connect."""
     security = {"protocol": "SSL", "ca_file": "/nowhere/ca.pem"}
     with pytest.raises(BrokerError, match=r"/nowhere/ca\.pem cannot be read") as missing:
         open_broker(Settings(broker={"kind": "kafka", "security": security}))

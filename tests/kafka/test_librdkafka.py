@@ -1,4 +1,4 @@
-"""The client librdkafka where its adapter does more than pass things on, and where it is not installed."""
+"""The client librdkafka where its adapter does more than forward calls, and where it is not installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stream_ad.brokers import open_broker, open_producer
 from stream_ad.brokers.kafka.client_api import client_of
 from stream_ad.brokers.kafka.librdkafka.config import ConnectionMonitor, common_config, translated_errors
 from stream_ad.brokers.kafka.librdkafka.group_metadata import pack, unpack
-from stream_ad.brokers.kafka.librdkafka.message_columns import in_columns
+from stream_ad.brokers.kafka.librdkafka.message_columns import to_columns
 from stream_ad.brokers.kafka.librdkafka.producer import LibrdkafkaProducer
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError, LostRecordsError, SettingsError
@@ -37,19 +37,19 @@ names = st.text("abcäöü-7", min_size=1, max_size=20)
 
 @pytest.fixture
 def client() -> str:
-    """All tests of this file are of one client."""
+    """The client of all tests of this file."""
     return "librdkafka"
 
 
 @given(names, st.integers(-1, 2**31 - 1), st.text("abcü-7", max_size=20), st.none() | names)
 def test_a_membership_survives_the_way_there_and_back(group, generation, member, instance) -> None:
-    """The generation, which says whether it is lost, is read, and what goes into a transaction is what came out."""
+    """The generation, which says whether membership is lost, is decoded, and encoding gives the same bytes."""
     membership = ConsumerGroupMetadata(group, generation, member, instance)
     assert unpack(pack(membership)) == membership
 
 
 def test_a_membership_of_the_library_is_understood(place: KafkaPlace) -> None:
-    """What the library itself hands out, before joining and as a member, has the form that is expected."""
+    """Group metadata of the library itself, before joining and as a member, has the expected format."""
     idle = Consumer({"group.id": "nobody", "bootstrap.servers": place.settings.broker.bootstrap_servers})
     lost = unpack(idle.consumer_group_metadata())
     assert (lost.group_id, lost.generation_id, lost.member_id, lost.group_instance_id) == ("nobody", -1, "", None)
@@ -62,10 +62,10 @@ def test_a_membership_of_the_library_is_understood(place: KafkaPlace) -> None:
 
 
 def test_another_form_of_membership_is_refused() -> None:
-    """A library that hands out something else is named instead of being trusted."""
-    with pytest.raises(BrokerError, match="form that is not known") as unknown:
+    """Group metadata in another format is refused instead of being trusted."""
+    with pytest.raises(BrokerError, match="unknown format") as refused:
         unpack(b"CGMDv9:something")
-    assert "stream-ad[librdkafka]" in unknown.value.hint
+    assert "stream-ad[librdkafka]" in refused.value.hint
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_another_form_of_membership_is_refused() -> None:
     ],
 )
 def test_errors_are_told_in_the_other_clients_words(code, kind) -> None:
-    """So that each has the same meaning, and the same advice, over both clients."""
-    with pytest.raises(kafka_errors.KafkaError, match="what happened") as told, translated_errors():
+    """Each error has the same class, and hence the same advice, over both clients."""
+    with pytest.raises(kafka_errors.KafkaError, match="what happened") as raised, translated_errors():
         raise KafkaException(KafkaError(code, "what happened"))
-    assert type(told.value) is kind
+    assert type(raised.value) is kind
 
 
 def test_security_reaches_the_client() -> None:
-    """Protocol, files, mechanism and login are passed on in librdkafka's words, and nothing that is not set."""
+    """Protocol, files, mechanism and login are passed on under librdkafka's names, and nothing that is not set."""
     config = common_config(secured())
     assert config["bootstrap.servers"] == "a:1,b:2"
     assert config["security.protocol"] == "SASL_SSL"
@@ -101,7 +101,7 @@ def test_security_reaches_the_client() -> None:
 
 
 def test_a_look_at_a_producer_begins_no_transaction() -> None:
-    """Whoever looks through its attributes, a debugger for one, changes nothing; only a call asks the library."""
+    """Reading its attributes, as a debugger does, changes nothing; only a call asks the library."""
     begun: list[int] = []
 
     class Library:
@@ -126,19 +126,19 @@ def test_a_missing_package_is_named(place: KafkaPlace, monkeypatch: pytest.Monke
         opened(place.settings)
     assert 'pip install "stream-ad[librdkafka]"' in missing.value.hint
     assert missing.value.exit_code == 3
-    (found,) = [one for one in place.admin().examine() if one.level is Level.PROBLEM]
-    assert "stream-ad[librdkafka]" in found.remediation
+    (finding,) = [each for each in place.admin().examine() if each.level is Level.PROBLEM]
+    assert "stream-ad[librdkafka]" in finding.remediation
 
 
 def test_the_other_client_does_not_import_it(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kafka-python works where confluent-kafka is not installed."""
+    """kafka-python works where confluent-kafka is not installed."""
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     own(place.broker(place.altered(broker={"client": "kafka-python"})), PARTITIONS)
 
 
 def test_records_lost_in_the_middle_are_stepped_over(place: KafkaPlace) -> None:
-    """Retention took the next records: it is told once, and after a seek to the oldest kept the partition goes on,
-    while the other one has missed nothing.
+    """Retention deleted the next records: it is reported once, and after a seek to the oldest kept the partition
+    continues, while the other one has missed nothing.
     """
     producer = place.producer()
     producer.send(InputTopic.EVENTS, [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, 10**12 + n) for n in range(400)])
@@ -149,7 +149,7 @@ def test_records_lost_in_the_middle_are_stepped_over(place: KafkaPlace) -> None:
     ends = [worker.bounds(shard)[1].events for shard in range(PARTITIONS)]
     place.delete_records(InputTopic.EVENTS, 0, ends[0] - 5)
     worker.seek(1, InputOffsets())
-    worker._members.place((0, InputTopic.EVENTS), 0)  # as if it had been read up to there only
+    worker._members.seek((0, InputTopic.EVENTS), 0)  # as if it had been read up to there only
     with pytest.raises(LostRecordsError) as lost:
         drain(worker, 20)
     assert lost.value.shard == 0
@@ -157,12 +157,14 @@ def test_records_lost_in_the_middle_are_stepped_over(place: KafkaPlace) -> None:
     worker.seek(0, InputOffsets(ends[0] - 5, 0))
     worker.seek(1, InputOffsets())
     came = drain(worker, 20)
-    assert sum(len(one.records) for one in came[0, InputTopic.EVENTS]) == 4
-    assert sum(len(one.records) for one in came[1, InputTopic.EVENTS]) == ends[1] - 1
+    assert sum(len(fetched.records) for fetched in came[0, InputTopic.EVENTS]) == 4
+    assert sum(len(fetched.records) for fetched in came[1, InputTopic.EVENTS]) == ends[1] - 1
 
 
 def test_a_slow_answer_moves_no_position(place: KafkaPlace, kafka: KafkaServer) -> None:
-    """A shard is placed as soon as it was given, while Kafka's answers take long: every record comes from there on."""
+    """A shard gets its position as soon as it is assigned, while Kafka's answers take long: every record comes from
+    there on.
+    """
     producer = place.producer()
     producer.send(InputTopic.EVENTS, [OutRecord(b"pump", b"%d" % n * 50_000, 10**12 + n) for n in range(40)])
     producer.flush()
@@ -172,17 +174,17 @@ def test_a_slow_answer_moves_no_position(place: KafkaPlace, kafka: KafkaServer) 
         own(worker, PARTITIONS)
         for shard in range(PARTITIONS):
             for side in InputTopic:
-                worker._members.place((shard, side), 0)
+                worker._members.seek((shard, side), 0)
         time.sleep(1.5)  # what the client asks of itself it has been told by now
     finally:
         kafka.proxy.delay(0)
     came = drain(worker, 5)
-    assert sum(len(one.records) for polls in came.values() for one in polls) == 40
+    assert sum(len(fetched.records) for polls in came.values() for fetched in polls) == 40
 
 
 def test_both_clients_share_a_group(place: KafkaPlace) -> None:
-    """Workers of either client in one group share the shards, both inputs of a shard with the same one; each commits
-    what it owns.
+    """Workers of both clients in one group divide the shards, with both inputs of a shard at the same worker; each
+    commits what it owns.
     """
     brokers = [place.broker(), place.broker(place.altered(broker={"client": "kafka-python"}))]
     while sorted(len(broker.assigned()) for broker in brokers) != [1, 1]:
@@ -199,7 +201,7 @@ def test_both_clients_share_a_group(place: KafkaPlace) -> None:
 
 
 def test_a_client_takes_over_from_the_other(place: KafkaPlace) -> None:
-    """Changing broker.client between two starts changes nothing else: the state of one is the state of the other."""
+    """broker.client may be changed between two starts: both clients read the same state."""
     for number, client in enumerate(["librdkafka", "kafka-python", "librdkafka"]):
         worker = place.worker(place.altered(broker={"client": client}))
         stored = worker.load(0)
@@ -210,7 +212,7 @@ def test_a_client_takes_over_from_the_other(place: KafkaPlace) -> None:
 
 
 def test_a_transaction_of_others_is_fenced(place: KafkaPlace, kafka: KafkaServer) -> None:
-    """Whoever takes the shard's transactional id over ends what is open under it, also of another client."""
+    """Whoever takes over the shard's transactional id ends what is open under it, even of another client."""
     worker = place.worker()
     name = f"{place.settings.application_id}-0"
     intruder = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": name})
@@ -222,7 +224,7 @@ def test_a_transaction_of_others_is_fenced(place: KafkaPlace, kafka: KafkaServer
 
 
 def test_a_link_that_breaks_between_commits_ends_the_producer(place: KafkaPlace, kafka: KafkaServer) -> None:
-    """The coordinator may have left the last commit open somewhere: that is settled before another one writes."""
+    """The coordinator may have left the last commit open somewhere: that is resolved before another one writes."""
     worker = place.worker(place.altered(broker={"bootstrap_servers": kafka.address("PROXIED")}))
     worker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"1", 1)], step_boundaries=(InputOffsets(),)))
     kafka.proxy.cut()
@@ -235,7 +237,7 @@ def test_a_link_that_breaks_between_commits_ends_the_producer(place: KafkaPlace,
 
 
 def test_a_link_that_breaks_before_anything_is_written_ends_the_producer(place: KafkaPlace, kafka: KafkaServer) -> None:
-    """What a transaction has not yet written is not written over another connection."""
+    """A transaction that has written nothing yet does not continue over another connection."""
     settings = place.altered(broker={"bootstrap_servers": kafka.address("PROXIED")})
     scores = settings.topics.scores
     producer = client_of(settings).open_producer(settings, place.settings.application_id, [scores])
@@ -250,7 +252,7 @@ def test_a_link_that_breaks_before_anything_is_written_ends_the_producer(place: 
 
 
 def test_what_is_no_record_is_told_apart() -> None:
-    """Records come out by partition, in their order; of everything that stands between them ``meet`` is told."""
+    """Records are grouped by partition, in their order; ``on_error`` gets every message that is not a record."""
     end = KafkaError(KafkaError._PARTITION_EOF)
     messages = [
         Message("a", 0, 5, key=b"k", value=b"1", timestamp=(1, 50)),
@@ -259,9 +261,9 @@ def test_what_is_no_record_is_told_apart() -> None:
         Message("a", 0, 8, key=b"l", timestamp=(1, 60)),
     ]
     met: list[int | None] = []
-    found = in_columns(messages, lambda _, message: met.append(message.offset()))
+    columns = to_columns(messages, lambda _, message: met.append(message.offset()))
     assert met == [6]
-    assert list(found) == [TopicPartition("a", 0), TopicPartition("b", 0)]
-    first = found[TopicPartition("a", 0)]
+    assert list(columns) == [TopicPartition("a", 0), TopicPartition("b", 0)]
+    first = columns[TopicPartition("a", 0)]
     assert (first.offsets.tolist(), first.times_ms.tolist()) == ([5, 8], [50, 60])
     assert (first.keys, first.values) == ([b"k", b"l"], [b"1", None])

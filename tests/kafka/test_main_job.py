@@ -1,4 +1,4 @@
-"""The main job on both brokers: a recording in, a score for every row out, verdicts learned on the way."""
+"""The main job on both brokers: a recording in, a score for every row out, labels learned on the way."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DELAY = 60
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
-    """Readings of five sensors in turn, some missing, with faults and labels on most rows."""
+    """Write readings of five sensors in turn, some missing, with faults, and labels on most rows."""
     path = tmp_path_factory.mktemp("recording") / "plant.csv"
     random, now = np.random.default_rng(7), datetime(2026, 3, 1, tzinfo=UTC)
     with path.open("w", newline="") as file:
@@ -46,7 +46,7 @@ def recording(tmp_path_factory):
 
 
 def application(folder, name, broker, *, topics):
-    """Settings of one application, in a file for its worker."""
+    """Return the settings of one application, in a file for its worker."""
     tree = {
         "application_id": f"{name}-{topics}",
         "broker": broker,
@@ -70,7 +70,7 @@ def application(folder, name, broker, *, topics):
 
 
 def start(config, *more):
-    """A worker in a process of its own."""
+    """Start a worker in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "stream_ad", "run", "--config", str(config), *more],
         cwd=ROOT,
@@ -85,14 +85,14 @@ def finish(process):
 
 
 def outputs(settings):
-    """Scores by event id, and how many dead letters there are; every id once."""
+    """Return scores by event id, every id once, and the number of dead letters."""
     reader = open_reader(settings)
     try:
         scores = [json.loads(value) for _, value in reader.read(settings.topics.scores)]
         dead = reader.read(settings.topics.dead_letters)
     finally:
         reader.close()
-    by_id = {one["event_id"]: one["score"] for one in scores}
+    by_id = {score["event_id"]: score["score"] for score in scores}
     assert len(by_id) == len(scores), "a score was published twice"
     return by_id, len(dead)
 
@@ -117,27 +117,27 @@ def test_replay_beside_a_running_worker(recording, broker, tmp_path):
 
 
 def test_full_topics_give_one_result(recording, kafka, tmp_path):
-    """Over topics that were filled beforehand two applications on Kafka give identical scores, and the embedded
-    broker the same ones.
+    """Over topics that were filled before, two applications on Kafka give identical scores, and the embedded broker the
+    same ones.
     """
     topics = uuid.uuid4().hex[:8]
     on_kafka = {"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers}
-    one = application(tmp_path, "one", on_kafka, topics=topics)
+    site = application(tmp_path, "one", on_kafka, topics=topics)
     two = application(tmp_path, "two", on_kafka, topics=topics)
     embedded = application(tmp_path, "three", {"kind": "sqlite", "path": str(tmp_path / "three.db")}, topics=topics)
-    replay(one[0], recording, label_delay=DELAY)
+    replay(site[0], recording, label_delay=DELAY)
     replay(embedded[0], recording, label_delay=DELAY)
-    found = []
-    for settings, config in (one, two, embedded):
+    outcomes = []
+    for settings, config in (site, two, embedded):
         finish(start(config, "--until-idle", "3"))
-        found.append(outputs(settings)[0])
-    assert len(found[0]) == ROWS * SENSORS
-    assert found[0] == found[1]
-    assert found[0] == found[2]
+        outcomes.append(outputs(settings)[0])
+    assert len(outcomes[0]) == ROWS * SENSORS
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0] == outcomes[2]
 
 
 def test_stopped_and_started_again(recording, broker, tmp_path):
-    """Stopped by SIGTERM in the middle and started again, a worker gives the scores of one never stopped."""
+    """Stopped by SIGTERM in the middle and started again, a worker gives the scores of an uninterrupted one."""
     topics = uuid.uuid4().hex[:8]
     straight = application(tmp_path, "straight", broker, topics=topics)
     stopped = application(tmp_path, "stopped", broker, topics=topics)

@@ -1,4 +1,4 @@
-"""What of kafka-python is private, and what becomes of a worker whose kafka-python is another one."""
+"""The private names of kafka-python in use, and a worker whose kafka-python is of another version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stream_ad.brokers.kafka import private_names as names_of_the_client
 from stream_ad.brokers.kafka.client_api import client_of
 from stream_ad.brokers.kafka.kafka_python_public.consumer import PublicConsumer
 from stream_ad.brokers.kafka.kafka_python_public.producer import PublicProducer
-from stream_ad.brokers.kafka.private_names import INSIDES, TESTED, fast, unknown
+from stream_ad.brokers.kafka.private_names import INSIDES, TESTED, may_use_private_names, unsupported_reason
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.records.columns import OutRecord
 from stream_ad.settings import Settings
@@ -37,14 +37,14 @@ PRIVATE_MODULES = {"kafka.net.compat", "kafka.producer", "kafka.record", "kafka.
 
 @pytest.fixture(autouse=True)
 def unasked() -> Iterator[None]:
-    """The client is looked into once for a process; here once for a test."""
-    names_of_the_client._known.cache_clear()
+    """Check the client again in each test, instead of once per process."""
+    names_of_the_client._is_supported.cache_clear()
     yield
-    names_of_the_client._known.cache_clear()
+    names_of_the_client._is_supported.cache_clear()
 
 
 def private_names(module: Path) -> set[str]:
-    """Names with one underscore that are used in a module, and not defined there."""
+    """Return names with one leading underscore that are used in a module, and not defined there."""
     nodes = list(ast.walk(ast.parse(module.read_text())))
     used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -61,7 +61,7 @@ def private_names(module: Path) -> set[str]:
 
 
 def imported(module: Path) -> set[str]:
-    """Modules that a module imports from."""
+    """Return the modules that a module imports from."""
     nodes = ast.walk(ast.parse(module.read_text()))
     return {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
 
@@ -79,22 +79,22 @@ def test_the_list_names_what_is_used() -> None:
 
 @pytest.mark.parametrize("module", of_kafka_python(), ids=lambda path: str(path.relative_to(FOLDER)))
 def test_the_public_path_uses_nothing_private(module: Path) -> None:
-    """No other module reaches into the client, nor imports from where its insides are."""
+    """No other module uses private names of the client, nor imports from modules that do."""
     assert private_names(module) == set()
     private = {name for name in imported(module) if any(name.startswith(inside) for inside in PRIVATE_MODULES)}
     assert not private
 
 
 def test_the_client_at_hand_is_known() -> None:
-    """With the version that the tests run with, all that is listed is there: the fast path is taken."""
+    """With the installed version all listed names exist: private names are used."""
     assert kafka.__version__ in TESTED
-    assert unknown() == ""
+    assert unsupported_reason() == ""
     assert client_of(Settings()).__name__ == "stream_ad.brokers.kafka.kafka_python"
 
 
 @pytest.fixture(params=["another version", "a missing name", "another function"])
 def other(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A client that is not known; what is said of it."""
+    """A client that is not supported; the reason that is logged."""
     if request.param == "another version":
         monkeypatch.setattr(kafka, "__version__", "3.0.99")
         return "kafka-python 3.0.99 is not one of 3.0.12"
@@ -102,11 +102,13 @@ def other(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
         monkeypatch.delattr(Fetcher.PartitionRecords, "_is_batch_aborted")
         return "has no kafka.consumer.fetcher.Fetcher.PartitionRecords._is_batch_aborted"
     monkeypatch.setattr(Fetcher, "fetch_records", lambda _self, partitions: partitions)
-    return "kafka.consumer.fetcher.Fetcher.fetch_records takes something else"
+    return "kafka.consumer.fetcher.Fetcher.fetch_records has other parameters"
 
 
 def test_another_client_is_used_as_it_is_documented(other: str) -> None:
-    """One that was not tested, or looks different inside, is left alone there; that is said once, with the reason."""
+    """A client of an untested version, or without an expected name, is used over its public interface; that is logged
+    once, with the reason.
+    """
     with capture_logs() as lines:
         for _ in range(3):
             assert client_of(Settings()).__name__ == "stream_ad.brokers.kafka.kafka_python_public"
@@ -116,20 +118,22 @@ def test_another_client_is_used_as_it_is_documented(other: str) -> None:
 
 
 def test_who_asks_for_it_gets_the_public_interface() -> None:
-    """The setting kafka-python-public chooses it for a version that is known, too; there is nothing to be said then."""
+    """The setting kafka-python-public selects it for a supported version, too, without a warning."""
     with capture_logs() as lines:
-        assert not fast(Settings(broker={"client": "kafka-python-public"}))
+        assert not may_use_private_names(Settings(broker={"client": "kafka-python-public"}))
     assert not lines
 
 
 def test_a_worker_over_another_version_keeps_its_promises(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing has to be set: a step is committed whole, and the next worker, of either kind, goes on behind it."""
+    """Without any setting, a step is committed as a whole, and the next worker, over either interface, continues behind
+    it.
+    """
     producer = place.producer()
     producer.send(InputTopic.EVENTS, [OutRecord(b"pump-%d" % n, b"", 1) for n in range(40)])
     producer.flush()
     with monkeypatch.context() as other:
         other.setattr(kafka, "__version__", "3.0.99")
-        names_of_the_client._known.cache_clear()
+        names_of_the_client._is_supported.cache_clear()
         worker = place.worker()
         assert isinstance(worker._consumer, PublicConsumer)
         assert isinstance(worker._writers[0]._producer, PublicProducer)
@@ -139,10 +143,14 @@ def test_a_worker_over_another_version_keeps_its_promises(place: KafkaPlace, mon
             Commit(0, InputOffsets(1, 0), scores=scores, step_boundaries=(InputOffsets(),), snapshot=b"state")
         )
         assert [value for _, value in place.reader().read(place.settings.topics.scores)] == [b"1"]
-        found = [one for one in place.admin().examine() if one.check == "versions" and one.level is Level.WARNING]
-        assert "3.0.99" in found[0].what
+        warnings = [
+            finding
+            for finding in place.admin().examine()
+            if finding.check == "versions" and finding.level is Level.WARNING
+        ]
+        assert "3.0.99" in warnings[0].what
         worker.close()
-    names_of_the_client._known.cache_clear()
+    names_of_the_client._is_supported.cache_clear()
     stored = place.worker().load(0)
     assert stored.snapshot is not None
     assert (stored.positions, stored.snapshot.data) == (InputOffsets(1, 0), b"state")

@@ -1,4 +1,4 @@
-"""Input records are written once, whatever Kafka does meanwhile."""
+"""Input records are written once, whatever happens to Kafka meanwhile."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ RECORDS = [OutRecord(b"pump-%d" % (n % 20), b"%d" % n, LONG_AGO_MS + n) for n in
 
 
 def written(place: KafkaPlace) -> list[int]:
-    """What readers of committed records see, once Kafka has ended every transaction in the topic."""
+    """Return what readers of committed records see, once all transactions in the topic have ended."""
     with closing(PartitionReader(place.settings, place.settings.topics.events)) as reader:
-        return sorted(int(record.value) for record in reader.read_settled())
+        return sorted(int(record.value) for record in reader.read_until_stable())
 
 
 @only_kafka_python
 def test_a_crash_before_the_answer_doubles_no_recording(place: KafkaPlace, kafka: KafkaServer) -> None:
-    """Kafka appends records of long ago and dies before it says so: sent again, they are there once. (Idempotence alone
-    doubles them: on its way up Kafka forgets producers whose newest record is a day old.)
+    """Kafka appends old records and dies before it answers: sent again, they are there once. (Idempotence alone
+    duplicates them: when it starts, Kafka forgets producers whose newest record is a day old.)
     """
     producer = place.producer()
     sender = producer._producer._sender
@@ -58,7 +58,7 @@ def test_a_crash_before_the_answer_doubles_no_recording(place: KafkaPlace, kafka
 @only_kafka_python
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
 def test_a_commit_without_an_answer_is_looked_up(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch, committed) -> None:
-    """When nobody knows whether a transaction was committed, the producer looks, and repeats only one that was not."""
+    """When the outcome of a transaction is unknown, the producer reads it, and repeats only an aborted one."""
     producer, end, tries = place.producer(), KafkaPythonProducer.end_transaction, []
 
     def lost(self, timeout_s):

@@ -1,4 +1,4 @@
-"""Over kafka-python's public interface, where it differs from the fast path: open transactions, and pauses."""
+"""kafka-python over its public interface, where it differs: open transactions, and pauses."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ LOST = kafka_errors.KafkaTimeoutError("no answer")
 
 @pytest.fixture
 def client() -> str:
-    """All tests of this file are of one client."""
+    """The client of all tests of this file."""
     return "kafka-python-public"
 
 
 @pytest.fixture
 def gullible(kafka: KafkaServer) -> Iterator[None]:
-    """Brokers take transactional records without asking the coordinator whether there is such a transaction."""
+    """Brokers accept transactional records without asking the coordinator whether there is such a transaction."""
     with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)) as admin:
 
         def verify(word: str) -> None:
@@ -52,7 +52,7 @@ def gullible(kafka: KafkaServer) -> Iterator[None]:
 
 
 def keep_secret(producer: PublicProducer, *partitions: tuple[str, int]) -> None:
-    """From now on the coordinator does not hear that these belong to the producer's transactions."""
+    """Hide from the coordinator that these partitions belong to the producer's transactions."""
     manager = producer._producer._transaction_manager
     tell = manager.maybe_add_partition_to_transaction
 
@@ -66,7 +66,7 @@ def keep_secret(producer: PublicProducer, *partitions: tuple[str, int]) -> None:
 
 
 def scored(number: int) -> Commit:
-    """A commit of one score, up to an event."""
+    """Return a commit of one score, up to an event."""
     step_boundaries = (InputOffsets(number - 1, 0),)
     return Commit(
         0, InputOffsets(number, 0), scores=[OutRecord(b"a", b"%d" % number, 1)], step_boundaries=step_boundaries
@@ -74,13 +74,13 @@ def scored(number: int) -> Commit:
 
 
 def scores(place: KafkaPlace) -> list[int]:
-    """What readers of committed records see, once Kafka has told how the last transactions ended."""
+    """Return what readers of committed records see, once all transactions have ended."""
     with closing(PartitionReader(place.settings, place.settings.topics.scores)) as reader:
-        return [int(record.value) for record in reader.read_settled()]
+        return [int(record.value) for record in reader.read_until_stable()]
 
 
 def load(broker: Broker) -> InputOffsets:
-    """Take the shard over, from oneself if need be; how far it has come."""
+    """Take the shard over, possibly from the same worker; return its committed offsets."""
     stored = broker.load(0)
     broker.seek(0, stored.positions)
     return stored.positions
@@ -96,7 +96,7 @@ def fill(place: KafkaPlace, count: int, *, start: int = 0) -> None:
 
 @pytest.fixture
 def worker(place: KafkaPlace) -> Broker:
-    """It has committed a score in the usual way."""
+    """A worker that has committed a score in the normal way."""
     fill(place, 40)
     worker = place.worker()
     worker.commit(scored(1))
@@ -107,8 +107,8 @@ def worker(place: KafkaPlace) -> Broker:
 def test_what_was_aborted_does_not_come_up_with_the_next_commit(
     gullible, place: KafkaPlace, worker: Broker, monkeypatch
 ) -> None:
-    """Scores of a commit that failed, still open in their partition, are aborted; sent again, they are there once, and
-    nobody sees what they were aborted with.
+    """Scores of a failed commit, still open in their partition, are aborted; sent again, they are there once, and
+    nobody sees the record that aborted them.
     """
     producer = worker._writers[0]._producer
     keep_secret(producer, (place.settings.topics.scores, 0))
@@ -125,7 +125,8 @@ def test_what_was_aborted_does_not_come_up_with_the_next_commit(
 
 def test_what_was_committed_waits_for_who_can_end_it(gullible, place: KafkaPlace, worker: Broker) -> None:
     """Scores of a commit whose offsets are committed, still open in their partition, cannot be committed there without
-    a record that readers would see. So nothing is written behind them, the error says what can, and it does.
+    a record that readers would see. So nothing is written behind them, the error names the client that can end it, and
+    that client does.
     """
     keep_secret(worker._writers[0]._producer, (place.settings.topics.scores, 0))
     worker.commit(scored(2))
@@ -163,23 +164,23 @@ def test_nothing_is_written_behind_an_end_that_was_not_told(
     assert scores(place) == [1, 2, 3]
 
 
-def test_an_input_that_was_held_in_the_middle_is_read_on(place: KafkaPlace) -> None:
-    """However often inputs are held with records of theirs fetched already, each record comes, once and in order."""
+def test_an_input_that_was_paused_in_the_middle_is_read_on(place: KafkaPlace) -> None:
+    """However often inputs are paused with records of theirs already fetched, each record comes, once and in order."""
     fill(place, 400)
     worker, came = place.worker(), {shard: [] for shard in range(2)}
-    held: list[tuple[int, InputTopic]] = []
+    paused: list[tuple[int, InputTopic]] = []
     while sum(map(len, came.values())) < 400:
-        for shard, sides in worker.poll(timeout_s=0.2, max_records=7, paused=held).items():
-            assert (shard, InputTopic.EVENTS) not in held or not len(sides[InputTopic.EVENTS].records)
+        for shard, sides in worker.poll(timeout_s=0.2, max_records=7, paused=paused).items():
+            assert (shard, InputTopic.EVENTS) not in paused or not len(sides[InputTopic.EVENTS].records)
             came[shard] += [int(value) for value in sides[InputTopic.EVENTS].records.values]
-        held = [] if held else [(sum(map(len, came.values())) % 2, InputTopic.EVENTS)]
+        paused = [] if paused else [(sum(map(len, came.values())) % 2, InputTopic.EVENTS)]
     assert all(numbers == sorted(numbers) for numbers in came.values())
     assert sorted(came[0] + came[1]) == list(range(400))
 
 
 def test_a_rebalance_that_does_not_end_is_left(place: KafkaPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client forgets a rebalance that begins, for new metadata, in a poll that is over soon; then it leaves the
-    group and joins anew, and commits.
+    """The client does not complete a rebalance that begins, for new metadata, in a short poll; then it is replaced by
+    one that joins again, and commits.
     """
     monkeypatch.setattr(kafka_public_consumer, "_STUCK_S", 0.5)
     fill(place, 40)
@@ -196,7 +197,7 @@ def test_a_rebalance_that_does_not_end_is_left(place: KafkaPlace, monkeypatch: p
 
 
 def test_a_rebalance_while_kafka_is_away_is_waited_out(place: KafkaPlace, kafka: KafkaServer, monkeypatch) -> None:
-    """Kafka that does not answer is no rebalance that was forgotten: the worker waits for it, and goes on."""
+    """An unreachable Kafka is not a rebalance that does not end: the worker waits for it, and continues."""
     monkeypatch.setattr(kafka_public_consumer, "_STUCK_S", 0.0)
     fill(place, 40)
     worker = place.worker()
@@ -214,7 +215,7 @@ def test_a_rebalance_while_kafka_is_away_is_waited_out(place: KafkaPlace, kafka:
 
 
 def test_a_fenced_producer_says_so(place: KafkaPlace, worker: Broker) -> None:
-    """What put a producer out of use is known by its kind, also where the client passes on no more than its words."""
+    """The error that made a producer unusable keeps its class, even where the client passes on only its text."""
     place.takeover(worker)
     producer = worker._writers[0]._producer
     producer._producer.begin_transaction()

@@ -1,4 +1,4 @@
-"""Record batches written and read by our own code, held to the client's."""
+"""Record batches, encoded and decoded by the program, compared with the client's."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ def test_writes_what_the_client_writes(records: list[OutRecord]) -> None:
 @compiled
 @given(st.lists(out_records, max_size=60), st.integers(1, 3000))
 def test_cuts_at_the_limit(records: list[OutRecord], limit: int) -> None:
-    """Batches together hold all records in order; one over the limit (and its framing) holds a single record."""
+    """Batches together contain all records in order; one over the limit (and its framing) contains a single record."""
     bodies = list(encode(records, limit))
-    found = []
+    decoded = []
     for body in bodies:
-        found += decode(body.data, body.count, 0, body.first_time_ms, None)
+        decoded += decode(body.data, body.count, 0, body.first_time_ms, None)
         assert len(body.data) <= limit + 5 * body.count or body.count == 1
-    assert [record[1:] for record in found] == [(record.time_ms, record.key, record.value) for record in records]
+    assert [record[1:] for record in decoded] == [(record.time_ms, record.key, record.value) for record in records]
 
 
 @compiled
 @given(st.lists(out_records, min_size=1, max_size=300), st.integers(0, 2**50), st.none() | st.integers(0, 2**42))
 def test_reads_what_the_client_reads(records: list[OutRecord], base: int, append_time_ms: int | None) -> None:
-    """Offsets, times, keys and values of a batch are those that the client finds; an append time goes for all."""
+    """Offsets, times, keys and values of a batch are those that the client reads; an append time applies to all."""
     raw = client_batch(records, base)
     theirs = [(record.offset, record.timestamp, record.key, record.value) for record in DefaultRecordBatch(raw)]
-    found = decode(raw[HEADER:], len(records), base, records[0].time_ms, append_time_ms)
+    decoded = decode(raw[HEADER:], len(records), base, records[0].time_ms, append_time_ms)
     if append_time_ms is not None:
         theirs = [(offset, append_time_ms, key, value) for offset, _, key, value in theirs]
-    assert found == theirs
+    assert decoded == theirs
 
 
 @compiled
@@ -96,7 +96,7 @@ def test_damage_is_an_error_or_another_record(records: list[OutRecord], data: st
 @compiled
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_varints_are_zigzag(number: int) -> None:
-    """Small numbers of either sign are short, and each has one encoding of its own."""
+    """Small numbers of either sign are short, and each number has an encoding of its own."""
     encoded = varint(number)
     zigzag = sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(encoded))
     assert (zigzag >> 1) ^ -(zigzag & 1) == number

@@ -1,4 +1,4 @@
-"""Talking to a Kafka that encrypts and asks for passwords, and what is said where it refuses."""
+"""Connections to a Kafka with encryption and passwords, and the errors where it refuses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def secure(kafka):
 
 @pytest.fixture
 def settings(secure):
-    """Makes settings to reach it in one of its ways."""
+    """Return a function that makes settings for one of the listeners."""
     name = uuid.uuid4().hex[:8]
 
     def make(listener="SECURE", user="ann", mechanism="SCRAM-SHA-512", client="kafka-python", **changes):
@@ -59,7 +59,7 @@ def settings(secure):
     [("SECURE", "SCRAM-SHA-512"), ("SECURE", "PLAIN"), ("LOGIN", "SCRAM-SHA-512"), ("LOGIN", "PLAIN"), ("TLS", None)],
 )
 def test_everything_works_over_every_way_in(settings, listener, mechanism, client):
-    """Over TLS, with passwords, and with both: topics are made, records written, read, committed and read back."""
+    """Over TLS, with passwords, and with both: topics are created, records written, read, committed and read back."""
     chosen = settings(listener, mechanism=mechanism, client=client)
     with closing(open_admin(chosen)) as admin:
         admin.apply()
@@ -71,7 +71,7 @@ def test_everything_works_over_every_way_in(settings, listener, mechanism, clien
     with closing(open_broker(chosen)) as broker:
         own(broker, 1)
         broker.seek(0, broker.load(0).positions)
-        assert [value for one in drain(broker)[0, InputTopic.EVENTS] for value in one.records.values] == [b"1"]
+        assert [value for fetched in drain(broker)[0, InputTopic.EVENTS] for value in fetched.records.values] == [b"1"]
         broker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"score", 1)], snapshot=b"state"))
         assert broker.load(0).snapshot is not None
     with closing(open_reader(chosen)) as reader:
@@ -81,9 +81,9 @@ def test_everything_works_over_every_way_in(settings, listener, mechanism, clien
 @pytest.mark.parametrize(
     ("changes", "says", "hint"),
     [
-        ({"password": "wrong-s3cret"}, "refused the login of «ann»", "password"),
-        ({"username": "nobody"}, "refused the login of «nobody»", "username"),
-        ({"mechanism": "PLAIN", "password": "wrong-s3cret"}, "refused the login of «ann»", "password"),
+        ({"password": "wrong-s3cret"}, "refused the login of 'ann'", "password"),
+        ({"username": "nobody"}, "refused the login of 'nobody'", "username"),
+        ({"mechanism": "PLAIN", "password": "wrong-s3cret"}, "refused the login of 'ann'", "password"),
         ({"mechanism": "SCRAM-SHA-256"}, "No Kafka broker answered|refused the login", "mechanism"),
         ({"ca_file": None}, "CERTIFICATE_VERIFY_FAILED", "broker.security.ca_file"),
         ({"ca_file": "other"}, "CERTIFICATE_VERIFY_FAILED", "broker.security.ca_file"),
@@ -92,7 +92,7 @@ def test_everything_works_over_every_way_in(settings, listener, mechanism, clien
     ids=["password", "user", "plain password", "mechanism", "no authority", "other authority", "no TLS"],
 )
 def test_a_refusal_is_told(secure, settings, changes, says, hint):
-    """A wrong password, an unknown user, an untrusted certificate: what, and which setting to look at."""
+    """A wrong password, an unknown user, an untrusted certificate: the error says which, and which setting to check."""
     if changes.get("ca_file") == "other":
         changes = {"ca_file": str(secure.other_ca_file)}
     with pytest.raises(BrokerError, match=says) as refused:
@@ -106,13 +106,13 @@ def test_missing_rights_are_told(settings):
     """A user without rights is named, with the rights that are needed."""
     with closing(open_admin(settings())) as admin:
         admin.apply()
-    with pytest.raises(BrokerError, match="does not allow «eve»") as refused:
+    with pytest.raises(BrokerError, match="does not allow 'eve'") as refused:
         open_broker(settings(user="eve"))
     assert "transactional ids" in refused.value.hint
 
 
 def run(settings, *arguments, program=("-m", "stream_ad"), **environment):
-    """A command as people run it, with its settings in a file and the password in another."""
+    """Run a command with its settings in a file and the password in another."""
     tree = settings.model_dump(mode="json")
     tree["broker"]["security"].pop("password")
     folder = Path(environment.pop("folder"))
@@ -126,7 +126,7 @@ def run(settings, *arguments, program=("-m", "stream_ad"), **environment):
 
 
 def secret_in(folder, word):
-    """The ways to hand a password over."""
+    """The ways to pass a password."""
     path = folder / "word"
     path.write_text(word + "\n")
     secrets = folder / "secrets"
@@ -140,7 +140,7 @@ def secret_in(folder, word):
 
 
 def test_the_password_comes_from_the_environment_or_a_file(settings, tmp_path):
-    """Each of the three ways lets the doctor in, and shows nothing of it."""
+    """Each of the three ways lets the doctor connect, and the output does not contain the password."""
     chosen = settings()
     for environment in secret_in(tmp_path, PASSWORDS["ann"]):
         result = run(chosen, "topics", "apply", folder=tmp_path, **environment)
@@ -149,7 +149,7 @@ def test_the_password_comes_from_the_environment_or_a_file(settings, tmp_path):
     result = run(chosen, "doctor", folder=tmp_path, **environment)
     assert result.returncode == 0, result.stdout
     assert "by SASL_SSL" in result.stdout
-    assert "«ann» may read and write the topics" in result.stdout
+    assert "'ann' may read and write the topics" in result.stdout
 
 
 HARD_WORD = 'wrong "s3cret\\ wörd'
@@ -159,7 +159,7 @@ HARD_WORD = 'wrong "s3cret\\ wörd'
     ("level", "form"), [("debug", "json"), ("debug", "console"), ("info", "json"), ("error", "console")]
 )
 def test_no_output_of_a_refused_run_holds_the_secret(settings, tmp_path, level, form):
-    """At any log level, in either form: the password that was refused is in no line of output."""
+    """At any log level, in either format, no line of output contains the refused password."""
     more = ("--set", f"logs.level={level}", "--set", f"logs.format={form}", "--set", "http.port=0")
     refused = run(settings(), "run", *more, folder=tmp_path, STREAM_AD_BROKER__SECURITY__PASSWORD=HARD_WORD)
     assert refused.returncode == 4
@@ -167,7 +167,7 @@ def test_no_output_of_a_refused_run_holds_the_secret(settings, tmp_path, level, 
 
 
 def test_no_command_shows_the_secret(settings, tmp_path):
-    """Neither does any command that shows settings, or says what is wrong."""
+    """No command that shows settings, or reports an error in them, shows the password."""
     commands = {("config", "show"): 0, ("config", "show", "--json"): 0, ("doctor",): 8, ("topics", "plan"): 4}
     for command, code in commands.items():
         result = run(settings(), *command, folder=tmp_path, STREAM_AD_BROKER__SECURITY__PASSWORD=HARD_WORD)
@@ -192,7 +192,7 @@ main()
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_traceback_does_not_hold_the_secret(settings, tmp_path, form):
-    """A worker that breaks with the password in its message and in its log shows neither."""
+    """A worker that fails with the password in its message and in its log shows neither."""
     chosen = settings()
     with closing(open_admin(chosen)) as admin:
         admin.apply()
@@ -207,7 +207,7 @@ def test_a_traceback_does_not_hold_the_secret(settings, tmp_path, form):
 
 
 def test_the_doctor_says_what_a_user_may_not(settings, tmp_path):
-    """A user without rights: wrong, with the mend, exit code 8."""
+    """A user without rights is a problem with its remediation, and exit code 8."""
     with closing(open_admin(settings())) as admin:
         admin.apply()
     result = run(
@@ -215,5 +215,5 @@ def test_the_doctor_says_what_a_user_may_not(settings, tmp_path):
         STREAM_AD_BROKER__SECURITY__PASSWORD=PASSWORDS["eve"],
     )  # fmt: skip
     assert result.returncode == 8
-    wrong = [one for one in json.loads(result.stdout)["findings"] if one["level"] == "problem"]
-    assert any(one["check"] == "rights" and "eve" in one["what"] and one["mend"] for one in wrong)
+    wrong = [finding for finding in json.loads(result.stdout)["findings"] if finding["level"] == "problem"]
+    assert any(finding["check"] == "rights" and "eve" in finding["what"] and finding["mend"] for finding in wrong)

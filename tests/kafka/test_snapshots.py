@@ -1,4 +1,4 @@
-"""Going back to an older model on Kafka, and out of the ways in which Kafka can lose half of a shard."""
+"""Returning to an older model on Kafka, and recovery where Kafka has lost half of a shard."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_older_model_is_gone_on_with(kafka, tmp_path):
     after = listed(site)
     assert (after[0].number, after[0].records) == (restored.number, before[-1].records)
     assert (after[0].events, after[0].labels) == (before[0].events, before[0].labels)
-    assert before[0].number in {one.number for one in after}
+    assert before[0].number in {snapshot.number for snapshot in after}
     worker = site.run()
     assert b'stream_ad_restores_total{source="snapshot"} 2.0' in worker.metrics.exposition()[0]
     assert site.outputs() == outputs
@@ -48,7 +48,7 @@ def test_an_older_model_is_gone_on_with(kafka, tmp_path):
 
 
 def test_running_workers_are_left_alone(kafka, tmp_path):
-    """While anybody is in the group, nothing is changed, and the message says where the workers run."""
+    """While the group has members, nothing is changed, and the message says where the workers run."""
     site = kafka_site(kafka, tmp_path)
     site.run()
     before = listed(site)
@@ -60,8 +60,8 @@ def test_running_workers_are_left_alone(kafka, tmp_path):
 
 
 def test_forgotten_positions_and_lost_state_have_a_way_out(kafka, tmp_path):
-    """Where Kafka has forgotten how far a group had come, or the state topic is gone, a worker refuses and names a
-    command; after it a worker goes on.
+    """Where Kafka has lost the committed offsets, or the state topic is gone, a worker refuses and names a command;
+    after it a worker continues.
     """
     site = kafka_site(kafka, tmp_path)
     site.run()
@@ -90,7 +90,7 @@ def test_forgotten_positions_and_lost_state_have_a_way_out(kafka, tmp_path):
 
 
 def test_lost_records_are_stepped_over(kafka, tmp_path):
-    """Records that Kafka deleted while no worker ran: refused by default, with «continue» counted and stepped over."""
+    """Records deleted while no worker ran are an error by default; with "continue" they are skipped and counted."""
     site = kafka_site(kafka, tmp_path)
     site.run()
     before = len(site.scores())
@@ -113,13 +113,15 @@ def test_lost_records_are_stepped_over(kafka, tmp_path):
     assert f'stream_ad_lost_records_total{{side="events"}} {lost}.0'.encode() in worker.metrics.exposition()[0]
     after = len(site.scores())
     assert after - (before + MACHINES * 60 - lost) in {0, 1}, "the mark of a transaction takes an offset too"
-    assert listed(site)[0].lineage_reason or any(one.lineage_reason == "records were lost" for one in listed(site))
+    assert listed(site)[0].lineage_reason or any(
+        snapshot.lineage_reason == "records were lost" for snapshot in listed(site)
+    )
     site.run()
     assert len(site.scores()) == after
 
 
 def test_a_topic_made_anew_is_read_from_its_beginning(kafka, tmp_path):
-    """Events deleted and made again, fewer than before: refused by default, with «continue» read from the beginning."""
+    """A recreated, shorter events topic is an error by default; with "continue" it is read from its beginning."""
     site = kafka_site(kafka, tmp_path)
     site.run()
     before, topic = len(site.scores()), site.settings.topics.events
@@ -139,7 +141,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning(kafka, tmp_path):
     )
     site.run()
     assert len(site.scores()) == before + MACHINES * 60
-    assert any(one.lineage_reason == "records were lost" for one in listed(site))
+    assert any(snapshot.lineage_reason == "records were lost" for snapshot in listed(site))
     worker = site.run()
     assert len(site.scores()) == before + MACHINES * 60
     assert b'stream_ad_restores_total{source="snapshot"} 2.0' in worker.metrics.exposition()[0]

@@ -1,4 +1,4 @@
-"""The worker from Kafka to Kafka, over topics that were filled beforehand."""
+"""The worker from Kafka to Kafka, over topics that were filled before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.soak_environment import EVENTS, Site, only_anomalies
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """What an undisturbed worker makes of the same records on the embedded broker."""
+    """The outputs of an undisturbed worker for the same records on the embedded broker."""
     folder = tmp_path_factory.mktemp("reference")
     site = Site(folder, {"path": str(folder / "stream.db")})
     site.run()
@@ -34,7 +34,7 @@ def kafka_site(kafka, folder, client="kafka-python", **worker):
 
 @over_both_clients
 def test_kafka_and_the_embedded_broker_give_the_same(kafka, tmp_path, reference, client):
-    """The same records through either broker, cut into other polls: the same scores, incidents and models."""
+    """The same records through either broker, in different polls, give the same scores, incidents and models."""
     site = kafka_site(kafka, tmp_path, client, poll_records=700, step_records=1_000)
     site.run()
     assert site.outputs() == reference.outputs()
@@ -50,7 +50,7 @@ def test_kafka_gets_the_same_anomalies(kafka, tmp_path, reference, client):
 
 
 def test_stopped_and_killed_on_kafka_the_outputs_are_the_same(kafka, tmp_path, reference, client):
-    """SIGTERM in the middle, then SIGKILL, then a third worker: no score missing, none twice, all as if undisturbed."""
+    """SIGTERM in the middle, then SIGKILL, then a third worker: no score is missing or duplicated."""
     site = kafka_site(kafka, tmp_path, client)
     process = site.start()
     try:

@@ -1,4 +1,4 @@
-"""Places to test brokers in: each broker behind the same few handles."""
+"""Brokers for tests: each kind behind the same few methods."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ ROLES = ("events", "labels", "scores", "incidents", "dead_letters", "state")
 
 
 class Place:
-    """One broker with topics of its own; closes what it opened."""
+    """One broker with topics of its own; closes everything that it opened."""
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         self.settings = settings
         self._stack = stack
 
     def altered(self, **sections: Any) -> Settings:
-        """The settings with some values exchanged: ``broker={"synchronous": "normal"}``."""
+        """Return the settings with some values replaced: ``broker={"synchronous": "normal"}``."""
         tree = self.settings.model_dump()
         for name, value in sections.items():
             tree[name] = {**tree[name], **value} if isinstance(value, dict) else value
@@ -60,7 +60,7 @@ class Place:
         return self._stack.enter_context(closing(open_admin(settings or self.settings)))
 
     def worker(self, settings: Settings | None = None, shards: int | None = None) -> Broker:
-        """A broker that owns its shards, each loaded and positioned where it was left."""
+        """Open a broker that owns its shards, each loaded and positioned at its committed offsets."""
         broker = self.broker(settings)
         own(broker, shards or self.settings.topics.partitions)
         for shard in sorted(broker.assigned()):
@@ -68,15 +68,15 @@ class Place:
         return broker
 
     def takeover(self, first: Broker) -> Broker:
-        """A second worker that gets the shards while the first one still believes it has them."""
+        """Open a second worker that gets the shards while the first one still believes that it owns them."""
         raise NotImplementedError
 
     def damage_newest_snapshot(self, shard: int) -> None:
-        """Exchange the data of the newest one that is whole, behind the broker's back."""
+        """Replace the data of the newest undamaged snapshot, without the broker's knowledge."""
         raise NotImplementedError
 
     def delete_records(self, side: InputTopic, shard: int, before: int) -> None:
-        """Take the records below an offset away, as retention does."""
+        """Delete the records before an offset, as retention does."""
         raise NotImplementedError
 
     def snapshots(self, settings: Settings | None = None) -> Snapshots:
@@ -143,7 +143,7 @@ class KafkaPlace(Place):
             admin.delete_records({TopicPartition(self.topic(side), shard): before})
 
     def _state(self, shard: int) -> dict[bytes, bytes]:
-        """What compaction leaves of the state topic."""
+        """Return what compaction would leave of the state topic."""
         partition = TopicPartition(self.settings.topics.state, shard)
         consumer = KafkaConsumer(
             bootstrap_servers=self.settings.broker.bootstrap_servers, isolation_level="read_committed"
@@ -193,7 +193,7 @@ class MemoryPlace(Place):
 
 
 def leave_group(worker: Any) -> None:
-    """What the client does by itself when its worker has not polled for max_poll_interval_seconds."""
+    """Do what the client does by itself when its worker has not polled for max_poll_interval_seconds."""
     consumer = worker._consumer
     match worker._settings.broker.client:
         case "librdkafka":
@@ -205,15 +205,15 @@ def leave_group(worker: Any) -> None:
 
 
 def own(broker: Broker, shards: int) -> None:
-    """Poll until the broker owns so many shards."""
+    """Poll until the broker owns a number of shards."""
     while len(broker.assigned()) != shards:
         broker.poll(timeout_s=0.5, max_records=1)
 
 
 def await_commits(settings: Settings) -> None:
-    """Wait for transactions of the inputs that are over: Kafka says so at once, and tells their partitions after that.
+    """Wait until the transactions of the inputs have ended in their partitions, which Kafka acknowledges before.
 
-    Only then can their records be read. One that a test leaves open on purpose is not waited for any longer.
+    Only then can their records be read. A transaction that a test leaves open on purpose is not waited for any longer.
     """
     inputs = [
         TopicPartition(topic, shard)
@@ -224,20 +224,22 @@ def await_commits(settings: Settings) -> None:
     with closing(connect(KafkaAdminClient, settings)) as admin:
         while time.monotonic() < deadline:
             states = retry_while_unavailable(lambda: admin.describe_producers(inputs)).values()
-            if all(one.current_transaction_start_offset < 0 for state in states for one in state.active_producers):
+            if all(
+                active.current_transaction_start_offset < 0 for state in states for active in state.active_producers
+            ):
                 return
             time.sleep(0.02)
 
 
 def drain(broker: Broker, max_records: int = 1_000) -> dict[tuple[int, InputTopic], list[Fetched]]:
-    """Poll until all inputs of all positioned shards are drained; what came, by input."""
+    """Poll until all inputs of all positioned shards are drained; return what was fetched, by input."""
     came: dict[tuple[int, InputTopic], list[Fetched]] = {}
     while True:
         fetched = broker.poll(timeout_s=0.5, max_records=max_records)
         for shard, sides in fetched.items():
-            for side, one in sides.items():
-                came.setdefault((shard, side), []).append(one)
-        if fetched and all(one.drained for sides in fetched.values() for one in sides.values()):
+            for side, fetched_input in sides.items():
+                came.setdefault((shard, side), []).append(fetched_input)
+        if fetched and all(fetched_input.drained for sides in fetched.values() for fetched_input in sides.values()):
             return came
 
 
@@ -249,9 +251,9 @@ def kafka_place(
         broker={"kind": "kafka", "bootstrap_servers": kafka.bootstrap_servers, "client": client},
         topics={"partitions": partitions, **{role: f"{role}-{name}" for role in ROLES}},
     )
-    here = KafkaPlace(settings, stack)
-    here.admin().apply()
-    return here
+    place = KafkaPlace(settings, stack)
+    place.admin().apply()
+    return place
 
 
 def sqlite_place(path: Path, stack: ExitStack, name: str, *, partitions: int = PARTITIONS) -> SqlitePlace:

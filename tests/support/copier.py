@@ -1,4 +1,4 @@
-"""The smallest worker: publishes each event's value as a score, exactly once if the broker keeps its word."""
+"""The smallest worker: publishes each event's value as a score, exactly once if the broker fulfils its contract."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Copier:
-    """Loads what it owns, copies what it polls, and after an error loads anew, as the contract asks."""
+    """A worker that loads its shards, copies what it polls, and loads again after an error, as the contract demands."""
 
     def __init__(self, broker: Broker, *, batch: int = 50) -> None:
         self.broker = broker
@@ -23,7 +23,7 @@ class Copier:
         self._at: dict[int, InputOffsets] = {}
 
     def turn(self) -> None:
-        """One poll, and a commit for each shard that got records."""
+        """Poll once, and commit each shard that got records."""
         fetched = self.broker.poll(timeout_s=0.2, max_records=self._batch)
         owned = self.broker.assigned()
         self._at = {shard: at for shard, at in self._at.items() if shard in owned}

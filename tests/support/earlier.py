@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote: a snapshot, and the scores of the readings that came next."""
+"""Output of version 0.1.0: a snapshot, and the scores of the readings that came next."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DATA = Path(__file__).parent.parent / "data"
 
 
 def earlier_snapshot() -> tuple[bytes, DetectorOptions]:
-    """A snapshot of format 7 with two sensors "a" and "b", and the settings that it was made with.
+    """Return a snapshot of format 7 with two sensors "a" and "b", and the settings that it was made with.
 
-    Of "a" every event in memory has a label still to be learned, one more than there was room for.
+    Every event of "a" in memory has a label still to be learned, one more than there was room for.
     """
     options = {
         "detector": {"device": "cpu"},
@@ -28,6 +28,6 @@ def earlier_snapshot() -> tuple[bytes, DetectorOptions]:
 
 
 def next_of_earlier() -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) readings of the two sensors in turn up to their next learn point, and (N,) their scores in 0.1.0."""
+    """Return (N, 2) readings of the two sensors in turn up to their next learn point, and (N,) scores of 0.1.0."""
     expected = json.loads((DATA / "snapshot-0.1.0.next.json").read_text())
     return np.array(expected["values"]), np.array(expected["scores"])

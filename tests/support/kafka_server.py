@@ -94,7 +94,7 @@ def require_tools() -> None:
 
 
 def jars() -> Path:
-    """The folder of Kafka's jars, fetched unless those of this very pom.xml are there."""
+    """Return the folder of Kafka's jars, fetched unless those of this very pom.xml are there."""
     libs = CACHE / "libs"
     stamp = libs / POM.name
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -132,13 +132,13 @@ class KafkaServer:
     """One broker with its own folder and ports, which stay the same over ``restart``.
 
     Args:
-        settings: Server properties that replace or join the usual ones.
+        settings: Server properties that replace or extend the default ones.
         listeners: More listeners, by name: ``{"SECURE": "SASL_SSL"}``; see ``address``.
-        environment: More environment of the Java process.
-        joins: Server whose cluster this one enlarges, as a broker without a controller.
+        environment: More environment variables of the Java process.
+        joins: Server whose cluster this one joins, as a broker without a controller.
         users: Passwords of SCRAM-SHA-512 logins, by name.
 
-    The listener PROXIED stands behind ``proxy``, which can harm its connections.
+    The listener PROXIED is behind ``proxy``, which can disturb its connections.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class KafkaServer:
         atexit.register(self.close)
 
     def _invitation(self) -> dict[str, str]:
-        """Properties of a second broker."""
+        """Return the properties of a second broker."""
         voters = f"1@127.0.0.1:{self._ports['CONTROLLER']}"
         return {"process.roles": "broker", "node.id": "2", "controller.quorum.voters": voters}
 
@@ -235,7 +235,7 @@ class KafkaServer:
             time.sleep(0.1)
 
     def said(self) -> str:
-        """Its log since it was started last."""
+        """Return its log since the last start."""
         return self._log.read_bytes()[self._silent_to :].decode(errors="replace") if self._log.exists() else ""
 
     def _answers(self) -> bool:
@@ -253,11 +253,11 @@ class KafkaServer:
         return True
 
     def stop(self) -> None:
-        """End it in good order."""
+        """Stop the broker in good order."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """End the broker as a power cut would."""
         self._end(signal.SIGKILL)
 
     def restart(self, *, kill: bool = False) -> None:
@@ -265,7 +265,7 @@ class KafkaServer:
         self.start()
 
     def pause(self) -> None:
-        """Stop it from answering, connections stay open; returns once it stands still."""
+        """Suspend the broker, while connections stay open; return once it is suspended."""
         os.kill(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
@@ -285,7 +285,7 @@ class KafkaServer:
         self._process = None
 
     def close(self) -> None:
-        """End it and remove its data."""
+        """Stop the broker and remove its data."""
         atexit.unregister(self.close)
         self.kill()
         self.proxy.close()

@@ -1,4 +1,4 @@
-"""Messages that were valid before somebody put things in, took things out and exchanged bytes."""
+"""Valid messages with bytes inserted, removed and replaced."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SNIPPETS = [
 
 
 def mutated(rng: random.Random, seeds: list[bytes] = SEEDS) -> bytes:
-    """One of the seeds with up to three mutations; now and then it is valid still."""
+    """Generate one of the seeds with up to three mutations; sometimes it is still valid."""
     value = bytearray(rng.choice(seeds))
     for _ in range(rng.randrange(1, 4)):
         start = rng.randrange(len(value) + 1)

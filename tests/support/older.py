@@ -8,7 +8,7 @@ from contextlib import closing
 
 
 def bring_down(path, version):
-    """Turn a database into what it would have been: 2, before snapshots were written in parts; 1, before lines."""
+    """Convert a database to an earlier format: 2, before snapshots were written in chunks; 1, before lineages."""
     with closing(sqlite3.connect(path)) as database, database:
         _before_parts(database)
         if version == 1:

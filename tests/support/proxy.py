@@ -1,4 +1,4 @@
-"""A TCP proxy that harms the connections through it: cuts, delays, closes them by half, lets nothing pass."""
+"""A TCP proxy that disturbs the connections through it: resets, delays, half-closes or blocks them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Proxy:
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     def cut(self) -> None:
-        """Reset every connection; new ones are welcome."""
+        """Reset every connection; new ones are accepted."""
         self._do(self._each(lambda link: (link.client.transport.abort(), link.server.transport.abort())))
 
     def half_close(self) -> None:
@@ -45,11 +45,11 @@ class Proxy:
         self._do(self._each(_deafen))
 
     def delay(self, seconds: float) -> None:
-        """Hold each piece up for so long from now on; 0 ends it."""
+        """Delay each block of data by some seconds from now on; 0 ends that."""
         self._delay_s = seconds
 
     def block(self) -> None:
-        """Let nothing pass in either direction until ``unblock``; connections stay open."""
+        """Forward nothing in either direction until ``unblock``; connections stay open."""
         self._loop.call_soon_threadsafe(self._passing.clear)
 
     def unblock(self) -> None:

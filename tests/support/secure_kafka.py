@@ -1,4 +1,4 @@
-"""A real Kafka that encrypts, asks for passwords and knows rights, with certificates made by the JDK's keytool."""
+"""A real Kafka with encryption, passwords and rights, and certificates made by the JDK's keytool."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class SecureKafka(KafkaServer):
 
     def _server_store(self) -> Path:
         store = ("-keystore", "server.p12")
-        here = ("-ext", "san=ip:127.0.0.1")
-        self._keytool("-genkeypair", "-alias", "server", "-dname", "CN=127.0.0.1", *here, *store, *_KEY)
+        san = ("-ext", "san=ip:127.0.0.1")
+        self._keytool("-genkeypair", "-alias", "server", "-dname", "CN=127.0.0.1", *san, *store, *_KEY)
         self._keytool("-certreq", "-alias", "server", "-file", "server.csr", *store)
         signed = ("-infile", "server.csr", "-outfile", "server.pem", "-rfc", "-validity", "3650")
-        self._keytool("-gencert", "-alias", "ca", "-keystore", "ca.p12", *here, *signed)
+        self._keytool("-gencert", "-alias", "ca", "-keystore", "ca.p12", *san, *signed)
         self._keytool("-importcert", "-noprompt", "-alias", "ca", "-file", "ca.pem", *store)
         self._keytool("-importcert", "-noprompt", "-alias", "server", "-file", "server.pem", *store)
         return self.certificates / "server.p12"
@@ -76,7 +76,7 @@ class SecureKafka(KafkaServer):
 
 
 def secured() -> Settings:
-    """Settings with everything that broker.security has, for brokers that are not there."""
+    """Return settings with everything that broker.security has, for brokers that do not exist."""
     security = {
         "protocol": "SASL_SSL",
         "ca_file": "ca.pem",

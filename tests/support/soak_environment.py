@@ -1,4 +1,4 @@
-"""A small plant's readings and verdicts on a broker, and workers that come and go over it."""
+"""A small plant's readings and labels on a broker, and workers that start and stop over it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ LONGEST_WAIT_S = 150.0
 
 
 class Site:
-    """Topics that were filled beforehand, and settings to work on them.
+    """Topics that were filled before, and settings to work on them.
 
     Args:
         folder: For the settings file.
-        broker: The section of that name.
-        topics: More of the section of that name.
-        machines: Sensors.
+        broker: The section broker.
+        topics: More of the section topics.
+        machines: Number of sensors.
         steps: Readings of each machine.
-        fill: Whether to write them; else they are there already.
+        fill: Whether to write the readings; else they are there already.
         more: Other sections.
-        worker: The section of that name.
+        worker: The section worker.
     """
 
     def __init__(self, folder, broker, *, topics=None, machines=MACHINES, steps=STEPS, fill=True, more=None, **worker):
@@ -61,22 +61,22 @@ class Site:
                 stream.send(producer)
 
     def start(self, *more):
-        """A worker in a process of its own."""
+        """Start a worker in a process of its own."""
         command = [sys.executable, "-m", "stream_ad", "run", "--config", str(self.config), *more]
         return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
     def member(self, fault=None, *, until_idle_s=None, order=False, **broker):
-        """A worker forked off, with a fault waiting in it; see ``Member``.
+        """Fork a worker with a fault prepared in it; see ``Member``.
 
         Args:
-            broker: Settings of that section that it has for itself.
+            broker: Settings of the section broker for this worker alone.
         """
         log = self.folder / f"worker-{time.monotonic_ns()}.log"
         tree = self.tree | {"broker": self.tree["broker"] | broker}
         return Member(tree, log, fault, until_idle_s=until_idle_s, order=order)
 
     def run(self):
-        """A worker in this process, until all is done; returns it."""
+        """Run a worker in this process until all is done; return it."""
         prepare_process()  # as a worker of its own process does
         worker = Worker(self.settings, stop=StopFlag())
         worker.run(until_idle_s=0.2)
@@ -90,13 +90,13 @@ class Site:
         return self.read(self.settings.topics.scores)
 
     def outputs(self):
-        """Everything published, by role."""
+        """Return everything published, by role."""
         topics = self.settings.topics
         roles = ("scores", "incidents", "dead_letters")
         return {role: sorted_by_shard(self.read(getattr(topics, role))) for role in roles}
 
     def states(self):
-        """The snapshots of all shards."""
+        """Return the snapshots of all shards."""
         with closing(open_broker(self.settings)) as broker:
             while len(broker.assigned()) < self.settings.topics.partitions:
                 broker.poll(timeout_s=0.1, max_records=1)
@@ -105,7 +105,7 @@ class Site:
         return [(snapshot.positions, snapshot.data) for snapshot in snapshots]
 
     def wait_for_scores(self, count, *processes):
-        """Until so many are there; the processes must live so long, and say what they do if it takes too long."""
+        """Wait for a number of scores; the processes must live meanwhile, and their output is shown after a timeout."""
         seen = 0
         deadline = time.monotonic() + LONGEST_WAIT_S
         with closing(open_reader(self.settings)) as reader:
@@ -119,18 +119,18 @@ class Site:
 
 
 def sorted_by_shard(records):
-    """Records of several partitions, read in any order of these: by key, each key's in their order."""
+    """Sort records of several partitions, read in any order, by key; the records of each key keep their order."""
     return sorted(records, key=lambda record: record[0] or b"")
 
 
 def only_anomalies(outputs):
-    """What ``scores.publish=anomalies`` leaves of everything published."""
+    """Return what ``scores.publish=anomalies`` would publish."""
     scores = [(key, value) for key, value in outputs["scores"] if json.loads(value)["is_anomaly"]]
     return outputs | {"scores": scores}
 
 
 def copy_site(folder: Path, to: Path) -> Path:
-    """Copy what a site left in a folder, to be changed there; returns the settings file of the copy."""
+    """Copy the files of a site to a folder, to be changed there; return the settings file of the copy."""
     shutil.copytree(folder, to, dirs_exist_ok=True)
     config = to / "stream-ad.yaml"
     config.write_text(config.read_text().replace(str(folder), str(to)))

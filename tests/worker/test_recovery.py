@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream_ad.brokers.memory.broker import MemoryBroker
 from stream_ad.brokers.partitioner import partition_for
-from stream_ad.brokers.worker_api import PART_BYTES, InputOffsets, InputTopic
+from stream_ad.brokers.worker_api import SNAPSHOT_CHUNK_BYTES, InputOffsets, InputTopic
 from stream_ad.codec.encoders import encode_event, encode_label
 from stream_ad.errors import BrokerError, FencedError
 from stream_ad.records.columns import OutRecord
@@ -66,7 +66,7 @@ def make_settings(partitions=1, **worker):
 class Plant:
     """A broker in memory, a manual clock, and workers that come and go."""
 
-    def __init__(self, chunk_bytes=PART_BYTES, **changes):
+    def __init__(self, chunk_bytes=SNAPSHOT_CHUNK_BYTES, **changes):
         self.settings = make_settings(**changes)
         self.clock = ManualClock()
         self.broker = MemoryBroker(clock=self.clock, chunk_bytes=chunk_bytes)
@@ -129,7 +129,7 @@ RUN = st.tuples(st.just("run"))
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.one_of(SEND, SEND, SPOIL, RUN, FAIL, KILL, STOP), max_size=25),
-    st.sampled_from([PART_BYTES, 40, 7]),
+    st.sampled_from([SNAPSHOT_CHUNK_BYTES, 40, 7]),
     st.sampled_from([0.0, 0.4]),
 )
 @example(
@@ -141,7 +141,7 @@ RUN = st.tuples(st.just("run"))
         ("run",),
         ("kill", "load", 1),
     ],
-    PART_BYTES,
+    SNAPSHOT_CHUNK_BYTES,
     0.0,
 )
 def test_whatever_happens_all_scores_follow_from_one_order(story, chunk_bytes, pass_s):
@@ -237,7 +237,7 @@ def test_a_standby_stays_alive():
     said = set()
 
     class Spare:
-        chunk_bytes = PART_BYTES
+        chunk_bytes = SNAPSHOT_CHUNK_BYTES
 
         def assigned(self):
             return frozenset()
@@ -350,7 +350,7 @@ def test_a_large_snapshot_delays_no_scores():
     worker, written = watched_worker(plant)
     Worker(plant.settings, worker, clock=plant.clock, stop=Every(plant.clock, 0.4, math.inf)).run(3.0)
     commits = [
-        (len(commit.scores), None if commit.part is None else commit.part.start, commit.completed_snapshot_offsets)
+        (len(commit.scores), None if commit.chunk is None else commit.chunk.start, commit.completed_snapshot_offsets)
         for commit in written
     ]
     begun = next(number for number, (_, start, _) in enumerate(commits) if start == 0)
@@ -373,7 +373,7 @@ def test_a_large_snapshot_is_written_when_idle():
     polls, reads = [], worker.poll
     worker.poll = lambda **options: (polls.append((len(commits), options["timeout_s"])), reads(**options))[1]
     Worker(plant.settings, worker, clock=plant.clock, stop=Never(plant.clock)).run(3.0)
-    parts = [number for number, commit in enumerate(commits) if commit.part is not None]
+    parts = [number for number, commit in enumerate(commits) if commit.chunk is not None]
     assert len(parts) > 3
     assert all(commits[number].completed_snapshot_offsets is None for number in parts[:-1])
     assert commits[parts[-1]].completed_snapshot_offsets == InputOffsets(50, 0)

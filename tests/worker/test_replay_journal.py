@@ -96,7 +96,9 @@ def test_a_snapshot_in_chunks_empties_the_journal_up_to_its_offsets():
     """Boundaries of commits that came while its chunks were written still count: a replay needs them."""
     journal, at = ReplayJournal(ShardCheckpoint(InputOffsets())), InputOffsets(5, 1)
     journal.committed(
-        Commit(0, at, step_boundaries=journal.step_boundaries(InputOffsets(), at), part=SnapshotChunk(at, b"xyz", 0, 1))
+        Commit(
+            0, at, step_boundaries=journal.step_boundaries(InputOffsets(), at), chunk=SnapshotChunk(at, b"xyz", 0, 1)
+        )
     )
     for start, after in ((1, InputOffsets(6, 2)), (2, InputOffsets(7, 3))):
         step_boundaries = journal.step_boundaries(at, after)
@@ -105,7 +107,7 @@ def test_a_snapshot_in_chunks_empties_the_journal_up_to_its_offsets():
                 0,
                 after,
                 step_boundaries=step_boundaries,
-                part=SnapshotChunk(InputOffsets(5, 1), b"xyz", start, start + 1),
+                chunk=SnapshotChunk(InputOffsets(5, 1), b"xyz", start, start + 1),
             )
         )
         at = after

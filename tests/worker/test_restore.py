@@ -185,7 +185,7 @@ def test_without_any_usable_snapshot_the_topics_are_read_again(monkeypatch):
     order, _ = plant.order()
     assert order == [*expected, *(["event", n] for n in (20, 21, 22))]
     assert plant.scored() == [f"sensor-events-0-{n}" for n in range(23)]
-    assert plant.kept()[0].line > 0
+    assert plant.kept()[0].lineage > 0
 
 
 def test_a_rebuilt_state_is_saved_with_the_first_commit():
@@ -254,7 +254,7 @@ def test_a_new_model_that_has_committed_nothing_is_saved_too(monkeypatch):
         plant.run()
     plant.broker.abandon_workers()
     newest = plant.kept()[0]
-    assert (newest.line, newest.positions) == (newest.number, old.positions)
+    assert (newest.lineage, newest.positions) == (newest.number, old.positions)
 
 
 def test_a_foreign_format_is_refused(monkeypatch):

@@ -1,4 +1,4 @@
-"""Topics on Kafka, for commands."""
+"""The administration of topics on Kafka, for commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka.client_api import client_of
 from stream_ad.brokers.kafka.doctor import examine
-from stream_ad.brokers.kafka.private_names import TESTED, unknown
+from stream_ad.brokers.kafka.private_names import TESTED, unsupported_reason
 from stream_ad.brokers.kafka.topics import TopicAdmin
 from stream_ad.errors import BrokerError, SettingsError
 from stream_ad.util.findings import problem, warning
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class KafkaAdmin:
-    """See ``tools.Admin``."""
+    """See ``tools_api.Admin``. All methods share one admin client, which connects on first use."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -33,24 +33,27 @@ class KafkaAdmin:
         return self._admin
 
     def plan(self) -> list[TopicPlan]:
+        """See ``Admin.plan``."""
         return self._connected().plan()
 
     def apply(self) -> list[TopicPlan]:
+        """See ``Admin.apply``."""
         plans = self.plan()
         self._connected().create([plan for plan in plans if not plan.exists])
         return plans
 
     def examine(self) -> Iterator[Finding]:
+        """See ``Admin.examine``."""
         admin = self._connected()
         try:
             client_of(self._settings)
         except SettingsError as error:
             yield problem("versions", error.what, error.hint)
-        if reason := unknown():
+        if reason := unsupported_reason():
             yield warning(
                 "versions",
                 f"{reason}: it is used over its public interface alone, which is slower.",
-                f"Install a version that is known: pip install kafka-python=={TESTED[-1]}.",
+                f"Install a supported version: pip install kafka-python=={TESTED[-1]}.",
             )
         try:
             plan = admin.plan()
@@ -62,9 +65,11 @@ class KafkaAdmin:
             yield from examine(self._settings, admin.client, plan)
 
     def ping(self) -> None:
+        """See ``Admin.ping``."""
         self.plan()
 
     def close(self) -> None:
+        """See ``Admin.close``."""
         if self._admin is not None:
             self._admin.close()
             self._admin = None

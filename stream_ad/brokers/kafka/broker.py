@@ -1,8 +1,13 @@
-"""Apache Kafka as the broker: a consumer group shares the shards, a transaction makes each commit.
+"""Apache Kafka as the broker: a consumer group distributes the shards, and each commit is one transaction.
 
-Facts about the clients that shaped this: a transaction is only as good as the check of every record
-before it ends (kafka_shard); the membership that goes into it must be the one of the last poll, since
-an empty one is not checked by Kafka; after any error the producer is replaced. Which client it is: kafka_clients.
+Three facts about the clients shaped this module:
+
+1. A transaction is only atomic where every record was checked before it ends (``shard_writer``).
+2. The group metadata sent with a transaction must be that of the last poll: the client's own copy becomes empty when
+   membership is lost, and brokers do not validate empty group metadata.
+3. A producer that has raised any error is replaced.
+
+Which client library is used: see ``client_api``.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from kafka.structs import MemberState
 from stream_ad.brokers.commit_handle import AsyncCommit
 from stream_ad.brokers.kafka import state_topic as kafka_state
 from stream_ad.brokers.kafka.client_api import client_of
-from stream_ad.brokers.kafka.connection import GONE_HINT, errors, patience_ms
+from stream_ad.brokers.kafka.connection import GONE_HINT, connect_timeout_ms, errors
 from stream_ad.brokers.kafka.end_offsets import EndOffsets
 from stream_ad.brokers.kafka.membership import Membership
 from stream_ad.brokers.kafka.shard_reader import committed_positions, input_bounds, read_state
@@ -43,36 +48,36 @@ if TYPE_CHECKING:
     from stream_ad.brokers.worker_api import Commit, InputOffsets
     from stream_ad.settings import Settings
 
-_SLICE_S = 0.1  # of a poll, between looks whether an input has turned out to be drained
-_REBALANCE_S = 3.0  # a poll stays with a rebalance that has begun for so long
-_RETRY_S = 0.5
-_CLOSE_MS = 5_000
-_COMMITS_AT_ONCE = 4  # of different shards; a commit mostly waits for answers
+_SLICE_S = 0.1  # longest part of a poll before the broker checks whether an input has drained
+_REBALANCE_S = 3.0  # how long one poll waits for a rebalance that has begun
+_RETRY_S = 0.5  # between attempts to open the broker
+_CLOSE_MS = 5_000  # to leave the group
+_CONCURRENT_COMMITS = 4  # of different shards; a commit spends most of its time waiting for responses
 
 log = structlog.get_logger(__name__)
 
 
 def open_kafka(settings: Settings) -> KafkaBroker:
-    """A broker; connections that break while it is made are made again.
+    """Open the broker; retry where a connection breaks meanwhile.
 
     Raises:
         TopicError: A topic is missing or cannot be used.
         BrokerError: Kafka cannot be reached or refuses.
         SettingsError: The client is not installed.
     """
-    deadline = time.monotonic() + patience_ms(settings) / 1000
+    deadline = time.monotonic() + connect_timeout_ms(settings) / 1000
     while True:
         try:
             return KafkaBroker(settings)
         except BrokerError as error:
-            passing = isinstance(error.__cause__, kafka_errors.RetriableError) and not isinstance(error, TopicError)
-            if not passing or time.monotonic() > deadline:
+            transient = isinstance(error.__cause__, kafka_errors.RetriableError) and not isinstance(error, TopicError)
+            if not transient or time.monotonic() > deadline:
                 raise
             time.sleep(_RETRY_S)
 
 
 class KafkaBroker:
-    """See ``base.Broker``.
+    """See ``worker_api.Broker``.
 
     Raises:
         TopicError: A topic is missing or cannot be used.
@@ -87,7 +92,7 @@ class KafkaBroker:
         self._consumer: GroupConsumer = client.open_consumer(settings)
         self._members = Membership(self._consumer, self._topics, settings.topics.partitions)
         try:
-            with errors(settings, "looking at the topics"):
+            with errors(settings, "reading the topics"):
                 self._consumer.join(self._topics.values(), self._members)
                 self._topic_ids = self._consumer.topic_ids(self._topics.values())
         except BaseException:
@@ -95,46 +100,58 @@ class KafkaBroker:
             raise
         self._group = self._consumer.group_metadata()
         self._writers: dict[int, ShardWriter] = {}
-        self._threads = ThreadPoolExecutor(_COMMITS_AT_ONCE, thread_name_prefix="commit")
+        self._threads = ThreadPoolExecutor(_CONCURRENT_COMMITS, thread_name_prefix="commit")
         self._ends = EndOffsets(settings, self._consumer, self._members)
-        self._told_drained: set[Input] = set()
+        self._reported_drained: set[Input] = set()
         self._fatal: BrokerError | None = None
         self._closed = False
 
     @property
     def chunk_bytes(self) -> int:
+        """See ``Broker.chunk_bytes``."""
         return kafka_state.CHUNK_BYTES
 
     def assigned(self) -> frozenset[int]:
+        """See ``Broker.assigned``."""
         return self._members.owned
 
     def poll(
         self, *, timeout_s: float, max_records: int, paused: Collection[tuple[int, InputTopic]] = ()
     ) -> dict[int, dict[InputTopic, Fetched]]:
+        """See ``Broker.poll``.
+
+        Each pass of the loop:
+
+        1. Pauses inputs, and asks for end offsets in the background where ``drained`` will need them.
+        2. Fetches for at most a tenth of a second; waits for a rebalance that has begun.
+        3. Applies the rebalance: the producers of shards that are gone are abandoned.
+        4. Keeps the records of owned shards, in offset order and without repetitions.
+        5. Returns when there are records, when shards are gone, when time is up, or when an input has newly drained.
+        """
         self._must_live()
         deadline = time.monotonic() + timeout_s
         while True:
             began = time.monotonic()
-            self._members.paused(paused)
+            self._members.set_paused(paused)
             self._ends.ask_ahead(set(self._members.next) - set(paused), began)
             batches = self._fetch(min(max(0.0, deadline - began), _SLICE_S), max_records)
-            gone = self._members.settle()
+            gone = self._members.apply_rebalance()
             for shard in gone:
                 self._abandon(shard)
-            records = self._ours(batches)
+            records = self._keep_owned(batches)
             inputs = set(self._members.next) - set(paused)
             over = bool(records or gone or not self._members.next or time.monotonic() >= deadline)
-            if over or self._ends.may_have_drained(inputs, self._told_drained):
+            if over or self._ends.may_have_drained(inputs, self._reported_drained):
                 drained = self._ends.drained(inputs, began)
-                if over or not drained <= self._told_drained:
-                    self._told_drained = drained
+                if over or not drained <= self._reported_drained:
+                    self._reported_drained = drained
                     return self._fetched(records, drained)
 
     def _fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
         batches = self._poll_client(timeout_s, max_records)
         deadline = time.monotonic() + _REBALANCE_S
         while not batches and self._group.state == MemberState.REBALANCING and time.monotonic() < deadline:
-            self._consumer.request_rejoin()  # whatever the worker would do now is refused once the rebalance ends
+            self._consumer.request_rejoin()  # commits would be refused once the rebalance ends, so wait for it
             batches = self._poll_client(_SLICE_S, max_records)
         if batches:
             self._ends.heard()
@@ -149,19 +166,19 @@ class KafkaBroker:
                 batches = self._consumer.fetch(timeout_s, max_records)
         except BrokerError as error:
             if isinstance(error.__cause__, kafka_errors.OffsetOutOfRangeError):
-                self._refuse_new_topics()
-                self._say_what_is_lost()
+                self._refuse_recreated_topics()
+                self._raise_lost_records()
             raise
-        self._refuse_new_topics()
+        self._refuse_recreated_topics()
         self._group = self._consumer.group_metadata()
         return batches
 
-    def _say_what_is_lost(self) -> None:
-        """Find the shard whose records are gone; it has no position from here on, and is to be loaded anew."""
+    def _raise_lost_records(self) -> None:
+        """Raise LostRecordsError for the shard whose records are gone; it must be loaded again."""
         for shard in sorted({shard for shard, _ in self._members.next}):
             oldest, ends = self.bounds(shard)
             for side, topic in self._topics.items():
-                bounds = getattr(oldest, side.value), getattr(ends, side.value)
+                bounds = oldest.of(side), ends.of(side)
                 try:
                     require_offset(shard, topic, self._members.next[shard, side], bounds)
                 except LostRecordsError:
@@ -169,50 +186,71 @@ class KafkaBroker:
                     self._members.forget(shard)
                     raise
 
-    def _refuse_new_topics(self) -> None:
-        """A topic that was deleted and made again has other records at the offsets where this worker reads on."""
-        for topic, now in self._consumer.topic_ids(self._topics.values()).items():
-            known = self._topic_ids[topic] or now
-            self._topic_ids[topic] = known
-            if now not in (None, known):
-                self._fatal = TopicError(f"Topic {topic} was deleted and made anew while it was read.", hint=GONE_HINT)
+    def _refuse_recreated_topics(self) -> None:
+        """Raise TopicError where a topic was recreated: its offsets now stand for other records."""
+        for topic, current_id in self._consumer.topic_ids(self._topics.values()).items():
+            first_id = self._topic_ids[topic] or current_id
+            self._topic_ids[topic] = first_id
+            if current_id not in (None, first_id):
+                self._fatal = TopicError(f"Topic {topic} was deleted and recreated while it was read.", hint=GONE_HINT)
                 raise self._fatal
 
-    def _ours(self, batches: dict[TopicPartition, RawRecords]) -> dict[Input, RawRecords]:
-        ours = {}
+    def _keep_owned(self, batches: dict[TopicPartition, RawRecords]) -> dict[Input, RawRecords]:
+        """Return the records of positioned inputs, without those already returned, and advance the positions."""
+        owned = {}
         for partition, records in batches.items():
             key = self._members.input(partition)
             start = self._members.next.get(key)
-            if start is None:  # it was lost in the same poll
+            if start is None:  # lost in the same poll
                 continue
-            newest = np.maximum.accumulate(np.append(start - 1, records.offsets))  # (N + 1,) before each, and after all
+            newest = np.maximum.accumulate(
+                np.append(start - 1, records.offsets)
+            )  # (N + 1,) before each record, and after the last
             fresh = records.offsets > newest[:-1]
-            if not fresh.all():  # a client that goes back to an older position gives some out again
-                log.warning("Records were read twice; they are left out", topic=records.topic, shard=records.partition)
+            if not fresh.all():  # a client that returns to an older position delivers records again
+                log.warning(
+                    "Records were read twice; the repetitions are dropped", topic=records.topic, shard=records.partition
+                )
                 records = records.take(np.flatnonzero(fresh))  # noqa: PLW2901
             if len(records):
-                ours[key] = records
+                owned[key] = records
                 self._members.next[key] = int(records.offsets[-1]) + 1
-        return ours
+        return owned
 
     def _fetched(self, records: dict[Input, RawRecords], drained: set[Input]) -> dict[int, dict[InputTopic, Fetched]]:
         fetched: dict[int, dict[InputTopic, Fetched]] = {}
         for shard, side in self._members.next:
-            some = records.get((shard, side)) or RawRecords.empty(self._topics[side], shard)
-            fetched.setdefault(shard, {})[side] = Fetched(some, (shard, side) in drained)
+            batch = records.get((shard, side)) or RawRecords.empty(self._topics[side], shard)
+            fetched.setdefault(shard, {})[side] = Fetched(batch, (shard, side) in drained)
         return fetched
 
     def _state_from(self, shard: int, start: int) -> ShardState:
         try:
             return read_state(self._settings, shard, start, history=False)
         except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
-            log.warning("The state has no record where a load was to begin", shard=shard, offset=start, why=str(error))
+            log.warning(
+                "The state topic has no record at the offset where a load should begin; reading all of it",
+                shard=shard,
+                offset=start,
+                why=str(error),
+            )
         return read_state(self._settings, shard, history=False)
 
     def load(self, shard: int, *, older_than: int | None = None) -> ShardCheckpoint:
+        """See ``Broker.load``.
+
+        Steps:
+
+        1. Open a producer under the shard's transactional id. This fences earlier owners and ends what their
+           transactions left open, so nobody can add to what is read next.
+        2. Read the state topic from the offset named by the last commit; from its beginning where that fails.
+        3. Read the committed offsets; before the first commit use the oldest offsets kept.
+        4. Choose the newest complete snapshot; if the newest is damaged, read the whole state topic and choose again.
+        5. If there is none, decide whether the topics must be processed from their beginning.
+        """
         self._must_own(shard)
         self._abandon(shard)
-        writer = ShardWriter(self._settings, shard)  # first of all: from here on nobody else can add to what is read
+        writer = ShardWriter(self._settings, shard)
         try:
             with errors(self._settings, f"loading shard {shard}"):
                 state = self._state_from(shard, writer.state_start)
@@ -237,45 +275,53 @@ class KafkaBroker:
         )
 
     def seek(self, shard: int, positions: InputOffsets) -> None:
+        """See ``Broker.seek``."""
         self._must_own(shard)
         oldest, ends = self.bounds(shard)
         for side, topic in self._topics.items():
-            offset, *bounds = (int(getattr(one, side.value)) for one in (positions, oldest, ends))
-            require_offset(shard, topic, offset, (bounds[0], bounds[1]))
-        with errors(self._settings, f"going to where shard {shard} is read on"):
+            require_offset(shard, topic, positions.of(side), (oldest.of(side), ends.of(side)))
+        with errors(self._settings, f"positioning the inputs of shard {shard}"):
             for side in InputTopic:
-                self._members.place((shard, side), int(getattr(positions, side.value)))
-                self._told_drained.discard((shard, side))
+                self._members.seek((shard, side), int(positions.of(side)))
+                self._reported_drained.discard((shard, side))
 
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
-        with errors(self._settings, f"looking at the inputs of shard {shard}"):
+        """See ``Broker.bounds``."""
+        with errors(self._settings, f"reading the bounds of shard {shard}'s inputs"):
             return input_bounds(self._settings, self._consumer, shard)
 
     def commit(self, commit: Commit) -> None:
+        """See ``Broker.commit``."""
         self.begin(commit).wait()
 
     def begin(self, commit: Commit) -> AsyncCommit:
+        """See ``Broker.begin``."""
         writer = self._writers.get(commit.shard)
         if writer is None:
             raise FencedError(f"Shard {commit.shard} is not owned and loaded.")
         write = partial(writer.commit, commit, self._group)
-        return AsyncCommit(self._threads, write, partial(self._landed, commit.shard))
+        return AsyncCommit(self._threads, write, partial(self._on_finished, commit.shard))
 
-    def _landed(self, shard: int, error: BrokerError | None) -> None:
+    def _on_finished(self, shard: int, error: BrokerError | None) -> None:
         if error is None:
             self._ends.heard()
             return
         del self._writers[shard]
         self._members.forget(shard)
         if isinstance(error, FencedError):
-            self._members.give_up(shard)
-        if isinstance(error.__cause__, kafka_errors.FencedInstanceIdError) and not self._consumer.may_meet_itself():
+            self._members.mark_lost(shard)
+        if (
+            isinstance(error.__cause__, kafka_errors.FencedInstanceIdError)
+            and not self._consumer.may_have_fenced_itself()
+        ):
             self._fatal = error
 
     def lag(self) -> dict[int, dict[InputTopic, int]]:
+        """See ``Broker.lag``."""
         return self._ends.lag()
 
     def close(self) -> None:
+        """See ``Broker.close``."""
         if self._closed:
             return
         self._closed = True

@@ -1,16 +1,16 @@
-"""The client library that reads and writes records on Kafka: ``broker.client`` is looked at here and nowhere else.
+"""The interface to client libraries that read and write records on Kafka; ``broker.client`` is evaluated only here.
 
-What the program needs of a client are the protocols below. All clients speak kafka-python's words: its
-``TopicPartition`` and ``ConsumerGroupMetadata``, and its errors, whatever the client itself raises. Topics are looked
-at and made, and single partitions read from their beginning, with kafka-python either way. kafka-python itself is used
-below its API where its version is known, and over its public interface alone where it is not (kafka_insides).
+The protocols below are what the program needs of a client. All clients use the types of kafka-python, such as
+``TopicPartition`` and ``ConsumerGroupMetadata``, and raise its errors, whatever the library itself raises. Topics are
+administered, and single partitions read, with kafka-python in any case. kafka-python itself is used below its API where
+its version is supported, and over its public interface alone where it is not (``private_names``).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stream_ad.brokers.kafka.private_names import fast
+from stream_ad.brokers.kafka.private_names import may_use_private_names
 from stream_ad.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -24,115 +24,153 @@ if TYPE_CHECKING:
     from stream_ad.settings import Settings
 
 
-class OffsetAsker(Protocol):
-    """Answers, on the thread that made it, how far partitions reach."""
+class OffsetClient(Protocol):
+    """A client for end offsets, used on the thread that opened it."""
 
     def end_offsets(
         self, partitions: Collection[TopicPartition], timeout_ms: int | None = None
-    ) -> dict[TopicPartition, int]: ...
-    def close(self) -> None: ...
+    ) -> dict[TopicPartition, int]:
+        """Return the last stable offsets, by partition."""
+
+    def close(self) -> None:
+        """Close the client."""
 
 
 class GroupConsumer(Protocol):
-    """A member of the application's consumer group; reads committed records from where it is told to.
+    """A member of the application's consumer group, which reads committed records from the positions it is given.
 
-    Raises kafka-python's errors. Methods that are not explained are kafka-python's.
+    Raises kafka-python's errors.
     """
 
     def join(self, topics: Collection[str], listener: Membership) -> None:
-        """Join the group; the listener is told of partitions given and taken, during ``fetch`` or between two."""
+        """Join the group.
+
+        Args:
+            topics: Names of the topics to subscribe to.
+            listener: Called with assigned and revoked partitions, during ``fetch`` or between two calls of it.
+        """
 
     def fetch(self, timeout_s: float, max_records: int) -> dict[TopicPartition, RawRecords]:
-        """Next records of the partitions that are not paused; empty when none came in time."""
+        """Return the next records of partitions that are not paused; empty after ``timeout_s`` seconds without any."""
 
     def group_metadata(self) -> ConsumerGroupMetadata:
-        """The membership now; generation -1 where it is lost."""
+        """Return the present membership; its generation is -1 where it is lost."""
 
-    def open_asker(self) -> OffsetAsker:
-        """A way to ask for end offsets on another thread, which calls this: most clients are of one thread alone.
+    def open_offset_client(self) -> OffsetClient:
+        """Open a client for end offsets on the calling thread: most clients must not be shared between threads.
 
         Raises:
             BrokerError: Kafka did not answer.
         """
 
-    def may_meet_itself(self) -> bool:
-        """Whether a membership under its instance_id that was taken over may have been so by this very client, which
-        joins again by itself then.
+    def may_have_fenced_itself(self) -> bool:
+        """Return whether a membership fenced under its instance_id may have been fenced by this very client.
+
+        Such a client joins again by itself.
         """
 
     def request_rejoin(self) -> None:
-        """See to it that a rebalance that has begun is gone through with the next ``fetch``."""
+        """Make the next ``fetch`` complete a rebalance that has begun."""
 
     def topic_ids(self, topics: Collection[str]) -> dict[str, Any]:
-        """What tells a topic from another of its name; None where it is not known now."""
+        """Return the ids of topics, which distinguish a recreated topic from its predecessor; None while unknown."""
 
-    def assignment(self) -> set[TopicPartition]: ...
-    def paused(self) -> set[TopicPartition]: ...
-    def pause(self, *partitions: TopicPartition) -> None: ...
-    def resume(self, *partitions: TopicPartition) -> None: ...
-    def seek(self, partition: TopicPartition, offset: int) -> None: ...
+    def assignment(self) -> set[TopicPartition]:
+        """Return the assigned partitions."""
+
+    def paused(self) -> set[TopicPartition]:
+        """Return the paused partitions."""
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Stop fetching partitions until ``resume``; a new assignment is not paused."""
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """Fetch paused partitions again."""
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Continue reading an assigned partition from an offset."""
 
     def position(self, partition: TopicPartition) -> int:
-        """Where it reads on: after the records given out and the ends of transactions behind them."""
+        """Return the next offset to read: behind the records returned and the transaction markers that follow them."""
 
-    def committed(self, partition: TopicPartition, *, timeout_ms: int | None = None) -> int | None: ...
-    def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
+    def committed(self, partition: TopicPartition, *, timeout_ms: int | None = None) -> int | None:
+        """Return the group's committed offset of a partition; None where there is none."""
+
+    def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the oldest offsets kept, by partition."""
+
     def end_offsets(
         self, partitions: Collection[TopicPartition], timeout_ms: int | None = None
-    ) -> dict[TopicPartition, int]: ...
-    def close(self, *, timeout_ms: int) -> None: ...
+    ) -> dict[TopicPartition, int]:
+        """Return the last stable offsets, by partition."""
+
+    def close(self, *, timeout_ms: int) -> None:
+        """Leave the group and close the client."""
 
 
 class TransactionalProducer(Protocol):
-    """Writes records in transactions; after any error it is to be abandoned. Raises kafka-python's errors."""
+    """A producer that writes records in transactions; to be abandoned after any error. Raises kafka-python's errors."""
 
     def last_error(self) -> BaseException | None:
-        """After an error: what put it out of use, if that is known better than by what was raised. May ask the client
-        for another transaction to learn it.
+        """Return the error that made the producer unusable, where it says more than the one raised; else None.
+
+        Call after an error only. May begin another transaction to learn the error.
         """
 
-    def begin_transaction(self) -> None: ...
+    def begin_transaction(self) -> None:
+        """Begin a transaction."""
 
     def send_batches(
         self, topic: str, partition: int, records: Sequence[OutRecord], *, plain: bool = False
     ) -> list[Any]:
-        """Hand records over; what it returns is for ``check`` and ``last_offset``.
+        """Hand records of one partition over to be sent.
 
         Args:
-            plain: They are not worth compressing, if the client has a choice.
+            topic: The topic's name.
+            partition: The partition's number.
+            records: In the order in which they are to be written.
+            plain: Send them uncompressed, where the client has the choice.
+
+        Returns:
+            What ``check`` and ``last_offset`` need; empty where there are no records.
         """
 
     def flush(self, timeout_s: float) -> None:
-        """Return once everything sent is acknowledged or refused; KafkaTimeoutError where that takes too long."""
+        """Return once everything sent is acknowledged or refused.
+
+        Raises:
+            KafkaTimeoutError: That took longer than ``timeout_s`` seconds.
+        """
 
     def check(self, sent: Sequence[Any]) -> None:
-        """After ``flush``: raise unless every record was acknowledged."""
+        """Raise unless every record was acknowledged; call after ``flush``."""
 
     def last_offset(self, sent: Sequence[Any]) -> int:
-        """After ``check``: the offset of the last record of a ``send_batches``."""
+        """Return the offset of the last record of one ``send_batches``; call after ``check``."""
 
     def send_offsets(
         self, timeout_s: float, offsets: Mapping[TopicPartition, OffsetAndMetadata], group: ConsumerGroupMetadata
-    ) -> None: ...
+    ) -> None:
+        """Add the offsets of a group to the transaction, within ``timeout_s`` seconds."""
 
     def end_transaction(self, timeout_s: float) -> None:
-        """Commit it. When this raises, nobody knows whether it is committed."""
+        """Commit the transaction, within ``timeout_s`` seconds. When this raises, the outcome is unknown."""
 
     def abandon(self) -> None:
-        """Close at once; what is under way is lost, as it must be."""
+        """Close at once; an open transaction is lost."""
 
     def close(self, timeout: float) -> None:
         """Close in good order, after the end of a transaction."""
 
 
-class SettlingProducer(TransactionalProducer, Protocol):
-    """One that can end what earlier transactions of its id have left open; see kafka_settle."""
+class ResolvingProducer(TransactionalProducer, Protocol):
+    """A producer that can end what earlier transactions of its id left open; see ``hanging_transactions``."""
 
     @property
     def producer_id(self) -> int:
         """Kafka's number for the transactional id."""
 
-    def end_open(
+    def end_open_transactions(
         self,
         timeout_s: float,
         partitions: Collection[TopicPartition],
@@ -141,29 +179,42 @@ class SettlingProducer(TransactionalProducer, Protocol):
         *,
         commit: bool,
     ) -> None:
-        """A transaction of which nobody sees a record: what is open of this producer in some partitions, and of its
-        offsets in a group, ends with it.
+        """Run a transaction without visible records, which ends what is open of this producer.
+
+        Args:
+            timeout_s: Seconds for each request.
+            partitions: Partitions where a transaction is open.
+            offsets: Offsets to send with the transaction, which ends pending ones.
+            group: The group of the offsets.
+            commit: Whether to commit what is open; else it is aborted.
         """
 
 
 class Client(Protocol):
-    """A module with both."""
+    """A client library: a module with both functions."""
 
-    def open_consumer(self, settings: Settings) -> GroupConsumer: ...
+    def open_consumer(self, settings: Settings) -> GroupConsumer:
+        """Open a consumer of the application's group that has not joined yet.
+
+        Raises:
+            BrokerError: Kafka did not answer, or refuses.
+        """
+
     def open_producer(
         self,
         settings: Settings,
         transactional_id: str,
         topics: Collection[str],
-        settle: Callable[[SettlingProducer], None] | None = None,
+        resolve_hanging: Callable[[ResolvingProducer], None] | None = None,
     ) -> TransactionalProducer:
-        """A producer that has taken over its transactional id: what was open under it is aborted, whoever had it is
-        fenced.
+        """Open a producer that has taken over its transactional id: aborts open transactions, fences earlier owners.
 
         Args:
-            topics: Where it is going to write.
-            settle: Ends what Kafka left open under the id (kafka_settle), by a producer of kafka-python: librdkafka
-                cannot end a transaction where it writes nothing.
+            settings: Of the application.
+            transactional_id: Its transactional id.
+            topics: Names of the topics that it will write to.
+            resolve_hanging: Ends what Kafka left open under the id (``hanging_transactions``). It is called with a
+                producer of kafka-python in any case: librdkafka cannot end a transaction where it writes nothing.
 
         Raises:
             BrokerError: Kafka did not answer.
@@ -172,7 +223,7 @@ class Client(Protocol):
 
 
 def client_of(settings: Settings) -> Client:
-    """The client that ``broker.client`` names.
+    """Return the client that ``broker.client`` names.
 
     Raises:
         SettingsError: It is not installed.
@@ -190,8 +241,8 @@ def client_of(settings: Settings) -> Client:
 
 
 def kafka_python_of(settings: Settings) -> Client:
-    """kafka-python, below its API where that is safe, else over its public interface."""
-    if fast(settings):
+    """Return kafka-python: used below its API where its version is supported, else over its public interface."""
+    if may_use_private_names(settings):
         from stream_ad.brokers.kafka import kafka_python  # noqa: PLC0415 -- only the client that is chosen is imported
 
         return kafka_python

@@ -1,4 +1,4 @@
-"""Looks at Kafka for ``stream-ad doctor``: versions, rights, topics, retention, clock, disk, workers."""
+"""Checks of Kafka for ``stream-ad doctor``: versions, rights, topics, retention, clock, disk, workers."""
 
 from __future__ import annotations
 
@@ -23,25 +23,31 @@ if TYPE_CHECKING:
     from stream_ad.settings import Settings
     from stream_ad.util.findings import Finding
 
-OLDEST_KAFKA = (2, 5)  # fencing by the group's generation inside a transaction
-LEAST_FREE = 1_000_000_000  # bytes
-AHEAD_S = 5.0  # a broker's clock before ours
+OLDEST_KAFKA = (2, 5)  # the first version that fences a transaction by the group's generation
+LEAST_FREE = 1_000_000_000  # bytes of a disk
+AHEAD_S = 5.0  # tolerated lead of a broker's clock
 DAY_S = 86_400.0
 _NEEDED = {
     **dict.fromkeys(INPUTS, ("READ", "DESCRIBE")),
-    **dict.fromkeys((*OUTPUTS, "state"), ("READ", "WRITE", "DESCRIBE")),  # settling looks at outputs: kafka_settle
+    **dict.fromkeys((*OUTPUTS, "state"), ("READ", "WRITE", "DESCRIBE")),  # outputs are read, too: hanging_transactions
 }
 
 
 def examine(settings: Settings, client: KafkaAdminClient, plan: Sequence[TopicPlan]) -> Iterator[Finding]:
-    """See ``tools.Admin.examine``."""
-    for look in (_brokers, _group, _transactions, _disks):
+    """Yield findings about Kafka; see ``tools_api.Admin.examine``.
+
+    Args:
+        settings: Of the application.
+        client: A connected admin client.
+        plan: The topics as they should be and as they are.
+    """
+    for check in (_brokers, _group, _transactions, _disks):
         try:
-            with errors(settings, f"looking at its {look.__name__.strip('_')}"):
-                yield from look(settings, client)
+            with errors(settings, f"reading its {check.__name__.strip('_')}"):
+                yield from check(settings, client)
         except BrokerError as error:
             yield problem("rights", error.what, error.hint)
-    with errors(settings, "looking at the topics"):
+    with errors(settings, "reading the topics"):
         yield from _topics(settings, plan)
         yield from _rights(settings, client, plan)
         yield from _retention(settings, plan)
@@ -54,11 +60,11 @@ def _brokers(settings: Settings, client: KafkaAdminClient) -> Iterator[Finding]:
     how = settings.broker.security.protocol
     yield ok("connection", f"{number} broker{'s' * (number > 1)} at {settings.broker.bootstrap_servers}, by {how}.")
     version = tuple(client.get_broker_version_data(cluster["brokers"][0]["broker_id"]).broker_version)
-    told = ".".join(map(str, version))
+    version_text = ".".join(map(str, version))
     if version and version < OLDEST_KAFKA:
-        yield problem("versions", f"Kafka speaks protocols of {told}.", "Use Apache Kafka 2.5 or newer.")
+        yield problem("versions", f"Kafka speaks protocols of {version_text}.", "Use Apache Kafka 2.5 or newer.")
     else:
-        yield ok("versions", f"Kafka, with the protocols of {told} or newer.")
+        yield ok("versions", f"Kafka, with the protocols of {version_text} or newer.")
     if settings.topics.replication_factor > number:
         yield problem(
             "settings",
@@ -79,18 +85,18 @@ def _transactions(settings: Settings, client: KafkaAdminClient) -> Iterator[Find
     except kafka_errors.TransactionalIdAuthorizationFailedError:
         yield problem(
             "rights",
-            f"«{settings.broker.security.username or 'anonymous'}» may not use the transactional id {wanted}.",
+            f"'{settings.broker.security.username or 'anonymous'}' may not use the transactional id {wanted}.",
             f"Give this user write and describe on transactional ids that begin with {settings.application_id}.",
         )
     except kafka_errors.KafkaError:
-        return  # none was used yet, or no coordinator is there yet: nothing that a worker would mind
+        return  # no transaction was used yet, or there is no coordinator yet: no problem for a worker
 
 
 def _disks(_settings: Settings, client: KafkaAdminClient) -> Iterator[Finding]:
     try:
         brokers = client.describe_log_dirs()
     except kafka_errors.KafkaError:
-        return  # a right that nobody needs
+        return  # a right that is not needed
     for broker in brokers:
         for folder in broker["log_dirs"]:
             if folder.get("total_bytes", -1) > 0:
@@ -112,7 +118,7 @@ def _topics(settings: Settings, plan: Sequence[TopicPlan]) -> Iterator[Finding]:
             yield problem("topics", f"{topic.topic}: {topic.problem}.", "See `stream-ad topics plan`.")
         elif topic.role == "dead_letters" and topic.exists and topic.note:
             yield warning(
-                "topics", f"{topic.topic}: {topic.note}.", "Else a rejected record that large stops its shard."
+                "topics", f"{topic.topic}: {topic.note}.", "Otherwise a rejected record of that size stops its shard."
             )
     if not missing and not any(topic.problem for topic in plan):
         yield ok(
@@ -129,21 +135,21 @@ def _rights(settings: Settings, client: KafkaAdminClient, plan: Sequence[TopicPl
     for topic in client.describe_topics(list(roles)) if roles else ():
         allowed = topic.get("authorized_operations")
         if allowed is None:
-            continue  # a broker that does not say
+            continue  # the broker does not tell
         if lacks := [right for right in _NEEDED[roles[topic["name"]]] if right not in allowed]:
             lacking.append(f"{' and '.join(lacks).lower()} {topic['name']}")
     if lacking:
         yield problem(
             "rights",
-            f"«{user}» may not {'; '.join(lacking)}.",
+            f"'{user}' may not {'; '.join(lacking)}.",
             "Give this user these rights; docs/how-to/operations.md lists all that are needed.",
         )
     elif roles:
-        yield ok("rights", f"«{user}» may read and write the topics.")
+        yield ok("rights", f"'{user}' may read and write the topics.")
 
 
 def _retention(settings: Settings, plan: Sequence[TopicPlan]) -> Iterator[Finding]:
-    """Against what a replay, and a verdict that comes late, need."""
+    """Check retention against what a replay, and a late label, need."""
     horizon_s, interval_s = settings.learning.label_horizon_seconds or 0.0, settings.worker.snapshot_interval_seconds
     seen = False
     for topic in plan:
@@ -151,22 +157,24 @@ def _retention(settings: Settings, plan: Sequence[TopicPlan]) -> Iterator[Findin
             continue
         seen = True
         kept_s = int(topic.config["retention.ms"]) / 1000
-        told = f"{topic.topic} keeps records for {_span(kept_s)}"
+        statement = f"{topic.topic} keeps records for {_span(kept_s)}"
         remediation = f"Raise retention.ms of {topic.topic}."
         if kept_s < 0:
             continue
         if kept_s < 10 * interval_s:
             yield problem(
-                "retention", f"{told}, snapshots are {_span(interval_s)} apart: a replay may miss some.", remediation
+                "retention",
+                f"{statement}, snapshots are {_span(interval_s)} apart: a replay may miss some.",
+                remediation,
             )
         elif kept_s < horizon_s:
-            yield warning("retention", f"{told}, verdicts may come {_span(horizon_s)} late.", remediation)
+            yield warning("retention", f"{statement}, labels may come {_span(horizon_s)} late.", remediation)
         elif kept_s < DAY_S:
-            yield warning("retention", f"{told}: a worker that is away for longer loses some.", remediation)
+            yield warning("retention", f"{statement}: a worker that is away for longer loses some.", remediation)
         else:
-            yield ok("retention", f"{told}.")
+            yield ok("retention", f"{statement}.")
     if seen and all(int(t.config.get("retention.ms", 0)) < 0 for t in plan if t.role in INPUTS):
-        yield ok("retention", "events and labels are kept for ever.")
+        yield ok("retention", "events and labels are kept without limit.")
 
 
 def _span(seconds: float) -> str:
@@ -177,7 +185,7 @@ def _span(seconds: float) -> str:
 
 
 def _times(settings: Settings, client: KafkaAdminClient, plan: Sequence[TopicPlan]) -> Iterator[Finding]:
-    """Records of the future: then a clock is wrong, here or there."""
+    """Check for records of the future: then a clock is wrong, on this host or on another."""
     limits = {
         "scores": AHEAD_S,
         "events": settings.events.max_ahead_seconds,
@@ -188,11 +196,11 @@ def _times(settings: Settings, client: KafkaAdminClient, plan: Sequence[TopicPla
             continue
         specs = {TopicPartition(topic.topic, n): OffsetSpec.MAX_TIMESTAMP for n in range(topic.partitions)}
         try:
-            found = client.list_partition_offsets(specs)
+            offsets = client.list_partition_offsets(specs)
         except kafka_errors.KafkaError:
-            return  # older brokers do not say; rights were looked at above
-        newest = max((one.timestamp for one in found.values() if one.timestamp is not None), default=-1)
-        ahead_s = newest / 1000 - time.time()
+            return  # older brokers do not tell; rights were checked above
+        newest_ms = max((offset.timestamp for offset in offsets.values() if offset.timestamp is not None), default=-1)
+        ahead_s = newest_ms / 1000 - time.time()
         if ahead_s > limits[topic.role]:
             whose = "the brokers' clock or this one's is" if topic.role == "scores" else "a producer's clock is"
             yield warning(

@@ -1,4 +1,4 @@
-"""How far the inputs reach on Kafka: what «drained» and lag follow from, and whether Kafka is there at all."""
+"""End offsets of the inputs on Kafka: the basis of "drained" and of lag, and the probe whether Kafka answers at all."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from stream_ad.errors import BrokerError, UnreachableError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from stream_ad.brokers.kafka.client_api import GroupConsumer, OffsetAsker
+    from stream_ad.brokers.kafka.client_api import GroupConsumer, OffsetClient
     from stream_ad.brokers.kafka.membership import Input, Membership
     from stream_ad.settings import Settings
 
-_FRESH_S = 0.025  # an end offset this old still says that an input is drained
-_PROBE_S = 1.0  # silence after which Kafka is asked whether it is there
+_FRESH_S = 0.025  # age up to which an end offset still proves that an input is drained
+_PROBE_S = 1.0  # without an answer, after which Kafka is asked whether it is reachable
 _PROBE_MS = int(_PROBE_S * 1000)
 
 
 class EndOffsets:
     """The last stable offsets of the inputs that a worker reads.
 
-    They only grow. So one that is out of reach settles that its input is not drained however old it
-    is, and Kafka is asked again only where a known one has been reached.
+    End offsets only increase. So one that a position has not reached proves that its input is not drained, however old
+    it is, and Kafka is asked again only where a position has reached it.
 
     Args:
-        consumer: The worker's, used on the worker's thread alone. Kafka is asked on another one, over a client that
-            belongs to it: kafka-python's are not to be shared between threads.
+        settings: ``broker.give_up_seconds`` is the longest time without an answer.
+        consumer: The worker's consumer, used on the worker's thread alone. Kafka is asked on another thread, over a
+            client of that thread: clients of kafka-python must not be shared between threads.
+        members: The worker's positions.
     """
 
     def __init__(self, settings: Settings, consumer: GroupConsumer, members: Membership) -> None:
@@ -44,43 +46,55 @@ class EndOffsets:
         self._ends: dict[TopicPartition, int] = {}
         self._asked_at = float("-inf")
         self._helper = ThreadPoolExecutor(1, "end offsets")
-        self._asker: OffsetAsker | None = None  # made, used and closed by the helper
-        self._helper.submit(self._open)  # while the worker joins its group; where it fails, the first question tries
+        self._offset_client: OffsetClient | None = None  # opened, used and closed by the helper
+        self._helper.submit(
+            self._open
+        )  # while the worker joins its group; if this fails, the first request tries again
         self._under_way: tuple[float, Future[dict[TopicPartition, int]]] | None = None
         self._heard_at = time.monotonic()
 
     def heard(self) -> None:
-        """Note that Kafka has answered something."""
+        """Note that Kafka has answered."""
         self._heard_at = time.monotonic()
 
     def probe(self) -> None:
-        """Ask whether Kafka is there if it has been silent for a while.
+        """Ask whether Kafka is reachable, if it has not answered for a second.
 
         Raises:
-            BrokerError: It has been silent for longer than ``broker.give_up_seconds``.
+            BrokerError: It has not answered for longer than ``broker.give_up_seconds``.
         """
         if time.monotonic() - self._heard_at > _PROBE_S:
             self._ask()
 
-    def may_have_drained(self, inputs: Collection[Input], told: set[Input]) -> bool:
-        """Whether an input that was not told to be drained may be so now."""
-        return not self._reached(inputs) <= told or not self._knows(inputs)
+    def may_have_drained(self, inputs: Collection[Input], reported: set[Input]) -> bool:
+        """Return whether an input not yet reported as drained may have drained."""
+        return not self._reached(inputs) <= reported or not self._knows(inputs)
 
     def ask_ahead(self, inputs: Collection[Input], began: float) -> None:
-        """Ask on a thread of its own what ``drained`` will need, whatever is read until then: so that nobody waits."""
+        """Ask in the background for what ``drained`` will need, so that the worker does not wait for the answer.
+
+        Args:
+            inputs: The inputs that are read.
+            began: When the poll began, in monotonic seconds.
+        """
         if inputs and self._must_ask(inputs, began):
             self._under_way = began, self._helper.submit(self._answer, self._partitions())
 
-    def _open(self) -> OffsetAsker:
-        if self._asker is None:
-            self._asker = self._consumer.open_asker()
-        return self._asker
+    def _open(self) -> OffsetClient:
+        if self._offset_client is None:
+            self._offset_client = self._consumer.open_offset_client()
+        return self._offset_client
 
     def _answer(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         return self._open().end_offsets(partitions, _PROBE_MS)
 
     def drained(self, inputs: Collection[Input], began: float) -> set[Input]:
-        """Inputs of which Kafka held nothing beyond their position at the (monotonic) time, or an instant before it."""
+        """Return the inputs that held nothing beyond their position when the poll began, or shortly before.
+
+        Args:
+            inputs: The inputs that are read.
+            began: When the poll began, in monotonic seconds.
+        """
         if self._under_way is not None or self._must_ask(inputs, began):
             self._ask()
         return self._reached(inputs) if self._asked_at >= began - _FRESH_S else set()
@@ -89,6 +103,7 @@ class EndOffsets:
         return self._asked_at < began - _FRESH_S and bool(self._reached(inputs) or not self._knows(inputs))
 
     def lag(self) -> dict[int, dict[InputTopic, int]]:
+        """Return the number of offsets not yet read, by shard and input; see ``worker_api.Broker.lag``."""
         if time.monotonic() - self._asked_at > _PROBE_S:
             self._ask()
         lag: dict[int, dict[InputTopic, int]] = {}
@@ -101,7 +116,7 @@ class EndOffsets:
         return all(self._members.partition(key) in self._ends for key in inputs)
 
     def _reached(self, inputs: Collection[Input]) -> set[Input]:
-        """Inputs whose position is at the end known of them, or beyond."""
+        """Return the inputs whose position is at their last known end offset, or beyond it."""
         reached = set()
         for key in inputs:
             end = self._ends.get(self._members.partition(key))
@@ -110,8 +125,8 @@ class EndOffsets:
         return reached
 
     def _skip(self, key: Input) -> int:
-        """The position of an input after what the client has read without giving it out: the ends of transactions."""
-        with suppress(kafka_errors.KafkaError, KeyError):  # it is just being taken away
+        """Advance an input's position over transaction markers, which the client does not deliver, and return it."""
+        with suppress(kafka_errors.KafkaError, KeyError):  # it is being revoked
             position = self._consumer.position(self._members.partition(key))
             self._members.next[key] = max(self._members.next[key], position)
         return self._members.next[key]
@@ -124,10 +139,10 @@ class EndOffsets:
             try:
                 self._ends = answer.result()
             except (kafka_errors.RetriableError, UnreachableError) as error:
-                silence_s = asked_at - self._heard_at
-                if silence_s > self._settings.broker.give_up_seconds:
+                unanswered_s = asked_at - self._heard_at
+                if unanswered_s > self._settings.broker.give_up_seconds:
                     raise BrokerError(
-                        f"Kafka at {self._settings.broker.bootstrap_servers} has not answered for {silence_s:.0f} s "
+                        f"Kafka at {self._settings.broker.bootstrap_servers} has not answered for {unanswered_s:.0f} s "
                         f"({error}).",
                         hint="Nothing is lost; start again once it is back, or raise broker.give_up_seconds.",
                     ) from error
@@ -136,14 +151,14 @@ class EndOffsets:
                 self.heard()
 
     def _partitions(self) -> list[TopicPartition]:
-        """Those that are read; any of them while there are none."""
+        """Return the partitions that are read, or any one of the inputs while none is."""
         return [self._members.partition(key) for key in self._members.next or [(0, InputTopic.EVENTS)]]
 
     def close(self) -> None:
-        """Wait for an answer that nobody needs any more: the client must not be closed under it."""
+        """Close the helper's client, after a request in progress: the client must not be closed during one."""
         self._helper.submit(self._close)
         self._helper.shutdown()
 
     def _close(self) -> None:
-        if self._asker is not None:
-            self._asker.close()
+        if self._offset_client is not None:
+            self._offset_client.close()

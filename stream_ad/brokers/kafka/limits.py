@@ -1,4 +1,4 @@
-"""A limit for calls of a client that may not return."""
+"""A time limit for client calls that may not return."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ from kafka import errors as kafka_errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-GRACE_S = 1.0  # for a call that ends by itself when its time is over
+GRACE_S = 1.0  # for a call that ends by itself at its own limit
 
 
 def within(timeout_s: float, call: Callable[..., object], *arguments: object) -> None:
-    """Make a call, and wait no longer than the limit for its end.
+    """Call a function on a thread, and wait for its end no longer than the limit.
 
-    kafka-python's transactional calls have no limit of their own. Where connections are cut in the middle of them,
-    librdkafka's do not keep to theirs (seen of 2.16's ``send_offsets_to_transaction``). The thread that waits is left
-    behind then, with the producer, which is fenced by the next one of its name.
+    kafka-python's transactional calls have no limit of their own. librdkafka's do not keep theirs where connections
+    break during the call (seen with ``send_offsets_to_transaction`` of 2.16). Then the waiting thread is abandoned
+    together with the producer, which the next producer with its transactional id fences.
+
+    Args:
+        timeout_s: Seconds that the call may take; ``GRACE_S`` is added.
+        call: The function.
+        *arguments: Its arguments.
 
     Raises:
-        KafkaTimeoutError: It did not return.
+        KafkaTimeoutError: The call did not return in time.
     """
     raised: list[BaseException | None] = []
 
     def run() -> None:
         try:
             call(*arguments)
-        except BaseException as error:  # noqa: BLE001 -- it is raised below
+        except BaseException as error:  # noqa: BLE001 -- raised below
             raised.append(error)
         else:
             raised.append(None)

@@ -1,4 +1,4 @@
-"""Reading partitions of Kafka outside the consumer group, from the beginning to what is committed now."""
+"""Reading partitions of Kafka outside the consumer group, up to what is committed now."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from stream_ad.settings import Settings
 
-FETCH_MAX_WAIT_MS = 25  # of a fetch that finds nothing: it keeps the next one, of the other side, waiting so long
-METADATA_MS = 60_000  # partitions that were added are noticed after so long
-_STALLED_S = 30.0
-_WAIT_MS = 10  # whoever reads to the end knows that there is more, or asks for nothing
-_LOOK_S = 0.02  # between looks for something new
+FETCH_MAX_WAIT_MS = 25  # of a fetch that finds nothing: it delays the next one, of the other input, by as much
+METADATA_MS = 60_000  # age of metadata, after which added partitions are noticed
+_STALLED_S = 30.0  # without a record although there are more
+_WAIT_MS = 10  # short, since a reader polls only where there are more records
+_POLL_INTERVAL_S = 0.02  # between checks for new records
 
 
 def consumer_options() -> dict[str, Any]:
-    """Options of every consumer of the program."""
+    """Return the options of every consumer of the program."""
     return {
         "isolation_level": "read_committed",
         "enable_auto_commit": False,
@@ -41,7 +41,7 @@ def consumer_options() -> dict[str, Any]:
 
 
 def group_options(settings: Settings) -> dict[str, Any]:
-    """Options of a member of the application's group, beside."""
+    """Return the additional options of a member of the application's consumer group."""
     broker = settings.broker
     return {
         "group_id": settings.application_id,
@@ -49,31 +49,34 @@ def group_options(settings: Settings) -> dict[str, Any]:
         "session_timeout_ms": int(broker.session_timeout_seconds * 1000),
         "heartbeat_interval_ms": int(min(HEARTBEAT_S, broker.session_timeout_seconds / 3) * 1000),
         "max_poll_interval_ms": int(broker.max_poll_interval_seconds * 1000),
-        # gives the same partitions of both topics to the same worker
+        # assigns the same partitions of both topics to the same worker
         "partition_assignment_strategy": [RangePartitionAssignor],
     }
 
 
 class CommittedConsumer(KafkaConsumer):  # type: ignore[misc]
-    """kafka-python's consumer, which says so where it cannot ask a partition's leader for offsets: the client itself
-    leaves such a partition out of what it has found, and then fails on that with a KeyError.
+    """kafka-python's consumer, raising LeaderNotAvailableError where a partition has no leader to ask for offsets.
+
+    The client itself leaves such a partition out of its answer, and then fails with a KeyError.
     """
 
     def beginning_offsets(
         self, partitions: Collection[TopicPartition], timeout_ms: int | None = None
     ) -> dict[TopicPartition, int]:
+        """Return the oldest offsets kept, by partition."""
         return _of_all(super().beginning_offsets, partitions, timeout_ms)
 
     def end_offsets(
         self, partitions: Collection[TopicPartition], timeout_ms: int | None = None
     ) -> dict[TopicPartition, int]:
+        """Return the last stable offsets, by partition."""
         return _of_all(super().end_offsets, partitions, timeout_ms)
 
 
-def open_asker(settings: Settings) -> CommittedConsumer:
-    """As ``kafka_clients.GroupConsumer``: a client of its own."""
-    asker: CommittedConsumer = connect(CommittedConsumer, settings, **consumer_options())
-    return asker
+def open_offset_client(settings: Settings) -> CommittedConsumer:
+    """Open a client for end offsets; see ``client_api.GroupConsumer.open_offset_client``."""
+    client: CommittedConsumer = connect(CommittedConsumer, settings, **consumer_options())
+    return client
 
 
 def _of_all(
@@ -89,7 +92,12 @@ def _of_all(
 
 
 def raw_records(partition: TopicPartition, records: list[tuple[int, int, bytes | None, bytes | None]]) -> RawRecords:
-    """One partition's records, by offset, time, key and value, as columns."""
+    """Return one partition's records as columns.
+
+    Args:
+        partition: Whose records they are.
+        records: Offset, time in milliseconds, key and value of each record; at least one.
+    """
     offsets, times, keys, values = zip(*records, strict=True)
     return RawRecords(
         partition.topic,
@@ -102,11 +110,16 @@ def raw_records(partition: TopicPartition, records: list[tuple[int, int, bytes |
 
 
 class PartitionReader:
-    """Committed records of some partitions.
+    """A reader of committed records of some partitions of a topic.
 
     Args:
-        partitions: Of one topic; None for all it has.
-        start: Offset to begin with in each of them; None for the oldest one kept.
+        settings: Of the application.
+        topic: The topic's name.
+        partitions: Numbers of the partitions; None for all that the topic has.
+        start: Offset to begin with in each partition; None for the oldest one kept.
+
+    Raises:
+        TopicError: There is no such topic.
     """
 
     def __init__(
@@ -132,42 +145,42 @@ class PartitionReader:
             raise
 
     def _all_partitions(self) -> set[int]:
-        for _ in range(3):  # an answer that was under way already may not know of the topic
-            if found := retry_while_unavailable(lambda: self._consumer.partitions_for_topic(self._topic)):
-                return set(found)
+        for _ in range(3):  # an answer in flight may not include the topic yet
+            if numbers := retry_while_unavailable(lambda: self._consumer.partitions_for_topic(self._topic)):
+                return set(numbers)
         raise TopicError(f"There is no topic {self._topic} on Kafka.", hint="Run `stream-ad topics apply`.")
 
     def read(self, *, timeout_s: float = 0.0) -> Iterator[Any]:
-        """The client's records from where the last call ended to what is committed now.
+        """Yield the client's records from where the last call ended up to what is committed now.
 
         Args:
-            timeout_s: How long to wait for the first one when there is none.
+            timeout_s: Seconds to wait for the first record when there is none.
 
         Raises:
-            BrokerError: Nothing came for half a minute although there is more.
+            BrokerError: No record came for half a minute although there are more.
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            came = False
+            any_read = False
             for record in self._read_to(retry_while_unavailable(lambda: self._consumer.end_offsets(self._partitions))):
-                came = True
+                any_read = True
                 yield record
-            if came or time.monotonic() >= deadline:
+            if any_read or time.monotonic() >= deadline:
                 return
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_INTERVAL_S)
 
-    def read_settled(self) -> Iterator[Any]:
-        """The same up to everything that is written now, once it is committed or aborted.
+    def read_until_stable(self) -> Iterator[Any]:
+        """Yield records up to the end of everything written now, once it is committed or aborted.
 
-        Somebody else's open transaction hides what was committed after it began; this waits for its end.
+        An open transaction of another producer hides what was committed after it began; this waits for its end.
         """
         yield from self._read_until(lambda: len(self._highwaters()) == len(self._partitions))
         yield from self._read_to(self._highwaters())
 
     def _highwaters(self) -> dict[TopicPartition, int]:
-        """The ends of partitions, open transactions included, where a fetch has told them."""
-        told = {partition: self._consumer.highwater(partition) for partition in self._partitions}
-        return {partition: end for partition, end in told.items() if end is not None}
+        """Return the high watermarks, which include open transactions, of the partitions fetched so far."""
+        ends = {partition: self._consumer.highwater(partition) for partition in self._partitions}
+        return {partition: end for partition, end in ends.items() if end is not None}
 
     def _read_to(self, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
         return self._read_until(
@@ -187,4 +200,5 @@ class PartitionReader:
                 )
 
     def close(self) -> None:
+        """Close the client."""
         self._consumer.close()

@@ -1,9 +1,9 @@
-"""Every private name of kafka-python that the program uses, why, and whether the client at hand has them.
+"""The private names of kafka-python that the program uses, why, and whether the installed client has them.
 
-Whole record batches are handed to the client's sender and taken from its fetcher below its API (kafka_batches,
-kafka_consumer, kafka_fetch), and its network part is told what the API cannot tell it (kafka_attempts): that makes a
-worker twice as fast, and it holds for versions of the client that it was tested with. Any other version, or one that
-lacks a name, is used over its public interface alone (kafka_public). A test holds the list to the code.
+Whole record batches are handed to the client's sender and taken from its fetcher below its API (``kafka_python``), and
+its network part is given options that its API loses (``connection_attempts``). That makes a worker twice as fast, but
+is safe only for versions of the client that it was tested with. Any other version, or one that lacks a name, is used
+over its public interface alone (``kafka_python_public``). A test keeps the list and the code consistent.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from stream_ad.settings import Settings
 
 TESTED = ("3.0.12",)
+"""Versions of kafka-python that may be used below their API."""
 PUBLIC_ONLY = "kafka-python-public"
-"""The ``broker.client`` that leaves the insides alone."""
+"""The value of ``broker.client`` that uses the public interface alone."""
 
 log = structlog.get_logger(__name__)
 
 
 class Inside(NamedTuple):
-    """Where private names live."""
+    """Private names of one class of the client."""
 
     owner: str
     """``module:class``."""
@@ -40,20 +41,20 @@ INSIDES = (
     Inside(
         "kafka:KafkaProducer",
         ("_transaction_manager", "_sender", "_accumulator"),
-        "batches go to the sender whole; transactions end within a time, or without a record",
+        "whole batches go to the sender; transactions end within a time limit, or without a record",
     ),
     Inside(
         "kafka.producer.transaction_manager:TransactionManager",
         ("_lookup_coordinator", "_current_state", "_partitions_in_transaction"),
-        "a coordinator that goes away before a transaction has begun ends the producer (replaced in one producer)",
+        "a coordinator that goes away before a transaction has begun ends the producer (patched per producer)",
     ),
     Inside("kafka.producer.sender:Sender", ("_client",), "the connection to the coordinator, to see whether it broke"),
     Inside(
         "kafka.producer.record_accumulator:RecordAccumulator",
         ("_tp_lock", "_batches", "_incomplete"),
-        "where whole batches wait to be sent",
+        "the queue of batches to be sent",
     ),
-    Inside("kafka.record.memory_records:MemoryRecordsBuilder", ("_next_offset", "_builder"), "a batch made at once"),
+    Inside("kafka.record.memory_records:MemoryRecordsBuilder", ("_next_offset", "_builder"), "a batch built at once"),
     Inside(
         "kafka.record.default_records:DefaultRecordBatchBuilder",
         ("_buffer", "_num_records", "_last_offset", "_first_timestamp", "_max_timestamp"),
@@ -63,12 +64,12 @@ INSIDES = (
     Inside(
         "kafka:KafkaConsumer",
         ("_fetcher", "_coordinator", "_cluster"),
-        "fetched batches as they are; a rebalance that was begun is finished; what tells a topic from its successor",
+        "fetched batches; completion of a rebalance that has begun; topic ids",
     ),
     Inside(
         "kafka.consumer.fetcher:Fetcher",
         ("_completed_fetches", "_next_partition_records"),
-        "what was fetched ahead, and what lies aside of a partition that was paused",
+        "records fetched ahead, and parked records of a paused partition",
     ),
     Inside(
         "kafka.consumer.fetcher:Fetcher.PartitionRecords",
@@ -79,11 +80,11 @@ INSIDES = (
             "_contains_abort_marker",
             "_is_batch_aborted",
         ),
-        "a fetched batch is read in one go: the first two are overridden, the others decide what is hidden",
+        "a fetched batch is decoded at once: the first two are overridden, the others decide what is hidden",
     ),
-    Inside("kafka.net.compat:KafkaNetClient", ("_manager", "_net"), "options that get lost on the way there"),
+    Inside("kafka.net.compat:KafkaNetClient", ("_manager", "_net"), "options that the client loses"),
     Inside("kafka.net.manager:KafkaConnectionManager", ("_conns",), "the connection to the coordinator"),
-    Inside("kafka.net.connection:KafkaConnection", ("_sasl_authenticate",), "why a login failed (watched)"),
+    Inside("kafka.net.connection:KafkaConnection", ("_sasl_authenticate",), "the reason of a failed login (patched)"),
 )
 
 _PARAMETERS = {
@@ -93,23 +94,23 @@ _PARAMETERS = {
     "kafka.consumer.fetcher:Fetcher.fetch_records": ("max_records",),
     "kafka.net.manager:KafkaConnectionManager.get_connection": ("node_id",),
 }
-"""First parameters of what is called, or stands in the place of a function of the client's."""
+"""First parameters of the client's functions that are called or replaced."""
 
 
-def fast(settings: Settings) -> bool:
-    """Whether the client may be used below its API. Where it may not although nobody said so, that is logged once."""
-    return settings.broker.client != PUBLIC_ONLY and _known()
+def may_use_private_names(settings: Settings) -> bool:
+    """Return whether kafka-python may be used below its API; log a warning once where only its version prevents it."""
+    return settings.broker.client != PUBLIC_ONLY and _is_supported()
 
 
 @functools.cache
-def _known() -> bool:
-    if reason := unknown():
+def _is_supported() -> bool:
+    if reason := unsupported_reason():
         log.warning("Kafka is read and written over the client's public interface, which is slower", reason=reason)
     return not reason
 
 
-def unknown() -> str:
-    """Why the client's insides cannot be relied on; empty where they can."""
+def unsupported_reason() -> str:
+    """Return why the client's private names cannot be relied on; "" where they can."""
     version = str(kafka.__version__)
     if version not in TESTED:
         return f"kafka-python {version} is not one of {', '.join(TESTED)}"
@@ -118,23 +119,23 @@ def unknown() -> str:
         for name in inside.names:
             if owner is None or not _has(owner, name):
                 return f"this kafka-python {version} has no {inside.owner.replace(':', '.')}.{name}"
-    for place, wanted in _PARAMETERS.items():
-        function = _find(place)
+    for path, wanted in _PARAMETERS.items():
+        function = _find(path)
         if function is None or _parameters(function)[: len(wanted)] != wanted:
-            return f"in this kafka-python {version} {place.replace(':', '.')} takes something else"
+            return f"in this kafka-python {version} {path.replace(':', '.')} has other parameters"
     return ""
 
 
-def _find(place: str) -> object:
-    module, _, path = place.partition(":")
+def _find(path: str) -> object:
+    module, _, names = path.partition(":")
     try:
-        return functools.reduce(getattr, path.split("."), importlib.import_module(module))
+        return functools.reduce(getattr, names.split("."), importlib.import_module(module))
     except (ImportError, AttributeError):
         return None
 
 
 def _has(owner: object, name: str) -> bool:
-    """Whether a class has a method or a slot of this name, or sets an attribute of it when an object is made."""
+    """Return whether a class has a method or slot of this name, or sets such an attribute in ``__init__``."""
     code = getattr(getattr(owner, "__init__", None), "__code__", None)
     return hasattr(owner, name) or name in (code.co_names if code is not None else ())
 

@@ -1,4 +1,4 @@
-"""The first contact of a worker with Kafka, waited for as long as it takes."""
+"""The first connection of a worker to Kafka, awaited for as long as it takes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from stream_ad.settings import Settings
 
-_LOOK_S = 0.05  # between looks whether the worker is to end
+_POLL_INTERVAL_S = 0.05  # between checks whether the worker is to stop
 
 log = structlog.get_logger(__name__)
 
 
 class _Attempt(Thread):
-    """A try to connect, on a thread that can be left alone: the client cannot be told to stop trying."""
+    """An attempt to connect, on a thread that can be abandoned: the client cannot be told to stop trying."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(name="first contact", daemon=True)
@@ -32,9 +32,10 @@ class _Attempt(Thread):
         self.start()
 
     def run(self) -> None:
+        """Connect, and keep the error where that fails."""
         try:
             connect(KafkaAdminClient, self._settings).close()
-        except BaseException as error:  # noqa: BLE001 -- it is raised by whoever waits
+        except BaseException as error:  # noqa: BLE001 -- the waiting thread raises it
             self.error = error
 
 
@@ -44,7 +45,7 @@ def await_kafka(settings: Settings, wait: Callable[[float], bool], tell: Callabl
     while True:
         attempt = _Attempt(settings)
         while attempt.is_alive():
-            attempt.join(_LOOK_S)
+            attempt.join(_POLL_INTERVAL_S)
             tell(problem)
             if wait(0.0):
                 return False

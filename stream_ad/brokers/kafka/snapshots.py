@@ -1,7 +1,11 @@
 """The snapshots that Kafka keeps, for people.
 
-A change needs a group without members: then a producer under the shard's transactional id fences whoever
-might still write, and one transaction writes state and positions, like a worker's commit.
+A change takes these steps:
+
+1. Refuse unless the consumer group has no members.
+2. Open a producer under the shard's transactional id, which fences any writer that is still alive.
+3. Read the state of the shard again.
+4. Write state and offsets in one transaction, like a worker's commit.
 """
 
 from __future__ import annotations
@@ -29,75 +33,82 @@ if TYPE_CHECKING:
 
 
 class KafkaSnapshots:
-    """See ``tools.Snapshots``."""
+    """See ``tools_api.Snapshots``."""
 
     def __init__(self, settings: Settings) -> None:
         require_topics(settings)
         self._settings = settings
-        self._known: tuple[int, ShardState] | None = None  # of the shard that was asked for last
+        self._cached_state: tuple[int, ShardState] | None = None  # of the shard read last
         self._consumer: CommittedConsumer = connect(
             CommittedConsumer, settings, group_id=settings.application_id, **consumer_options()
         )
 
     def kept(self, shard: int) -> list[KeptSnapshot]:
+        """See ``Snapshots.kept``."""
         return self._state(shard).kept[::-1]
 
     def read(self, shard: int, number: int) -> bytes:
+        """See ``Snapshots.read``."""
         state = self._state(shard)
-        if number not in {one.number for one in state.kept}:
+        if number not in {snapshot.number for snapshot in state.kept}:
             raise no_such_snapshot(shard, number, state.kept)
         if (data := state.data(number)) is None:
             raise damaged_data(shard, number)
         return data
 
     def positions(self, shard: int) -> InputOffsets | None:
-        with errors(self._settings, f"asking how far shard {shard} has come"):
+        """See ``Snapshots.positions``."""
+        with errors(self._settings, f"reading the committed offsets of shard {shard}"):
             return group_positions(self._settings, self._consumer, shard)
 
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
-        with errors(self._settings, f"looking at the inputs of shard {shard}"):
+        """See ``Snapshots.bounds``."""
+        with errors(self._settings, f"reading the bounds of shard {shard}'s inputs"):
             return input_bounds(self._settings, self._consumer, shard)
 
     def start_lineage(self, shard: int, data: bytes, *, positions: InputOffsets, lineage_reason: str) -> KeptSnapshot:
+        """See ``Snapshots.start_lineage``."""
         with self._writer(shard) as writer:
             writer.commit_alone(Commit(shard, positions, snapshot=data, lineage_reason=lineage_reason))
         return self.kept(shard)[0]
 
     def delete(self, shard: int, number: int) -> None:
+        """See ``Snapshots.delete``."""
         with self._writer(shard) as writer:
             refuse_newest(shard, number, self.kept(shard))
             writer.remove_snapshot(number)
 
     def _state(self, shard: int) -> ShardState:
-        if self._known is None or self._known[0] != shard:
+        if self._cached_state is None or self._cached_state[0] != shard:
             with errors(self._settings, f"reading the state of shard {shard}"):
-                self._known = shard, read_state(self._settings, shard, history=True)
-        return self._known[1]
+                self._cached_state = shard, read_state(self._settings, shard, history=True)
+        return self._cached_state[1]
 
     @contextmanager
     def _writer(self, shard: int) -> Iterator[ShardWriter]:
         self._refuse_members()
         with closing(ShardWriter(self._settings, shard)) as writer:
-            self._known = None  # what was read before the shard was taken over may be old
+            self._cached_state = None  # state read before the shard was taken over may be outdated
             writer.state = self._state(shard)
             try:
                 yield writer
             finally:
-                self._known = None
+                self._cached_state = None
 
     def _refuse_members(self) -> None:
         application = self._settings.application_id
         with (
-            errors(self._settings, "looking at the group"),
+            errors(self._settings, "reading the group"),
             closing(connect(KafkaAdminClient, self._settings)) as admin,
         ):
             members = group_members(admin, application)
         if members:
-            where = ", ".join(sorted(set(members)))
+            hosts = ", ".join(sorted(set(members)))
             raise ShardBusyError(
-                f"{len(members)} workers of {application} run, on {where}: no snapshot can be changed now.",
+                f"{len(members)} workers of {application} run, on {hosts}: no snapshot can be changed now.",
                 hint="Stop all of them first. One that was killed is forgotten after broker.session_timeout_seconds.",
             )
 
     def close(self) -> None:
+        """See ``Snapshots.close``."""
         self._consumer.close()

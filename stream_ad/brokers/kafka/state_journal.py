@@ -1,4 +1,4 @@
-"""The marks of a shard's commits in the state topic; see kafka_state for the keys."""
+"""The journal of a shard in the state topic: the step boundaries of its commits; ``state_topic`` describes the keys."""
 
 from __future__ import annotations
 
@@ -14,39 +14,44 @@ if TYPE_CHECKING:
     from stream_ad.brokers.worker_api import Snapshot
     from stream_ad.settings import Settings
 
-Written = tuple[str, bytes | None]
-"""A key without the application, and a value; None removes what stands under the key."""
+StateRecord = tuple[str, bytes | None]
+"""A key without the application's prefix, and a value; None is a tombstone."""
 
 
 class KafkaJournal:
-    """What the state topic holds of one shard's journal.
+    """The journal of one shard, as the state topic holds it.
 
     Args:
-        settings: Whose.
-        shard: Its number.
+        settings: Of the application.
+        shard: The shard's number.
     """
 
     def __init__(self, settings: Settings, shard: int) -> None:
         self._topic, self._shard = settings.topics.state, shard
-        self._marks: dict[InputOffsets, tuple[InputOffsets, ...]] = {}  # of a commit, by the last one, in order
-        self._before: set[InputOffsets] = set()  # see ``closed``
+        self._boundaries: dict[InputOffsets, tuple[InputOffsets, ...]] = {}  # of a commit, by its last one, in order
+        self._to_repeat: set[InputOffsets] = set()  # see ``on_manifest``
 
     def __bool__(self) -> bool:
-        return bool(self._marks)
+        return bool(self._boundaries)
 
     @property
     def last(self) -> InputOffsets | None:
-        return max(self._marks, default=None)
+        """The last boundary; None where there is none."""
+        return max(self._boundaries, default=None)
 
     def take(self, last: InputOffsets, value: bytes | None) -> None:
-        """Take what stands under the key of some marks, in the order of the topic.
+        """Read one record of the journal; call in the order of the topic.
+
+        Args:
+            last: The last boundary of a commit, which is the record's key.
+            value: The boundaries of that commit; None for a tombstone.
 
         Raises:
-            StateError: It cannot be read.
+            StateError: The value cannot be read.
         """
-        self._before.discard(last)
+        self._to_repeat.discard(last)
         if value is None:
-            self._marks.pop(last, None)
+            self._boundaries.pop(last, None)
             return
         try:
             step_boundaries = msgspec.json.decode(value, type=list[tuple[Offset, Offset]])
@@ -55,39 +60,42 @@ class KafkaJournal:
                 f"The journal of shard {self._shard} in {self._topic} cannot be read ({error}).",
                 hint=f"`stream-ad snapshots reset {self._shard}` starts with a new model.",
             ) from error
-        self._marks[last] = tuple(InputOffsets(*mark) for mark in step_boundaries)
+        self._boundaries[last] = tuple(InputOffsets(*boundary) for boundary in step_boundaries)
 
-    def closed(self, positions: InputOffsets) -> None:
-        """Take note that the manifest of a snapshot comes here: later marks that came before it are written once more,
-        so that a load may begin to read behind it.
+    def on_manifest(self, positions: InputOffsets) -> None:
+        """Note that the manifest of a snapshot was read or written at this point of the topic.
+
+        The next commit repeats the boundaries that lie after the snapshot but were written before its manifest, so that
+        a load may begin to read behind the manifest.
         """
-        self._before = {last for last in self._marks if last > positions}
+        self._to_repeat = {last for last in self._boundaries if last > positions}
 
-    def add(self, step_boundaries: tuple[InputOffsets, ...]) -> list[Written]:
-        """What is to be written of a commit with these marks."""
-        repeated = sorted(self._before & self._marks.keys())
-        self._before = set()
+    def add(self, step_boundaries: tuple[InputOffsets, ...]) -> list[StateRecord]:
+        """Add the boundaries of a commit, and return the records to write."""
+        repeated = sorted(self._to_repeat & self._boundaries.keys())
+        self._to_repeat = set()
         if step_boundaries:
-            self._marks[step_boundaries[-1]] = step_boundaries
-        return [_record(self._marks[last]) for last in [*repeated, *step_boundaries[-1:]]]
+            self._boundaries[step_boundaries[-1]] = step_boundaries
+        return [_record(self._boundaries[last]) for last in [*repeated, *step_boundaries[-1:]]]
 
-    def prune(self, floor: InputOffsets | None) -> list[Written]:
-        """What removes the marks at or before a position; None: all of them."""
-        gone = [last for last in self._marks if floor is None or last <= floor]
+    def prune(self, floor: InputOffsets | None) -> list[StateRecord]:
+        """Remove the boundaries at or before a floor, or all where it is None; return the tombstones to write."""
+        gone = [last for last in self._boundaries if floor is None or last <= floor]
         for last in gone:
-            del self._marks[last]
+            del self._boundaries[last]
         return [(_key(last), None) for last in gone]
 
     def since(self, snapshot: Snapshot | None) -> tuple[InputOffsets, ...]:
-        """See ``base.ShardCheckpoint.journal``."""
-        step_boundaries = dict.fromkeys(
-            mark for commit in self._marks.values() for mark in commit
-        )  # a repeated one counts once
-        return tuple(mark for mark in step_boundaries if snapshot is None or mark > snapshot.positions)
+        """Return the boundaries after a snapshot, or all for None; see ``worker_api.ShardCheckpoint.journal``."""
+        every = (boundary for commit in self._boundaries.values() for boundary in commit)
+        step_boundaries = dict.fromkeys(every)  # a repeated one counts once
+        return tuple(boundary for boundary in step_boundaries if snapshot is None or boundary > snapshot.positions)
 
 
-def _record(step_boundaries: tuple[InputOffsets, ...]) -> Written:
-    return _key(step_boundaries[-1]), msgspec.json.encode([(mark.events, mark.labels) for mark in step_boundaries])
+def _record(step_boundaries: tuple[InputOffsets, ...]) -> StateRecord:
+    return _key(step_boundaries[-1]), msgspec.json.encode(
+        [(boundary.events, boundary.labels) for boundary in step_boundaries]
+    )
 
 
 def _key(last: InputOffsets) -> str:

@@ -1,17 +1,23 @@
-"""What a shard leaves in the state topic: snapshots in chunks, and the journal of marks.
+"""A shard's part of the state topic: snapshots in chunks, and the journal of step boundaries.
 
 The state topic is compacted; the partition is the shard; keys begin with the application's id::
 
     <application>/snapshot/<number>/<chunk>     bytes of the state
-    <application>/snapshot/<number>/manifest    positions, number of chunks, digest
-    <application>/journal/<events>/<labels>     marks of one commit; the key is the last one
+    <application>/snapshot/<number>/manifest    offsets, number of chunks, digest
+    <application>/journal/<events>/<labels>     step boundaries of one commit; the key is the last of them
 
-Tombstones remove what is no longer needed. Everything is written in the transaction of its commit; the manifest comes
-after all chunks, so a reader of committed records finds a snapshot whole or not at all; the digest finds what
-happened to it later. Whoever may write to the topic may write nonsense: it is read as such.
+A snapshot is written in these steps, all within the transactions of commits:
 
-Chunks of a large snapshot go along with several commits, whose marks come before its manifest. The next commit repeats
-them: a load may begin right behind the manifest.
+1. Its chunks, of ``CHUNK_BYTES`` each. A snapshot written with one commit that has more than ``TRANSACTION_CHUNKS``
+   writes the first ones ahead, in transactions of their own; a ``SnapshotChunk`` goes with each of several commits.
+2. With the last chunk, the manifest. A reader of committed records therefore finds a snapshot whole or not at all, and
+   the digest reveals damage that happened later.
+3. In the same transaction, tombstones for surplus chunks that an abandoned snapshot left under the same number, for the
+   snapshots that this one supersedes, and for journal records that no replay needs any more.
+4. With the next commit, the step boundaries that lie after the snapshot but were written before its manifest: they are
+   repeated, since a load may begin to read right behind the manifest.
+
+Anybody who may write to the topic may write nonsense: it is skipped, or read as a damaged snapshot.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,38 +34,40 @@ from stream_ad.brokers.kafka.snapshot_manifest import Manifest, Older, read_mani
 from stream_ad.brokers.kafka.state_journal import KafkaJournal
 from stream_ad.brokers.snapshot_retention import (
     KEPT_FOR_REPLAY,
-    following,
     for_replay,
     journal_floor,
     next_number,
+    next_snapshot,
     superseded,
 )
-from stream_ad.brokers.worker_api import PART_BYTES, InputOffsets, KeptSnapshot, Snapshot
+from stream_ad.brokers.worker_api import SNAPSHOT_CHUNK_BYTES, InputOffsets, KeptSnapshot, Snapshot
 from stream_ad.errors import TopicError
 from stream_ad.records.columns import OutRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from stream_ad.brokers.kafka.state_journal import Written
+    from stream_ad.brokers.kafka.state_journal import StateRecord
     from stream_ad.brokers.worker_api import Commit, SnapshotChunk
     from stream_ad.settings import Settings
 
-CHUNK_BYTES = PART_BYTES
-PART_CHUNKS = 64  # of a snapshot in one transaction: 32 MiB
+CHUNK_BYTES = SNAPSHOT_CHUNK_BYTES  # of one record, below the default max.message.bytes of 1 MiB
+TRANSACTION_CHUNKS = (
+    64  # of a snapshot in one transaction (32 MiB): more could exceed broker.transaction_timeout_seconds
+)
 _KEY = re.compile(r"(journal|snapshot)/(\d{1,18})/(\d{1,18}|manifest)", re.ASCII)
 
 
 class ShardState:
-    """What the state topic holds of one shard, kept up to date by the only one who may write it.
+    """The state topic's content for one shard, kept up to date by its only writer.
 
     Args:
-        settings: Whose.
-        shard: Its number.
+        settings: Of the application.
+        shard: The shard's number.
         records: (key, value, offset) of the shard's partition of the state topic, in order: all, or those from
             ``start`` on.
-        start: Offset of the first of them.
-        history: Whether to hold the data of older snapshots than a replay may need, too; a worker has no use for it.
+        start: Offset of the first record.
+        history: Whether to keep the data of snapshots older than a replay may need; workers do not need it.
 
     Raises:
         StateError: The journal cannot be read.
@@ -77,27 +86,27 @@ class ShardState:
         self._shard = shard
         self._history = history
         self._prefix = f"{settings.application_id}/"
-        self._manifests: dict[int, Manifest | None] = {}  # by number; None: it cannot be read
+        self._manifests: dict[int, Manifest | None] = {}  # by number; None: unreadable
         self._journal = KafkaJournal(settings, shard)
-        self._chunks: dict[int, dict[int, bytes]] = {}  # by number and place
+        self._chunks: dict[int, dict[int, bytes]] = {}  # by number and index
         self._removed: set[int] = set()
-        self._after: dict[int, int] = {}  # an offset after a snapshot's manifest, before any later mark
-        self._unplaced = False  # a snapshot is being written
-        self._digest = hashlib.sha256()  # of the parts so far
+        self._offset_after: dict[int, int] = {}  # by number: an offset behind the manifest, before any later boundary
+        self._manifest_pending = False  # the manifest of the newest snapshot has no offset yet
+        self._digest = hashlib.sha256()  # of the chunks so far
         self.start = start
-        """Offset from which on the topic holds what a load needs: the newest snapshot, and the journal since the one
-        before. Should the newest turn out to be damaged, a load reads everything."""
+        """Offset from which the topic holds what a load needs: the newest snapshot, and the journal since the previous
+        one. If the newest turns out to be damaged, a load reads everything."""
         prefix = self._prefix.encode()
         for key, value, offset in records:
             if key is not None and key.startswith(prefix):
                 self._take(key[len(prefix) :].decode("ascii", "replace"), value, offset)
-        self._places = {number: list(chunks) for number, chunks in self._chunks.items()}
-        self.kept = sorted([*map(self._entry, self._manifests), *self._not_read()], key=lambda one: one.number)
-        """All snapshots, damaged ones included, by rising number."""
+        self._chunk_indices = {number: list(chunks) for number, chunks in self._chunks.items()}
+        self.kept = sorted([*map(self._entry, self._manifests), *self._unread_snapshots()], key=attrgetter("number"))
+        """All snapshots, damaged ones included, by increasing number."""
 
     def _take(self, key: str, value: bytes | None, offset: int) -> None:
         if (match := _KEY.fullmatch(key)) is None:
-            return  # nobody of ours writes such a key
+            return  # not a key that this program writes
         kind, first, second = match.groups()
         number = int(first)
         if kind == "journal" and second != "manifest":
@@ -108,11 +117,13 @@ class ShardState:
                 self._removed.add(number)
             else:
                 self._manifests[number] = manifest = read_manifest(value)
-                self._after[number] = offset + 1
+                self._offset_after[number] = offset + 1
                 if manifest is not None:
-                    self._journal.closed(InputOffsets(manifest.events, manifest.labels))
+                    self._journal.on_manifest(InputOffsets(manifest.events, manifest.labels))
                 for old in () if self._history else sorted(self._manifests)[:-KEPT_FOR_REPLAY]:
-                    self._chunks[old] = dict.fromkeys(self._chunks.get(old, ()), b"")  # places are needed to remove it
+                    self._chunks[old] = dict.fromkeys(
+                        self._chunks.get(old, ()), b""
+                    )  # indices are needed to remove them
         elif kind == "snapshot":
             chunks = self._chunks.setdefault(number, {})
             if value is not None:
@@ -123,139 +134,150 @@ class ShardState:
     def _entry(self, number: int) -> KeptSnapshot:
         manifest, size = self._manifests[number], sum(map(len, self._chunks.get(number, {}).values()))
         if manifest is None:
-            return KeptSnapshot(number, InputOffsets(), line=number, size_bytes=size)
+            return KeptSnapshot(number, InputOffsets(), lineage=number, size_bytes=size)
         positions = InputOffsets(manifest.events, manifest.labels)
-        return KeptSnapshot(number, positions, manifest.line, manifest.lineage_reason, manifest.saved_ms, size)
+        return KeptSnapshot(number, positions, manifest.lineage, manifest.lineage_reason, manifest.saved_ms, size)
 
-    def _not_read(self) -> list[KeptSnapshot]:
-        """Snapshots before ``start``, which only the newest manifest tells of."""
+    def _unread_snapshots(self) -> list[KeptSnapshot]:
+        """Return the snapshots before ``start``, which only the newest manifest lists."""
         newest = self._manifests[max(self._manifests)] if self.start and self._manifests else None
         unread = [
-            one
-            for one in (newest.older if newest else ())
-            if one.number not in self._manifests and one.number not in self._removed
+            older
+            for older in (newest.older if newest else ())
+            if older.number not in self._manifests and older.number not in self._removed
         ]
-        self._places.update({one.number: list(range(one.chunks)) for one in unread})
+        self._chunk_indices.update({older.number: list(range(older.chunks)) for older in unread})
         return [
             KeptSnapshot(
-                one.number,
-                InputOffsets(one.events, one.labels),
-                one.line,
-                one.lineage_reason,
-                one.saved_ms,
-                one.size_bytes,
+                older.number,
+                InputOffsets(older.events, older.labels),
+                older.lineage,
+                older.lineage_reason,
+                older.saved_ms,
+                older.size_bytes,
             )
-            for one in unread
+            for older in unread
         ]
 
-    def written_to(self, last: int) -> None:
-        """Take note of the last offset that the last ``records`` got, before their commit ends."""
-        if self._unplaced:
-            self._after[self.kept[-1].number] = last + 1
-            self._unplaced = False
+    def on_written(self, last: int) -> None:
+        """Note the offset of the last record that ``records`` returned; call before the commit ends."""
+        if self._manifest_pending:
+            self._offset_after[self.kept[-1].number] = last + 1
+            self._manifest_pending = False
             if len(self.kept) >= KEPT_FOR_REPLAY:
-                self.start = self._after.get(self.kept[-KEPT_FOR_REPLAY].number, self.start)
+                self.start = self._offset_after.get(self.kept[-KEPT_FOR_REPLAY].number, self.start)
 
     def data(self, number: int) -> bytes | None:
-        """A snapshot's data; None where it is not what was written."""
+        """Return a snapshot's data; None where it is not what was written."""
         manifest, chunks = self._manifests.get(number), self._chunks.get(number, {})
         if manifest is None or manifest.chunks > len(chunks):
             return None
-        data = b"".join(chunks.get(place, b"") for place in range(manifest.chunks))
+        data = b"".join(chunks.get(index, b"") for index in range(manifest.chunks))
         return data if hashlib.sha256(data).hexdigest() == manifest.sha256 else None
 
     def newest_whole(self, committed: InputOffsets, older_than: int | None = None) -> Snapshot | None:
-        """What a replay begins with; see ``recovery.for_replay``.
+        """Return the newest snapshot that a replay may begin with and whose data is complete; None where there is none.
+
+        Args:
+            committed: The shard's committed offsets.
+            older_than: See ``worker_api.Broker.load``.
 
         Raises:
-            TopicError: It was saved with another number of partitions.
+            TopicError: The snapshot was saved with another number of partitions.
         """
-        for one in for_replay(self.kept, committed, older_than) if self.kept else ():
-            manifest = self._manifests.get(one.number)  # none: it was not read, or cannot be
+        for snapshot in for_replay(self.kept, committed, older_than) if self.kept else ():
+            manifest = self._manifests.get(snapshot.number)  # None: before ``start``, or unreadable
             wanted = self._settings.topics.partitions
             if manifest is not None and manifest.partitions != wanted:
                 raise TopicError(
                     f"Shard {self._shard} was saved when the events topic had {manifest.partitions} partitions, "
-                    f"now it has {wanted}; its sensors live in other shards now.",
-                    hint="Make topics with the new number of partitions under other names, move the records there, "
+                    f"now it has {wanted}; its sensors now belong to other shards.",
+                    hint="Create topics with the new number of partitions under other names, move the records to them, "
                     "and start with another application_id.",
                 )
-            if (data := self.data(one.number)) is not None:
-                return Snapshot(one.positions, data, one.number)
+            if (data := self.data(snapshot.number)) is not None:
+                return Snapshot(snapshot.positions, data, snapshot.number)
         return None
 
     def forget_data(self) -> None:
-        """Let go of the data; what is kept stays known."""
+        """Free the data of all snapshots; their descriptions stay in ``kept``."""
         self._chunks.clear()
 
     @property
     def empty(self) -> bool:
-        """Nothing was ever committed."""
+        """Whether nothing was ever committed."""
         return not self._manifests and not self._journal
 
     @property
     def seen(self) -> InputOffsets | None:
-        """How far the shard had come at least; None where nothing was ever committed."""
+        """Offsets that the shard had reached at least; None where nothing was ever committed."""
         last = self._journal.last
-        return max([*(one.positions for one in self.kept[-1:]), *(() if last is None else (last,))], default=None)
+        return max(
+            [*(snapshot.positions for snapshot in self.kept[-1:]), *(() if last is None else (last,))], default=None
+        )
 
     def journal(self, since: Snapshot | None) -> tuple[InputOffsets, ...]:
-        """See ``base.ShardCheckpoint.journal``."""
+        """Return the step boundaries since a snapshot; see ``worker_api.ShardCheckpoint.journal``."""
         return self._journal.since(since)
 
     def records(self, commit: Commit) -> tuple[list[list[OutRecord]], list[OutRecord]]:
-        """What must be written ahead of a commit, in parts, and with it; assumes that it will be written.
+        """Return the state records of a commit, and update this object as if they were written.
 
-        A large snapshot takes longer than a transaction may. So most of its chunks go ahead, in transactions of their
-        own: without the manifest, which the commit writes, they are nothing.
+        A large snapshot takes longer to write than a transaction may last. So most of its chunks are written ahead, in
+        transactions of their own: without the manifest, which the commit writes, they do not count.
+
+        Returns:
+            The records of each transaction to write before the commit, and the records to write with it.
         """
         written = self._journal.add(commit.step_boundaries)
         ahead: list[list[OutRecord]] = []
-        if (part := commit.piece) is not None:
-            chunks = self._chunk_records(part)
-            while len(chunks) > PART_CHUNKS:
-                ahead.append(self._as_records(chunks[:PART_CHUNKS]))
-                chunks = chunks[PART_CHUNKS:]
+        if (chunk := commit.chunk_to_write) is not None:
+            chunks = self._chunk_records(chunk)
+            while len(chunks) > TRANSACTION_CHUNKS:
+                ahead.append(self._as_records(chunks[:TRANSACTION_CHUNKS]))
+                chunks = chunks[TRANSACTION_CHUNKS:]
             written += chunks
-            if part.last:
-                written += self._closing_records(part, commit.lineage_reason)
-                self._journal.closed(part.positions)
-                self._unplaced = True
+            if chunk.last:
+                written += self._closing_records(chunk, commit.lineage_reason)
+                self._journal.on_manifest(chunk.positions)
+                self._manifest_pending = True
         return ahead, self._as_records(written)
 
     def removal(self, number: int) -> list[OutRecord]:
-        """What removes a snapshot; assumes that it will be written."""
+        """Return the tombstones that remove a snapshot, and update this object as if they were written."""
         return self._as_records(self._remove(number))
 
-    def _as_records(self, written: Sequence[Written]) -> list[OutRecord]:
+    def _as_records(self, written: Sequence[StateRecord]) -> list[OutRecord]:
         now_ms = int(time.time() * 1000)
         return [OutRecord(f"{self._prefix}{key}".encode(), value, now_ms) for key, value in written]
 
-    def _chunk_records(self, part: SnapshotChunk) -> list[Written]:
-        if part.start == 0:
+    def _chunk_records(self, chunk: SnapshotChunk) -> list[StateRecord]:
+        if chunk.start == 0:
             self._digest = hashlib.sha256()
-        self._digest.update(memoryview(part.data)[part.start : part.stop])
+        self._digest.update(memoryview(chunk.data)[chunk.start : chunk.stop])
         number = next_number(self.kept)
-        starts = range(part.start, part.stop, CHUNK_BYTES)
-        left_behind = self._places.get(number, [])  # by a commit that did not come about
-        self._places[number] = sorted({*left_behind, *(start // CHUNK_BYTES for start in starts)})
+        starts = range(chunk.start, chunk.stop, CHUNK_BYTES)
+        left_behind = self._chunk_indices.get(number, [])  # by an abandoned snapshot
+        self._chunk_indices[number] = sorted({*left_behind, *(start // CHUNK_BYTES for start in starts)})
         return [
-            (f"snapshot/{number}/{start // CHUNK_BYTES}", part.data[start : min(start + CHUNK_BYTES, part.stop)])
+            (f"snapshot/{number}/{start // CHUNK_BYTES}", chunk.data[start : min(start + CHUNK_BYTES, chunk.stop)])
             for start in starts
         ]
 
-    def _closing_records(self, part: SnapshotChunk, lineage_reason: str) -> list[Written]:
-        """The manifest, and what removes all that it supersedes."""
-        positions, size = part.positions, len(part.data)
+    def _closing_records(self, chunk: SnapshotChunk, lineage_reason: str) -> list[StateRecord]:
+        """Return the manifest, and the tombstones of everything that the snapshot supersedes."""
+        positions, size = chunk.positions, len(chunk.data)
         now_ms, count = int(time.time() * 1000), -(-size // CHUNK_BYTES)
-        new = following(self.kept, positions=positions, lineage_reason=lineage_reason, saved_ms=now_ms, size_bytes=size)
+        new = next_snapshot(
+            self.kept, positions=positions, lineage_reason=lineage_reason, saved_ms=now_ms, size_bytes=size
+        )
         manifest = Manifest(
             positions.events,
             positions.labels,
             count,
             self._digest.hexdigest(),
             self._settings.topics.partitions,
-            new.line,
+            new.lineage,
             new.lineage_reason,
             new.saved_ms,
             tuple(self._older()),
@@ -263,9 +285,9 @@ class ShardState:
         self.kept.append(new)
         self._manifests[new.number] = manifest
         prefix = f"snapshot/{new.number}"
-        written: list[Written] = [(f"{prefix}/manifest", msgspec.json.encode(manifest))]
-        written += [(f"{prefix}/{place}", None) for place in self._places[new.number] if place >= count]
-        self._places[new.number] = list(range(count))
+        written: list[StateRecord] = [(f"{prefix}/manifest", msgspec.json.encode(manifest))]
+        written += [(f"{prefix}/{index}", None) for index in self._chunk_indices[new.number] if index >= count]
+        self._chunk_indices[new.number] = list(range(count))
         for old in superseded(self.kept, self._settings):
             written += self._remove(old.number)
         floor = journal_floor(self.kept)
@@ -274,16 +296,22 @@ class ShardState:
         return written
 
     def _older(self) -> Iterable[Older]:
-        for one in self.kept:
-            at, chunks = one.positions, len(self._places.get(one.number, ()))
+        for snapshot in self.kept:
             yield Older(
-                one.number, at.events, at.labels, one.line, one.lineage_reason, one.saved_ms, one.size_bytes, chunks
+                snapshot.number,
+                snapshot.positions.events,
+                snapshot.positions.labels,
+                snapshot.lineage,
+                snapshot.lineage_reason,
+                snapshot.saved_ms,
+                snapshot.size_bytes,
+                len(self._chunk_indices.get(snapshot.number, ())),
             )
 
-    def _remove(self, number: int) -> list[Written]:
-        self.kept = [one for one in self.kept if one.number != number]
+    def _remove(self, number: int) -> list[StateRecord]:
+        self.kept = [snapshot for snapshot in self.kept if snapshot.number != number]
         self._manifests.pop(number, None)
-        self._after.pop(number, None)
-        places = self._places.pop(number, [])
-        removed: list[Written] = [(f"snapshot/{number}/{place}", None) for place in places]
+        self._offset_after.pop(number, None)
+        indices = self._chunk_indices.pop(number, [])
+        removed: list[StateRecord] = [(f"snapshot/{number}/{index}", None) for index in indices]
         return [*removed, (f"snapshot/{number}/manifest", None)]

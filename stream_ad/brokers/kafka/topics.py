@@ -1,4 +1,4 @@
-"""The topics on Kafka: as they should be, and what is wrong with those that exist."""
+"""The topics on Kafka: how they should be configured, and what is wrong with those that exist."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 INPUTS = ("events", "labels")
 OUTPUTS = ("scores", "incidents", "dead_letters")
 ROLES = (*INPUTS, *OUTPUTS, "state")
-HEADERS_BYTES = 16 * 1024  # what a dead letter adds to its record, at most
-LEAST_BYTES = 640 * 1024  # of a batch that a topic takes: a worker sends batches and pieces of snapshots of 512 KiB
-_LOOKED_AT = ("cleanup.policy", "max.message.bytes", "message.timestamp.type", "retention.ms")
-DEAD_LETTER_BYTES = 16 * 1024 * 1024
+HEADERS_BYTES = 16 * 1024  # that a dead letter adds to its record, at most
+LEAST_BYTES = 640 * 1024  # for max.message.bytes: workers send batches and chunks of snapshots of 512 KiB
+_CHECKED_CONFIG = ("cleanup.policy", "max.message.bytes", "message.timestamp.type", "retention.ms")
+DEAD_LETTER_BYTES = 16 * 1024 * 1024  # max.message.bytes of the topic that is created
 
 
 def wanted_config(settings: Settings, role: str) -> dict[str, str]:
-    """The configuration of a topic that ``apply`` creates; all else is the broker's default."""
+    """Return the configuration of a topic that ``apply`` creates; everything else is the broker's default."""
     if role == "state":
         return {
             "cleanup.policy": "compact",
-            # compaction leaves the newest segment alone, and a shard that moves reads all that is left
+            # compaction skips the newest segment, and a load reads everything that is not compacted
             "segment.bytes": str(32 * 1024 * 1024),
             "segment.ms": str(3_600_000),
             "min.cleanable.dirty.ratio": "0.1",
@@ -43,7 +43,7 @@ def wanted_config(settings: Settings, role: str) -> dict[str, str]:
     config = {
         "cleanup.policy": "delete",
         "retention.ms": "-1" if retention is None else str(int(retention * 1000)),
-        # inputs are merged by the time their source gave them; outputs are kept by when they were written
+        # inputs are merged by the time of their source; outputs are kept by the time of writing
         "message.timestamp.type": "CreateTime" if role in INPUTS else "LogAppendTime",
     }
     if role in INPUTS:
@@ -59,42 +59,48 @@ class TopicState:
 
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
-    """Empty where the rights do not reach to read it."""
+    """Empty where the user may not read it."""
 
 
 def keeps_time_of_writing(config: Mapping[str, str]) -> bool:
-    """Whether a topic stamps its records when they are written, in the place of the time that they bring along."""
+    """Return whether a topic stamps records with the time of writing instead of their own time."""
     return config.get("message.timestamp.type") == "LogAppendTime"
 
 
-def judge(settings: Settings, role: str, found: Mapping[str, TopicState]) -> TopicPlan:
-    """A topic's line in the plan. ``found`` holds every existing topic by role."""
+def plan_topic(settings: Settings, role: str, existing: Mapping[str, TopicState]) -> TopicPlan:
+    """Compare a topic with the settings.
+
+    Args:
+        settings: Of the application.
+        role: The topic's role.
+        existing: Every existing topic, by role.
+    """
     topic, wanted = getattr(settings.topics, role), settings.topics.partitions
     plan = TopicPlan(topic, role, wanted, wanted_config(settings, role))
-    if (here := found.get(role)) is None:
+    if (state := existing.get(role)) is None:
         return TopicPlan(topic, role, wanted, plan.config, note=_retention_note(role, plan.config))
     return TopicPlan(
         topic,
         role,
-        here.partitions,
-        here.config,
+        state.partitions,
+        state.config,
         exists=True,
-        problem=_problem(role, wanted, here),
-        note=_retention_note(role, here.config) or _size_note(role, found),
+        problem=_problem(role, wanted, state),
+        note=_retention_note(role, state.config) or _size_note(role, existing),
     )
 
 
-def _problem(role: str, wanted: int, here: TopicState) -> str:
-    if role in INPUTS and here.partitions != wanted:
+def _problem(role: str, wanted: int, state: TopicState) -> str:
+    if role in INPUTS and state.partitions != wanted:
         return (
-            f"it has {here.partitions} partitions, topics.partitions is {wanted}: set topics.partitions to the number "
+            f"it has {state.partitions} partitions, topics.partitions is {wanted}: set topics.partitions to the number "
             "that the events and labels topics have, which must be the same for both"
         )
-    if here.partitions < wanted:
-        return f"it has {here.partitions} partitions and needs topics.partitions = {wanted}: make it anew"
-    if role not in INPUTS and int(here.config.get("max.message.bytes", LEAST_BYTES)) < LEAST_BYTES:
-        return f"its max.message.bytes is {here.config['max.message.bytes']}: set it to {LEAST_BYTES} at least"
-    policy = here.config.get("cleanup.policy", "")
+    if state.partitions < wanted:
+        return f"it has {state.partitions} partitions and needs topics.partitions = {wanted}: recreate it"
+    if role not in INPUTS and int(state.config.get("max.message.bytes", LEAST_BYTES)) < LEAST_BYTES:
+        return f"its max.message.bytes is {state.config['max.message.bytes']}: set it to {LEAST_BYTES} at least"
+    policy = state.config.get("cleanup.policy", "")
     if role == "state" and policy not in ("", "compact"):
         return f"its cleanup.policy is {policy}, which loses state in time: set it to compact"
     if role != "state" and "compact" in policy:
@@ -107,7 +113,7 @@ def _retention_note(role: str, config: Mapping[str, str]) -> str:
         return ""
     retention_ms = int(config["retention.ms"])
     if retention_ms < 0:
-        return "kept for ever; bound its disk space with topics.retention_seconds"
+        return "kept without limit; bound its disk space with topics.retention_seconds"
     kept = f"{retention_ms / 86_400_000:.4g} days"
     if keeps_time_of_writing(config):
         return f"records are deleted {kept} after they were written: a worker that is away for longer misses some"
@@ -117,11 +123,11 @@ def _retention_note(role: str, config: Mapping[str, str]) -> str:
     )
 
 
-def _size_note(role: str, found: Mapping[str, TopicState]) -> str:
-    if role != "dead_letters" or "events" not in found:
+def _size_note(role: str, existing: Mapping[str, TopicState]) -> str:
+    if role != "dead_letters" or "events" not in existing:
         return ""
-    largest = [int(found[r].config.get("max.message.bytes", 0)) for r in ("events", "labels") if r in found]
-    limit = int(found[role].config.get("max.message.bytes", 2**63))
+    largest = [int(existing[r].config.get("max.message.bytes", 0)) for r in ("events", "labels") if r in existing]
+    limit = int(existing[role].config.get("max.message.bytes", 2**63))
     if limit >= max(largest) + HEADERS_BYTES:
         return ""
     return (
@@ -131,19 +137,19 @@ def _size_note(role: str, found: Mapping[str, TopicState]) -> str:
 
 
 class TopicAdmin:
-    """The admin client; connects when made."""
+    """An admin client for the application's topics; connects when it is created."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client = connect(KafkaAdminClient, settings)
 
     def plan(self) -> list[TopicPlan]:
-        """All topics, judged."""
-        with errors(self._settings, "looking at the topics"):
-            found = retry_while_unavailable(self._found)
-        return [judge(self._settings, role, found) for role in ROLES]
+        """Return all topics as they should be and as they are."""
+        with errors(self._settings, "reading the topics"):
+            existing = retry_while_unavailable(self._existing)
+        return [plan_topic(self._settings, role, existing) for role in ROLES]
 
-    def _found(self) -> dict[str, TopicState]:
+    def _existing(self) -> dict[str, TopicState]:
         names = {getattr(self._settings.topics, role): role for role in ROLES}
         sizes: dict[str, int] = {}
         for topic in self._client.describe_topics(list(names)):
@@ -159,13 +165,13 @@ class TopicAdmin:
         return {
             names[name]: TopicState(
                 partitions,
-                {key: one["value"] for key, one in configs.get(name, {}).items() if key in _LOOKED_AT},
+                {key: entry["value"] for key, entry in configs.get(name, {}).items() if key in _CHECKED_CONFIG},
             )
             for name, partitions in sizes.items()
         }
 
     def create(self, plans: list[TopicPlan]) -> None:
-        """Make topics and wait until they can be used."""
+        """Create topics and wait until they can be used."""
         if not plans:
             return
         request = {
@@ -176,29 +182,31 @@ class TopicAdmin:
             }
             for plan in plans
         }
-        with errors(self._settings, "making topics"):
+        with errors(self._settings, "creating topics"):
             retry_while_unavailable(lambda: self._create(request))
 
     def _create(self, request: dict[str, dict[str, Any]]) -> None:
         wanted = self._settings.topics.replication_factor
         try:
             self._client.create_topics(request, wait_for_metadata=True)
-        except kafka_errors.TopicAlreadyExistsError:  # somebody was quicker
+        except kafka_errors.TopicAlreadyExistsError:  # another process was faster
             self._client.wait_for_topics(list(request))
         except kafka_errors.InvalidReplicationFactorError as error:
             alive = len(self._client.describe_cluster()["brokers"])
-            if not 0 < alive < wanted:  # they were out of the cluster for a moment, or still are
+            if not 0 < alive < wanted:  # brokers had left the cluster for a moment
                 raise kafka_errors.MetadataEmptyBrokerList(error) from error
             raise BrokerError(
-                f"Kafka cannot make topics with {wanted} replicas while only {alive} of its brokers run ({error}).",
+                f"Kafka cannot create topics with {wanted} replicas while only {alive} of its brokers run ({error}).",
                 hint="Set topics.replication_factor to at most the number of its brokers.",
             ) from error
 
     @property
     def client(self) -> KafkaAdminClient:
+        """The client itself."""
         return self._client
 
     def close(self) -> None:
+        """Close the client."""
         self._client.close()
 
 
@@ -206,7 +214,7 @@ def require_topics(settings: Settings) -> None:
     """Check all topics before a worker starts.
 
     Raises:
-        TopicError: One is missing or cannot be used.
+        TopicError: A topic is missing or cannot be used.
     """
     plans = _plans(settings)
     if missing := [plan.topic for plan in plans if not plan.exists]:
@@ -216,10 +224,10 @@ def require_topics(settings: Settings) -> None:
 
 
 def input_topics(settings: Settings) -> dict[InputTopic, TopicPlan]:
-    """The two input topics as they are, for a producer.
+    """Return the two input topics as they are, for a producer.
 
     Raises:
-        TopicError: One is missing.
+        TopicError: A topic is missing.
     """
     plans = {plan.role: plan for plan in _plans(settings)}
     inputs = {side: plans[side.value] for side in InputTopic}

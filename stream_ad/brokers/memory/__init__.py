@@ -1,1 +1,1 @@
-"""A broker in memory, for tests; users find it in ``stream_ad.testing``."""
+"""A broker in memory, for tests; public in ``stream_ad.testing``."""

@@ -1,7 +1,7 @@
-"""A broker in memory, for tests of what uses brokers: deterministic, without files, told when to fail.
+"""A broker in memory, for tests of code that uses brokers: deterministic, without files, failing on demand.
 
-It keeps the contract of ``base`` (the contract's tests run over it too) and can be made to fail where
-real brokers fail. Users find it in ``stream_ad.testing``.
+It fulfils the contract of ``worker_api`` and ``tools_api`` (the contract's tests include it) and can be made to fail
+where real brokers fail. Public in ``stream_ad.testing``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stream_ad.brokers.memory.store import ROLES, Store, refuse_unwritable
 from stream_ad.brokers.memory.worker_broker import MemoryWorker
 from stream_ad.brokers.partitioner import partition_for
 from stream_ad.brokers.tools_api import TopicPlan
-from stream_ad.brokers.worker_api import PART_BYTES, InputTopic
+from stream_ad.brokers.worker_api import SNAPSHOT_CHUNK_BYTES, InputTopic
 from stream_ad.errors import BrokerError, TopicError
 from stream_ad.util.findings import ok, problem
 
@@ -30,36 +30,41 @@ if TYPE_CHECKING:
 
 
 class MemoryBroker:
-    """A whole broker in memory; hands out workers' brokers, producers, readers and admins.
+    """A complete broker in memory, which creates workers' brokers, producers, readers, admins and snapshots.
 
-    Any number of threads may use what it hands out. Topics are made by being named. One worker of an
-    application at a time, as on the embedded broker.
+    They may be used by any number of threads. Topics are created when settings name them. As on the embedded broker,
+    one worker of an application runs at a time.
 
     Args:
-        clock: Advanced by the timeout whenever a poll or read finds nothing, in the place of waiting.
-        part_bytes: Most of a snapshot that workers shall write with one commit.
+        clock: Advanced by the timeout whenever a poll or read finds nothing, instead of waiting.
+        chunk_bytes: Maximum bytes of a snapshot that workers write with one commit.
     """
 
-    def __init__(self, *, clock: Clock | None = None, chunk_bytes: int = PART_BYTES) -> None:
+    def __init__(self, *, clock: Clock | None = None, chunk_bytes: int = SNAPSHOT_CHUNK_BYTES) -> None:
         self._store = Store(clock, chunk_bytes)
 
     def worker(self, settings: Settings) -> Broker:
+        """Open a worker's broker; see ``brokers.open_broker``."""
         return MemoryWorker(self._store, settings)
 
     def producer(self, settings: Settings) -> Producer:
+        """Open a producer of input records."""
         return _Producer(self._store, settings)
 
     def reader(self, settings: Settings) -> Reader:
+        """Open a reader of output topics."""
         return _Reader(self._store, settings)
 
     def admin(self, settings: Settings) -> Admin:
+        """Return the administration of the topics."""
         return _Admin(self._store, settings)
 
     def snapshots(self, settings: Settings) -> Snapshots:
+        """Open the snapshots kept of the application."""
         return MemorySnapshots(self._store, settings)
 
     def records(self, topic: str) -> list[OutRecord]:
-        """Everything a topic holds, partition after partition."""
+        """Return all records of a topic, one partition after the other."""
         with self._store.changed:
             logs = self._store.logs
             return [record for key in sorted(logs) if key[0] == topic for record in logs[key]]
@@ -68,9 +73,9 @@ class MemoryBroker:
         """Make the ``at``-th call of a point, counted from now, fail once.
 
         Args:
-            point: ``commit_before`` fails with nothing written, ``commit_after`` with all written and nobody told.
-            at: 1 is the next call.
-            error: What is raised; a BrokerError unless told otherwise.
+            point: ``commit_before`` fails with nothing written, ``commit_after`` with everything written.
+            at: Which call fails; 1 is the next one.
+            error: The error to raise; a BrokerError by default.
         """
         with self._store.changed:
             queue = self._store.failures[point]
@@ -78,27 +83,27 @@ class MemoryBroker:
             queue[at - 1] = error or BrokerError(f"The broker in memory was told to fail at {point}.")
 
     def abandon_workers(self) -> None:
-        """Let later workers take the shards over, as if those that hold them were dead, or cut off.
+        """Let new workers take over all shards, as if their owners were dead or disconnected.
 
-        The earlier ones are not told: their next commit is refused.
+        The previous owners are not notified: their next commit is refused.
         """
         with self._store.changed:
             self._store.owners.clear()
 
     def damage_snapshot(self, application_id: str, shard: int) -> None:
-        """Make the newest snapshot of a shard that is whole unreadable, as if its data had not arrived."""
+        """Make the newest undamaged snapshot of a shard unreadable, as if its data had been lost."""
         with self._store.changed:
             data = self._store.shards[application_id, shard].data
-            data[max(number for number, one in data.items() if one is not None)] = None
+            data[max(number for number, content in data.items() if content is not None)] = None
 
     def delete_records(self, topic: str, partition: int, *, before: int) -> None:
-        """Make a partition's records below an offset unreadable for workers, as retention does."""
+        """Make a partition's records before an offset unreadable for workers, as retention does."""
         with self._store.changed:
             self._store.oldest[topic, partition] = before
 
 
 class _Producer:
-    """See ``brokers.tools.Producer``."""
+    """See ``tools_api.Producer``."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
@@ -117,11 +122,11 @@ class _Producer:
         self._store.reach("flush")
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: nothing is kept open."""
 
 
 class _Reader:
-    """See ``tools.Reader``."""
+    """See ``tools_api.Reader``."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
@@ -153,11 +158,11 @@ class _Reader:
         return new
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: nothing is kept open."""
 
 
 class _Admin:
-    """See ``tools.Admin``."""
+    """See ``tools_api.Admin``."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
@@ -166,7 +171,7 @@ class _Admin:
     def plan(self) -> list[TopicPlan]:
         topics, made = self._settings.topics, self._store.topics
         other = next((count for count in made.values() if count != topics.partitions), None)
-        problem = "" if other is None else f"This broker in memory was made with {other} partitions."
+        problem = "" if other is None else f"This broker in memory was created with {other} partitions."
         names = {role: getattr(topics, role) for role in ROLES}
         return [
             TopicPlan(name, role, topics.partitions, exists=name in made, problem=problem)
@@ -186,7 +191,7 @@ class _Admin:
                 yield problem("topics", topic.problem, "Use one MemoryBroker for each number of partitions.")
 
     def ping(self) -> None:
-        """Always there."""
+        """Do nothing: it is always reachable."""
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: nothing is kept open."""

@@ -14,17 +14,19 @@ if TYPE_CHECKING:
 
 
 class MemorySnapshots:
-    """See ``tools.Snapshots``."""
+    """See ``tools_api.Snapshots``."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._settings = settings
 
     def kept(self, shard: int) -> list[KeptSnapshot]:
+        """See ``Snapshots.kept``."""
         with self._store.changed:
             return self._state(shard).kept[::-1]
 
     def read(self, shard: int, number: int) -> bytes:
+        """See ``Snapshots.read``."""
         with self._store.changed:
             state = self._state(shard)
             if number not in state.data:
@@ -34,14 +36,17 @@ class MemorySnapshots:
             return data
 
     def positions(self, shard: int) -> InputOffsets | None:
+        """See ``Snapshots.positions``."""
         with self._store.changed:
             return self._state(shard).positions
 
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
+        """See ``Snapshots.bounds``."""
         with self._store.changed:
             return self._store.bounds(self._settings.topics, shard)
 
     def start_lineage(self, shard: int, data: bytes, *, positions: InputOffsets, lineage_reason: str) -> KeptSnapshot:
+        """See ``Snapshots.start_lineage``."""
         with self._store.changed:
             self._refuse_owned(shard)
             state = self._state(shard)
@@ -50,11 +55,12 @@ class MemorySnapshots:
             return state.add(positions, data, lineage_reason, self._settings)
 
     def delete(self, shard: int, number: int) -> None:
+        """See ``Snapshots.delete``."""
         with self._store.changed:
             self._refuse_owned(shard)
             state = self._state(shard)
             refuse_newest(shard, number, state.kept)
-            state.drop(next(one for one in state.kept if one.number == number))
+            state.drop(next(snapshot for snapshot in state.kept if snapshot.number == number))
 
     def _state(self, shard: int) -> ShardState:
         return self._store.shards[self._settings.application_id, shard]
@@ -68,4 +74,4 @@ class MemorySnapshots:
             )
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: nothing is kept open."""

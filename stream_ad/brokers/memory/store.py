@@ -1,4 +1,4 @@
-"""What a broker in memory stores, shared by all that it hands out."""
+"""The content of a broker in memory, shared by the workers, producers and readers that it creates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from stream_ad.brokers.snapshot_retention import following, for_replay, journal_floor, superseded
+from stream_ad.brokers.snapshot_retention import for_replay, journal_floor, next_snapshot, superseded
 from stream_ad.brokers.worker_api import InputOffsets, Snapshot
 from stream_ad.errors import BrokerError, TopicError
 
@@ -20,73 +20,82 @@ if TYPE_CHECKING:
     from stream_ad.settings import Settings, TopicSettings
 
 Point = Literal["poll", "load", "commit_before", "commit_after", "send", "flush"]
-"""Where it can be made to fail."""
+"""The calls that can be made to fail."""
 ROLES = ("events", "labels", "scores", "incidents", "dead_letters")
-"""Topics that it keeps; the state stands beside them."""
+"""Roles of the topics; the state is kept beside them."""
 
 
 class Clock(Protocol):
-    """What passes in the place of waiting."""
+    """A clock that is advanced instead of waiting."""
 
-    def advance(self, seconds: float) -> None: ...
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
 
 
 @dataclass(slots=True)
 class ShardState:
-    """What is kept of one shard for one application."""
+    """The state of one shard of one application."""
 
     epoch: int = 0
-    positions: InputOffsets | None = None  # before the first commit
+    positions: InputOffsets | None = None  # None before the first commit
     journal: list[InputOffsets] = field(default_factory=list)
     kept: list[KeptSnapshot] = field(default_factory=list)
     data: dict[int, bytes | None] = field(default_factory=dict)  # by number; None: damaged
-    begun: bytes | None = None  # of a snapshot of which parts are still to come
+    partial_snapshot: bytes | None = None  # the chunks so far of an incomplete snapshot
 
     def newest_whole(self, older_than: int | None) -> Snapshot | None:
+        """Return the newest undamaged snapshot that a replay may begin with; None where there is none."""
         usable = for_replay(self.kept, self.positions or InputOffsets(), older_than) if self.kept else []
-        whole = ((one, data) for one in usable if (data := self.data[one.number]) is not None)
-        return next((Snapshot(one.positions, data, one.number) for one, data in whole), None)
+        whole = ((kept, data) for kept in usable if (data := self.data[kept.number]) is not None)
+        return next((Snapshot(kept.positions, data, kept.number) for kept, data in whole), None)
 
     def save(self, commit: Commit, settings: Settings) -> None:
+        """Apply the offsets, step boundaries and snapshot of a commit."""
         self.positions = commit.positions
-        self.journal += [mark for mark in commit.step_boundaries if not self.journal or mark > self.journal[-1]]
-        if (piece := commit.piece) is not None:
-            self.go_on(piece, commit.lineage_reason, settings)
+        last = self.journal[-1] if self.journal else None
+        self.journal += [boundary for boundary in commit.step_boundaries if last is None or boundary > last]
+        if (chunk := commit.chunk_to_write) is not None:
+            self.add_chunk(chunk, commit.lineage_reason, settings)
 
-    def go_on(self, part: SnapshotChunk, lineage_reason: str, settings: Settings) -> None:
-        """Add a part of a snapshot to those before it."""
-        begun = b"" if part.start == 0 else self.begun
-        if begun is None or begun != part.data[: part.start]:
-            raise BrokerError("This part of a snapshot does not follow the one before.")
-        self.begun = begun + part.data[part.start : part.stop]
-        if part.last:
-            self.add(part.positions, self.begun, lineage_reason, settings)
-            self.begun = None
+    def add_chunk(self, chunk: SnapshotChunk, lineage_reason: str, settings: Settings) -> None:
+        """Add a chunk of a snapshot; with the last one, keep the snapshot.
+
+        Raises:
+            BrokerError: The chunk does not follow the previous one.
+        """
+        begun = b"" if chunk.start == 0 else self.partial_snapshot
+        if begun is None or begun != chunk.data[: chunk.start]:
+            raise BrokerError("This chunk of a snapshot does not follow the previous one.")
+        self.partial_snapshot = begun + chunk.data[chunk.start : chunk.stop]
+        if chunk.last:
+            self.add(chunk.positions, self.partial_snapshot, lineage_reason, settings)
+            self.partial_snapshot = None
 
     def add(self, positions: InputOffsets, data: bytes, lineage_reason: str, settings: Settings) -> KeptSnapshot:
-        """Keep a snapshot, and drop what is of no use beside it."""
+        """Keep a snapshot, and drop what it supersedes."""
         now_ms = int(time.time() * 1000)
-        new = following(
+        new = next_snapshot(
             self.kept, positions=positions, lineage_reason=lineage_reason, saved_ms=now_ms, size_bytes=len(data)
         )
         self.kept.append(new)
         self.data[new.number] = data
-        for one in superseded(self.kept, settings):
-            self.drop(one)
+        for old in superseded(self.kept, settings):
+            self.drop(old)
         if lineage_reason:
             self.journal = []
         elif (floor := journal_floor(self.kept)) is not None:
-            self.journal = [mark for mark in self.journal if mark > floor]
+            self.journal = [boundary for boundary in self.journal if boundary > floor]
         return new
 
-    def drop(self, one: KeptSnapshot) -> None:
-        self.kept.remove(one)
-        del self.data[one.number]
+    def drop(self, snapshot: KeptSnapshot) -> None:
+        """Delete a snapshot."""
+        self.kept.remove(snapshot)
+        del self.data[snapshot.number]
 
 
 @dataclass(slots=True)
 class Store:
-    """Take ``changed`` before touching anything else."""
+    """Everything that the broker holds. Acquire ``changed`` before using anything else."""
 
     clock: Clock | None
     chunk_bytes: int
@@ -101,40 +110,41 @@ class Store:
     failures: defaultdict[Point, list[BaseException | None]] = field(default_factory=lambda: defaultdict(list))
 
     def make_topics(self, settings: Settings) -> None:
-        """Make the settings' topics where they are missing.
+        """Create the settings' topics where they are missing.
 
         Raises:
-            TopicError: One of them, or another one of this broker, has another number of partitions.
+            TopicError: A topic of this broker has another number of partitions.
         """
         wanted = settings.topics.partitions
         with self.changed:
             other = next((count for count in self.topics.values() if count != wanted), None)
             if other is not None:
                 raise TopicError(
-                    f"This broker in memory was made with {other} partitions, topics.partitions is {wanted}.",
+                    f"This broker in memory was created with {other} partitions, topics.partitions is {wanted}.",
                     hint="Use one MemoryBroker for each number of partitions.",
                 )
             self.topics |= dict.fromkeys((getattr(settings.topics, role) for role in ROLES), wanted)
 
     def reach(self, point: Point) -> None:
-        """Raise what the point was told to."""
+        """Raise the error that ``MemoryBroker.fail`` has set for this call of the point."""
         queue = self.failures[point]
         error = queue.pop(0) if queue else None
         if error is not None:
             raise error
 
     def append(self, topic: str, partition: int, records: Sequence[OutRecord]) -> None:
+        """Append records to a partition, and wake those that wait."""
         self.logs[topic, partition].extend(records)
         self.changed.notify_all()
 
     def bounds(self, topics: TopicSettings, shard: int) -> tuple[InputOffsets, InputOffsets]:
-        """See ``base.Broker.bounds``."""
+        """Return the oldest offsets kept and the next offsets to be written; see ``worker_api.Broker.bounds``."""
         inputs = [(topics.events, shard), (topics.labels, shard)]
         ends = InputOffsets(*(len(self.logs[key]) for key in inputs))
         return InputOffsets(*(self.oldest[key] for key in inputs)), ends
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for a change; with a clock of its own, time passes at once."""
+        """Wait for a change; with a clock, advance it instead."""
         if self.clock is not None:
             self.clock.advance(timeout_s)
         elif timeout_s > 0:
@@ -142,8 +152,8 @@ class Store:
 
 
 def refuse_unwritable(records: Sequence[OutRecord]) -> None:
-    """What a real broker refuses: anything but bytes."""
+    """Raise BrokerError for keys and values that a real broker refuses: anything but bytes or None."""
     for record in records:
-        for part in (record.key, record.value):
-            if part is not None and not isinstance(part, bytes):
-                raise BrokerError(f"{part!r} cannot be written: keys and values are bytes or None.")
+        for content in (record.key, record.value):
+            if content is not None and not isinstance(content, bytes):
+                raise BrokerError(f"{content!r} cannot be written: keys and values are bytes or None.")

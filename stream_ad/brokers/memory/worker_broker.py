@@ -1,4 +1,4 @@
-"""The part of the broker in memory that workers see."""
+"""A worker's broker in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Input = tuple[int, InputTopic]
 
 
 class MemoryWorker:
-    """See ``brokers.base.Broker``."""
+    """See ``worker_api.Broker``."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
@@ -34,7 +34,7 @@ class MemoryWorker:
         self._topics = settings.topics
         self._epochs: dict[int, int] = {}
         self._next: dict[Input, int] = {}
-        self._told_drained: set[Input] = set()
+        self._reported_drained: set[Input] = set()
         store.make_topics(settings)
         shards = range(settings.topics.partitions)
         with store.changed:
@@ -48,27 +48,30 @@ class MemoryWorker:
 
     @property
     def chunk_bytes(self) -> int:
+        """See ``Broker.chunk_bytes``."""
         return self._store.chunk_bytes
 
     def assigned(self) -> frozenset[int]:
+        """See ``Broker.assigned``."""
         return frozenset(self._owned)
 
     def poll(
         self, *, timeout_s: float, max_records: int, paused: Collection[tuple[int, InputTopic]] = ()
     ) -> dict[int, dict[InputTopic, Fetched]]:
+        """See ``Broker.poll``."""
         with self._store.changed:
             self._store.reach("poll")
             fetched = self._read(max_records, paused)
             if fetched and not self._news(fetched):
                 self._store.wait(timeout_s)
                 fetched = self._read(max_records, paused)
-            self._told_drained = _drained(fetched)
+            self._reported_drained = _drained(fetched)
             return fetched
 
     def _news(self, fetched: dict[int, dict[InputTopic, Fetched]]) -> bool:
-        """Whether the worker learns anything: a record, or that an input has come to its end."""
-        return bool(_drained(fetched) - self._told_drained) or any(
-            len(one.records) for sides in fetched.values() for one in sides.values()
+        """Return whether there is anything to report: a record, or an input that has newly drained."""
+        return bool(_drained(fetched) - self._reported_drained) or any(
+            len(batch.records) for sides in fetched.values() for batch in sides.values()
         )
 
     def _read(
@@ -80,52 +83,55 @@ class MemoryWorker:
             topic = self._topic(side)
             log = self._store.logs[topic, shard]
             require_offset(shard, topic, start, (self._store.oldest[topic, shard], len(log)))
-            held = (shard, side) in paused
-            some = [] if held else log[start : start + share]
+            is_paused = (shard, side) in paused
+            batch = [] if is_paused else log[start : start + share]
             records = RawRecords(
                 topic,
                 shard,
-                np.arange(start, start + len(some), dtype=np.int64),
-                np.array([record.time_ms for record in some], dtype=np.int64),
-                [record.key for record in some],
-                [record.value for record in some],
+                np.arange(start, start + len(batch), dtype=np.int64),
+                np.array([record.time_ms for record in batch], dtype=np.int64),
+                [record.key for record in batch],
+                [record.value for record in batch],
             )
-            fetched.setdefault(shard, {})[side] = Fetched(records, not held and start + len(some) == len(log))
-        for shard, sides in fetched.items():  # not before all could be read: else some would be lost with an error
-            for side, one in sides.items():
-                self._next[shard, side] += len(one.records)
+            fetched.setdefault(shard, {})[side] = Fetched(records, not is_paused and start + len(batch) == len(log))
+        for shard, sides in fetched.items():  # only after all were read: an error would otherwise lose records
+            for side, fetched_input in sides.items():
+                self._next[shard, side] += len(fetched_input.records)
         return fetched
 
     def load(self, shard: int, *, older_than: int | None = None) -> ShardCheckpoint:
+        """See ``Broker.load``."""
         with self._store.changed:
             self._must_own(shard)
             self._store.reach("load")
             state = self._store.shards[self._application, shard]
             state.epoch += 1
-            state.begun = None
+            state.partial_snapshot = None
             self._epochs[shard] = state.epoch
             oldest, _ = self.bounds(shard)
             committed = state.positions or oldest
             snapshot = state.newest_whole(older_than)
             if snapshot is None and must_rebuild(shard, state.kept, oldest):
                 return ShardCheckpoint(committed, rebuild=True)
-            journal = (mark for mark in state.journal if snapshot is None or mark > snapshot.positions)
+            journal = (boundary for boundary in state.journal if snapshot is None or boundary > snapshot.positions)
             return ShardCheckpoint(committed, snapshot, tuple(journal))
 
     def seek(self, shard: int, positions: InputOffsets) -> None:
+        """See ``Broker.seek``."""
         with self._store.changed:
             self._must_own(shard)
             oldest, ends = self.bounds(shard)
             for side in InputTopic:
-                offset, *bounds = (int(getattr(one, side.value)) for one in (positions, oldest, ends))
-                require_offset(shard, self._topic(side), offset, (bounds[0], bounds[1]))
-                self._next[shard, side] = offset
-                self._told_drained.discard((shard, side))
+                require_offset(shard, self._topic(side), positions.of(side), (oldest.of(side), ends.of(side)))
+                self._next[shard, side] = int(positions.of(side))
+                self._reported_drained.discard((shard, side))
 
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
+        """See ``Broker.bounds``."""
         return self._store.bounds(self._topics, shard)
 
     def commit(self, commit: Commit) -> None:
+        """See ``Broker.commit``."""
         store, shard = self._store, commit.shard
         with store.changed:
             if shard not in self._epochs:
@@ -148,10 +154,12 @@ class MemoryWorker:
             store.reach("commit_after")
 
     def begin(self, commit: Commit) -> CompletedCommit:
+        """See ``Broker.begin``."""
         self.commit(commit)
         return CompletedCommit()
 
     def lag(self) -> dict[int, dict[InputTopic, int]]:
+        """See ``Broker.lag``."""
         with self._store.changed:
             return {
                 shard: {
@@ -162,20 +170,23 @@ class MemoryWorker:
             }
 
     def close(self) -> None:
+        """See ``Broker.close``."""
         with self._store.changed:
             for shard in tuple(self._owned):
                 self._drop(shard)
 
     def _position(self, shard: int, side: InputTopic) -> int:
         committed = self._store.shards[self._application, shard].positions or InputOffsets()
-        return self._next.get((shard, side), int(getattr(committed, side.value)))
+        return self._next.get((shard, side), committed.of(side))
 
     def _topic(self, side: InputTopic) -> str:
         return self._topics.events if side is InputTopic.EVENTS else self._topics.labels
 
     def _must_own(self, shard: int) -> None:
         if shard not in self._owned:
-            raise BrokerError(f"Shard {shard} is not owned by this worker.", hint="Owned ones: see assigned().")
+            raise BrokerError(
+                f"Shard {shard} is not owned by this worker.", hint="assigned() returns the owned shards."
+            )
 
     def _drop(self, shard: int) -> None:
         self._owned.discard(shard)
@@ -187,4 +198,4 @@ class MemoryWorker:
 
 
 def _drained(fetched: dict[int, dict[InputTopic, Fetched]]) -> set[Input]:
-    return {(shard, side) for shard, sides in fetched.items() for side, one in sides.items() if one.drained}
+    return {(shard, side) for shard, sides in fetched.items() for side, batch in sides.items() if batch.drained}

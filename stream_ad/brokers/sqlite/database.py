@@ -1,8 +1,8 @@
-"""The database of the embedded broker: its tables, its transactions, and what goes wrong with files.
+"""The database of the embedded broker: its tables, its transactions and the errors of its file.
 
-Records of all topics stand in one table whose integer key is the log's number and the offset in
-one (``log << 40 | offset``): a B-tree on one integer is appended and scanned far faster than a
-composite key, and keeps large records compact.
+Records of all topics are in one table, whose integer key combines the number of the log (a partition of a topic) and
+the offset (``log << 40 | offset``): a B-tree on one integer is appended and scanned far faster than a composite key,
+and keeps large records compact.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 OFFSET_BITS = 40
 OFFSET_MASK = (1 << OFFSET_BITS) - 1
 
-_MAGIC = 0x5AD0_5AD0  # PRAGMA application_id: tells our files from other programs'
+_MAGIC = 0x5AD0_5AD0  # PRAGMA application_id: distinguishes this program's files from those of others
 FORMAT = 3  # PRAGMA user_version
-_EXPIRE_RECORDS = 50_000  # in one transaction, so that a commit stays quick
-_BUSY_S = 0.25  # SQLite waits so long for a lock in C, where no signal is answered; we try again until give_up_seconds
+_EXPIRE_RECORDS = 50_000  # in one transaction, so that a commit stays fast
+_BUSY_S = 0.25  # that SQLite waits for a lock in C, where signals wait; ``_retry_while_busy`` tries again
 CONNECTION: dict[str, Any] = {
     "timeout": _BUSY_S,
     "isolation_level": None,
     "check_same_thread": False,
     "cached_statements": 256,
 }
-_LOOK_S = (0.0005, 0.004)  # between looks at an idle database: shortest, longest
+_POLL_INTERVAL_S = (0.0005, 0.004)  # between checks of an idle database: shortest, longest
 
 _TABLES = (
     """CREATE TABLE logs (
@@ -62,7 +62,7 @@ _TABLES = (
         digest BLOB NOT NULL, data BLOB NOT NULL,
         UNIQUE (application, shard, seq, start))""",
 )
-_UPGRADES = {  # to a format from the one before
+_UPGRADES = {  # statements by the format that they lead to from the previous one
     2: (
         "ALTER TABLE snapshots ADD COLUMN line INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE snapshots ADD COLUMN origin TEXT NOT NULL DEFAULT ''",
@@ -81,32 +81,33 @@ _UPGRADES = {  # to a format from the one before
 
 
 def topic_roles(settings: Settings) -> dict[str, str]:
-    """Role to topic name of every topic that the embedded broker keeps (its state has tables of its own)."""
+    """Return the topic names by role of every topic that the embedded broker keeps (the state has its own tables)."""
     topics = settings.topics
     return {role: getattr(topics, role) for role in ("events", "labels", "scores", "incidents", "dead_letters")}
 
 
 def encode_headers(headers: tuple[tuple[str, bytes], ...]) -> bytes | None:
+    """Encode the headers of a record; None where there are none."""
     return msgspec.msgpack.encode(headers) if headers else None
 
 
 def decode_headers(data: bytes | None) -> tuple[tuple[str, bytes], ...]:
+    """Decode the headers of a record."""
     return msgspec.msgpack.decode(data, type=tuple[tuple[str, bytes], ...]) if data else ()
 
 
 class Database:
-    """One connection to the database file, which is made, or brought up to date, where it has to be.
+    """A connection to the database file, which is created, or upgraded, where necessary.
 
-    May be handed from one thread to another, but not be used by two at a time. To look at it only, see
-    ``sqlite_view``.
+    A connection may be passed between threads, but not be used by two at a time. To read only, see ``read_only``.
 
     Raises:
         BrokerError: The file cannot be used.
-        TopicError: It was made with another number of partitions.
+        TopicError: The file was created with another number of partitions.
     """
 
     logs: dict[tuple[str, int], int]
-    """Numbers of the logs, by topic and partition."""
+    """The numbers of the logs, by topic and partition."""
 
     def __init__(self, settings: Settings) -> None:
         self.path = Path(settings.broker.path).expanduser()
@@ -130,7 +131,7 @@ class Database:
         self.read_logs()
 
     def _format(self) -> int:
-        """That of the file, 0 for one that is empty; BrokerError where it is none of ours, or of a later format."""
+        """Return the format of the file, 0 for an empty one; raise BrokerError for a foreign or a newer file."""
         pragma = self._connection.execute
         kind, version = pragma("PRAGMA application_id").fetchone()[0], pragma("PRAGMA user_version").fetchone()[0]
         foreign = kind != _MAGIC and pragma("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
@@ -143,27 +144,27 @@ class Database:
         return int(version)
 
     def read_logs(self) -> None:
-        """Learn which logs there are."""
+        """Read which logs there are."""
         rows = self._connection.execute("SELECT topic, partition, id FROM logs").fetchall()
         self.logs = {(topic, partition): log for topic, partition, log in rows}
 
     def require_partitions(self, partitions: int) -> None:
-        """Raise TopicError where the file was made with another number of them."""
+        """Raise TopicError where the file was created with another number of partitions."""
         with self.errors():
-            made_with = self._connection.execute("SELECT count(DISTINCT partition) FROM logs").fetchone()[0]
-        if made_with not in (0, partitions):
+            created_with = self._connection.execute("SELECT count(DISTINCT partition) FROM logs").fetchone()[0]
+        if created_with not in (0, partitions):
             raise TopicError(
-                f"{self.path} was made with {made_with} partitions, topics.partitions is {partitions}.",
-                hint=f"Set topics.partitions to {made_with}, or broker.path to a new file.",
+                f"{self.path} was created with {created_with} partitions, topics.partitions is {partitions}.",
+                hint=f"Set topics.partitions to {created_with}, or broker.path to a new file.",
             )
 
     def _create(self, settings: Settings) -> None:
         execute, partitions = self._connection.execute, settings.topics.partitions
-        self._patiently("PRAGMA journal_mode=WAL")
+        self._retry_while_busy("PRAGMA journal_mode=WAL")
         execute(f"PRAGMA synchronous={settings.broker.synchronous.upper()}")
         with self.write():
             if (version := execute("PRAGMA user_version").fetchone()[0]) < FORMAT:
-                upgrades = [one for new in range(version + 1, FORMAT + 1) for one in _UPGRADES.get(new, ())]
+                upgrades = [statement for new in range(version + 1, FORMAT + 1) for statement in _UPGRADES.get(new, ())]
                 for statement in upgrades if version else _TABLES:
                     execute(statement)
                 execute(f"PRAGMA application_id={_MAGIC}")
@@ -171,21 +172,21 @@ class Database:
             self.require_partitions(partitions)
             self._connection.executemany(
                 "INSERT OR IGNORE INTO logs (topic, partition) VALUES (?, ?)",
-                [(topic, part) for topic in topic_roles(settings).values() for part in range(partitions)],
+                [(topic, partition) for topic in topic_roles(settings).values() for partition in range(partitions)],
             )
 
     def cursor(self, sql: str, *values: object) -> sqlite3.Cursor:
-        """Run a statement; within ``errors`` or ``write``."""
+        """Run a statement; call within ``errors`` or ``write``."""
         return self._connection.execute(sql, values)
 
     def data_version(self) -> int:
-        """Changes whenever another connection, in this process or another, has committed."""
+        """Return a number that changes whenever another connection, in this process or another, has committed."""
         with self.errors():
             return int(self.cursor("PRAGMA data_version").fetchone()[0])
 
     def wait_for_change(self, version: int, deadline: float) -> bool:
-        """Sleep until ``data_version`` is another one; False when the (monotonic) deadline came first."""
-        pause, longest = _LOOK_S
+        """Sleep until ``data_version`` changes; return False when the deadline, in monotonic seconds, comes first."""
+        pause, longest = _POLL_INTERVAL_S
         while (left := deadline - time.monotonic()) > 0:
             if self.data_version() != version:
                 return True
@@ -194,7 +195,7 @@ class Database:
         return False
 
     def oldest(self, topic: str, partition: int) -> int:
-        """The oldest offset kept, or the next one to be written where none is."""
+        """Return the oldest offset kept, or the next offset to be written where no record is kept."""
         log = self.logs[topic, partition]
         with self.errors():
             first = self.cursor(
@@ -205,12 +206,12 @@ class Database:
         return int(first[0]) & OFFSET_MASK if first else self.heads()[log]
 
     def heads(self) -> dict[int, int]:
-        """The next offset to be written, by log."""
+        """Return the next offset to be written, by log."""
         with self.errors():
             return dict(self.cursor("SELECT id, next_offset FROM logs").fetchall())
 
     def append(self, topic: str, partition: int, records: Sequence[OutRecord]) -> None:
-        """Append to a log; within ``write`` only."""
+        """Append records to a log; call within ``write``."""
         if not records:
             return
         log = self.logs[topic, partition]
@@ -225,13 +226,14 @@ class Database:
         self._connection.execute("UPDATE logs SET next_offset = ? WHERE id = ?", (head + len(records), log))
 
     def expire(self, topic: str, partition: int, *, before: int, until_ms: int) -> None:
-        """Delete the first records of a log that are older than a time; within ``write`` only.
+        """Delete the first records of a log that are older than a time; call within ``write``.
 
         Args:
-            topic: Of the log.
-            partition: Of the log.
-            before: An offset from which on all are kept.
-            until_ms: As on Kafka, what follows the first record of this time or later is kept, however old.
+            topic: The topic of the log.
+            partition: The partition of the log.
+            before: Records from this offset on are kept.
+            until_ms: Milliseconds since the epoch. As on Kafka, everything from the first record of this time or later
+                on is kept, however old.
         """
         base = self.logs[topic, partition] << OFFSET_BITS
         last = base | min(before, OFFSET_MASK)
@@ -248,9 +250,9 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[None]:
-        """One transaction: all that is written inside stays, or, when anything raises, nothing."""
+        """Run the body of the ``with`` statement in one transaction, which is rolled back when anything raises."""
         with self.errors():
-            self._patiently("BEGIN IMMEDIATE")
+            self._retry_while_busy("BEGIN IMMEDIATE")
             try:
                 yield
                 self._connection.execute("COMMIT")
@@ -259,8 +261,8 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _patiently(self, statement: str) -> None:
-        """Run a statement that waits for other processes, answering signals meanwhile."""
+    def _retry_while_busy(self, statement: str) -> None:
+        """Run a statement, waiting for other processes for ``broker.give_up_seconds``; handles signals meanwhile."""
         deadline = time.monotonic() + self._give_up_s
         while True:
             try:
@@ -275,13 +277,14 @@ class Database:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn SQLite's errors into ours."""
+        """Translate SQLite's errors to BrokerError."""
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the module itself carry none
-            what, hint = REASONS.get(code, (str(error), "Look at the file and its disk."))
-            raise BrokerError(f"Embedded broker {self.path}: {what} ({error}).", hint=hint) from error
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the Python module have no code
+            reason, hint = REASONS.get(code, (str(error), "Check the file and its disk."))
+            raise BrokerError(f"Embedded broker {self.path}: {reason} ({error}).", hint=hint) from error
 
     def close(self) -> None:
+        """Close the connection."""
         self._connection.close()

@@ -1,4 +1,4 @@
-"""Looks at the embedded broker for ``stream-ad doctor``: file, topics, disk, clock, and who works on it."""
+"""Checks of the embedded broker for ``stream-ad doctor``: file, topics, disk, clock, workers."""
 
 from __future__ import annotations
 
@@ -20,23 +20,29 @@ if TYPE_CHECKING:
     from stream_ad.settings import Settings
     from stream_ad.util.findings import Finding
 
-LEAST_FREE = 500_000_000  # bytes: a snapshot is written whole before an older one goes
-CHECKED_BYTES = 2_000_000_000  # of a file that is looked through; a larger one would take minutes
-AHEAD_S = 60.0
+LEAST_FREE = 500_000_000  # bytes of the disk: a snapshot is complete before an older one is freed
+CHECKED_BYTES = 2_000_000_000  # largest file that is checked for damage; a larger one would take minutes
+AHEAD_S = 60.0  # tolerated lead of the file's time of modification
 
 
 def examine(settings: Settings, path: Path, plan: Sequence[TopicPlan]) -> Iterator[Finding]:
-    """See ``tools.Admin.examine``."""
+    """Yield findings about the embedded broker; see ``tools_api.Admin.examine``.
+
+    Args:
+        settings: Of the application.
+        path: The database file.
+        plan: The topics as they should be and as they are.
+    """
     yield ok("versions", f"SQLite {sqlite3.sqlite_version}.")
     if not path.exists():
-        yield ok("connection", f"{path} is not there yet; the first command that writes makes it.")
+        yield ok("connection", f"{path} does not exist yet; the first command that writes creates it.")
     else:
         yield from _file(settings, path)
     if problems := {topic.problem for topic in plan if topic.problem}:
         for text in sorted(problems):
-            yield problem("topics", text, "Set topics.partitions to what the file was made with.")
+            yield problem("topics", text, "Set topics.partitions to what the file was created with.")
     elif missing := [topic.topic for topic in plan if not topic.exists]:
-        yield ok("topics", f"{', '.join(missing)}: made by the first command that writes.")
+        yield ok("topics", f"{', '.join(missing)}: created by the first command that writes.")
     else:
         yield ok("topics", f"all {len(plan)} are there, with {settings.topics.partitions} partitions.")
     remediation = "Free some space, or move the file and set broker.path."
@@ -56,16 +62,16 @@ def _file(settings: Settings, path: Path) -> Iterator[Finding]:
         yield warning(
             "file",
             f"format {older}; a worker of this version upgrades it at its next start.",
-            "Copy it before, if you may want to go back to the version that wrote it.",
+            "Copy it first, if you may want to return to the version that wrote it.",
         )
     if size <= CHECKED_BYTES:
         with closing(DatabaseView(settings)) as database, database.errors():
-            told = str(database.cursor("PRAGMA quick_check(1)").fetchone()[0])
-        if told == "ok":
+            result = str(database.cursor("PRAGMA quick_check(1)").fetchone()[0])
+        if result == "ok":
             yield ok("file", "no damage found.")
         else:
             yield problem(
-                "file", f"it is damaged: {told}.", "Restore it from a backup, or set broker.path to a new file."
+                "file", f"it is damaged: {result}.", "Restore it from a backup, or set broker.path to a new file."
             )
     if (ahead_s := path.stat().st_mtime - time.time()) > AHEAD_S:
         yield warning(

@@ -1,10 +1,10 @@
-"""What SQLite's errors mean for a file of the embedded broker, and what to do about each."""
+"""The meaning of SQLite's errors for a file of the embedded broker, and what to do about each."""
 
 from __future__ import annotations
 
 import sqlite3
 
-REASONS = {
+REASONS = {  # reason and hint by primary result code
     sqlite3.SQLITE_FULL: ("the disk is full", "Free some space; nothing that was committed is lost."),
     sqlite3.SQLITE_READONLY: (
         "the file is read-only",

@@ -1,7 +1,7 @@
-"""The database of the embedded broker for those who only look: nothing is made, upgraded, held up or left behind.
+"""Read-only access to the database of the embedded broker: nothing is created, upgraded, blocked or left behind.
 
-SQLite itself would leave two files beside a database that it has read, which belong to whoever looked. So while nobody
-has the file open it is read as one that does not change; once somebody has, as others read beside a writer.
+SQLite itself would leave two files beside a database that it has read, owned by the reader's user. So while no process
+has the file open, it is read as immutable; once a process has, it is read as usual beside a writer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from stream_ad.settings import Settings
 
-_PRESENT = {  # tables of older formats in today's form
+_VIEWS = {  # statements by older format that show its tables in the present form
     1: (
         """CREATE TEMP VIEW snapshots AS SELECT application, shard, seq, events, labels, 0 AS line, '' AS origin,
            0 AS saved_ms, length(data) AS size, 0 AS dropped FROM main.snapshots""",
@@ -34,31 +34,32 @@ _PRESENT = {  # tables of older formats in today's form
 
 
 class ChangedError(BrokerError):
-    """Somebody began to write while the file was read as one that does not change."""
+    """A process began to write while the file was read as immutable."""
 
 
 class DatabaseView(Database):
-    """One connection that reads.
+    """A connection that only reads.
 
     Raises:
         BrokerError: There is no file, or it cannot be read.
     """
 
     _resting: tuple[int, int] | None = None
-    """Time and size of a file that nobody has open; None while somebody has."""
+    """Time of modification in nanoseconds and size in bytes of a file that no process has open; None while one has."""
     _connections = 0
 
     def older_format(self) -> int | None:
-        """The format of a file that an earlier version wrote, None of one that is up to date."""
+        """Return the format of a file that an earlier version wrote; None where it is up to date."""
         return self.version if 0 < self.version < FORMAT else None
 
     def require_made(self, settings: Settings) -> None:
-        """Raise BrokerError where nobody has made the tables yet, TopicError where there are other partitions."""
+        """Raise BrokerError where the tables do not exist yet, TopicError where the number of partitions differs."""
         if not self.version:
             raise self._missing()
         self.require_partitions(settings.topics.partitions)
 
     def cursor(self, sql: str, *values: object) -> sqlite3.Cursor:
+        """Run a statement; connects again where the file has changed since the last one."""
         if self._connections and self._resting != self._state():
             self._connection.close()
             self._connection = self._connect()
@@ -66,10 +67,12 @@ class DatabaseView(Database):
         return super().cursor(sql, *values)
 
     def data_version(self) -> int:
+        """See ``Database.data_version``; also changes with every new connection."""
         return super().data_version() | self._connections << 32
 
     @contextmanager
     def errors(self) -> Iterator[None]:
+        """Translate SQLite's errors; raise ChangedError where the file changed while it was read as immutable."""
         try:
             with super().errors():
                 yield
@@ -81,7 +84,7 @@ class DatabaseView(Database):
     def _require_rest(self, error: BrokerError | None) -> None:
         if self._resting is not None and self._resting != self._state():
             raise ChangedError(
-                f"{self.path} was written to just as it was looked at.", hint="Run the command again."
+                f"{self.path} was written to while it was read.", hint="Run the command again."
             ) from error
 
     def _state(self) -> tuple[int, int] | None:
@@ -91,15 +94,15 @@ class DatabaseView(Database):
         try:
             if log.exists() and (index.exists() or log.stat().st_size):
                 return None
-            found = path.stat()
+            status = path.stat()
         except OSError as error:
             raise self._missing() from error
-        return found.st_mtime_ns, found.st_size
+        return status.st_mtime_ns, status.st_size
 
     def _missing(self) -> BrokerError:
         return BrokerError(
             f"There is no embedded broker in {self.path}.",
-            hint="Set broker.path to the right file; the first command that writes makes it.",
+            hint="Set broker.path to the right file; the first command that writes creates it.",
         )
 
     def _connect(self) -> sqlite3.Connection:
@@ -107,15 +110,15 @@ class DatabaseView(Database):
             raise self._missing()
         self._resting = self._state()
         self._connections += 1
-        how = "mode=ro" if self._resting is None else "mode=ro&immutable=1"
-        return sqlite3.connect(f"{self.path.absolute().as_uri()}?{how}", uri=True, **CONNECTION)
+        mode = "mode=ro" if self._resting is None else "mode=ro&immutable=1"
+        return sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, **CONNECTION)
 
-    def _open(self, settings: Settings) -> None:  # noqa: ARG002 -- what they say is not carried out
+    def _open(self, settings: Settings) -> None:  # noqa: ARG002 -- nothing is created
         self._prepare()
 
     def _prepare(self) -> None:
         self.version = self._format()
-        for statement in _PRESENT.get(self.version, ()):
+        for statement in _VIEWS.get(self.version, ()):
             self._connection.execute(statement)
         if self.version:
             self.read_logs()

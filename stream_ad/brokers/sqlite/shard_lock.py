@@ -1,6 +1,6 @@
-"""Ownership of a shard on the embedded broker: a lock of the operating system beside the database.
+"""Ownership of a shard on the embedded broker: a lock of the operating system on a file beside the database.
 
-Not a row in a table: the lock vanishes with its process, however that ends.
+Unlike a row in a table, the lock vanishes with its process, however the process ends.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROBE_S = 1.0
-"""Longer than anybody holds a lock who only asks whether it is held."""
-_PAUSE_S = 0.01
+"""Longer than ``held`` of another process keeps a lock."""
+_PAUSE_S = 0.01  # between attempts to take a lock
 
 
 class ShardLock:
-    """Held from ``acquire`` until ``release`` or the end of the process."""
+    """A lock, held from ``acquire`` until ``release`` or the end of the process."""
 
     def __init__(self, database: Path, application_id: str, shard: int) -> None:
         self.path = database.with_name(f"{database.name}.{application_id}.shard-{shard}.lock")
         self._fd: int | None = None
 
     def acquire(self, *, wait_s: float = 0.0) -> bool:
-        """Take the lock if nobody has it, or if it becomes free soon."""
+        """Take the lock if it is free, or becomes free within ``wait_s`` seconds; return whether it was taken."""
         deadline = time.monotonic() + wait_s
         while not (taken := self._take()) and time.monotonic() < deadline:
             time.sleep(_PAUSE_S)
@@ -58,15 +58,15 @@ class ShardLock:
         return True
 
     def held(self) -> bool:
-        """Whether anybody has the lock.
+        """Return whether any process has the lock.
 
-        To ask takes it for an instant, shared with others who ask: who wants to have it must be ready to wait for
+        The check takes a shared lock for an instant, so whoever wants to acquire the lock must be ready to wait for
         ``PROBE_S``.
         """
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return False  # there is no such file, so that nobody can have it
+            return False  # without a file, nobody can have the lock
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
@@ -76,14 +76,15 @@ class ShardLock:
         return False
 
     def owner(self) -> str:
-        """Who holds the lock, for people."""
+        """Return who holds the lock, as text for people."""
         try:
-            held = json.loads(self.path.read_bytes())
-            return f"process {held['pid']} on {held['host']} since {held['since']}"
-        except (OSError, ValueError, KeyError, TypeError):  # taken this instant, nothing written yet
+            owner = json.loads(self.path.read_bytes())
+            return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+        except (OSError, ValueError, KeyError, TypeError):  # just taken, nothing written yet
             return "another process"
 
     def release(self) -> None:
+        """Release the lock; does nothing where it is not held."""
         if self._fd is not None:
-            os.close(self._fd)  # the file stays: deleting it would race with whoever opens it now
+            os.close(self._fd)  # the file stays: deleting it would race with a process that opens it
             self._fd = None

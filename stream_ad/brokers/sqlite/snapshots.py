@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SqliteSnapshots:
-    """See ``tools.Snapshots``. What is there is only looked at until something is to be changed."""
+    """See ``tools_api.Snapshots``. The file is opened read-only until something is to be changed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -35,12 +35,14 @@ class SqliteSnapshots:
             raise
 
     def kept(self, shard: int) -> list[KeptSnapshot]:
+        """See ``Snapshots.kept``."""
         with self._database.errors():
             return self._state.kept(shard)[::-1]
 
     def read(self, shard: int, number: int) -> bytes:
+        """See ``Snapshots.read``."""
         kept = self.kept(shard)
-        if number not in {one.number for one in kept}:
+        if number not in {snapshot.number for snapshot in kept}:
             raise no_such_snapshot(shard, number, kept)
         with self._database.errors():
             data = self._state.data(shard, number)
@@ -49,26 +51,30 @@ class SqliteSnapshots:
         return data
 
     def positions(self, shard: int) -> InputOffsets | None:
+        """See ``Snapshots.positions``."""
         return self._state.all_positions().get(shard)
 
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
+        """See ``Snapshots.bounds``."""
         return self._state.bounds(shard)
 
     def start_lineage(self, shard: int, data: bytes, *, positions: InputOffsets, lineage_reason: str) -> KeptSnapshot:
-        with self._mine(shard) as state:
+        """See ``Snapshots.start_lineage``."""
+        with self._exclusive_state(shard) as state:
             epoch, _ = state.take_over(shard)
             state.move(shard, positions, epoch)
             state.save(shard, SnapshotChunk(positions, data, 0, len(data)), lineage_reason)
             return state.kept(shard)[-1]
 
     def delete(self, shard: int, number: int) -> None:
-        with self._mine(shard) as state:
+        """See ``Snapshots.delete``."""
+        with self._exclusive_state(shard) as state:
             refuse_newest(shard, number, state.kept(shard))
             state.drop(shard, number)
 
     @contextmanager
-    def _mine(self, shard: int) -> Iterator[StateTables]:
-        """One transaction on the tables while no worker has the shard."""
+    def _exclusive_state(self, shard: int) -> Iterator[StateTables]:
+        """Open one transaction on the tables while no worker owns the shard."""
         lock = ShardLock(self._database.path, self._application, shard)
         if not lock.acquire(wait_s=PROBE_S):
             raise ShardBusyError(
@@ -82,4 +88,5 @@ class SqliteSnapshots:
             lock.release()
 
     def close(self) -> None:
+        """See ``Snapshots.close``."""
         self._database.close()

@@ -1,4 +1,13 @@
-"""What the embedded broker keeps of an application's shards: positions, journal and snapshots, as tables."""
+"""The tables of an application's shards on the embedded broker: offsets, journal and snapshots.
+
+A snapshot is written in chunks (``worker_api.SnapshotChunk``), all within the transactions of commits:
+
+1. With the first chunk, delete the chunks of an abandoned snapshot under the same number.
+2. Insert the chunk's rows, each with its digest, and free up to twice as many rows of dropped snapshots: to free a
+   large snapshot at once takes as long as to write it.
+3. With the last chunk, insert the row of the snapshot, which completes it; mark superseded snapshots as dropped, prune
+   the journal and expire records.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +15,9 @@ import hashlib
 import time
 from typing import TYPE_CHECKING
 
-from stream_ad.brokers.snapshot_retention import following, journal_floor, next_number, superseded
+from stream_ad.brokers.snapshot_retention import journal_floor, next_number, next_snapshot, superseded
 from stream_ad.brokers.sqlite.database import OFFSET_MASK
-from stream_ad.brokers.worker_api import PART_BYTES, InputOffsets, KeptSnapshot
+from stream_ad.brokers.worker_api import SNAPSHOT_CHUNK_BYTES, InputOffsets, KeptSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,11 +26,14 @@ if TYPE_CHECKING:
     from stream_ad.brokers.worker_api import SnapshotChunk
     from stream_ad.settings import Settings
 
-CHUNK_BYTES = PART_BYTES  # of a row: SQLite holds no value of a gigabyte
+CHUNK_BYTES = SNAPSHOT_CHUNK_BYTES  # of one row: SQLite cannot hold a value of a gigabyte
 
 
 class StateTables:
-    """Statements over the tables of one application; all but ``all_positions`` within ``errors`` or ``write``."""
+    """Statements on the tables of one application.
+
+    Call all methods but ``all_positions`` and ``bounds`` within ``Database.errors`` or ``Database.write``.
+    """
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -29,7 +41,7 @@ class StateTables:
         self._application = settings.application_id
 
     def take_over(self, shard: int) -> tuple[int, InputOffsets]:
-        """Make an earlier owner's commits fail; the new epoch, and the positions as committed."""
+        """Make the commits of an earlier owner fail; return the new epoch and the committed offsets."""
         ((epoch, events, labels),) = self._database.cursor(
             """INSERT INTO shards (application, shard, epoch) VALUES (?, ?, 1)
                ON CONFLICT DO UPDATE SET epoch = epoch + 1 RETURNING epoch, events, labels""",
@@ -39,7 +51,7 @@ class StateTables:
         return epoch, InputOffsets(events, labels)
 
     def move(self, shard: int, positions: InputOffsets, epoch: int) -> bool:
-        """Set the positions; False where the epoch is over."""
+        """Set the committed offsets; return False where a later epoch has begun."""
         done = self._database.cursor(
             "UPDATE shards SET events = ?, labels = ? WHERE application = ? AND shard = ? AND epoch = ?",
             positions.events, positions.labels, self._application, shard, epoch,
@@ -47,7 +59,7 @@ class StateTables:
         return bool(done.rowcount)
 
     def all_positions(self) -> dict[int, InputOffsets]:
-        """As committed, by shard."""
+        """Return the committed offsets by shard."""
         with self._database.errors():
             rows = self._database.cursor(
                 "SELECT shard, events, labels FROM shards WHERE application = ?", self._application
@@ -55,13 +67,14 @@ class StateTables:
         return {shard: InputOffsets(events, labels) for shard, events, labels in rows}
 
     def bounds(self, shard: int) -> tuple[InputOffsets, InputOffsets]:
-        """See ``base.Broker.bounds``."""
+        """Return the oldest offsets kept and the next offsets to be written; see ``worker_api.Broker.bounds``."""
         topics, database, heads = self._settings.topics, self._database, self._database.heads()
         inputs = [topic if (topic, shard) in database.logs else None for topic in (topics.events, topics.labels)]
         oldest = InputOffsets(*(0 if topic is None else database.oldest(topic, shard) for topic in inputs))
         return oldest, InputOffsets(*(0 if topic is None else heads[database.logs[topic, shard]] for topic in inputs))
 
     def journal(self, shard: int) -> list[InputOffsets]:
+        """Return the step boundaries of a shard, in increasing order."""
         rows = self._database.cursor(
             "SELECT events, labels FROM journal WHERE application = ? AND shard = ? ORDER BY events, labels",
             self._application,
@@ -69,15 +82,21 @@ class StateTables:
         )
         return [InputOffsets(*row) for row in rows]
 
-    def mark(self, shard: int, step_boundaries: Collection[InputOffsets]) -> None:
-        """Add to the journal."""
-        for mark in step_boundaries:
+    def add_boundaries(self, shard: int, step_boundaries: Collection[InputOffsets]) -> None:
+        """Add step boundaries to the journal of a shard."""
+        key = self._application, shard
+        for boundary in step_boundaries:
             self._database.cursor(
-                "INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?)", self._application, shard, mark.events, mark.labels
+                "INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?)", *key, boundary.events, boundary.labels
             )
 
     def kept(self, shard: int, application: str | None = None) -> list[KeptSnapshot]:
-        """All of a shard, by rising number; of this application unless told otherwise."""
+        """Return all snapshots of a shard, by increasing number.
+
+        Args:
+            shard: The shard's number.
+            application: The application's id; None for this application.
+        """
         rows = self._database.cursor(
             """SELECT seq, events, labels, line, origin, saved_ms, size FROM snapshots
                WHERE application = ? AND shard = ? AND NOT dropped ORDER BY seq""",
@@ -90,94 +109,91 @@ class StateTables:
         ]
 
     def data(self, shard: int, number: int) -> bytes | None:
-        """The data of a snapshot; None where it is not what was written."""
-        one = self._application, shard, number
+        """Return the data of a snapshot; None where it is not what was written."""
+        key = self._application, shard, number
         ((size,),) = self._database.cursor(
-            "SELECT size FROM snapshots WHERE application = ? AND shard = ? AND seq = ?", *one
+            "SELECT size FROM snapshots WHERE application = ? AND shard = ? AND seq = ?", *key
         ).fetchall()
-        parts = self._database.cursor(
+        chunks = self._database.cursor(
             "SELECT digest, data FROM snapshot_parts WHERE application = ? AND shard = ? AND seq = ? ORDER BY start",
-            *one,
+            *key,
         ).fetchall()
-        if any(hashlib.sha256(data).digest() != digest for digest, data in parts):
+        if any(hashlib.sha256(data).digest() != digest for digest, data in chunks):
             return None
-        whole = b"".join(data for _, data in parts)
+        whole = b"".join(data for _, data in chunks)
         return whole if len(whole) == size else None
 
-    def save(self, shard: int, piece: SnapshotChunk, lineage_reason: str) -> None:
-        """Add a piece of a snapshot; with the last one drop what is of no use beside it.
-
-        What is dropped gives its room back piece by piece, too: to free all of it takes as long as to write it.
-        """
-        mine, kept = (self._application, shard), self.kept(shard)
+    def save(self, shard: int, chunk: SnapshotChunk, lineage_reason: str) -> None:
+        """Write a chunk of a snapshot; with the last one, drop what the snapshot supersedes. See the steps above."""
+        key, kept = (self._application, shard), self.kept(shard)
         number = next_number(kept)
-        if piece.start == 0:
-            self._delete_parts(shard, number)  # of one that was given up
-        starts = range(piece.start, piece.stop, CHUNK_BYTES)
+        if chunk.start == 0:
+            self._delete_chunks(shard, number)  # of an abandoned snapshot
+        starts = range(chunk.start, chunk.stop, CHUNK_BYTES)
         for start in starts:
-            data = memoryview(piece.data)[start : min(start + CHUNK_BYTES, piece.stop)]
+            data = memoryview(chunk.data)[start : min(start + CHUNK_BYTES, chunk.stop)]
             self._database.cursor(
                 "INSERT INTO snapshot_parts VALUES (?, ?, ?, ?, ?, ?)",
-                *mine, number, start, hashlib.sha256(data).digest(), data,
+                *key, number, start, hashlib.sha256(data).digest(), data,
             )  # fmt: skip
         self._free(shard, 2 * len(starts))
-        if piece.last:
-            self._close(shard, piece, lineage_reason, kept)
+        if chunk.last:
+            self._close(shard, chunk, lineage_reason, kept)
 
-    def _close(self, shard: int, piece: SnapshotChunk, lineage_reason: str, kept: list[KeptSnapshot]) -> None:
-        mine, now_ms = (self._application, shard), int(time.time() * 1000)
-        at, size = piece.positions, len(piece.data)
-        new = following(kept, positions=at, lineage_reason=lineage_reason, saved_ms=now_ms, size_bytes=size)
+    def _close(self, shard: int, chunk: SnapshotChunk, lineage_reason: str, kept: list[KeptSnapshot]) -> None:
+        key, now_ms = (self._application, shard), int(time.time() * 1000)
+        at, size = chunk.positions, len(chunk.data)
+        new = next_snapshot(kept, positions=at, lineage_reason=lineage_reason, saved_ms=now_ms, size_bytes=size)
         self._database.cursor(
             """INSERT INTO snapshots (application, shard, seq, events, labels, line, origin, saved_ms, size)
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            *mine, new.number, at.events, at.labels, new.line, new.lineage_reason, new.saved_ms, new.size_bytes,
+            *key, new.number, at.events, at.labels, new.lineage, new.lineage_reason, new.saved_ms, new.size_bytes,
         )  # fmt: skip
         kept.append(new)
-        for one in superseded(kept, self._settings):
+        for old in superseded(kept, self._settings):
             self._database.cursor(
-                "UPDATE snapshots SET dropped = 1 WHERE application = ? AND shard = ? AND seq = ?", *mine, one.number
+                "UPDATE snapshots SET dropped = 1 WHERE application = ? AND shard = ? AND seq = ?", *key, old.number
             )
-            kept.remove(one)
+            kept.remove(old)
         if new.lineage_reason:
-            self._database.cursor("DELETE FROM journal WHERE application = ? AND shard = ?", *mine)
+            self._database.cursor("DELETE FROM journal WHERE application = ? AND shard = ?", *key)
         elif (floor := journal_floor(kept)) is not None:
             self._database.cursor(
                 "DELETE FROM journal WHERE application = ? AND shard = ? AND (events, labels) <= (?, ?)",
-                *mine, floor.events, floor.labels,
+                *key, floor.events, floor.labels,
             )  # fmt: skip
         self.expire(shard)
 
     def expire(self, shard: int) -> None:
-        """Drop what ``topics.retention_seconds`` allows to, a bounded number of records at a time.
+        """Delete records older than ``topics.retention_seconds``, a bounded number at a time.
 
-        Of the inputs only what no application may have to read again.
+        Records of the inputs are kept as long as any application may have to read them again.
         """
         topics = self._settings.topics
         if topics.retention_seconds is None:
             return
         until_ms = int((time.time() - topics.retention_seconds) * 1000)
-        floor = self._read_by_all(shard)
+        floor = self._replay_floor(shard)
         self._database.expire(topics.events, shard, before=floor.events, until_ms=until_ms)
         self._database.expire(topics.labels, shard, before=floor.labels, until_ms=until_ms)
         for topic in (topics.scores, topics.incidents, topics.dead_letters):
             self._database.expire(topic, shard, before=OFFSET_MASK, until_ms=until_ms)
 
-    def _read_by_all(self, shard: int) -> InputOffsets:
-        """Positions behind which no application goes back, however its newest snapshot fares."""
+    def _replay_floor(self, shard: int) -> InputOffsets:
+        """Return the offsets before which no application reads again, even if its newest snapshot is damaged."""
         rows = self._database.cursor("SELECT application FROM shards WHERE shard = ?", shard).fetchall()
         kept = [self.kept(shard, application) for (application,) in rows]
-        floors = [(journal_floor(one) if one else None) or InputOffsets() for one in kept]
-        return InputOffsets(min(one.events for one in floors), min(one.labels for one in floors))
+        floors = [(journal_floor(snapshots) if snapshots else None) or InputOffsets() for snapshots in kept]
+        return InputOffsets(min(floor.events for floor in floors), min(floor.labels for floor in floors))
 
     def drop(self, shard: int, number: int) -> None:
-        """Delete a snapshot, and give all of its room back."""
-        self._delete_parts(shard, number)
+        """Delete a snapshot, and free all of its space."""
+        self._delete_chunks(shard, number)
         self._database.cursor(
             "DELETE FROM snapshots WHERE application = ? AND shard = ? AND seq = ?", self._application, shard, number
         )
 
-    def _delete_parts(self, shard: int, number: int) -> None:
+    def _delete_chunks(self, shard: int, number: int) -> None:
         self._database.cursor(
             "DELETE FROM snapshot_parts WHERE application = ? AND shard = ? AND seq = ?",
             self._application,
@@ -185,19 +201,19 @@ class StateTables:
             number,
         )
 
-    def _free(self, shard: int, parts: int) -> None:
-        """Give back the room of so many parts of snapshots that were dropped."""
-        mine = self._application, shard
+    def _free(self, shard: int, chunks: int) -> None:
+        """Free the space of so many chunks of snapshots that were dropped."""
+        key = self._application, shard
         self._database.cursor(
             """DELETE FROM snapshot_parts WHERE rowid IN (
                    SELECT part.rowid FROM snapshots JOIN snapshot_parts AS part USING (application, shard, seq)
                    WHERE application = ? AND shard = ? AND dropped LIMIT ?)""",
-            *mine,
-            parts,
+            *key,
+            chunks,
         )
         self._database.cursor(
             """DELETE FROM snapshots WHERE application = ? AND shard = ? AND dropped AND NOT EXISTS (
                    SELECT 1 FROM snapshot_parts AS part WHERE part.application = snapshots.application
                    AND part.shard = snapshots.shard AND part.seq = snapshots.seq)""",
-            *mine,
+            *key,
         )

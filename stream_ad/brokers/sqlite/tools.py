@@ -1,4 +1,4 @@
-"""Producer, reader and topics of the embedded broker."""
+"""The producer, reader and topic administration of the embedded broker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class SqliteProducer:
-    """See ``tools.Producer``. Each ``send`` is one transaction: send many records at a time."""
+    """See ``tools_api.Producer``. Each ``send`` is one transaction: send many records at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self._topics = {InputTopic.EVENTS: settings.topics.events, InputTopic.LABELS: settings.topics.labels}
@@ -33,22 +33,24 @@ class SqliteProducer:
         self._database = Database(settings)
 
     def send(self, side: InputTopic, records: Sequence[OutRecord]) -> None:
+        """See ``Producer.send``."""
         by_partition: defaultdict[int, list[OutRecord]] = defaultdict(list)
         for record in records:
             by_partition[partition_for(record.key, self._partitions)].append(record)
         with self._database.write():
-            for partition, some in by_partition.items():
-                self._database.append(self._topics[side], partition, some)
+            for partition, batch in by_partition.items():
+                self._database.append(self._topics[side], partition, batch)
 
     def flush(self) -> None:
-        """What ``send`` wrote is durable already."""
+        """Do nothing: ``send`` returns once its records are durable."""
 
     def close(self) -> None:
+        """Close the database."""
         self._database.close()
 
 
 class SqliteReader:
-    """See ``tools.Reader``."""
+    """See ``tools_api.Reader``."""
 
     def __init__(self, settings: Settings) -> None:
         self._partitions = settings.topics.partitions
@@ -57,12 +59,14 @@ class SqliteReader:
         self._next: defaultdict[int, int] = defaultdict(int)
 
     def read(self, topic: str, *, timeout_s: float = 0.0) -> list[tuple[bytes | None, bytes | None]]:
+        """See ``Reader.read``."""
         return [(record.key, record.value) for record in self.read_records(topic, timeout_s=timeout_s)]
 
     def read_records(self, topic: str, *, timeout_s: float = 0.0) -> list[OutRecord]:
+        """See ``Reader.read_records``."""
         if (topic, 0) not in self._database.logs:
             with self._database.errors():
-                self._database.read_logs()  # it may have been made since
+                self._database.read_logs()  # it may have been created since
         if (topic, 0) not in self._database.logs:
             raise TopicError(
                 f"There is no topic {topic} in {self._database.path}.", hint="Check the names in the section topics."
@@ -72,11 +76,11 @@ class SqliteReader:
             records: list[OutRecord] = []
             try:
                 version = self._database.data_version()
-                for part in range(self._partitions):
-                    records += self._new(self._database.logs[topic, part])
+                for partition in range(self._partitions):
+                    records += self._new(self._database.logs[topic, partition])
                 if records or not self._database.wait_for_change(version, deadline):
                     return records
-            except ChangedError:  # from now on it is read beside the writer
+            except ChangedError:  # from now on the file is read beside the writer
                 if records:
                     return records
 
@@ -93,53 +97,58 @@ class SqliteReader:
         return [OutRecord(key, value, time_ms, decode_headers(headers)) for key, value, time_ms, headers, _ in rows]
 
     def close(self) -> None:
+        """Close the database."""
         self._database.close()
 
 
 class SqliteAdmin:
-    """See ``tools.Admin``. The topics of a database are made with the file."""
+    """See ``tools_api.Admin``. The topics are created with the file."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._path = Path(settings.broker.path).expanduser()
 
     def plan(self) -> list[TopicPlan]:
+        """See ``Admin.plan``."""
         self.ping()
-        made: defaultdict[str, int] = defaultdict(int)
+        existing: defaultdict[str, int] = defaultdict(int)
         if self._path.exists():
             database = DatabaseView(self._settings)
             database.close()
             for topic, _ in database.logs:
-                made[topic] += 1
+                existing[topic] += 1
         wanted = self._settings.topics.partitions
-        others = set(made.values()) - {wanted}
+        others = set(existing.values()) - {wanted}
         problem = (
-            f"{self._path} was made with {others.pop()} partitions; that cannot be changed, use another broker.path."
+            f"{self._path} was created with {others.pop()} partitions; that cannot be changed, use another broker.path."
             if others
             else ""
         )
         return [
-            TopicPlan(topic, role, wanted, exists=topic in made, problem=problem)
+            TopicPlan(topic, role, wanted, exists=topic in existing, problem=problem)
             for role, topic in topic_roles(self._settings).items()
         ]
 
     def apply(self) -> list[TopicPlan]:
+        """See ``Admin.apply``."""
         plan = self.plan()
         if not any(topic.problem for topic in plan):
             Database(self._settings).close()
         return plan
 
     def examine(self) -> Iterator[Finding]:
+        """See ``Admin.examine``."""
         yield from examine(self._settings, self._path, self.plan())
 
     def ping(self) -> None:
+        """See ``Admin.ping``."""
         if self._path.exists():
             DatabaseView(self._settings).close()
         elif not os.access(self._path.parent, os.W_OK | os.X_OK):
             raise BrokerError(
-                f"The embedded broker cannot make {self._path}: its folder is missing or read-only.",
+                f"The embedded broker cannot create {self._path}: its folder is missing or read-only.",
                 hint="Create the folder and make it writable, or set broker.path to another file.",
             )
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: nothing is kept open."""

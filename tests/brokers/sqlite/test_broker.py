@@ -49,7 +49,7 @@ def place(tmp_path: Path) -> Iterator[SqlitePlace]:
 
 
 def process(settings: Settings, code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Run code in a process of its own; ``settings`` and the brokers' names are at hand in it."""
+    """Run code in a process of its own, in which ``settings`` and the brokers are defined."""
     return subprocess.Popen(
         [sys.executable, "-c", PREAMBLE + textwrap.dedent(code), settings.model_dump_json(), *arguments],
         stdout=subprocess.PIPE,
@@ -89,7 +89,7 @@ def test_applications_hold_shards_apart(place: SqlitePlace) -> None:
 
 
 def test_several_processes_produce_while_a_worker_reads(place: SqlitePlace) -> None:
-    """Nothing is lost or doubled, and every producer's records stay in its order."""
+    """Nothing is lost or duplicated, and the records of each producer keep their order."""
     code = """
         with_name = sys.argv[2].encode()
         producer = open_producer(settings)
@@ -111,7 +111,7 @@ def test_several_processes_produce_while_a_worker_reads(place: SqlitePlace) -> N
 
 
 def test_kill_in_the_middle_of_commits_loses_nothing(place: SqlitePlace) -> None:
-    """Killed at any instant, a worker leaves exactly the commits it had made: scores, positions and journal agree."""
+    """Killed at any instant, a worker leaves exactly its completed commits: scores, offsets and journal agree."""
     producer = place.producer()
     total = 3000  # more than six workers can do before they are killed, on a slow day too
     producer.send(InputTopic.EVENTS, [OutRecord(b"sensor", b"%d" % n, n) for n in range(total)])
@@ -156,7 +156,7 @@ def test_kill_in_the_middle_of_commits_loses_nothing(place: SqlitePlace) -> None
 
 
 def test_a_full_disk_leaves_what_was_committed(place: SqlitePlace) -> None:
-    """A commit that does not fit says that the disk is full, leaves nothing, and works once there is room."""
+    """A commit that does not fit reports that the disk is full, leaves nothing, and works once there is room."""
     broker = place.worker()
     place.producer().send(InputTopic.EVENTS, [OutRecord(b"a", b"b", 0)] * 2)
     broker.commit(Commit(0, InputOffsets(1, 0), scores=[OutRecord(b"a", b"small", 0)]))
@@ -201,7 +201,7 @@ def test_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
 
 
 def test_a_read_only_file_is_named(place: SqlitePlace) -> None:
-    """Without the right to write, a commit says so and leaves nothing."""
+    """Without permission to write, a commit reports it and leaves nothing."""
     broker = place.worker()
     broker._database.cursor("PRAGMA query_only = 1")
     with pytest.raises(BrokerError, match="read-only"):
@@ -210,7 +210,7 @@ def test_a_read_only_file_is_named(place: SqlitePlace) -> None:
 
 
 def test_a_file_locked_for_too_long_is_an_error(place: SqlitePlace, tmp_path: Path) -> None:
-    """Who holds the database locked is waited for up to broker.give_up_seconds; then the message says what to end."""
+    """A locked database is waited for up to broker.give_up_seconds; then the message says which process to end."""
     broker = place.worker(place.altered(broker={"give_up_seconds": 0.3}))
     with closing(sqlite3.connect(tmp_path / "broker.db", isolation_level=None)) as shell:
         shell.execute("BEGIN IMMEDIATE")
@@ -221,28 +221,28 @@ def test_a_file_locked_for_too_long_is_an_error(place: SqlitePlace, tmp_path: Pa
 
 
 def test_uncommitted_records_are_not_read(place: SqlitePlace, tmp_path: Path) -> None:
-    """What another process is still writing does not exist yet: the input is drained without it."""
+    """Records that another process is still writing do not exist yet: the input is drained without them."""
     broker = place.worker()
     with closing(sqlite3.connect(tmp_path / "broker.db", isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("UPDATE logs SET next_offset = 1")
         writer.execute("INSERT INTO records SELECT id << 40, 0, NULL, x'00', NULL FROM logs")
         came = drain(broker)
-        assert sum(len(one.records) for polls in came.values() for one in polls) == 0
+        assert sum(len(fetched.records) for polls in came.values() for fetched in polls) == 0
         writer.execute("ROLLBACK")
 
 
 def test_huge_records_come_in_smaller_polls(place: SqlitePlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A poll is bounded by bytes too, so that a run of huge records does not fill the memory."""
+    """A poll is limited by bytes, too, so that a run of huge records does not fill the memory."""
     monkeypatch.setattr("stream_ad.brokers.sqlite.broker.POLL_BYTES", 1_000_000)
     place.producer().send(InputTopic.EVENTS, [OutRecord(None, b"x" * 100_000, n) for n in range(200)])
-    sizes = [len(one.records) for one in drain(place.worker(), 5_000)[0, InputTopic.EVENTS]]
+    sizes = [len(fetched.records) for fetched in drain(place.worker(), 5_000)[0, InputTopic.EVENTS]]
     assert sum(sizes) == 200
     assert max(sizes) <= 64  # rows that are looked at together
 
 
 def test_power_cut_policy_reaches_the_database(place: SqlitePlace) -> None:
-    """broker.synchronous is SQLite's own: 2 is full, 1 is normal; the log is a write-ahead log."""
+    """broker.synchronous is SQLite's own setting: 2 is full, 1 is normal; the journal is a write-ahead log."""
     for policy, number in (("full", 2), ("normal", 1)):
         broker = place.broker(place.altered(broker={"synchronous": policy}))
         assert broker._database.cursor("PRAGMA synchronous").fetchone() == (number,)
@@ -251,8 +251,8 @@ def test_power_cut_policy_reaches_the_database(place: SqlitePlace) -> None:
 
 
 def test_retention_drops_what_is_old_and_needed_by_nobody(place: SqlitePlace) -> None:
-    """With topics.retention_seconds old records go once a snapshot is made: outputs by their age, inputs only behind
-    the snapshot before the newest of every application; a replay from it still finds all it needs.
+    """With topics.retention_seconds, old records are deleted when a snapshot completes: outputs by age, inputs only
+    before the last but one snapshot of every application, so that a replay from it is still possible.
     """
     settings = place.altered(topics={"retention_seconds": 60.0})
     now_ms = int(time.time() * 1000)
@@ -281,7 +281,7 @@ def test_retention_drops_what_is_old_and_needed_by_nobody(place: SqlitePlace) ->
 
 
 def test_retention_waits_for_every_application(place: SqlitePlace) -> None:
-    """What another application has not read yet is kept, however old."""
+    """Records that another application has not read yet are kept, however old."""
     retention = {"retention_seconds": 60.0}
     place.producer().send(InputTopic.EVENTS, [OutRecord(None, b"%d" % n, n) for n in range(9)])
     slow = place.worker(place.altered(application_id="slow", topics=retention))
@@ -295,7 +295,7 @@ def test_retention_waits_for_every_application(place: SqlitePlace) -> None:
 
 
 def test_without_retention_all_is_kept(place: SqlitePlace) -> None:
-    """By default nothing is dropped, however old."""
+    """By default nothing is deleted, however old."""
     place.producer().send(InputTopic.EVENTS, [OutRecord(None, b"%d" % n, n) for n in range(9)])
     broker = place.worker()
     for _ in range(3):
@@ -305,7 +305,9 @@ def test_without_retention_all_is_kept(place: SqlitePlace) -> None:
 
 @pytest.mark.parametrize(("file", "folder"), [(0o444, 0o777), (0o644, 0o555)])
 def test_a_place_that_cannot_be_written_is_named(file: int, folder: int) -> None:
-    """Without the right to write to file or folder, a worker ends with 4 and the way out, and the doctor with 8."""
+    """Without permission to write to the file or folder, a worker exits with 4 and says what to do, and the doctor
+    exits with 8.
+    """
     with tempfile.TemporaryDirectory() as name:
         path = os.path.join(name, "stream.db")  # noqa: PTH118 - as text
         settings = Settings(broker={"path": path}, topics={"partitions": 1})
@@ -328,7 +330,7 @@ def test_a_place_that_cannot_be_written_is_named(file: int, folder: int) -> None
 
 
 def test_a_poll_wakes_up_for_new_records(place: SqlitePlace) -> None:
-    """A waiting poll returns with what another process produces, long before its timeout."""
+    """A waiting poll returns with records that another process produces, long before its timeout."""
     broker = place.worker()
     drain(broker)
     writer = process(
@@ -341,18 +343,18 @@ def test_a_poll_wakes_up_for_new_records(place: SqlitePlace) -> None:
 
 
 def test_producing_needs_no_worker(tmp_path: Path) -> None:
-    """Whoever comes first makes the database: a producer, too."""
+    """The first program to open the database creates it, even a producer."""
     settings = Settings(broker={"path": str(tmp_path / "new.db")})
     with closing(open_producer(settings)) as producer:
         producer.send(InputTopic.EVENTS, [OutRecord(b"a", b"b", 1)])
     with closing(open_broker(settings)) as broker:
         for shard in broker.assigned():
             broker.seek(shard, broker.load(shard).positions)
-        assert sum(len(one.records) for polls in drain(broker).values() for one in polls) == 1
+        assert sum(len(fetched.records) for polls in drain(broker).values() for fetched in polls) == 1
 
 
 def test_lock_files_are_readable(place: SqlitePlace, tmp_path: Path) -> None:
-    """A lock file says in JSON who holds the shard, for people and scripts."""
+    """A lock file names the owner of the shard in JSON, for people and scripts."""
     place.worker()
     held = json.loads((tmp_path / "broker.db.app.shard-0.lock").read_text())
     assert held["pid"] == os.getpid()
@@ -364,11 +366,11 @@ def test_lock_files_are_readable(place: SqlitePlace, tmp_path: Path) -> None:
     st.integers(1, 20_000),
 )
 def test_a_poll_is_shared_fairly(available: dict[tuple[int, InputTopic], int], budget: int) -> None:
-    """No input gets more than it has, none that has something gets nothing, and nothing is left unused in vain."""
+    """No input gets more than it has, none with records gets nothing, and no part of the budget is wasted."""
     shares = share(available, budget)
     assert shares.keys() == available.keys()
-    for key, some in shares.items():
-        assert min(1, available[key]) <= some <= available[key]
+    for key, count in shares.items():
+        assert min(1, available[key]) <= count <= available[key]
     waiting = sum(available.values())
     assert sum(shares.values()) <= max(budget, len(available))
     assert sum(shares.values()) >= min(waiting, budget)

@@ -1,4 +1,4 @@
-"""Whoever looks at the embedded broker leaves it as it is, and disturbs nobody."""
+"""Read-only access to the embedded broker changes nothing and blocks nobody."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LOOKS = (
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
-    """A database that a worker has worked on, with several snapshots of each shard."""
+    """A database that a worker has used, with several snapshots of each shard."""
     folder = tmp_path_factory.mktemp("left")
     Site(folder, {"path": str(folder / "stream.db")}, snapshot_interval_seconds=0.01, steps=150).run()
     return folder
@@ -57,7 +57,7 @@ def site(left, tmp_path):
 
 
 def state(folder):
-    """Every file with its bytes, and when it was written."""
+    """The bytes and time of modification of every file."""
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
@@ -68,7 +68,7 @@ def look(config, *arguments):
 
 
 def all_looks(config):
-    """Take every look there is; what they said."""
+    """Run every read-only command; return their results."""
     settings = load_settings(config, (), {})
     with closing(open_snapshots(settings)) as snapshots:
         newest = str(snapshots.kept(0)[0].number)
@@ -84,26 +84,26 @@ def all_looks(config):
 
 @pytest.mark.parametrize("version", [1, 2, FORMAT])
 def test_looking_changes_nothing(site, tmp_path, version):
-    """Doctor, list, show, plan, health and readers leave bytes, format and time of a file of any format as they were,
-    put nothing beside it, and read of an older one what they read of today's.
+    """Doctor, list, show, plan, health and readers leave bytes, format and time of a file of any format unchanged,
+    create no other file, and read the same from an older format as from the present one.
     """
     scores, today = all_looks(site)
     if version != FORMAT:
         bring_down(tmp_path / "stream.db", version)
     before = state(tmp_path)
-    found, said = all_looks(site)
+    shown, said = all_looks(site)
     assert state(tmp_path) == before
-    assert found == scores
+    assert shown == scores
     assert len(scores) > 100
     assert said["topics", "plan"].output == today["topics", "plan"].output
     if version == 2:
         assert said["snapshots", "list"].output == today["snapshots", "list"].output
-    told = f"format {version}; a worker of this version upgrades it at its next start"
-    assert (told in said["doctor",].output) == (version != FORMAT)
+    warning = f"format {version}; a worker of this version upgrades it at its next start"
+    assert (warning in said["doctor",].output) == (version != FORMAT)
 
 
 def test_a_missing_file_is_said_and_not_made(tmp_path):
-    """Nobody who looks makes a database: what is missing is named, and the folder stays empty."""
+    """No read-only command creates a database: the missing file is named, and the folder stays empty."""
     settings = Settings(broker={"path": str(tmp_path / "none.db")})
     for opened in (open_snapshots, open_reader):
         with pytest.raises(BrokerError, match=r"no embedded broker in .*none\.db"):
@@ -119,7 +119,9 @@ def test_a_missing_file_is_said_and_not_made(tmp_path):
 
 @pytest.mark.parametrize("version", [2, FORMAT])
 def test_what_cannot_be_written_can_be_looked_at(site, tmp_path, version):
-    """A read-only file in a read-only folder, as a mounted backup is, can be listed, shown and planned with."""
+    """Snapshots in a read-only file in a read-only folder, such as a mounted backup, can be listed, shown and planned
+    with.
+    """
     if version != FORMAT:
         bring_down(tmp_path / "stream.db", version)
     before = state(tmp_path)
@@ -142,7 +144,7 @@ def test_what_cannot_be_written_can_be_looked_at(site, tmp_path, version):
 
 
 def test_a_crash_is_looked_at_and_left(site, tmp_path):
-    """What a killed process left beside the database is read, and stays as it is for the next worker."""
+    """Files that a killed process left beside the database are read, and left unchanged for the next worker."""
     program = f"""if True:
         import os, sqlite3
         database = sqlite3.connect({str(tmp_path / "stream.db")!r}, isolation_level=None)
@@ -162,7 +164,7 @@ def test_a_crash_is_looked_at_and_left(site, tmp_path):
 
 
 def test_one_who_looks_sees_what_is_written_meanwhile(tmp_path):
-    """A reader that was opened while nobody wrote follows those who begin to, and reads all once."""
+    """A reader opened while nobody wrote follows later writers, and reads every record once."""
     settings = Settings(broker={"path": str(tmp_path / "a.db")}, topics={"partitions": 2})
     open_producer(settings).close()
     with closing(open_reader(settings)) as reader, closing(open_snapshots(settings)) as snapshots:
@@ -185,7 +187,7 @@ def test_one_who_looks_sees_what_is_written_meanwhile(tmp_path):
 
 
 def test_looking_while_a_worker_writes(tmp_path):
-    """Commits go on while others look, over and over; no look fails, and none sees a record that is not there."""
+    """Commits go on while others read, again and again; no read fails, and none sees a record that does not exist."""
     settings = Settings(broker={"path": str(tmp_path / "a.db")}, topics={"partitions": 1}, http={"enabled": False})
     done, wrong = threading.Event(), []
 
@@ -211,19 +213,19 @@ def test_looking_while_a_worker_writes(tmp_path):
 
 
 def look_once(settings):
-    """Exit code of a look at the topics; 0 when the snapshots can be listed, too."""
+    """Return the exit code of `topics plan`; 0 when the snapshots can be listed, too."""
     with closing(open_snapshots(settings)) as snapshots:
-        assert all(one.size_bytes == 200_000 for one in snapshots.kept(0))
+        assert all(snapshot.size_bytes == 200_000 for snapshot in snapshots.kept(0))
     path = f"broker.path={settings.broker.path}"
     return CliRunner().invoke(app, ["topics", "plan", "--set", path, "--set", "topics.partitions=1"]).exit_code
 
 
 def test_other_partitions_are_named(tmp_path):
-    """A reader with another number of partitions than the file was made with is told which number that is."""
+    """A reader with another number of partitions than the file has is told which number that is."""
     settings = Settings(broker={"path": str(tmp_path / "a.db")}, topics={"partitions": 2})
     open_producer(settings).close()
     for opened in (open_snapshots, open_reader):
-        with pytest.raises(TopicError, match="was made with 2 partitions"):
+        with pytest.raises(TopicError, match="was created with 2 partitions"):
             opened(Settings(broker={"path": str(tmp_path / "a.db")}, topics={"partitions": 3}))
 
 
@@ -237,7 +239,7 @@ def locked(settings, shard):
 
 
 class Passing(Never):
-    """A moment passes with each look."""
+    """A clock that advances with each reading."""
 
     def is_set(self):
         self.clock.advance(0.05)
@@ -245,7 +247,9 @@ class Passing(Never):
 
 
 def test_a_shard_that_is_locked_at_the_start_is_taken_when_it_is_free(tmp_path):
-    """A worker that starts while a command has a shard says so once, is not ready, and scores it once it is free."""
+    """A worker that starts while a command locks a shard logs that once, is not ready, and scores the shard once it is
+    free.
+    """
     settings = Settings(broker={"path": str(tmp_path / "a.db")}, topics={"partitions": 3}, http={"enabled": False})
     with closing(open_producer(settings)) as producer:
         records = [OutRecord(b"s%d" % n, json.dumps(event(n)).encode(), 1_700_000_000_000) for n in range(60)]
@@ -265,9 +269,9 @@ def test_a_shard_that_is_locked_at_the_start_is_taken_when_it_is_free(tmp_path):
     worker = Worker(settings, broker, clock=clock, stop=Passing(clock))
     with capture_logs() as lines:
         worker.run(until_idle_s=3.0)
-    told = [line for line in lines if line["event"] == "shards are locked; each is taken once it is free"]
-    assert len(told) == 1
-    assert f"process {os.getpid()}" in told[0]["shards"][1]
+    logged = [line for line in lines if line["event"] == "shards are locked; each is taken once it is free"]
+    assert len(logged) == 1
+    assert f"process {os.getpid()}" in logged[0]["shards"][1]
     (ready, reason), exposed = seen[28]
     assert not ready
     assert "1 of 3 shards not live; shard 1: locked by process" in reason
@@ -283,7 +287,7 @@ def event(number):
 
 
 def test_asking_who_works_makes_no_worker_miss_a_shard(tmp_path):
-    """A worker of one shard that starts in the very instant in which somebody asks whether it is held, starts."""
+    """A worker of one shard starts even at the very instant in which a command checks whether the shard is locked."""
     settings = Settings(broker={"path": str(tmp_path / "a.db")}, topics={"partitions": 1})
     open_broker(settings).close()
     done = threading.Event()

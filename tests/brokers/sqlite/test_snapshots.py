@@ -1,4 +1,4 @@
-"""Snapshots on the embedded broker: written and given back piece by piece, however large they are."""
+"""Snapshots on the embedded broker: written and deleted in chunks, however large they are."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def rows(path, sql):
 
 
 def parts_of(path):
-    """How many there are, by snapshot."""
+    """Return the number of chunks by snapshot."""
     return dict(rows(path, "SELECT seq, count(*) FROM snapshot_parts GROUP BY seq"))
 
 
 @settings(max_examples=200, deadline=None)
 @given(STORY, st.integers(0, 12))
 def test_what_is_kept_is_what_a_broker_in_memory_keeps(story, size):
-    """Whatever was committed, whole snapshots or parts over several commits, with new owners and deletions in between:
-    positions, journal, snapshots and their data are those of a broker that keeps them in plain variables.
+    """After any commits, with whole snapshots or chunks over several commits, new owners and deletions: offsets,
+    journal, snapshots and their data equal those of the broker in memory.
     """
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "broker.db")
@@ -66,81 +66,85 @@ def test_what_is_kept_is_what_a_broker_in_memory_keeps(story, size):
             for side in InputTopic:
                 place.producer().send(side, [OutRecord(b"a", b"", n) for n in range(100)])
         workers = [place.worker() for place in places]
-        part = None  # the last one of a snapshot that is under way
+        chunk = None  # the last one of a snapshot that is under way
         for number, ((after, step_boundaries), (_, action)) in enumerate(
-            zip(steps([one for one, _ in story]), story, strict=True)
+            zip(steps([count for count, _ in story]), story, strict=True)
         ):
             data, commit = (b"%d " % number) * size, Commit(0, after, step_boundaries=step_boundaries)
             if action == "take over":
-                workers, part = [place.takeover(old) for place, old in zip(places, workers, strict=True)], None
+                workers, chunk = [place.takeover(old) for place, old in zip(places, workers, strict=True)], None
             elif action == "delete":
-                workers, part = [delete_oldest(place, old) for place, old in zip(places, workers, strict=True)], None
+                workers, chunk = [delete_oldest(place, old) for place, old in zip(places, workers, strict=True)], None
             elif action == "whole":
-                commit, part = replace(commit, snapshot=data), None
+                commit, chunk = replace(commit, snapshot=data), None
             elif action in {"part", "give up"}:
-                part = part_after(part if action == "part" else None, after, data, PART)
-                commit = replace(commit, part=part)
+                chunk = part_after(chunk if action == "part" else None, after, data, PART)
+                commit = replace(commit, chunk=chunk)
             for worker in workers:
                 worker.commit(commit)
-            if part is not None and part.last:
-                part = None
+            if chunk is not None and chunk.last:
+                chunk = None
             assert kept(places[0]) == kept(places[1])
         loaded = [worker.load(0) for worker in workers]
-        assert len({(one.positions, one.journal, one.rebuild) for one in loaded}) == 1
-        found = {one.snapshot and (one.snapshot.positions, one.snapshot.number, one.snapshot.data) for one in loaded}
-        assert len(found) == 1
+        assert len({(checkpoint.positions, checkpoint.journal, checkpoint.rebuild) for checkpoint in loaded}) == 1
+        snapshots = {
+            checkpoint.snapshot
+            and (checkpoint.snapshot.positions, checkpoint.snapshot.number, checkpoint.snapshot.data)
+            for checkpoint in loaded
+        }
+        assert len(snapshots) == 1
         assert all(length <= PART for (length,) in rows(path, "SELECT length(data) FROM snapshot_parts"))
 
 
 def kept(place):
-    """All snapshots and their data, but for the hour at which they were saved."""
+    """Return all snapshots and their data, without the time at which they were saved."""
     snapshots = place.snapshots()
-    return [(replace(one, saved_ms=0), snapshots.read(0, one.number)) for one in snapshots.kept(0)]
+    return [(replace(snapshot, saved_ms=0), snapshots.read(0, snapshot.number)) for snapshot in snapshots.kept(0)]
 
 
 def delete_oldest(place, worker):
-    """As people do between two workers."""
+    """Delete the oldest snapshot while no worker runs."""
     worker.close()
     snapshots = place.snapshots()
-    if len(there := snapshots.kept(0)) > 1:
-        snapshots.delete(0, there[-1].number)
+    if len(kept := snapshots.kept(0)) > 1:
+        snapshots.delete(0, kept[-1].number)
     return place.worker()
 
 
 def test_what_is_dropped_gives_its_room_back(place, path):
-    """Parts of snapshots that are no longer kept go as new ones come, two at most with each commit."""
+    """Chunks of dropped snapshots are deleted as new ones are written, at most two with each commit."""
     worker = place.worker(place.altered(worker={"snapshot_history": 0}))
     for number in range(1, 12):
-        part, removed = None, []
-        while part is None or not part.last:
-            part = part_after(part, InputOffsets(), os.urandom(50 * PART), PART)
+        chunk, removed = None, []
+        while chunk is None or not chunk.last:
+            chunk = part_after(chunk, InputOffsets(), os.urandom(50 * PART), PART)
             before = sum(parts_of(path).values())
-            worker.commit(Commit(0, InputOffsets(), part=part))
+            worker.commit(Commit(0, InputOffsets(), chunk=chunk))
             removed.append(before + 1 - sum(parts_of(path).values()))
         assert max(removed) <= 2
-        there = parts_of(path)
-        assert set(there) <= {number, number - 1, number - 2}
-        assert there.get(number - 2, 50) == 50, "dropped just now, after two that are kept were there"
+        remaining = parts_of(path)
+        assert set(remaining) <= {number, number - 1, number - 2}
+        assert remaining.get(number - 2, 50) == 50, "dropped just now, after two that are kept were there"
     worker.commit(Commit(0, InputOffsets(), snapshot=b"x" * 50 * PART))
     assert set(parts_of(path)) == {10, 11, 12}
 
 
 def test_what_was_given_up_gives_its_room_back(place, path):
-    """Of a snapshot that was begun and given up, by the worker or with it, the next one leaves nothing."""
+    """The next snapshot removes everything of one that was abandoned, with or without its worker."""
     worker = place.worker()
-    worker.commit(Commit(0, InputOffsets(), part=part_after(None, InputOffsets(), b"a" * 50, PART)))
+    worker.commit(Commit(0, InputOffsets(), chunk=part_after(None, InputOffsets(), b"a" * 50, PART)))
     worker.commit(Commit(0, InputOffsets(), snapshot=b"small"))
     assert parts_of(path) == {1: 1}
     large = part_after(None, InputOffsets(), b"a" * 50, PART)
-    worker.commit(Commit(0, InputOffsets(), part=large))
-    worker.commit(Commit(0, InputOffsets(), part=part_after(large, InputOffsets(), b"", PART)))
+    worker.commit(Commit(0, InputOffsets(), chunk=large))
+    worker.commit(Commit(0, InputOffsets(), chunk=part_after(large, InputOffsets(), b"", PART)))
     assert parts_of(path) == {1: 1, 2: 2}
     place.takeover(worker).commit(Commit(0, InputOffsets(), snapshot=b"small"))
     assert parts_of(path) == {1: 1, 2: 1}
 
 
 def test_a_part_that_is_missing_is_damage(place, path):
-    """A snapshot of which a part is gone, or is not what was written, is not given out; the one before is."""
+    """A snapshot with a missing or changed chunk is not returned; the previous one is."""
     worker = place.worker()
     for data in (b"first " * 10, b"second " * 10, b"third " * 10):
         worker.commit(Commit(0, InputOffsets(), snapshot=data))

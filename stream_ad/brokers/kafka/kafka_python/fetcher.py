@@ -1,8 +1,7 @@
-"""Fetched records as plain tuples: the client's reader of one partition's fetch, a batch at a time.
+"""A replacement of the client's reader of one partition's fetch, which decodes a batch at a time to plain tuples.
 
-What is read and what is skipped is as in the client: checksums, records before the position, ends
-of transactions, records of aborted ones. Only the making of a named tuple of thirteen fields and the
-dozen calls per record are left out (see kafka_format).
+It verifies and skips the same as the client's: checksums, records before the position, transaction markers, records of
+aborted transactions. It only avoids a named tuple of thirteen fields and a dozen calls per record (``record_batch``).
 """
 
 from __future__ import annotations
@@ -22,35 +21,35 @@ if TYPE_CHECKING:
 
 
 class FetchedPartition(Fetcher.PartitionRecords):  # type: ignore[misc]
-    """Hands out ``Record`` tuples in the place of the client's ConsumerRecord."""
+    """One partition's fetch, which returns ``Record`` tuples instead of the client's ConsumerRecord."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._batch: list[Record] = []
         self._taken = 0
-        self._batch_end = 0  # where to fetch on after the batch
+        self._batch_end = 0  # the next offset to fetch after the batch
         super().__init__(*arguments, **options)
 
     def take(self, n: int | None = None) -> list[Record]:
-        """The next ``n`` records at most; fewer at the end of the fetch, or before one that cannot be read."""
+        """Return at most ``n`` records; fewer at the end of the fetch, or before an unreadable record."""
         records: list[Record] = []
         try:
             while self.record_iterator is not None and (n is None or len(records) < n):
                 if self._taken == len(self._batch):
                     self._batch, self._taken = next(self.record_iterator, []), 0
-                    continue  # the iterator ends with drain(), which leaves none
+                    continue  # the iterator ends with drain(), which sets it to None
                 stop = len(self._batch) if n is None else self._taken + n - len(records)
                 records += self._batch[self._taken : stop]
                 self._taken = min(stop, len(self._batch))
                 whole = self._taken == len(self._batch)
                 self.next_fetch_offset = self._batch_end if whole else records[-1][0] + 1
         except KafkaError:
-            self.drain()  # the next fetch meets it again
+            self.drain()  # the next fetch raises it again
             if not records:
                 raise
         return records
 
     def _maybe_skip_record(self, batch: list[Record]) -> bool:  # noqa: ARG002 (the client's signature)
-        return False  # done per batch below
+        return False  # _unpack_records skips them per batch
 
     def _unpack_records(self, tp: TopicPartition, records: Any, *_: Any) -> Iterator[list[Record]]:
         while (batch := records.next_batch()) is not None:
@@ -58,25 +57,25 @@ class FetchedPartition(Fetcher.PartitionRecords):  # type: ignore[misc]
                 raise CorruptRecordError(f"Checksum of {tp.topic}[{tp.partition}] at offset {batch.base_offset}.")
             if batch.magic != FORMAT:
                 raise UnsupportedForMessageFormatError(
-                    f"{tp.topic}[{tp.partition}] holds records of before Kafka 0.11."
+                    f"{tp.topic}[{tp.partition}] holds records written before Kafka 0.11."
                 )
             self.leader_epoch = batch.leader_epoch
             if self._is_hidden(batch):
                 self.next_fetch_offset = batch.next_offset
                 continue
             self.bytes_read += batch.size_in_bytes
-            found = _records(batch)
-            if found and found[0][0] < self.fetch_offset:
-                found = [record for record in found if record[0] >= self.fetch_offset]
+            decoded = _records(batch)
+            if decoded and decoded[0][0] < self.fetch_offset:
+                decoded = [record for record in decoded if record[0] >= self.fetch_offset]
             self._batch_end = batch.next_offset
-            if found:
-                yield found
+            if decoded:
+                yield decoded
             else:  # compaction has left an empty batch
                 self.next_fetch_offset = batch.next_offset
         self.drain()
 
     def _is_hidden(self, batch: Any) -> bool:
-        """The end of a transaction, or a part of an aborted one."""
+        """Return whether a batch is a transaction marker, or part of an aborted transaction."""
         if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
             self._consume_aborted_transactions_up_to(batch.last_offset)
             if self._contains_abort_marker(batch):
@@ -94,23 +93,23 @@ def _records(batch: Any) -> list[Record]:
 
 
 def install_batch_reader(consumer: KafkaConsumer) -> None:
-    """Let a consumer's polls give ``Record`` tuples."""
+    """Make a consumer's polls return ``Record`` tuples."""
     consumer._fetcher.PartitionRecords = FetchedPartition  # noqa: SLF001
 
 
 def requeue_resumed_partitions(consumer: KafkaConsumer) -> None:
-    """Let the next poll go on with what was fetched of a partition before it was paused.
+    """Let the next poll continue with records that were fetched before their partition was paused.
 
-    The client (3.0.12) puts such records aside, and takes them up again only when it holds no fetch at all. But a
-    fetch that is used up stays where it is, so that a partition that was paused in the middle and then resumed would
-    never be read again: it is not fetched either as long as records of it lie aside.
+    The client (3.0.12) parks such records, and takes them up again only when it holds no current fetch at all. But it
+    keeps an exhausted fetch as the current one, so a partition that was paused halfway and then resumed would never be
+    read again: as long as records of it are parked, it is not fetched either.
     """
     fetcher = consumer._fetcher  # noqa: SLF001
-    if not fetcher._next_partition_records:  # noqa: SLF001 -- used up
+    if not fetcher._next_partition_records:  # noqa: SLF001 -- exhausted
         fetcher._next_partition_records = None  # noqa: SLF001
 
 
 def has_fetched_ahead(consumer: KafkaConsumer) -> bool:
-    """Whether the next poll gives records that are there already, and fetches the next ones ahead."""
+    """Return whether the next poll will return records that are fetched already, and fetch the next ones ahead."""
     fetcher = consumer._fetcher  # noqa: SLF001
     return bool(fetcher._completed_fetches or fetcher._next_partition_records)  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""kafka-python's producer, given whole batches, with limits where it would wait for ever."""
+"""kafka-python's producer, which sends whole batches, with time limits where it would wait without one."""
 
 from __future__ import annotations
 
@@ -20,62 +20,63 @@ if TYPE_CHECKING:
 
     from kafka.structs import ConsumerGroupMetadata
 
-    from stream_ad.brokers.kafka.client_api import SettlingProducer
+    from stream_ad.brokers.kafka.client_api import ResolvingProducer
     from stream_ad.records.columns import OutRecord
     from stream_ad.settings import Settings
 
-_LOOK_S = 0.002
+_POLL_INTERVAL_S = 0.002  # between checks whether partitions were added to the transaction
 
 
 class Sent(NamedTuple):
-    """A batch that was handed over."""
+    """A batch that was handed to the sender."""
 
-    future: Any  # its value: offset of the first record, …
+    future: Any  # its value begins with the offset of the first record
     records: int
 
 
 class _Added:
-    """Waits like the client's own results until partitions belong to the transaction."""
+    """A result that is ready once partitions belong to the transaction; waits like the client's own results."""
 
     def __init__(self, manager: Any, partitions: Collection[TopicPartition]) -> None:
         self._manager, self._partitions = manager, partitions
 
     def wait(self, timeout_ms: float) -> bool:
+        """Return False where the result is not ready in time."""
         deadline = time.monotonic() + timeout_ms / 1000
         while not all(self._manager.is_partition_added(partition) for partition in self._partitions):
             if self._manager.last_error is not None:
                 raise self._manager.last_error
             if time.monotonic() > deadline:
                 return False
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_INTERVAL_S)
         return True
 
 
-class _Last:
-    """The last transaction: where it wrote, and the connection over which its coordinator was asked to end it."""
+class _LastTransaction:
+    """The last transaction: its partitions, and the connection over which its coordinator was asked to end it."""
 
     def __init__(self) -> None:
         self.partitions: set[TopicPartition] = set()
-        self.link: Any = None
+        self.connection: Any = None
 
 
 class KafkaPythonProducer(KafkaProducer):  # type: ignore[misc]
-    """See ``kafka_clients.TransactionalProducer``.
+    """See ``client_api.ResolvingProducer``.
 
-    A coordinator that dies may leave a transaction open in some of its partitions although it has acknowledged its
-    end (kafka_settle). If the next transaction then failed there, it would take the one before along. So its end is
-    told once more where the connection to the coordinator has broken meanwhile; and where it breaks before the next
-    one has begun, the producer is of no further use.
+    A coordinator that dies may leave a transaction open in some of its partitions although it has acknowledged its end
+    (``hanging_transactions``). If the next transaction then failed there, the previous one would be aborted with it. So
+    where the connection to the coordinator has broken since a transaction ended, its end is repeated before the next
+    one begins; and where the connection breaks before the next one has begun, the producer is unusable.
     """
 
-    _last: _Last | None = None
+    _last: _LastTransaction | None = None
 
-    def watch(self) -> None:
-        """Look out for coordinators that go away, from now on."""
+    def watch_coordinator(self) -> None:
+        """From now on, make the producer unusable where the coordinator goes away before a transaction has begun."""
         manager = self._transaction_manager
         look_up = manager._lookup_coordinator  # noqa: SLF001
 
-        def looked_up(kind: CoordinatorType, key: str) -> None:
+        def watched_look_up(kind: CoordinatorType, key: str) -> None:
             begins = manager._current_state == TransactionState.IN_TRANSACTION  # noqa: SLF001
             if kind == CoordinatorType.TRANSACTION and begins and not manager._partitions_in_transaction:  # noqa: SLF001
                 manager.transition_to_fatal_error(
@@ -83,23 +84,26 @@ class KafkaPythonProducer(KafkaProducer):  # type: ignore[misc]
                 )
             look_up(kind, key)
 
-        manager._lookup_coordinator = looked_up  # noqa: SLF001
+        manager._lookup_coordinator = watched_look_up  # noqa: SLF001
 
     def begin_transaction(self) -> None:
+        """See ``TransactionalProducer.begin_transaction``; first ends the last one again where its end may be lost."""
         last = self._last
-        if last is not None and (last.link is None or last.link is not self._link()):
+        if last is not None and (last.connection is None or last.connection is not self._coordinator_connection()):
             timeout_s = self.config["transaction_timeout_ms"] / 1000
-            self.end_open(timeout_s, last.partitions, commit=True)  # offsets that were lost: see kafka_settle
+            self.end_open_transactions(
+                timeout_s, last.partitions, commit=True
+            )  # lost offsets: see hanging_transactions
         super().begin_transaction()
-        self._last = _Last()
+        self._last = _LastTransaction()
 
-    def _link(self) -> Any:
-        """The connection to the transaction's coordinator; None where there is none now."""
+    def _coordinator_connection(self) -> Any:
+        """Return the connection to the transaction coordinator; None where there is none."""
         node = self._transaction_manager.coordinator(CoordinatorType.TRANSACTION)
         return self._sender._client._manager._conns.get(node)  # noqa: SLF001
 
-    def learn(self, topics: Collection[str]) -> None:
-        """Find out where topics are, which must be known before their first batch; all in one request."""
+    def load_metadata(self, topics: Collection[str]) -> None:
+        """Load the metadata of topics, which their first batch needs, in one request."""
         for topic in topics:
             self._sender.add_topic(topic)
         for topic in topics:
@@ -108,7 +112,7 @@ class KafkaPythonProducer(KafkaProducer):  # type: ignore[misc]
     def send_batches(
         self, topic: str, partition: int, records: Sequence[OutRecord], *, plain: bool = False
     ) -> list[Sent]:
-        """Hand records to the sender as whole batches; returns what will become of each."""
+        """See ``TransactionalProducer.send_batches``."""
         if not records:
             return []
         target = TopicPartition(topic, partition)
@@ -137,26 +141,30 @@ class KafkaPythonProducer(KafkaProducer):  # type: ignore[misc]
         return ProducerBatch(target, builder)
 
     def check(self, sent: Sequence[Sent]) -> None:
+        """See ``TransactionalProducer.check``."""
         for future, _ in sent:
-            if not future.is_done:  # it was cut into smaller ones, which may have been taken or not
-                raise kafka_errors.MessageSizeTooLargeError(f"{future.topic_partition} takes no batches of this size")
+            if not future.is_done:  # split into smaller ones, which may or may not have been accepted
+                raise kafka_errors.MessageSizeTooLargeError(f"{future.topic_partition} accepts no batches of this size")
             _, _, error_of = future.value
             if error_of is not None:
                 raise error_of(0)
 
     def last_offset(self, sent: Sequence[Sent]) -> int:
+        """See ``TransactionalProducer.last_offset``."""
         future, records = sent[-1]
         return int(future.value[0]) + records - 1
 
     def send_offsets(self, timeout_s: float, offsets: dict[TopicPartition, Any], group: ConsumerGroupMetadata) -> None:
+        """See ``TransactionalProducer.send_offsets``."""
         self._within(timeout_s, self._transaction_manager.send_offsets_to_transaction(offsets, group))
 
     def end_transaction(self, timeout_s: float) -> None:
+        """See ``TransactionalProducer.end_transaction``."""
         if self._last is not None:
-            self._last.link = self._link()
+            self._last.connection = self._coordinator_connection()
         self._within(timeout_s, self._transaction_manager.begin_commit())
 
-    def end_open(
+    def end_open_transactions(
         self,
         timeout_s: float,
         partitions: Collection[TopicPartition],
@@ -165,9 +173,7 @@ class KafkaPythonProducer(KafkaProducer):  # type: ignore[misc]
         *,
         commit: bool,
     ) -> None:
-        """A transaction that writes no record: what is open of this producer in some partitions, and of its offsets in
-        a group, ends with it.
-        """
+        """See ``ResolvingProducer.end_open_transactions``: runs a transaction that writes no record."""
         self._last = None
         super().begin_transaction()
         manager = self._transaction_manager
@@ -190,11 +196,12 @@ class KafkaPythonProducer(KafkaProducer):  # type: ignore[misc]
         return int(self._transaction_manager.producer_id_and_epoch.producer_id)
 
     def last_error(self) -> BaseException | None:
-        """What put the producer out of use, if anything has."""
+        """Return the error that made the producer unusable; None where there is none."""
         error: BaseException | None = self._transaction_manager.last_error
         return error
 
     def abandon(self) -> None:
+        """See ``TransactionalProducer.abandon``."""
         self._sender.force_close()
         self._sender.join(1.0)
         with suppress(kafka_errors.KafkaError):
@@ -205,17 +212,17 @@ def open_producer(
     settings: Settings,
     transactional_id: str,
     topics: Collection[str],
-    settle: Callable[[SettlingProducer], None] | None = None,
+    resolve_hanging: Callable[[ResolvingProducer], None] | None = None,
 ) -> KafkaPythonProducer:
-    """See ``kafka_clients.Client``."""
+    """See ``client_api.Client``."""
     options = producer_options(settings, transactional_id)
     producer: KafkaPythonProducer = connect(KafkaPythonProducer, settings, **options)
     try:
-        producer.learn(topics)
+        producer.load_metadata(topics)
         producer.init_transactions()
-        if settle is not None:
-            settle(producer)
-        producer.watch()
+        if resolve_hanging is not None:
+            resolve_hanging(producer)
+        producer.watch_coordinator()
     except BaseException:
         producer.abandon()
         raise

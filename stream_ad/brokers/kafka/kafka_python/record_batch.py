@@ -1,12 +1,12 @@
-"""Kafka's record batches (message format v2), written and read a batch at a time.
+"""Codec of Kafka's record batches (message format v2), a batch at a time.
 
-The client spends most of a worker's time on single records: a future, several locks and debug texts
-for each one written, a dozen calls for each one read. Here a step's records become whole batches for
-the client to send, and a fetched batch becomes plain tuples, in compiled loops; what the client does with batches
-(sequence numbers, retries, compression, checksums) stays with it.
+The client would take most of a worker's time for single records: a future, several locks and debug texts for each
+record written, a dozen calls for each record read. This module encodes a step's records to whole batches for the client
+to send, and decodes a fetched batch to plain tuples, in compiled loops. Sequence numbers, retries, compression and
+checksums remain with the client.
 
-Format: https://kafka.apache.org/documentation/#recordbatch. A varint is zigzag-encoded, seven bits a
-byte, the lowest first.
+Format: https://kafka.apache.org/documentation/#recordbatch. A varint is zigzag-encoded, seven bits per byte, the lowest
+first.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 Record = tuple[int, int, bytes | None, bytes | None]
-"""Of a record read: offset, time in milliseconds, key, value."""
+"""A decoded record: offset, time in milliseconds, key, value."""
 
-_LONGEST = 70  # bits of the bytes of a varint: 64 are used
+_LONGEST = 70  # payload bits of the ten bytes of the longest varint, of which 64 are used
 _NO_HEADERS = b"\0"
-_NULL = -1  # length, or begin, of a key or value that is not there
+_NULL = -1  # length, or begin, of a missing key or value
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The records of one batch as they stand after its header."""
+    """The encoded records of one batch, without its header."""
 
     data: bytes
     count: int
@@ -46,19 +46,19 @@ class Body:
 
 
 def prepare() -> None:
-    """Have the loops compiled now and not under the first records."""
+    """Compile the loops now, so that the first records need not wait for it."""
     for body in encode([OutRecord(b"", b"", 0)], 1):
         decode(body.data, body.count, 0, 0, None)
 
 
 def encode(records: Sequence[OutRecord], limit: int) -> Iterator[Body]:
-    """Cut records into batches of about ``limit`` bytes at most; a record larger than that stands alone."""
+    """Encode records in batches of at most about ``limit`` bytes; a larger record gets a batch of its own."""
     if not records:
         return
     keys, values, times, headers = zip(*records, strict=True)
-    extras = [_headers(one) if one else _NO_HEADERS for one in headers]
+    extras = [_headers(pairs) if pairs else _NO_HEADERS for pairs in headers]
     lengths = np.array([_lengths(keys), _lengths(values), list(map(len, extras))])  # (3, N)
-    parts = tuple(np.frombuffer(b"".join(filter(None, some)), np.uint8) for some in (keys, values, extras))
+    parts = tuple(np.frombuffer(b"".join(filter(None, texts)), np.uint8) for texts in (keys, values, extras))
     times_ms = np.array(times, np.int64)
     start, taken = 0, np.zeros(3, np.int64)
     while start < len(times):
@@ -94,7 +94,7 @@ def varint(number: int) -> bytes:
 
 @kernel
 def _size(number: int) -> int:
-    """Bytes of a varint."""
+    """Return the number of bytes of a varint."""
     rest = np.uint64((number << 1) ^ (number >> 63))
     size = 1
     while rest > 0x7F:
@@ -105,7 +105,7 @@ def _size(number: int) -> int:
 
 @kernel
 def _put(data: NDArray[np.uint8], at: int, number: int) -> int:
-    """Write a varint; returns where it ends."""
+    """Write a varint at index ``at`` of ``data`` (B,); return the index behind it."""
     rest = np.uint64((number << 1) ^ (number >> 63))
     while rest > 0x7F:
         data[at] = 0x80 | (rest & np.uint64(0x7F))
@@ -117,7 +117,14 @@ def _put(data: NDArray[np.uint8], at: int, number: int) -> int:
 
 @kernel
 def _length(lengths: NDArray[np.int64], times_ms: NDArray[np.int64], start: int, n: int) -> int:
-    """Bytes of record ``n`` of a batch that begins with ``start``, behind its own length."""
+    """Return the bytes of record ``n`` of a batch that begins with ``start``, without its length field.
+
+    Args:
+        lengths: (3, N) of keys, values and headers.
+        times_ms: (N,).
+        start: First record of the batch.
+        n: The record.
+    """
     key, value = lengths[0, n], lengths[1, n]
     return (
         1
@@ -133,7 +140,14 @@ def _length(lengths: NDArray[np.int64], times_ms: NDArray[np.int64], start: int,
 
 @kernel
 def _cut(lengths: NDArray[np.int64], times_ms: NDArray[np.int64], start: int, limit: int) -> tuple[int, int]:
-    """Where a batch that begins with ``start`` ends, with one record at least, and how many bytes it has."""
+    """Return where a batch that begins with ``start`` ends, after at least one record, and its size in bytes.
+
+    Args:
+        lengths: (3, N) of keys, values and headers.
+        times_ms: (N,).
+        start: First record of the batch.
+        limit: About the largest number of bytes.
+    """
     records = size = 0
     for n in range(start, len(times_ms)):
         length = _length(lengths, times_ms, start, n)
@@ -146,7 +160,7 @@ def _cut(lengths: NDArray[np.int64], times_ms: NDArray[np.int64], start: int, li
 
 @kernel
 def _copy(text: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    for k in range(len(out)):  # compiled to a move of memory, unlike a loop over indices of the whole
+    for k in range(len(out)):  # compiles to a memory move, unlike a loop over indices of the whole buffer
         out[k] = text[k]
 
 
@@ -165,9 +179,9 @@ def _write(
     Args:
         lengths: (3, N) of keys, values and headers.
         times_ms: (N,).
-        parts: All keys, values and headers, one after the other.
-        taken: (3,) how far each of them has been written; moves on.
-        out: Just as long as they become.
+        parts: All keys, values and headers, each concatenated: three arrays (B,).
+        taken: (3,) bytes of each part that are written already; advanced.
+        out: (B,) exactly as long as the encoded records.
     """
     at = 0
     for n in range(start, stop):
@@ -186,22 +200,22 @@ def _write(
 
 
 def decode(data: bytes, count: int, base_offset: int, first_time_ms: int, append_time_ms: int | None) -> list[Record]:
-    """The records of a batch.
+    """Decode the records of a batch.
 
     Args:
-        data: What stands after the header, decompressed.
-        count: As the header says.
+        data: The decompressed bytes behind the header.
+        count: Number of records according to the header.
         base_offset: Offset of the first record as it was written (compaction may have removed it).
-        first_time_ms: Times are told from here.
-        append_time_ms: Time of all records, where the topic keeps the time of writing.
+        first_time_ms: Base of the record times, in milliseconds.
+        append_time_ms: Time of all records, where the topic keeps the time of writing; else None.
 
     Raises:
-        CorruptRecordError: The records do not fill the data.
+        CorruptRecordError: The records do not fill the data exactly.
     """
-    found = np.empty((6, min(max(count, 0), len(data))), np.int64)  # a record has bytes, whatever the header says
-    if found.shape[1] != count or not _find(np.frombuffer(data, np.uint8), found):
+    columns = np.empty((6, min(max(count, 0), len(data))), np.int64)  # every record has bytes, whatever the header says
+    if columns.shape[1] != count or not _find(np.frombuffer(data, np.uint8), columns):
         raise CorruptRecordError(f"The batch at offset {base_offset} cannot be read: records and data do not agree.")
-    numbers, times, *texts = found
+    numbers, times, *texts = columns
     times = times + first_time_ms if append_time_ms is None else np.full_like(times, append_time_ms)
     keys, values = (_texts(data, begin, end) for begin, end in (texts[:2], texts[2:]))
     return list(zip((numbers + base_offset).tolist(), times.tolist(), keys, values, strict=True))
@@ -216,7 +230,7 @@ def _texts(data: bytes, begin: NDArray[np.int64], end: NDArray[np.int64]) -> lis
 
 @kernel
 def _get(data: NDArray[np.uint8], at: int) -> tuple[Any, int]:
-    """A varint and where it ends; -1 where it does not."""
+    """Return the varint at index ``at`` of ``data`` (B,) and the index behind it, which is -1 where it does not end."""
     number, shift = np.uint64(0), 0
     while at < len(data) and shift < _LONGEST:
         byte = np.uint64(data[at])
@@ -229,29 +243,34 @@ def _get(data: NDArray[np.uint8], at: int) -> tuple[Any, int]:
 
 
 @kernel
-def _find(data: NDArray[np.uint8], found: NDArray[np.int64]) -> bool:
-    """Whether so many records fill the data; by record its number, its time, begin and end of its key and value."""
+def _find(data: NDArray[np.uint8], columns: NDArray[np.int64]) -> bool:
+    """Locate the records of a batch, and return whether they fill the data exactly.
+
+    Args:
+        data: (B,) the records.
+        columns: (6, N) is filled: offset and time relative to the batch, begin and end of key and value of each record.
+    """
     at = 0
-    for n in range(found.shape[1]):
+    for n in range(columns.shape[1]):
         length, at = _get(data, at)
         if at < 0 or not 0 < length <= len(data) - at:
             return False
         end = at + length
         at += 1  # attributes: none are defined
-        found[1, n], at = _get(data, at)
+        columns[1, n], at = _get(data, at)
         if at < 0:
             return False
-        found[0, n], at = _get(data, at)
+        columns[0, n], at = _get(data, at)
         if at < 0:
             return False
         for text in (2, 4):
             length, at = _get(data, at)
             if at < 0 or length > end - at:
                 return False
-            found[text, n] = at if length >= 0 else _NULL
+            columns[text, n] = at if length >= 0 else _NULL
             at += max(length, 0)
-            found[text + 1, n] = at if length >= 0 else _NULL
-        if at >= end:  # the number of headers follows at least
+            columns[text + 1, n] = at if length >= 0 else _NULL
+        if at >= end:  # at least the number of headers follows
             return False
         at = end
     return at == len(data)

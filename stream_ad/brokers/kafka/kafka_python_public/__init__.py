@@ -1,4 +1,4 @@
-"""The client kafka-python over its public interface alone, as ``kafka_clients.Client``; see kafka_insides."""
+"""The client kafka-python over its public interface alone; see ``client_api.Client`` and ``private_names``."""
 
 from stream_ad.brokers.kafka.kafka_python_public.consumer import open_consumer
 from stream_ad.brokers.kafka.kafka_python_public.producer import open_producer

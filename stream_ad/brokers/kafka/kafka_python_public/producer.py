@@ -1,4 +1,4 @@
-"""kafka-python's producer over its public interface: a future for every record, and calls without a limit given one."""
+"""kafka-python's producer over its public interface: one future per record, and time limits for calls without one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka.connection import connect, producer_options
-from stream_ad.brokers.kafka.hanging_transactions import names, open_in
+from stream_ad.brokers.kafka.hanging_transactions import open_transactions, partition_names
 from stream_ad.brokers.kafka.limits import GRACE_S, within
 from stream_ad.brokers.kafka.private_names import TESTED
 from stream_ad.errors import BrokerError
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from kafka import OffsetAndMetadata
     from kafka.structs import ConsumerGroupMetadata
 
-    from stream_ad.brokers.kafka.client_api import SettlingProducer
+    from stream_ad.brokers.kafka.client_api import ResolvingProducer
     from stream_ad.records.columns import OutRecord
     from stream_ad.settings import Settings
 
 Sent = list[Any]
-"""A future of each record."""
-_LOOK_S = 0.005
+"""The future of each record."""
+_POLL_INTERVAL_S = 0.005  # between checks whether the last transaction has ended
 
 
 class PublicProducer:
-    """See ``kafka_clients.SettlingProducer``.
+    """See ``client_api.ResolvingProducer``.
 
-    A coordinator that dies may leave a transaction open in some of its partitions although it has acknowledged its
-    end (kafka_settle). If the next transaction then failed there, it would take the one before along. So before
-    another one begins, Kafka is asked whether the last one is over in every partition. Where it stays open, this
-    producer is of no further use, and whoever opens the next one settles what was left.
+    A coordinator that dies may leave a transaction open in some of its partitions although it has acknowledged its end
+    (``hanging_transactions``). If the next transaction then failed there, the previous one would be aborted with it. So
+    before another one begins, Kafka is asked whether the last one has ended in every partition. Where it stays open,
+    this producer is unusable, and the next producer with its id resolves what was left open.
     """
 
     def __init__(self, settings: Settings, transactional_id: str, topics: Collection[str]) -> None:
@@ -57,17 +57,23 @@ class PublicProducer:
             raise
 
     def take_over(self) -> None:
-        """Find out where the topics are, and fence whoever had the transactional id."""
-        with ThreadPoolExecutor(len(self._topics)) as threads:  # one by one each would wait for an answer of its own
+        """Load the topics' metadata, and fence the earlier owner of the transactional id."""
+        with ThreadPoolExecutor(
+            len(self._topics)
+        ) as threads:  # one after the other, each would wait for a response of its own
             list(threads.map(self._producer.partitions_for, self._topics))
         self._producer.init_transactions()
 
     @property
     def producer_id(self) -> int:
+        """See ``ResolvingProducer.producer_id``."""
         return int(self._admin.describe_transactions([self._id])[self._id].producer_id)
 
     def last_error(self) -> BaseException | None:
-        # What put it out of use is the second part of the error that it has for whoever sends.
+        """Send a record to learn the error that made the producer unusable; None where there is none.
+
+        It is the second argument of the error that sending raises.
+        """
         try:
             self._producer.send(self._topics[0], b"", b"", partition=0)
         except kafka_errors.KafkaError as error:
@@ -75,20 +81,23 @@ class PublicProducer:
         return None
 
     def begin_transaction(self) -> None:
+        """See ``TransactionalProducer.begin_transaction``."""
         self._await_end()
         self._producer.begin_transaction()
 
     def _await_end(self) -> None:
-        """Kafka acknowledges the end of a transaction first, and then tells its partitions."""
+        """Wait until the last transaction has ended in its partitions: Kafka acknowledges its end before that."""
         deadline = time.monotonic() + self._timeout_s
-        while self._written and (still_open := open_in(self._admin, self._written)):
+        while self._written and (still_open := open_transactions(self._admin, self._written)):
             producer_id = self.producer_id
-            ours = [place for place, starts in still_open.items() if producer_id in starts]
-            if not ours:
+            hanging = [partition for partition, starts in still_open.items() if producer_id in starts]
+            if not hanging:
                 break
             if time.monotonic() > deadline:
-                raise kafka_errors.KafkaConnectionError(f"the last transaction does not end in {names(ours)}")
-            time.sleep(_LOOK_S)
+                raise kafka_errors.KafkaConnectionError(
+                    f"the last transaction does not end in {partition_names(hanging)}"
+                )
+            time.sleep(_POLL_INTERVAL_S)
         self._written = set()
 
     def send_batches(
@@ -99,6 +108,7 @@ class PublicProducer:
         *,
         plain: bool = False,  # noqa: ARG002 (this client has no choice)
     ) -> list[Sent]:
+        """See ``TransactionalProducer.send_batches``."""
         if not records:
             return []
         send = self._producer.send
@@ -109,25 +119,30 @@ class PublicProducer:
         return [futures]
 
     def flush(self, timeout_s: float) -> None:
+        """See ``TransactionalProducer.flush``."""
         self._producer.flush(timeout_s)
 
     def check(self, sent: Sequence[Sent]) -> None:
+        """See ``TransactionalProducer.check``."""
         for futures in sent:
             for future in futures:
                 future.get(timeout=0)
 
     def last_offset(self, sent: Sequence[Sent]) -> int:
+        """See ``TransactionalProducer.last_offset``."""
         return int(sent[-1][-1].get(timeout=0).offset)
 
     def send_offsets(
         self, timeout_s: float, offsets: Mapping[TopicPartition, OffsetAndMetadata], group: ConsumerGroupMetadata
     ) -> None:
+        """See ``TransactionalProducer.send_offsets``."""
         within(timeout_s, self._producer.send_offsets_to_transaction, offsets, group)
 
     def end_transaction(self, timeout_s: float) -> None:
+        """See ``TransactionalProducer.end_transaction``."""
         within(timeout_s, self._producer.commit_transaction)
 
-    def end_open(
+    def end_open_transactions(
         self,
         timeout_s: float,
         partitions: Collection[TopicPartition],
@@ -136,21 +151,21 @@ class PublicProducer:
         *,
         commit: bool,
     ) -> None:
-        """As of ``SettlingProducer``: what is aborted is so along with a record that nobody sees.
+        """See ``ResolvingProducer.end_open_transactions``: aborts with a record that no reader sees.
 
         Raises:
-            BrokerError: It would be committed along with a record that everybody sees.
+            BrokerError: To commit would need a record that every reader sees.
         """
         if commit and partitions:
             raise BrokerError(
-                f"Kafka keeps a transaction open that was committed, in {names(partitions)}; to end it as it should, "
-                "kafka-python's public interface is not enough.",
+                f"Kafka keeps a transaction open that was committed, in {partition_names(partitions)}; "
+                "kafka-python's public interface cannot end it.",
                 hint=f"Nothing is lost. Start a worker once with broker.client=kafka-python and the package "
                 f"kafka-python=={TESTED[-1]}, which can.",
             )
         self._written = set()
         self._producer.begin_transaction()
-        sent = [self._producer.send(one.topic, b"", b"", partition=one.partition) for one in partitions]
+        sent = [self._producer.send(target.topic, b"", b"", partition=target.partition) for target in partitions]
         self.flush(timeout_s)
         self.check([sent])
         if offsets and group is not None:
@@ -158,14 +173,18 @@ class PublicProducer:
         within(timeout_s, self._producer.commit_transaction if commit else self._producer.abort_transaction)
 
     def close(self, timeout: float) -> None:
+        """See ``TransactionalProducer.close``."""
         try:
             self._producer.close(timeout=timeout)
         finally:
             self._admin.close()
 
     def abandon(self) -> None:
-        # It ends by itself once its records are too old to be sent. What it may still do until then is in a
-        # transaction that the next producer of its name ends before anything is read.
+        """Close the client in the background.
+
+        It ends by itself once its records are too old to be sent. Whatever it still writes until then belongs to a
+        transaction that the next producer with its id ends before anything is read.
+        """
         Thread(target=self._end, name="end of a producer", daemon=True).start()
 
     def _end(self) -> None:
@@ -177,14 +196,14 @@ def open_producer(
     settings: Settings,
     transactional_id: str,
     topics: Collection[str],
-    settle: Callable[[SettlingProducer], None] | None = None,
+    resolve_hanging: Callable[[ResolvingProducer], None] | None = None,
 ) -> PublicProducer:
-    """As ``kafka_clients.Client``."""
+    """See ``client_api.Client``."""
     producer = PublicProducer(settings, transactional_id, topics)
     try:
         producer.take_over()
-        if settle is not None:
-            settle(producer)
+        if resolve_hanging is not None:
+            resolve_hanging(producer)
     except BaseException:
         producer.abandon()
         raise

@@ -1,4 +1,4 @@
-"""The client librdkafka through confluent-kafka, as ``kafka_clients.Client``."""
+"""The client librdkafka through confluent-kafka; see ``client_api.Client``."""
 
 from stream_ad.brokers.kafka.librdkafka.consumer import open_consumer
 from stream_ad.brokers.kafka.librdkafka.producer import open_producer

@@ -1,4 +1,4 @@
-"""What librdkafka's consumer and producer share: how to connect, and what their errors are in kafka-python's words."""
+"""What librdkafka's consumer and producer share: connecting, and the translation of errors to kafka-python's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from stream_ad.settings import Settings
 
-LOGGER = logging.getLogger("kafka.librdkafka")  # as quiet as the other client
+LOGGER = logging.getLogger("kafka.librdkafka")  # filtered like the log of kafka-python
 
 _LOCAL: dict[int, type[kafka_errors.KafkaError]] = {
     KafkaError._TIMED_OUT: kafka_errors.KafkaTimeoutError,  # noqa: SLF001 -- how the library names its own errors
@@ -27,7 +27,7 @@ _LOCAL: dict[int, type[kafka_errors.KafkaError]] = {
     KafkaError._PURGE_QUEUE: kafka_errors.KafkaTimeoutError,  # noqa: SLF001
     KafkaError._TRANSPORT: kafka_errors.KafkaConnectionError,  # noqa: SLF001
     KafkaError._ALL_BROKERS_DOWN: kafka_errors.KafkaConnectionError,  # noqa: SLF001
-    KafkaError._DESTROY_BROKER: kafka_errors.KafkaConnectionError,  # noqa: SLF001 -- a question to one that went away
+    KafkaError._DESTROY_BROKER: kafka_errors.KafkaConnectionError,  # noqa: SLF001 -- a request to a broker that went away
     KafkaError._RESOLVE: kafka_errors.KafkaConnectionError,  # noqa: SLF001
     KafkaError._SSL: kafka_errors.KafkaConnectionError,  # noqa: SLF001
     KafkaError._WAIT_COORD: kafka_errors.CoordinatorNotAvailableError,  # noqa: SLF001
@@ -44,21 +44,21 @@ _LOCAL: dict[int, type[kafka_errors.KafkaError]] = {
 
 
 class ConnectionMonitor:
-    """The library's log, where it says that a connection broke; no other way of its own tells of each."""
+    """A receiver of the library's log, which is the only place where it reports every broken connection."""
 
     def __init__(self) -> None:
         self.broken = ""
         self.broken_at = float("-inf")  # monotonic seconds
 
-    def log(self, level: int, form: str, what: str, client: str, text: str) -> None:
-        """The library calls it, on the thread that polls, for every line."""
-        LOGGER.log(level, form, what, client, text)
-        if what == "FAIL" and "in state UP" in text:  # others never stood: of several addresses of a name, say
+    def log(self, level: int, form: str, event: str, client: str, text: str) -> None:
+        """Forward a line of the log, and note a broken connection; the library calls this on the polling thread."""
+        LOGGER.log(level, form, event, client, text)
+        if event == "FAIL" and "in state UP" in text:  # other connections were never up: one address of several
             self.broken, self.broken_at = text, time.monotonic()
 
 
 def common_config(settings: Settings) -> dict[str, Any]:
-    """Configuration that consumers, producers and admin clients have in common."""
+    """Return the configuration that consumers, producers and admin clients have in common."""
     security, password = settings.broker.security, settings.broker.security.password
     config = {
         "bootstrap.servers": ",".join(server.strip() for server in settings.broker.bootstrap_servers.split(",")),
@@ -78,10 +78,13 @@ def common_config(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in config.items() if value is not None}
 
 
-def in_our_words(error: KafkaError) -> kafka_errors.KafkaError:
-    """Kafka's own error codes have a class of kafka-python each; the library's own ones are below zero."""
+def translate(error: KafkaError) -> kafka_errors.KafkaError:
+    """Return kafka-python's error for an error of librdkafka.
+
+    Each of Kafka's error codes has a class in kafka-python; the library's own codes are negative (``_LOCAL``).
+    """
     code, text = error.code(), error.str()
-    if code == KafkaError._FATAL and "group.instance.id" in text:  # noqa: SLF001 -- which error it was stands in the text
+    if code == KafkaError._FATAL and "group.instance.id" in text:  # noqa: SLF001 -- only the text says which error it was
         kind = kafka_errors.FencedInstanceIdError
     else:
         kind = kafka_errors.for_code(code) if code >= 0 else _LOCAL.get(code, kafka_errors.KafkaError)
@@ -90,14 +93,18 @@ def in_our_words(error: KafkaError) -> kafka_errors.KafkaError:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Let what the library raises be raised in kafka-python's words."""
+    """Translate the library's errors to kafka-python's.
+
+    Raises:
+        KafkaError: For any error of the library, or where the client was closed.
+    """
     try:
         yield
     except KafkaException as error:
-        raise in_our_words(error.args[0]) from error
-    except SystemError as error:  # how it tells of its end in the middle of reports on records, with a reason or none
+        raise translate(error.args[0]) from error
+    except SystemError as error:  # raised where the client ends during delivery reports, with or without a cause
         if isinstance(error.__cause__, KafkaException):
-            raise in_our_words(error.__cause__.args[0]) from error
+            raise translate(error.__cause__.args[0]) from error
         raise kafka_errors.KafkaError(str(error)) from error
-    except RuntimeError as error:  # it was closed
+    except RuntimeError as error:  # the client was closed
         raise kafka_errors.KafkaError(str(error)) from error

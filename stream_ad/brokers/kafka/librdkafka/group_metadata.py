@@ -1,7 +1,7 @@
-r"""A group's membership as librdkafka hands it out, in kafka-python's form and back.
+r"""Conversion of group metadata between librdkafka's bytes and kafka-python's ConsumerGroupMetadata.
 
-It is bytes that only the library need understand; but the generation in it says whether the membership is lost,
-which Kafka does not check (see ``kafka_shard``)::
+The bytes are a private format of the library (version 2; ``unpack`` refuses any other). They must be decoded because
+the generation in them tells whether membership was lost, which brokers do not validate (see ``shard_writer``)::
 
     CGMDv2:  generation (int32, little-endian)  group \0  member \0  "\1" | "\0" instance \0
 """
@@ -16,7 +16,7 @@ _FORM = b"CGMDv2:"
 
 
 def pack(group: ConsumerGroupMetadata) -> bytes:
-    """What librdkafka's producer takes."""
+    """Encode group metadata for librdkafka's producer."""
     instance = b"\1" if group.group_instance_id is None else b"\0" + group.group_instance_id.encode() + b"\0"
     return b"".join(
         (
@@ -30,20 +30,20 @@ def pack(group: ConsumerGroupMetadata) -> bytes:
 
 
 def unpack(data: bytes) -> ConsumerGroupMetadata:
-    """What librdkafka's consumer hands out.
+    """Decode the group metadata of librdkafka's consumer.
 
     Raises:
-        BrokerError: It has another form.
+        BrokerError: The bytes are in another format.
     """
     start = len(_FORM) + 4
     generation = int.from_bytes(data[len(_FORM) : start], "little", signed=True)
     group, _, rest = data[start:].partition(b"\0")
     member, _, instance = rest.partition(b"\0")
     name = None if instance == b"\1" else instance[1:-1].decode()
-    found = ConsumerGroupMetadata(group.decode(), generation, member.decode(), name)
-    if pack(found) != data:
+    metadata = ConsumerGroupMetadata(group.decode(), generation, member.decode(), name)
+    if pack(metadata) != data:
         raise BrokerError(
-            "The installed confluent-kafka hands out a group's membership in a form that is not known.",
+            "The installed confluent-kafka returns group metadata in an unknown format.",
             hint='Install a version that `pip install "stream-ad[librdkafka]"` chooses.',
         )
-    return found
+    return metadata

@@ -1,4 +1,4 @@
-"""Partitions of which librdkafka gives nothing although there is more: a net, should librdkafka_places not suffice."""
+"""A watchdog for partitions that librdkafka has stopped delivering: a safety net beneath ``assignment``."""
 
 from __future__ import annotations
 
@@ -15,34 +15,45 @@ if TYPE_CHECKING:
 
     AskEnds = Callable[[Collection[TopicPartition], int], dict[TopicPartition, int]]
 
-STILL_S = 10.0  # that a partition gives nothing before Kafka is asked whether there is more
-_ASK_MS = 1_000
+STALL_S = 10.0  # without a record of a partition, after which Kafka is asked whether there are more
+_ASK_MS = 1_000  # for the answer
 
 
 class StallDetector:
-    """When each partition last gave something, was told to, or was asked about.
+    """Times at which each partition last delivered records, was positioned or resumed, or was checked.
 
     Args:
-        ask_ends: Asks Kafka for the ends of partitions, within milliseconds.
+        ask_ends: Asks Kafka for the end offsets of partitions, within some milliseconds.
     """
 
     def __init__(self, ask_ends: AskEnds) -> None:
         self._ask_ends = ask_ends
-        self._ended: dict[TopicPartition, float] = {}
+        self._touched_at: dict[TopicPartition, float] = {}
 
-    def ends(self, partitions: Collection[TopicPartition]) -> None:
-        """Take note that these gave something now, or could not before."""
-        self._ended |= dict.fromkeys(partitions, time.monotonic())
+    def touch(self, partitions: Collection[TopicPartition]) -> None:
+        """Note that partitions have delivered records now, or could not do so before."""
+        self._touched_at |= dict.fromkeys(partitions, time.monotonic())
 
     def stalled(
         self, positions: Mapping[TopicPartition, int], unread: Collection[TopicPartition]
     ) -> dict[TopicPartition, int]:
-        """The positions of those that have been still for long before their end, but for those that are not read."""
+        """Return the positions of partitions that delivered nothing for ``STALL_S`` seconds before their end.
+
+        Args:
+            positions: The next offset of each partition.
+            unread: Partitions that are paused.
+        """
         now = time.monotonic()
-        still = [one for one in positions if one not in unread and now - self._ended.setdefault(one, now) > STILL_S]
-        self.ends(still)
-        if still:
-            with suppress(kafka_errors.KafkaError):  # Kafka is away, which is not the library's fault
-                ends = self._ask_ends(still, _ASK_MS)
-                return {one: positions[one] for one in still if positions[one] < ends[one]}
+        silent = [
+            partition
+            for partition in positions
+            if partition not in unread and now - self._touched_at.setdefault(partition, now) > STALL_S
+        ]
+        self.touch(silent)
+        if silent:
+            with suppress(kafka_errors.KafkaError):  # Kafka is unreachable, which is not the library's fault
+                ends = self._ask_ends(silent, _ASK_MS)
+                return {
+                    partition: positions[partition] for partition in silent if positions[partition] < ends[partition]
+                }
         return {}

@@ -1,4 +1,4 @@
-"""What librdkafka reads is what it was told to read, also where it loses what it is told while it begins."""
+"""The assignment of the librdkafka consumer, over a library that loses operations while it starts a partition."""
 
 from __future__ import annotations
 
@@ -10,126 +10,132 @@ from hypothesis import strategies as st
 from kafka import TopicPartition
 
 from stream_ad.brokers.kafka.librdkafka.assignment import Assignment
-from stream_ad.brokers.kafka.librdkafka.metadata import plain, rd
+from stream_ad.brokers.kafka.librdkafka.metadata import to_kafka_python, to_librdkafka
 from stream_ad.records.columns import RawRecords
 
 REFUSALS = (KafkaError._STATE, KafkaError._OUTDATED, KafkaError._PREV_IN_PROGRESS)
 PARTITIONS = [TopicPartition("events", number) for number in range(4)]
 
-some = st.sets(st.sampled_from(PARTITIONS)).map(sorted)
-told_offsets = st.dictionaries(st.sampled_from(PARTITIONS), st.integers(0, 9))
+partition_sets = st.sets(st.sampled_from(PARTITIONS)).map(sorted)
+offset_maps = st.dictionaries(st.sampled_from(PARTITIONS), st.integers(0, 9))
 orders = st.one_of(
-    st.tuples(st.just("rebalance"), some, told_offsets),
+    st.tuples(st.just("rebalance"), partition_sets, offset_maps),
     st.tuples(st.just("seek"), st.sampled_from(PARTITIONS), st.integers(0, 9)),
     st.tuples(st.sampled_from(["pause", "resume", "stop"]), st.sampled_from(PARTITIONS)),
-    st.tuples(st.just("settle")),
+    st.tuples(st.just("apply_assignment")),
 )
 
 
 class Library:
-    """As librdkafka: while it begins, seeks are refused and other orders get lost; pauses outlive assignments."""
+    """A stand-in for librdkafka: while it starts, seeks are refused and other operations are lost; pauses outlive
+    assignments.
+    """
 
     def __init__(self, refusals: list[int]) -> None:
         self.refusals = refusals
         self.at: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
-        self.beginning = 0
+        self.refusals_left = 0
 
-    def assign(self, places: list[RdPartition]) -> None:
-        self.at = {plain(one): one.offset for one in places}
-        self.beginning = len(self.refusals) if places else 0
+    def assign(self, partitions: list[RdPartition]) -> None:
+        self.at = {to_kafka_python(partition): partition.offset for partition in partitions}
+        self.refusals_left = len(self.refusals) if partitions else 0
 
-    def seek(self, place: RdPartition) -> None:
-        if self.beginning:
-            self.beginning -= 1
-            raise KafkaException(KafkaError(self.refusals[self.beginning]))
-        assert plain(place) in self.at
-        self.at[plain(place)] = place.offset
+    def seek(self, partition: RdPartition) -> None:
+        if self.refusals_left:
+            self.refusals_left -= 1
+            raise KafkaException(KafkaError(self.refusals[self.refusals_left]))
+        assert to_kafka_python(partition) in self.at
+        self.at[to_kafka_python(partition)] = partition.offset
 
-    def pause(self, places: list[RdPartition]) -> None:
-        if not self.beginning:
-            self.paused.update(map(plain, places))
+    def pause(self, partitions: list[RdPartition]) -> None:
+        if not self.refusals_left:
+            self.paused.update(map(to_kafka_python, partitions))
 
-    def resume(self, places: list[RdPartition]) -> None:
-        if not self.beginning:
-            self.paused.difference_update(map(plain, places))
+    def resume(self, partitions: list[RdPartition]) -> None:
+        if not self.refusals_left:
+            self.paused.difference_update(map(to_kafka_python, partitions))
 
     def reads(self) -> dict[TopicPartition, int]:
-        return {place: offset for place, offset in self.at.items() if place not in self.paused}
+        return {partition: offset for partition, offset in self.at.items() if partition not in self.paused}
 
 
 class Owner:
-    """Who gives orders, and knows what is to be read then."""
+    """The caller of the assignment, which knows what must be read."""
 
     def __init__(self, library: Library) -> None:
-        self.library, self.places = library, Assignment(library, ends)
+        self.library, self.assignment = library, Assignment(library, ends)
         self.wanted: dict[TopicPartition, int] = {}
-        self.held: set[TopicPartition] = set()
+        self.paused: set[TopicPartition] = set()
 
     def rebalance(self, partitions: list[TopicPartition], offsets: dict[TopicPartition, int]) -> None:
-        def tell(given: list[TopicPartition]) -> None:
-            for one in given:
-                self.places.seek(one, offsets.get(one, 0))
-                if one not in offsets:
-                    self.places.pause([one])
+        def set_positions(assigned: list[TopicPartition]) -> None:
+            for partition in assigned:
+                self.assignment.seek(partition, offsets.get(partition, 0))
+                if partition not in offsets:
+                    self.assignment.pause([partition])
 
-        self.places.assign([rd(one) for one in partitions], tell)
-        self.wanted = {one: offsets[one] for one in partitions if one in offsets}
-        self.held = set(partitions) - offsets.keys()
+        self.assignment.assign([to_librdkafka(partition) for partition in partitions], set_positions)
+        self.wanted = {partition: offsets[partition] for partition in partitions if partition in offsets}
+        self.paused = set(partitions) - offsets.keys()
 
-    def seek(self, place: TopicPartition, offset: int) -> None:
-        self.places.seek(place, offset)
-        self.wanted[place] = offset
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.assignment.seek(partition, offset)
+        self.wanted[partition] = offset
 
-    def pause(self, place: TopicPartition) -> None:
-        self.places.pause([place])
-        self.held.add(place)
+    def pause(self, partition: TopicPartition) -> None:
+        self.assignment.pause([partition])
+        self.paused.add(partition)
 
-    def resume(self, place: TopicPartition) -> None:
-        self.places.resume([place])
-        self.held.discard(place)
-        self.wanted.setdefault(place, self.places.positions[place])
+    def resume(self, partition: TopicPartition) -> None:
+        self.assignment.resume([partition])
+        self.paused.discard(partition)
+        self.wanted.setdefault(partition, self.assignment.positions[partition])
 
-    def stop(self, place: TopicPartition) -> None:
-        """The library gives up reading there, and is told where to read on."""
-        self.library.at.pop(place, None)
-        self.places.stopped(place)
-        self.seek(place, 5)
+    def stop(self, partition: TopicPartition) -> None:
+        """The library stops fetching a partition, and is given a new position."""
+        self.library.at.pop(partition, None)
+        self.assignment.on_stopped(partition)
+        self.seek(partition, 5)
 
-    def settle(self) -> None:
-        self.places.settle()
+    def apply_assignment(self) -> None:
+        self.assignment.apply_assignment()
         assert self.library.at.keys() == self.wanted.keys()
-        assert self.library.reads() == {one: at for one, at in self.wanted.items() if one not in self.held}
+        assert self.library.reads() == {
+            partition: at for partition, at in self.wanted.items() if partition not in self.paused
+        }
 
 
-def ends(_places: object, _within_ms: int) -> dict[TopicPartition, int]:
+def ends(_partitions: object, _within_ms: int) -> dict[TopicPartition, int]:
     raise AssertionError("nothing was silent for long")
 
 
 @given(st.lists(st.sampled_from(REFUSALS), max_size=3), st.lists(orders, max_size=20))
 def test_the_library_reads_what_it_was_told_to(refusals, story) -> None:
-    """Whatever was ordered, once it is settled all that has a position and is not paused is read, from there; and
-    what has none was never begun with.
+    """After any operations, once applied, exactly the partitions with a position that are not paused are read, from
+    there; one without a position is never started.
     """
     owner = Owner(Library(refusals))
     for order, *arguments in story:
-        if order in ("rebalance", "settle") or arguments[0] in owner.places.positions:
+        if order in ("rebalance", "apply_assignment") or arguments[0] in owner.assignment.positions:
             getattr(owner, order)(*arguments)
-    owner.settle()
+    owner.apply_assignment()
 
 
 def test_what_is_read_is_where_it_goes_on() -> None:
-    """A partition begins anew behind the records it gave, and behind the marks of transactions after them; records of
-    one that was taken away do not make it ours again.
+    """A partition restarts behind its delivered records and the transaction markers after them; late records of a
+    revoked partition do not assign it again.
     """
     library = Library([])
-    places = Assignment(library, ends)
-    places.assign([rd(PARTITIONS[0])], lambda them: [places.seek(one, 3) for one in them])
+    assignment = Assignment(library, ends)
+    assignment.assign(
+        [to_librdkafka(PARTITIONS[0])], lambda them: [assignment.seek(partition, 3) for partition in them]
+    )
     records = RawRecords("events", 0, np.array([3, 5]), np.array([0, 0]), [None] * 2, [None] * 2)
-    places.on_records({PARTITIONS[0]: records, PARTITIONS[1]: records})
-    assert places.positions == {PARTITIONS[0]: 6}
-    places.advance_to(PARTITIONS[0], 8)
-    places.advance_to(PARTITIONS[0], 7)
-    places.advance_to(PARTITIONS[1], 7)
-    places.seek(PARTITIONS[0], places.positions[PARTITIONS[0]])
-    assert library.reads() == places.positions == {PARTITIONS[0]: 8}
+    assignment.on_records({PARTITIONS[0]: records, PARTITIONS[1]: records})
+    assert assignment.positions == {PARTITIONS[0]: 6}
+    assignment.advance_to(PARTITIONS[0], 8)
+    assignment.advance_to(PARTITIONS[0], 7)
+    assignment.advance_to(PARTITIONS[1], 7)
+    assignment.seek(PARTITIONS[0], assignment.positions[PARTITIONS[0]])
+    assert library.reads() == assignment.positions == {PARTITIONS[0]: 8}
