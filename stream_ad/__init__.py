@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stream_ad.worker.worker import Worker
 
 __all__ = ["Settings", "StreamADDetector", "Worker", "__version__"]
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _MODULES = {
     "Settings": "stream_ad.settings",

@@ -143,4 +143,4 @@ def test_forgotten_positions_are_found(place: KafkaPlace, admin: KafkaAdminClien
     admin.delete_groups([place.settings.application_id])
     findings = examined(place)
     assert "its offsets are missing" in found(findings, "state", Level.PROBLEM)
-    assert any("--at newest" in one.remediation for one in findings)
+    assert any("--at newest" in finding.remediation for finding in findings)
