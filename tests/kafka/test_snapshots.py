@@ -134,7 +134,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning(kafka, tmp_path):
     with closing(open_producer(site.settings)) as producer:
         producer.send(InputTopic.EVENTS, plant_stream(machines=MACHINES, steps=60, seed=1).tick.event_records())
         producer.flush()
-    with pytest.raises(LostRecordsError, match="made anew"):
+    with pytest.raises(LostRecordsError, match="recreated"):
         site.run()
     site.settings = site.settings.model_copy(
         update={"broker": site.settings.broker.model_copy(update={"on_lost_records": "continue"})}
