@@ -212,8 +212,19 @@ class SparseSensorTable(SensorTable):
             self.rings.reset_feature(int(self.side_row[row]), feature)
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Return the rows in use of both tables, (S, *shape) and (K, *shape) by column."""
-        return {**super().state(prefix), **self.rings.state(f"{prefix}rings.")}
+        """Return the rows in use of both tables, (S, *shape) and (K, *shape) by column.
+
+        The rows of ``rings`` are in the order of their owners. In memory they are in the order in which they were
+        allocated, and where several sensors learn at about the same time that order depends on the cut of the records.
+        """
+        own, rings = super().state(prefix), self.rings.state(f"{prefix}rings.")
+        owners = np.flatnonzero(self.side_row[: self.size] != NO_SIDE_ROW)
+        order = self.side_row[owners]
+        if (order != np.arange(len(order))).any():
+            own[f"{prefix}side_row"] = side_row = self.side_row[: self.size].copy()
+            side_row[owners] = np.arange(len(owners))
+            rings = {name: array[order] for name, array in rings.items()}
+        return {**own, **rings}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
         """Restore both tables, (S, *shape) and (K, *shape) by column; raises NonsenseError if they do not fit."""

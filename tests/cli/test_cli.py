@@ -158,7 +158,7 @@ def test_version(stream_ad):
         (("topics", "zzz"), 2, "No such command 'zzz'.\n"),
         (("run", "--untill-idle", "1"), 2, "--until-idle"),
         (("run", "--until-idle", "soon"), 2, "--until-idle"),
-        (("replay", "a.csv", "--speed", "fast"), 2, "neither a speed like 60x nor max"),
+        (("replay", "a.csv", "--speed", "fast"), 2, "neither a speed such as 60x nor max"),
         (("replay",), 2, "FILE"),
         (
             ("config", "show", "--set", "http.prot=1"),

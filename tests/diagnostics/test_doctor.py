@@ -68,7 +68,7 @@ def test_a_first_start_passes(tmp_path):
     """Before anything exists, nothing is wrong, and nothing is created."""
     code, findings = doctor(None, "--set", f"broker.path={tmp_path}/new.db")
     assert code == 0
-    assert "is not there yet" in next(finding["what"] for finding in findings if finding["check"] == "connection")
+    assert "does not exist yet" in next(finding["what"] for finding in findings if finding["check"] == "connection")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -54,7 +54,7 @@ def test_snapshots_are_built_one_at_a_time():
     scheduler.start_build()
     scheduler.finish_build()
     scheduler.begin(AT, b"x" * 250)
-    assert [scheduler.attach_next_chunk(Commit(0, AT)).part.start for _ in range(2)] == [0, 100]
+    assert [scheduler.attach_next_chunk(Commit(0, AT)).chunk.start for _ in range(2)] == [0, 100]
     assert not scheduler.due(10**6)
     scheduler.start_build()
     assert not scheduler.under_way

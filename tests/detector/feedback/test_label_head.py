@@ -153,6 +153,26 @@ def test_only_labelled_sensors_have_rings():
     assert head.side_row[1] == NO_SIDE_ROW
 
 
+def test_the_order_in_which_sensors_learned_does_not_show():
+    """The saved state is the same whichever sensor learned its labels first, and it restores the same heads."""
+    rng = np.random.default_rng(1)
+    taught = {row: (draw(rng, 300), draw(rng, 30, shift=3 + row)) for row in (0, 2)}
+    states = []
+    for order in ((0, 2), (2, 0)):
+        head, scaler = parts(3)
+        for row in order:
+            teach(head, scaler, *taught[row], row=row)
+        states.append(head.state("head."))
+    assert states[0].keys() == states[1].keys()
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name], err_msg=name)
+    restored = LabelHead(F, capacity=1024)
+    restored.load("head.", states[1])
+    fresh = draw(rng, 64)
+    for row in (0, 2):
+        np.testing.assert_array_equal(odds(restored, scaler, fresh, row=row), odds(head, scaler, fresh, row=row))
+
+
 def test_missing_readings_make_no_nan():
     """A sensor that lacks features has finite odds."""
     head, scaler = parts()
