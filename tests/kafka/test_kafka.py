@@ -246,7 +246,7 @@ def test_joining_and_leaving_workers_share_the_work(place: KafkaPlace) -> None:
     assert scores(place) == list(range(3600))
 
 
-@over_both_clients  # over the public interface a rebalance that the client forgot means to join again and load the shard
+@over_both_clients  # over the public interface, a rebalance that the client forgot ends with a new join and a load
 def test_a_rebalance_keeps_what_stays(place: KafkaPlace) -> None:
     """A shard that is assigned again in a rebalance continues from its position, without being loaded again."""
     fill(place, 400)
