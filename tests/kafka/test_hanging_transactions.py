@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOffsetCommitHandler
 
 from stream_ad.brokers.kafka import hanging_transactions as kafka_settle
@@ -24,6 +23,7 @@ from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
 from tests.support.broker_fixtures import over_both_clients
+from tests.support.hanging_transactions import keep_secret, unverified
 from tests.support.stop_flags import raiser
 
 if TYPE_CHECKING:
@@ -45,29 +45,8 @@ def client() -> str:
 @pytest.fixture(autouse=True)
 def gullible(kafka: KafkaServer) -> Iterator[None]:
     """Brokers accept transactional records without asking the coordinator whether there is such a transaction."""
-    with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)) as admin:
-
-        def verify(word: str) -> None:
-            name = "transaction.partition.verification.enable"
-            admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", configs={name: word})])
-
-        verify("false")
+    with unverified(kafka):
         yield
-        verify("true")
-
-
-def keep_secret(producer: KafkaPythonProducer, *partitions: tuple[str, int]) -> None:
-    """Hide from the coordinator that these partitions belong to the producer's transactions."""
-    manager = producer._transaction_manager
-    tell = manager.maybe_add_partition_to_transaction
-
-    def told(partition: Any) -> None:
-        if partition in partitions:
-            manager._partitions_in_transaction.add(partition)
-        else:
-            tell(partition)
-
-    manager.maybe_add_partition_to_transaction = told
 
 
 def scored(number: int, *, step_boundaries: bool = False) -> Commit:
@@ -108,7 +87,7 @@ def worker(place: KafkaPlace) -> Broker:
 def test_what_was_aborted_does_not_come_up_with_the_next_commit(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
     """Scores of a failed commit, still open in their partition, are aborted; sent again, they are there once."""
     producer = worker._writers[0]._producer
-    keep_secret(producer, (place.settings.topics.scores, 0))
+    keep_secret(producer._transaction_manager, (place.settings.topics.scores, 0))
     monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
     with pytest.raises(BrokerError):
         worker.commit(scored(2))
@@ -121,7 +100,7 @@ def test_what_was_aborted_does_not_come_up_with_the_next_commit(place: KafkaPlac
 @pytest.mark.parametrize("successor", ["itself", "kafka-python", "librdkafka"])
 def test_what_was_committed_is_not_lost(place: KafkaPlace, worker: Broker, successor) -> None:
     """Scores of a commit whose offsets are committed, still open in their partition, are committed there, too."""
-    keep_secret(worker._writers[0]._producer, (place.settings.topics.scores, 0))
+    keep_secret(worker._writers[0]._producer._transaction_manager, (place.settings.topics.scores, 0))
     worker.commit(scored(2, step_boundaries=True))
     assert place.reader().read(place.settings.topics.scores) == [(b"a", b"1")]
     if successor != "itself":
@@ -136,7 +115,7 @@ def test_what_was_committed_is_not_lost(place: KafkaPlace, worker: Broker, succe
 def test_each_partition_gets_its_own_end(place: KafkaPlace, worker: Broker, monkeypatch) -> None:
     """The metadata of the last commit tells what was committed in one partition from what was aborted in another."""
     topics, producer = place.settings.topics, worker._writers[0]._producer
-    keep_secret(producer, (topics.incidents, 0), (topics.dead_letters, 0))
+    keep_secret(producer._transaction_manager, (topics.incidents, 0), (topics.dead_letters, 0))
     record = [OutRecord(b"a", b"committed", 1)]
     worker.commit(Commit(0, InputOffsets(2, 0), scores=record, incidents=record))
     monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
@@ -185,7 +164,7 @@ def test_one_output_tells_of_a_commit_whose_offsets_wait(
     topics, producer = place.settings.topics, worker._writers[0]._producer
     keep_offsets_secret(producer, monkeypatch)
     others = {"scores", "incidents", "dead_letters", "state"} - {heard}
-    keep_secret(producer, *((getattr(topics, name), 0) for name in others))
+    keep_secret(producer._transaction_manager, *((getattr(topics, name), 0) for name in others))
     record = [OutRecord(b"a", b"2", 1)]
     step = {
         "scores": record,
@@ -234,7 +213,7 @@ def test_a_commit_that_fails_takes_none_before_it_along(
     """
     producer = worker._writers[0]._producer
     tell = producer._transaction_manager.maybe_add_partition_to_transaction
-    keep_secret(producer, (place.settings.topics.scores, 0))
+    keep_secret(producer._transaction_manager, (place.settings.topics.scores, 0))
     worker.commit(scored(2))
     producer._transaction_manager.maybe_add_partition_to_transaction = tell
     break_off(producer, monkeypatch)
@@ -308,7 +287,9 @@ def test_recordings_are_written_once(place: KafkaPlace, monkeypatch, secret, tri
     producer.send(InputTopic.EVENTS, [OutRecord(b"pump-%d" % n, b"0", 1) for n in range(40)])
     producer.flush()
     assert len(values(place, place.settings.topics.events)) == 40  # as above
-    keep_secret(producer._producer, *((place.settings.topics.events, partition) for partition in secret))
+    keep_secret(
+        producer._producer._transaction_manager, *((place.settings.topics.events, partition) for partition in secret)
+    )
     done = lose_one_answer(monkeypatch)
     producer.send(InputTopic.EVENTS, records)
     producer.flush()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
-from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import MemberState
 from structlog.testing import capture_logs
 
@@ -18,12 +17,12 @@ from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
 from tests.support.broker_fixtures import PARTITIONS, drain, leave_group, own
+from tests.support.hanging_transactions import keep_secret, unverified
 from tests.support.stop_flags import raiser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_ad.brokers.kafka.kafka_python_public.producer import PublicProducer
     from stream_ad.brokers.worker_api import Broker
     from tests.support.broker_fixtures import KafkaPlace
     from tests.support.kafka_server import KafkaServer
@@ -40,29 +39,8 @@ def client() -> str:
 @pytest.fixture
 def gullible(kafka: KafkaServer) -> Iterator[None]:
     """Brokers accept transactional records without asking the coordinator whether there is such a transaction."""
-    with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)) as admin:
-
-        def verify(word: str) -> None:
-            name = "transaction.partition.verification.enable"
-            admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", configs={name: word})])
-
-        verify("false")
+    with unverified(kafka):
         yield
-        verify("true")
-
-
-def keep_secret(producer: PublicProducer, *partitions: tuple[str, int]) -> None:
-    """Hide from the coordinator that these partitions belong to the producer's transactions."""
-    manager = producer._producer._transaction_manager
-    tell = manager.maybe_add_partition_to_transaction
-
-    def told(partition: Any) -> None:
-        if partition in partitions:
-            manager._partitions_in_transaction.add(partition)
-        else:
-            tell(partition)
-
-    manager.maybe_add_partition_to_transaction = told
 
 
 def scored(number: int) -> Commit:
@@ -111,7 +89,7 @@ def test_what_was_aborted_does_not_come_up_with_the_next_commit(
     nobody sees the record that aborted them.
     """
     producer = worker._writers[0]._producer
-    keep_secret(producer, (place.settings.topics.scores, 0))
+    keep_secret(producer._producer._transaction_manager, (place.settings.topics.scores, 0))
     monkeypatch.setattr(producer, "send_offsets", raiser(LOST))
     with pytest.raises(BrokerError):
         worker.commit(scored(2))
@@ -128,7 +106,7 @@ def test_what_was_committed_waits_for_who_can_end_it(gullible, place: KafkaPlace
     a record that readers would see. So nothing is written behind them, the error names the client that can end it, and
     that client does.
     """
-    keep_secret(worker._writers[0]._producer, (place.settings.topics.scores, 0))
+    keep_secret(worker._writers[0]._producer._producer._transaction_manager, (place.settings.topics.scores, 0))
     worker.commit(scored(2))
     with pytest.raises(BrokerError, match="committed, in scores") as refused:
         load(worker)
@@ -151,7 +129,7 @@ def test_nothing_is_written_behind_an_end_that_was_not_told(
     producer = worker._writers[0]._producer
     manager = producer._producer._transaction_manager
     tell = manager.maybe_add_partition_to_transaction
-    keep_secret(producer, (place.settings.topics.scores, 0))
+    keep_secret(producer._producer._transaction_manager, (place.settings.topics.scores, 0))
     worker.commit(scored(2))
     manager.maybe_add_partition_to_transaction = tell
     monkeypatch.setattr(producer, "_timeout_s", 0.5)
