@@ -56,10 +56,10 @@ def open_broker(settings: Settings) -> Broker:
 def open_producer(settings: Settings) -> Producer:
     """Open a producer of input records; raises as ``open_broker`` does."""
     if settings.broker.kind == "kafka":
-        from stream_ad.brokers.kafka.tools import KafkaProducer
+        from stream_ad.brokers.kafka.producer import KafkaProducer
 
         return KafkaProducer(settings)
-    from stream_ad.brokers.sqlite.tools import SqliteProducer
+    from stream_ad.brokers.sqlite.producer import SqliteProducer
 
     return SqliteProducer(settings)
 
@@ -67,10 +67,10 @@ def open_producer(settings: Settings) -> Producer:
 def open_reader(settings: Settings) -> Reader:
     """Open a reader of output topics; raises as ``open_broker`` does."""
     if settings.broker.kind == "kafka":
-        from stream_ad.brokers.kafka.tools import KafkaReader
+        from stream_ad.brokers.kafka.reader import KafkaReader
 
         return KafkaReader(settings)
-    from stream_ad.brokers.sqlite.tools import SqliteReader
+    from stream_ad.brokers.sqlite.reader import SqliteReader
 
     return SqliteReader(settings)
 
@@ -81,7 +81,7 @@ def open_admin(settings: Settings) -> Admin:
         from stream_ad.brokers.kafka.admin import KafkaAdmin
 
         return KafkaAdmin(settings)
-    from stream_ad.brokers.sqlite.tools import SqliteAdmin
+    from stream_ad.brokers.sqlite.admin import SqliteAdmin
 
     return SqliteAdmin(settings)
 

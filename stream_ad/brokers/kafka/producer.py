@@ -1,4 +1,4 @@
-"""The producer of input records and the reader of outputs, on Kafka."""
+"""The producer of input records on Kafka."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import uuid
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
 from stream_ad.brokers.kafka.client_api import client_of
 from stream_ad.brokers.kafka.connection import errors
-from stream_ad.brokers.kafka.hanging_transactions import MARK_HEADER, resolve_hanging_transactions
+from stream_ad.brokers.kafka.hanging_transactions import resolve_hanging_transactions
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
 from stream_ad.brokers.kafka.topics import input_topics, keeps_time_of_writing
 from stream_ad.brokers.partitioner import partition_for
 from stream_ad.errors import BrokerError
-from stream_ad.records.columns import OutRecord
 from stream_ad.util.backoff import RetryPolicy
 
 if TYPE_CHECKING:
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
     from stream_ad.brokers.kafka.client_api import ResolvingProducer, TransactionalProducer
     from stream_ad.brokers.tools_api import TopicPlan
     from stream_ad.brokers.worker_api import InputTopic
+    from stream_ad.records.columns import OutRecord
     from stream_ad.settings import Settings
 
 PENDING_RECORDS = 50_000  # in memory, before they are written by themselves
 PENDING_BYTES = 16 * 1024 * 1024
-
 _RETRIABLE = (
     kafka_errors.RetriableError,
     kafka_errors.ProducerFencedError,  # Kafka aborted the transaction because it took too long
@@ -196,36 +195,3 @@ class KafkaProducer:
             if self._producer is not None:
                 self._producer.close(timeout=self._settings.broker.transaction_timeout_seconds)
                 self._producer = None
-
-
-class KafkaReader:
-    """See ``tools_api.Reader``."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._readers: dict[str, PartitionReader] = {}
-
-    def read(self, topic: str, *, timeout_s: float = 0.0) -> list[tuple[bytes | None, bytes | None]]:
-        """See ``Reader.read``."""
-        return [(record.key, record.value) for record in self.read_records(topic, timeout_s=timeout_s)]
-
-    def read_records(self, topic: str, *, timeout_s: float = 0.0) -> list[OutRecord]:
-        """See ``Reader.read_records``."""
-        with errors(self._settings, f"reading {topic}"):
-            if topic not in self._readers:
-                self._readers[topic] = PartitionReader(self._settings, topic)
-            records = sorted(
-                self._readers[topic].read(timeout_s=timeout_s), key=lambda record: (record.partition, record.offset)
-            )
-        return [OutRecord(record.key, record.value, record.timestamp, _headers(record)) for record in records]
-
-    def close(self) -> None:
-        """See ``Reader.close``."""
-        for reader in self._readers.values():
-            reader.close()
-        self._readers.clear()
-
-
-def _headers(record: Any) -> tuple[tuple[str, bytes], ...]:
-    """Return the headers of a record without the commit marker."""
-    return tuple((name, value) for name, value in record.headers or () if name != MARK_HEADER)
