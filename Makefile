@@ -63,6 +63,10 @@ docs-site: $(READY) ## The documentation as a site, in site/; needs no network
 layers: $(READY) ## Print which package imports which, by layer
 	@$(BIN)/python -m tools.import_layers
 
+.PHONY: pictures
+pictures: $(READY) ## Draw the pictures of the documentation from what runs today; needs Chromium (`make chromium`)
+	$(BIN)/python -m tools.write_pictures
+
 .PHONY: schemas
 schemas: $(READY) ## Write the JSON Schemas of the messages to schemas/v1
 	$(BIN)/python -m tools.write_schemas
