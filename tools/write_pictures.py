@@ -8,7 +8,6 @@ Backtests a simulated plant and photographs the report with Chromium, which must
 from __future__ import annotations
 
 import csv
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,9 +16,9 @@ from pathlib import Path
 
 from stream_ad.evaluation.simulation.plant import PlantConfig
 from stream_ad.testing import plant_stream
+from tools import browser
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "backtest.png"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WINDOW = "1240,1900"  # pixels: the head of the report, and its first charts
 
 
@@ -39,8 +38,8 @@ def write_recording(path: Path) -> None:
 
 def main() -> int:
     """Draw all pictures; return the exit code."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
+    chromium = browser.find()
+    if chromium is None:
         sys.stderr.write("No Chromium is installed; `make chromium` installs it as root.\n")
         return 1
     with tempfile.TemporaryDirectory() as folder:
@@ -50,13 +49,9 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "stream_ad", *backtest], check=True)  # noqa: S603 -- this tree's program
         subprocess.run(  # noqa: S603 -- the browser that was found
             [
-                browser,
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
+                chromium,
+                *browser.OPTIONS,
                 "--hide-scrollbars",
-                "--disable-background-networking",
-                "--no-first-run",
                 f"--user-data-dir={folder}/profile",
                 f"--window-size={WINDOW}",
                 f"--screenshot={PICTURE}",

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tools import browser
+
 if TYPE_CHECKING:
     from pathlib import Path
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def opened(page: Path) -> tuple[str, str]:
     """The document after its scripts have run, and what they complained about."""
-    browser = next(filter(None, map(shutil.which, NAMES)), None)
-    if browser is None:
+    chromium = browser.find()
+    if chromium is None:
         message = "no Chromium is installed; `make chromium` installs it as root (Debian: apt-get install chromium)"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
     done = subprocess.run(
         [
-            browser,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
+            chromium,
+            *browser.OPTIONS,
             "--enable-logging=stderr",
             f"--user-data-dir={page.parent / 'profile'}",
             "--dump-dom",
