@@ -13,6 +13,7 @@ import atexit
 import base64
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -37,6 +38,7 @@ POM = ROOT / "tests" / "kafka" / "pom.xml"
 CACHE = ROOT / ".cache" / "kafka"
 
 START_TIMEOUT_S = 60.0
+_PORTS = range(20_000, 32_000)
 
 _SETTINGS = {
     "process.roles": "broker,controller",
@@ -122,10 +124,16 @@ def jars() -> Path:
     return libs
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Return distinct free ports below those that the system gives to outgoing connections."""
+    with ExitStack() as stack:
+        ports: list[int] = []
+        while len(ports) < count:
+            probe = stack.enter_context(socket.socket())  # held until all are chosen: none is chosen twice
+            with suppress(OSError):  # in use
+                probe.bind(("127.0.0.1", secrets.choice(_PORTS)))
+                ports.append(int(probe.getsockname()[1]))
+    return ports
 
 
 class KafkaServer:
@@ -153,7 +161,7 @@ class KafkaServer:
         self._libs = jars()
         self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
         protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", "PROXIED": "PLAINTEXT", **(listeners or {})}
-        self._ports = {name: free_port() for name in protocols}
+        self._ports = dict(zip(protocols, free_ports(len(protocols)), strict=True))
         self.proxy = Proxy(self._ports["PROXIED"])
         urls = {name: f"{name}://127.0.0.1:{port}" for name, port in self._ports.items()}
         properties = {
