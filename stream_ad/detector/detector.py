@@ -137,9 +137,12 @@ class Detector(SensorState):
         derived = self.temporal.derive(rows, values, kept)
         scaled, observed = self.scaler.transform(rows, derived)
         reconstructed = self.network.reconstruct(np.zeros_like(rows) if self.shared else rows, scaled)
-        residuals = self.linear_residuals.residuals(rows, scaled, observed)
+        *residuals, coupling = self.linear_residuals.residuals(rows, scaled, observed)
         self.stuck_sensor.add_stillness(rows, derived, self.scaler.mean, residuals)
-        log_score, parts = self.scoring.score(rows, scaled, observed, reconstructed, self.temporal.gate, residuals)
+        log_score, parts, errors = self.scoring.score(
+            rows, scaled, observed, reconstructed, self.temporal.gate, residuals
+        )
+        self.channels = np.stack([log_score, np.log(np.abs(coupling).max(axis=1) + 1e-5), np.log(np.abs(errors).max(axis=1) + 1e-5)])
         if self.head.trust[: self.size].any():
             added = self.head.gate_weight(rows, self.temporal.autocorrelation_gate(rows))
             taught = np.flatnonzero(added)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.features.scaler import SCALE_SD
+from stream_ad.detector.features.usual_extremes import extreme_columns, update_extremes
 from stream_ad.detector.row_store import ColumnSpec, SensorTable
 from stream_ad.kernels.jit import Arrays, kernel, rise
 
@@ -50,6 +51,8 @@ class LinearResiduals(SensorTable):
     squares: NDArray[np.float64]  # (S, F) mean squared residual
     inv_std: NDArray[np.float32]  # (S, F) factor that normalises residuals: 1 / sqrt(squares with a floor)
     smooth: NDArray[np.float32]  # (S, F) EWMA of the normalised residual
+    fourth: NDArray[np.float32]  # (S, F) mean fourth power of the normalised residual
+    extreme: NDArray[np.float32]  # (S, F) usual extreme of the normalised residual
 
     def __init__(self, features: int) -> None:
         number, square = ColumnSpec((), np.int64), (features, features)
@@ -64,6 +67,7 @@ class LinearResiduals(SensorTable):
                 "squares": ColumnSpec((features,), np.float64, 1.0, "features"),
                 "inv_std": ColumnSpec((features,), np.float32, 1.0, "features"),
                 "smooth": ColumnSpec((features,), np.float32, 0.0, "features"),
+                **extreme_columns(features),
             },
         )
 
@@ -88,7 +92,7 @@ class LinearResiduals(SensorTable):
 
     def residuals(
         self, rows: NDArray[np.int64], scaled: NDArray[np.float32], observed: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Return the summands that the residuals of the next events add to Q and M (see ``Scoring.score``).
 
         Moves the smoothed residuals of their sensors on.
@@ -101,10 +105,12 @@ class LinearResiduals(SensorTable):
         Returns:
             (N, F) summands of Q, of the residuals of the event alone; (N, F) summands of M, of the smoothed residuals.
             Each lies between 0 and 50 divided by the number of observed readings; higher is more unusual.
+            (N, F) residuals over their usual extremes, 0 where missing.
         """
-        instant, smoothed = (np.empty((len(rows), self.features), np.float32) for _ in range(2))
-        _compute(rows, scaled, observed, (self.weights, self.inv_std, self.smooth), instant, smoothed)
-        return instant, smoothed
+        instant, smoothed, relative = (np.empty((len(rows), self.features), np.float32) for _ in range(3))
+        figures = self.weights, self.inv_std, self.smooth, self.extreme
+        _compute(rows, scaled, observed, figures, (instant, smoothed, relative))
+        return instant, smoothed, relative
 
     def update(
         self,
@@ -121,7 +127,10 @@ class LinearResiduals(SensorTable):
             observed: (A, B, d) false where missing.
             used: (A, B) the events that count.
         """
-        figures = self.count, self.fresh, self.covariance, self.weights, self.residual_count, self.squares
+        figures = (
+            *(self.count, self.fresh, self.covariance, self.weights, self.residual_count, self.squares),
+            *(self.inv_std, self.fourth, self.extreme),
+        )
         flat = (-1, scaled.shape[2])
         _update(rows, scaled.reshape(flat), observed.reshape(flat), used, figures)
         resting = np.maximum(np.minimum(self.count[rows], WINDOW), REFRESH_SHARE * self.features / 2)
@@ -219,10 +228,10 @@ def _compute(
     scaled: NDArray[np.float32],
     observed: NDArray[np.bool_],
     figures: Arrays,
-    instant: NDArray[np.float32],
-    smoothed: NDArray[np.float32],
+    out: Arrays,
 ) -> None:
-    weights, inv_std, smooth = figures
+    weights, inv_std, smooth, extreme = figures
+    instant, smoothed, relative = out
     features = instant.shape[1]
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
     rate, smooth_scale, most = np.float32(SMOOTH_RATE), np.float32(SMOOTH_SCALE), np.float32(SMOOTH_CAP)
@@ -238,10 +247,11 @@ def _compute(
             if observed[n, k]:
                 size = residual[k] * inv_std[s, k]
                 smooth[s, k] = min(max(smooth[s, k] + rate * (size - smooth[s, k]), -most), most)
+                relative[n, k] = size / extreme[s, k]
                 instant[n, k] = share * min(size * size, SQUARE_CAP)
                 smoothed[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
             else:
-                instant[n, k] = smoothed[n, k] = 0
+                instant[n, k] = smoothed[n, k] = relative[n, k] = 0
 
 
 @kernel
@@ -252,14 +262,15 @@ def _update(
     used: NDArray[np.bool_],
     figures: Arrays,
 ) -> None:
-    count, fresh, covariance, weights, residual_count, squares = figures
+    count, fresh, covariance, weights, residual_count, squares, inv_std, fourth, extreme = figures
     features = squares.shape[1]
+    power, judged = np.empty(features), np.empty(features)
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
     products = np.empty((features, features), np.float32)  # of one batch: few summands
     total, seen = np.empty(features), np.empty(features)
     for a in range(len(rows)):
         s = rows[a]
-        products[:], total[:], seen[:] = 0, 0, 0
+        products[:], total[:], seen[:], power[:] = 0, 0, 0, 0
         number, taken = 0, 0
         stride = STRIDE if count[s] >= max(SETTLED_EVENTS, SETTLED_PER_FEATURE * features) else 1
         for b in range(used.shape[1]):
@@ -276,6 +287,7 @@ def _update(
                 if observed[n, k]:
                     square = np.float64(residual[k]) ** 2
                     seen[k] += 1
+                    power[k] += (square * np.float64(inv_std[s, k]) ** 2) ** 2
                     total[k] += min(square, 9 * squares[s, k]) if residual_count[s] >= CAP_AFTER else square
             for j in range(features):
                 for k in range(features):
@@ -288,6 +300,8 @@ def _update(
             for k in range(features):
                 if seen[k]:
                     squares[s, k] += rate * (total[k] / seen[k] - squares[s, k])
+            judged[:] = residual_count[s]
+            update_extremes(s, (power, seen, judged), fourth, extreme)
         count[s] += number
         fresh[s] += number
         rate = number / min(count[s], WINDOW)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.features.scaler import SCALE_SD
+from stream_ad.detector.features.usual_extremes import extreme_columns, update_extremes
 from stream_ad.detector.row_store import ColumnSpec, SensorTable, derived_size
 from stream_ad.kernels.jit import ZERO, Arrays, kernel, rise, row_sum
 
@@ -33,6 +34,8 @@ class Scoring(SensorTable):
     variance: NDArray[np.float64]  # (S, d) the same with a floor
     inv_std: NDArray[np.float32]  # (S, d) factor that normalises errors: 1 / sqrt(variance)
     smooth: NDArray[np.float32]  # (S, d) EWMA of the normalised error
+    fourth: NDArray[np.float32]  # (S, F) mean fourth power of the normalised error of each reading
+    extreme: NDArray[np.float32]  # (S, F) usual extreme of that error
 
     def __init__(self, features: int) -> None:
         shape = (derived_size(features),)
@@ -42,7 +45,14 @@ class Scoring(SensorTable):
         usual = ColumnSpec(shape, np.float32, UNKNOWN_VARIANCE**-0.5, "derived")
         super().__init__(
             features,
-            {"error_count": column, "error_var": column, "variance": unknown, "inv_std": usual, "smooth": smooth},
+            {
+                "error_count": column,
+                "error_var": column,
+                "variance": unknown,
+                "inv_std": usual,
+                "smooth": smooth,
+                **extreme_columns(features),
+            },
         )
 
     def score(
@@ -53,7 +63,7 @@ class Scoring(SensorTable):
         reconstructed: NDArray[np.float32],
         gate: NDArray[np.float64],
         residuals: tuple[NDArray[np.float32], NDArray[np.float32]],
-    ) -> tuple[NDArray[np.float64], tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    ) -> tuple[NDArray[np.float64], tuple[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]:
         """Score the next events, and move the smoothed errors of their sensors on.
 
         S = log(Q + (1 - g) Z + .01) + g log(M + .01), where Q is the capped mean square of the normalised errors, Z
@@ -71,14 +81,15 @@ class Scoring(SensorTable):
 
         Returns:
             (N,) log scores, about -9 to 10, higher for more unusual events; summands of Q + (1 - g) Z and of M by
-            input, (N, d) each (see ``shares``).
+            input, (N, d) each (see ``shares``); errors of the readings over their usual extremes, (N, F), 0 where
+            missing.
         """
         log_score = np.empty(len(rows))
         parts = np.empty_like(scaled), np.empty_like(scaled)
-        _score(
-            rows, scaled, observed, reconstructed, gate, (self.inv_std, self.smooth), log_score, (*parts, *residuals)
-        )
-        return log_score, parts
+        relative = np.empty((len(rows), self.features), np.float32)
+        figures = self.inv_std, self.smooth, self.extreme
+        _score(rows, scaled, observed, reconstructed, gate, figures, log_score, (*parts, *residuals, relative))
+        return log_score, parts, relative
 
     def update(
         self,
@@ -95,7 +106,7 @@ class Scoring(SensorTable):
             observed: (A, B, d) false where missing.
             used: (A, B) the events that count.
         """
-        figures = self.error_count, self.error_var, self.variance, self.inv_std
+        figures = self.error_count, self.error_var, self.variance, self.inv_std, self.fourth, self.extreme
         _update(rows, error, observed, used, figures)
 
     def limit_count(self, rows: NDArray[np.int64], most: float) -> None:
@@ -130,8 +141,8 @@ def _score(
     log_score: NDArray[np.float64],
     parts: Arrays,
 ) -> None:
-    inv_std, smooth = figures
-    first, second, instant, smoothed = parts
+    inv_std, smooth, extreme = figures
+    first, second, instant, smoothed, relative = parts
     features = gate.shape[1]
     width = scaled.shape[1]
     weight, own = np.zeros(width, np.float32), np.empty((1, width), np.float32)
@@ -152,6 +163,8 @@ def _score(
         for k in range(width):
             share = own[0, k] * part
             error = (scaled[n, k] - reconstructed[n, k]) * inv_std[s, k]
+            if k < features:
+                relative[n, k] = error / extreme[s, k] if observed[n, k] else np.float32(0)
             if observed[n, k]:
                 smooth[s, k] = min(max(smooth[s, k] + rate * (error - smooth[s, k]), -most), most)
             z = scaled[n, k] - half
@@ -171,12 +184,14 @@ def _update(
     used: NDArray[np.bool_],
     figures: Arrays,
 ) -> None:
-    count, var, variance, inv_std = figures
+    count, var, variance, inv_std, fourth, extreme = figures
+    features = fourth.shape[1]
+    power = np.empty(features)
     steps, width = error.shape[1:]
     number, squares, cap, variances = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
     for a in range(len(rows)):
         s = rows[a]
-        number[:], squares[:] = 0, 0
+        number[:], squares[:], power[:] = 0, 0, 0
         for k in range(width):
             cap[k] = 9 * var[s, k] if count[s, k] >= ERROR_CAP_AFTER else np.inf
         for b in range(steps):
@@ -184,12 +199,16 @@ def _update(
                 for k in range(width):
                     if observed[a, b, k]:
                         number[k] += 1
-                        squares[k] += min(np.float64(error[a, b, k]) ** 2, cap[k])
+                        square = np.float64(error[a, b, k]) ** 2
+                        squares[k] += min(square, cap[k])
+                        if k < features:
+                            power[k] += (square * np.float64(inv_std[s, k]) ** 2) ** 2
         for k in range(width):
             if number[k] > 0:
                 count[s, k] += number[k]
                 rate = number[k] / min(count[s, k], ERROR_WINDOW)
                 var[s, k] += rate * (squares[k] / number[k] - var[s, k])
+        update_extremes(s, (power, number, count[s]), fourth, extreme)
         # The median variance of the sensor, a tenth of which is added to each: no input is trusted without limit.
         n = ZERO
         for k in range(width):
