@@ -6,6 +6,7 @@ yields lines.
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from alarm_runs import (
     line,
 )
 from fleet_baseline import detected_at_false_incidents
+from made_up import delay_of, recording
 from made_up_checks import (
     AGES,
     CHANGE_ROW,
@@ -43,6 +45,8 @@ from streams import options_of
 
 from stream_ad.evaluation.backtest.incident_figures import count, faults_of, spans
 from stream_ad.evaluation.backtest.stream import Stream
+from stream_ad.evaluation.simulation.plant import FAULTS as PLANT_FAULTS
+from stream_ad.evaluation.simulation.plant import FEATURES, Plant, PlantConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -126,21 +130,22 @@ def _change_cells(coverage: float, seed: int, settings: Sequence[str]) -> list[l
 
 
 PRESS_PERIODS = ("month", "week")
+STOPS = ("unlabelled", "in the calendar", "none")
 
 
 def presses_section(seed: int, settings: Sequence[str], jobs: int) -> Iterator[str]:
-    """Yield what is detected in a plant with unlabelled planned stops, with and without its calendar."""
+    """Yield what is detected on presses whose stops nobody labels, with a calendar of the stops, and without stops."""
     yield "Presses: faults detected; false incidents (promised), at so many false incidents a press.\n"
-    yield header("calendar", "labels", "one a press and", *FAULTS, "all", "false")
-    tasks = [(calendar, coverage, seed, settings) for calendar in (False, True) for coverage in COVERAGES]
+    yield header("stops", "labels", "one a press and", *FAULTS, "all", "false")
+    tasks = [(stops, coverage, seed, settings) for stops in STOPS for coverage in COVERAGES]
     for lines in in_processes(_presses_lines, tasks, jobs):
         yield from lines
 
 
-def _presses_lines(calendar: bool, coverage: float, seed: int, settings: Sequence[str]) -> list[str]:
-    made = presses(seed)
+def _presses_lines(stops: str, coverage: float, seed: int, settings: Sequence[str]) -> list[str]:
+    made = presses(seed, with_stops=stops != "none")
     options = options_of(settings, seed)
-    if calendar:
+    if stops == "in the calendar":
         options = with_windows(options, made.stops)
     truth = stream_of(made.truth)
     budgets = [INTERVAL_S / PERIODS_S[period] for period in PRESS_PERIODS]
@@ -150,13 +155,13 @@ def _presses_lines(calendar: bool, coverage: float, seed: int, settings: Sequenc
         by_kind = [figures.by_class[truth.classes.index(kind)] for kind in FAULTS]
         counts = [f"{each.detected} of {each.faults}" for each in (*by_kind, figures.faults)]
         false = f"{figures.false} ({figures.promised:.1f})"
-        lines.append(line(["passed" if calendar else "-", f"{100 * coverage:g} %", period, *counts, false]))
+        lines.append(line([stops, f"{100 * coverage:g} %", period, *counts, false]))
     return lines
 
 
 def with_windows(options: DetectorOptions, stops: Sequence[tuple[int, int]]) -> DetectorOptions:
-    """Return the options with planned stops, given by their first and last nanosecond."""
-    periods = [{"start": rfc3339(first), "end": rfc3339(last)} for first, last in stops]
+    """Return the options with planned stops, given by their first nanosecond and that of their end."""
+    periods = [{"start": rfc3339(start), "end": rfc3339(end)} for start, end in stops]
     tree = options.model_dump(exclude_unset=True)
     tree["alarms"] = {**tree.get("alarms", {}), "windows": [{"periods": periods, "learn": "apart"}]}
     return type(options).model_validate(tree)
@@ -236,6 +241,40 @@ def _fleet_line(kind: str, name: str, coverage: float, seed: int, settings: Sequ
     return line([f"{kind}, {faults}", name, f"{100 * coverage:g} %", *cells])
 
 
+def named_section(seed: int, settings: Sequence[str], jobs: int) -> Iterator[str]:
+    """Yield how well alarms are explained: whether the highest of a fault names a feature that is broken."""
+    yield "The plant's faults over five days at the configured budget; how many have a broken feature"
+    yield "named first, and among the first three, by their highest alarm.\n"
+    yield header("labels", *PLANT_FAULTS, "all", "first", "among three")
+    yield from in_processes(_named_line, [(coverage, seed, settings) for coverage in COVERAGES], jobs)
+
+
+def _named_line(coverage: float, seed: int, settings: Sequence[str]) -> str:
+    stream = stream_of(recording("plant-days", seed))
+    run = backtest(stream, delay_of("plant-days"), coverage, seed, options_of(settings, seed), ())
+    alarms, plant = alarming(run, 0), Plant(PlantConfig(machines=len(stream.sensors), seed=seed))
+    chunk = plant.chunk(len(stream) // len(stream.sensors))
+    counts: Counter[str] = Counter()
+    for index, episode in enumerate(plant.episodes):
+        rows = np.flatnonzero((chunk.episode == index) & stream.evaluated)
+        if episode.kind not in PLANT_FAULTS or not len(rows):
+            continue
+        counts[f"{episode.kind} of"] += 1
+        rows = rows[alarms[rows]]
+        if not len(rows):
+            continue
+        counts[episode.kind] += 1
+        highest = int(rows[np.argmax(run.detector.alarms[rows, 0])])
+        named = [FEATURES.index(part.feature) for part in run.detector.contributions[highest]]
+        counts["first"] += named[0] in episode.broken
+        counts["three"] += bool(set(named[:3]) & set(episode.broken))
+    every = [sum(counts[f"{kind}{of}"] for kind in PLANT_FAULTS) for of in ("", " of")]
+    by_kind = [f"{counts[kind]} of {counts[f'{kind} of']}" for kind in PLANT_FAULTS]
+    return line(
+        [f"{100 * coverage:g} %", *by_kind, f"{every[0]} of {every[1]}", str(counts["first"]), str(counts["three"])]
+    )
+
+
 CHECKS: dict[str, Check] = {
     "noise": noise_section,
     "stuck": stuck_section,
@@ -243,4 +282,5 @@ CHECKS: dict[str, Check] = {
     "presses": presses_section,
     "intervals": intervals_section,
     "fleets": fleets_section,
+    "named": named_section,
 }

@@ -8,7 +8,8 @@ The folder holds recordings as NAME.csv.gz: timestamp, sensor_id, label, evaluat
 the known ones take the delay of their labels from --delay. Each stream runs once for each share of labels, and a run
 decides at all budgets side by side. A budget is the number of false incidents tolerated for each normal event.
 
-Sections: streams and tables (those two unless others are named), noise, stuck, change, presses, intervals, fleets.
+Sections: streams and tables (those two unless others are named), noise, stuck, change, presses, intervals, fleets,
+named; or all of them.
 """
 
 from __future__ import annotations

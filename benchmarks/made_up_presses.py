@@ -35,14 +35,14 @@ class Presses:
     labelled: Recording
     """The same without a label for any row in a stop."""
     stops: list[tuple[int, int]]
-    """First and last nanosecond of each planned stop."""
+    """Each planned stop, from its first nanosecond to that of the first row after it."""
 
 
-def presses(seed: int) -> Presses:
-    """Return a week of all presses."""
+def presses(seed: int, *, with_stops: bool = True) -> Presses:
+    """Return a week of all presses; without stops the faults are the same."""
     times_s = np.arange(DAYS * PER_DAY) * float(INTERVAL_S)
     into_stop = times_s % STOP_EVERY_S - (STOP_EVERY_S - STOP_S)  # a stop ends each six hours
-    stopped = into_stop >= 0
+    stopped = (into_stop >= 0) & with_stops
     plan = np.random.default_rng([seed, PRESSES])
     kinds = [(name, hours) for name in FAULTS for hours in HOURS[:OF_EACH]]
     turns = [kinds[i] for i in plan.permutation(len(kinds)).tolist()]
@@ -67,7 +67,7 @@ def presses(seed: int) -> Presses:
 
 def _windows(times_s: Floats, stopped: NDArray[np.bool_]) -> list[tuple[int, int]]:
     edges = np.diff(stopped.astype(np.int64), prepend=0, append=0)
-    begins, ends = times_s[np.flatnonzero(edges > 0)], times_s[np.flatnonzero(edges < 0) - 1]
+    begins, ends = times_s[np.flatnonzero(edges > 0)], times_s[np.flatnonzero(edges < 0) - 1] + INTERVAL_S
     return [
         (START_NS + int(begin * 1e9), START_NS + int(end * 1e9))
         for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
