@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from made_up_kinds import constant, counters, fast, heavy, onoff, regimes, weekly
+from made_up_parts import Faults, Sensor, merged, readings
 
 from stream_ad.evaluation.backtest.stream import NORMAL
 from stream_ad.evaluation.recordings.recording import Recording
@@ -13,75 +15,6 @@ from stream_ad.evaluation.simulation.plant import FEATURES, Plant, PlantConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    Floats = NDArray[Any]
-
-START_NS = 1_767_225_600_000_000_000
-
-
-@dataclass(frozen=True)
-class Sensor:
-    """N rows of one sensor."""
-
-    times_s: Floats  # (N,)
-    values: Floats  # (N, F)
-    labels: list[str]
-    warmup: int  # rows that are not evaluated
-
-
-class Faults:
-    """Writes faults into a sensor's readings and into its labels."""
-
-    def __init__(self, rng: np.random.Generator, values: Floats) -> None:
-        self.rng, self.values, self.sd = rng, values, values.std(axis=0)
-        self.labels = [NORMAL] * len(values)
-
-    def shift(self, rows: slice, name: str, features: tuple[int, int], sizes: tuple[float, float], ramp: float) -> None:
-        """Move some features by a number of standard deviations, over a share ``ramp`` of the fault."""
-        length = rows.stop - rows.start
-        chosen = self.rng.choice(self.values.shape[1], self.rng.integers(*features), replace=False)
-        size = self.rng.choice([-1, 1], len(chosen)) * self.rng.uniform(*sizes, len(chosen)) * self.sd[chosen]
-        rise = np.minimum(1, np.arange(length) / (ramp * length)) if ramp else np.ones(length)
-        self.values[rows, chosen] += rise[:, None] * size
-        self.labels[rows] = [name] * length
-
-    def stick(self, rows: slice, name: str) -> None:
-        """Let some features keep nearly the reading they have at the start."""
-        length = rows.stop - rows.start
-        chosen = self.rng.choice(self.values.shape[1], self.rng.integers(1, 4), replace=False)
-        noise = 0.02 * self.sd[chosen] * self.rng.normal(size=(length, len(chosen)))
-        self.values[rows, chosen] = self.values[rows.start, chosen] + noise
-        self.labels[rows] = [name] * length
-
-    def gaps(self, first: int, mean_gap: float, least_gap: int, lengths: tuple[int, int]) -> list[slice]:
-        """Return the rows of faults, one fault after the other."""
-        stretches: list[slice] = []
-        at = first
-        while True:
-            at += least_gap + int(self.rng.exponential(mean_gap))
-            length = int(self.rng.integers(*lengths))
-            if at + length > len(self.values) - 20:
-                return stretches
-            stretches.append(slice(at, at + length))
-            at += length
-
-
-def readings(
-    rng: np.random.Generator, rows: int, features: int, *, memory: float, noise: float, day: int = 0
-) -> Floats:
-    """Return readings (N, F) driven by three hidden causes with memory, the first with a cycle of ``day`` rows."""
-    causes, step = np.empty((rows, 3)), rng.normal(size=(rows, 3)) * np.sqrt(1 - memory**2)
-    state = rng.normal(size=3)
-    for row in range(rows):
-        state = memory * state + step[row]
-        causes[row] = state
-    if day:
-        causes[:, 0] += 1.5 * np.sin(2 * np.pi * np.arange(rows) / day + rng.uniform(0, 6))
-    mixed = causes @ rng.normal(size=(3, features)) / np.sqrt(3)
-    bent = 0.3 * np.tanh(causes @ rng.normal(size=(3, features)))
-    return mixed + bent + noise * rng.normal(size=(rows, features)) * rng.uniform(0.5, 1.5, features)
 
 
 def drift(rng: np.random.Generator) -> Sensor:
@@ -180,9 +113,17 @@ KINDS = {
     "long-faults": Kind(long_faults, 4, 500),
     "wells": Kind(wells, 6, 500),
     "rigs": Kind(rigs, 8, 70),
+    "regimes": Kind(regimes, 2, 500),
+    "weekly": Kind(weekly, 2, 500),
+    "heavy": Kind(heavy, 2, 500),
+    "counters": Kind(counters, 2, 500),
+    "constant": Kind(constant, 2, 500),
+    "onoff": Kind(onoff, 2, 500),
+    "fast": Kind(fast, 1, 500),
     "wide-table": Kind(wide_table, 1, 60),
     "classes": Kind(classes, 1, 250),
 }
+TABLES = ("wide-table", "classes")  # their rows have no memory
 
 
 @dataclass(frozen=True)
@@ -222,16 +163,4 @@ def recording(name: str, seed: int) -> Recording:
         )
     kind = KINDS[name]
     made = [kind.make(np.random.default_rng([seed, number])) for number in range(kind.sensors)]
-    order = np.argsort(np.concatenate([sensor.times_s for sensor in made]), kind="stable")
-    names = [f"{name}-{number}" for number, sensor in enumerate(made) for _ in sensor.labels]
-    labels = [label for sensor in made for label in sensor.labels]
-    values = np.concatenate([sensor.values for sensor in made])[order]
-    return Recording(
-        name,
-        START_NS + (np.concatenate([sensor.times_s for sensor in made])[order] * 1e9).astype(np.int64),
-        [names[i] for i in order.tolist()],
-        [labels[i] for i in order.tolist()],
-        np.concatenate([np.arange(len(sensor.labels)) >= sensor.warmup for sensor in made])[order],
-        tuple(f"f{number:03d}" for number in range(values.shape[1])),
-        values,
-    )
+    return merged(name, made)
