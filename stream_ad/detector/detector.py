@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stream_ad.detector.alarms.evidence import channels_of
 from stream_ad.detector.learner import Learned, Learner
 from stream_ad.detector.row_store import derived_index
 from stream_ad.detector.scoring.anomaly_score import shares
@@ -82,6 +83,8 @@ class Detector(SensorState):
             Learner(self).reset_after_outage(rows[[first]])
             later = np.flatnonzero(rows[first:] == rows[first]) + first
             level[later] = self.threshold.log_level[rows[first]]
+        self.channels = channels = channels_of(log_score, *self.relative)
+        self.ratio = self.evidence.observe(rows, event_numbers, channels, np.zeros(len(rows), np.int8))[0]
         score = published(log_score, level)
         flagged = score >= 1
         live = (event_numbers >= self.options.learning.warmup_events) & np.isfinite(level)
@@ -142,7 +145,7 @@ class Detector(SensorState):
         log_score, parts, errors = self.scoring.score(
             rows, scaled, observed, reconstructed, self.temporal.gate, residuals
         )
-        self.channels = np.stack([log_score, np.log(np.abs(coupling).max(axis=1) + 1e-5), np.log(np.abs(errors).max(axis=1) + 1e-5)])
+        self.relative = coupling, errors
         if self.head.trust[: self.size].any():
             added = self.head.gate_weight(rows, self.temporal.autocorrelation_gate(rows))
             taught = np.flatnonzero(added)

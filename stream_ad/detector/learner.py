@@ -23,7 +23,7 @@ import numpy as np
 from stream_ad.detector.features.glitches import screen
 from stream_ad.detector.feedback.event_buffer import DROPPED, LEARNED_ANOMALY, LEARNED_NORMAL, NORMAL, UNLABELLED
 from stream_ad.detector.feedback.label_head import MOST_GATE
-from stream_ad.detector.feedback.label_trust import doubtful, novelty
+from stream_ad.detector.feedback.label_trust import doubtful, implied_labels, novelty
 from stream_ad.detector.model.training_batch import Matured, SensorStatistics
 from stream_ad.detector.row_store import take_ring
 from stream_ad.detector.scoring.threshold import LABELLED_ENOUGH
@@ -75,6 +75,8 @@ class Learner:
             class_weights: (K + 1,) weight in the loss of class 0, normal, and of each anomaly class.
         """
         done = Learned()
+        if self.state.options.learning.enabled:
+            self._accept(rows)
         age = self._age(rows)
         warm = age <= self.state.options.learning.warmup_events
         screened = screen(self.state, rows, age, warm)
@@ -91,6 +93,7 @@ class Learner:
                     mature = self._learn_matured(mature, class_weights, done)
         if screened:
             screened.put_back(self.state, rows)
+        self.state.evidence.learn(rows, self.state.pending, self.state.horizon_ns, np.tile([1e-4,1e-5,3e-4,1e-3],(len(rows),1)))
         self.state.seen[rows] = self.state.pending.count[rows]
         return done
 
@@ -103,6 +106,18 @@ class Learner:
         for part in (self.state.scaler, self.state.scoring):
             part.limit_count(rows, OUTAGE_WEIGHT)
         self.state.linear_residuals.limit_count(rows, int(WARMUP_WEIGHT))
+
+    def _accept(self, rows: NDArray[np.int64]) -> None:
+        """Take lasting unrest of the sensors (A,) that nobody labelled as a fault for a new normal."""
+        pending = self.state.pending
+        accepted = self.state.acceptance.update(rows, pending, self.state.evidence.beyond, self.state.batch)
+        if len(accepted):
+            self.state.acceptance.accept(accepted)
+            self.state.evidence.accept(accepted)
+            self.state.outage.began[accepted] = pending.count[accepted] - self.state.batch
+            for part in (self.state.scaler, self.state.scoring):
+                part.limit_count(accepted, WARMUP_WEIGHT)
+            self.state.linear_residuals.limit_count(accepted, int(WARMUP_WEIGHT))
 
     def _age(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return (A,) the events of each sensor (A,) so far, or since its last outage."""
@@ -172,9 +187,14 @@ class Learner:
             doubted[series] = doubtful(pending, rows[series], event_numbers[series], high)
         split = np.zeros((5, *valid.shape), np.bool_)
         labelled, anomalous, calibrating, normal, statistics = split
-        sensors = threshold.gate_level, pending.last_label, threshold.labelled_count
+        implied = implied_labels(pending, rows, event_numbers, scores, threshold.gate_level, autocorrelation_gate)
+        sensors = threshold.gate_level, pending.last_label, pending.last_labelled, threshold.labelled_count
         rings = pending.label, pending.learned
-        normals, anomalies, dropped = _split(rows, event_numbers, valid, scores, doubted, sensors, rings, split)
+        horizon = pending.horizon_events
+        normals, anomalies, dropped = _split(
+            rows, event_numbers, valid, scores, (doubted, implied), sensors, rings, horizon, split
+        )
+        self.state.evidence.note_labels(rows, event_numbers, labelled | anomalous, anomalous, pending.count)
         done.normal += normals
         done.anomaly += anomalies
         done.dropped += dropped
@@ -230,47 +250,53 @@ def _split(
     event_numbers: NDArray[np.int64],
     valid: NDArray[np.bool_],
     scores: NDArray[np.float64],
-    doubted: NDArray[np.bool_],
+    opinions: Arrays,
     sensors: Arrays,
     rings: Arrays,
+    horizon: int,
     out: NDArray[np.bool_],
 ) -> tuple[int, int, int]:
     """Split matured events by how they are learned, and record that in their state.
 
-    An event without a label is taken as normal if the sensor is calm (its newest label is not an anomaly) and the
-    score is low.
+    An event without a label is taken as normal if the labels around it say so; where they say nothing, if the sensor
+    is calm (its newest label is not an anomaly, or is old) and the score is low.
 
     Args:
         rows: (A,) different sensors.
         event_numbers: (A, B) numbers of events.
         valid: (A, B) false for padding.
         scores: (A, B) log scores of the events.
-        doubted: (A, B) events whose labels are not believed.
-        sensors: (S,) each: score up to which an event is learned as normal, newest label, labelled normals so far.
+        opinions: (A, B) each: events whose labels are not believed; labels implied by those around an event.
+        sensors: (S,) each: score up to which an event is learned as normal, newest label, number of the event that it
+            names, labelled normals so far.
         rings: (S, C) each: labels, and states of the events.
+        horizon: Later events for which the newest label says that the sensor is not calm.
         out: (5, A, B) false; filled with: labelled normals, labelled anomalies, events without a label that calibrate
             the threshold, events learned as normal, and events that update scaler and error variances.
 
     Returns:
         Numbers of events learned as normal, learned as anomalies, and dropped.
     """
-    gate_level, last_label, labelled_count = sensors
+    gate_level, last_label, last_labelled, labelled_count = sensors
+    doubted, implied = opinions
     labels, learned = rings
     capacity = labels.shape[1]
     normals, anomalies, dropped = 0, 0, 0
     for a in range(len(rows)):
         s = rows[a]
-        calm, few_labels = last_label[s] <= NORMAL, labelled_count[s] < LABELLED_ENOUGH
+        few_labels = labelled_count[s] < LABELLED_ENOUGH
         for b in range(event_numbers.shape[1]):
             if not valid[a, b]:
                 continue
             at = event_numbers[a, b] % capacity
             out[0, a, b] = labels[s, at] == NORMAL and not doubted[a, b]
             out[1, a, b] = labels[s, at] > NORMAL and not doubted[a, b]
-            out[2, a, b] = labels[s, at] == UNLABELLED and calm
-            accepted = out[2, a, b] and scores[a, b] <= gate_level[s]
-            out[3, a, b] = out[0, a, b] or accepted
-            out[4, a, b] = out[0, a, b] or (accepted and few_labels)
+            calm = last_label[s] <= NORMAL or event_numbers[a, b] - last_labelled[s] > horizon
+            normal_around = implied[a, b] > 0
+            out[2, a, b] = labels[s, at] == UNLABELLED and (normal_around or (implied[a, b] == 0 and calm))
+            taken = out[2, a, b] and (normal_around or scores[a, b] <= gate_level[s])
+            out[3, a, b] = out[0, a, b] or taken
+            out[4, a, b] = out[0, a, b] or (taken and (few_labels or normal_around))
             if out[3, a, b]:
                 learned[s, at] = LEARNED_NORMAL
                 normals += 1

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stream_ad.detector.alarms.acceptance import Acceptance
+from stream_ad.detector.alarms.evidence import Evidence
 from stream_ad.detector.features.last_shown import LastShown
 from stream_ad.detector.features.linear_residuals import LinearResiduals
 from stream_ad.detector.features.outage import Outage
@@ -58,6 +60,10 @@ class SensorState:
         self.outage = Outage(features, intervals=learning.outage_intervals)
         self.drift = Drift(features, threshold=options.drift.threshold)
         self.shown = LastShown(features)
+        self.evidence = Evidence(features, capacity=self.pending.capacity, budgets=4)
+        self.acceptance = Acceptance(
+            features, horizon_events=learning.label_horizon_events, least_ns=int(float(__import__("os").environ.get("ACC_S", "86400")) * 1e9)
+        )
         self.head = LabelHead(features, capacity=self.pending.capacity)
         self.network = OnlineAutoencoder(features, options, device)
         self.arrived = 0  # events of all sensors so far
@@ -77,6 +83,8 @@ class SensorState:
             "outage.": self.outage,
             "drift.": self.drift,
             "shown.": self.shown,
+            "evidence.": self.evidence,
+            "acceptance.": self.acceptance,
             "head.": self.head,
         }
 

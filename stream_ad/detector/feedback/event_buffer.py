@@ -74,6 +74,7 @@ class EventBuffer(SensorTable):
     newest_time: NDArray[np.int64]  # (S,) newest event time of the sensor, ns
     last_labelled: NDArray[np.int64]  # (S,) number of the newest labelled event, -1 for none
     last_label: NDArray[np.int16]  # (S,) class of that event
+    last_anomaly: NDArray[np.int64]  # (S,) number of the newest event labelled an anomaly, -1 for none
 
     def __init__(
         self, features: int, *, reach: int, horizon_events: int, block: int, every_order: bool = False
@@ -113,6 +114,7 @@ class EventBuffer(SensorTable):
                 "newest_time": ColumnSpec(scalar, np.int64),
                 "last_labelled": ColumnSpec(scalar, np.int64, -1),
                 "last_label": ColumnSpec(scalar, np.int16, UNLABELLED),
+                "last_anomaly": ColumnSpec(scalar, np.int64, -1),
             },
         )
         self.reach, self.capacity, self.orders, self.kept_readings = reach, capacity, orders[0], capacity + block
@@ -209,6 +211,8 @@ class EventBuffer(SensorTable):
         if label != UNLABELLED:
             self.queued[row, slot] = True
             self.queued_from[row] = min(self.queued_from[row], event_number)
+        if label > NORMAL:
+            self.last_anomaly[row] = max(self.last_anomaly[row], event_number)
         if label != UNLABELLED and event_number >= self.last_labelled[row]:
             self.last_labelled[row], self.last_label[row] = event_number, label
         elif label == UNLABELLED and event_number == self.last_labelled[row]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.feedback.event_buffer import NORMAL
+from stream_ad.detector.feedback.event_buffer import NORMAL, UNLABELLED, pack_score
 from stream_ad.kernels.jit import Arrays, kernel
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ NEIGHBOURS = 8  # events on each side
 LEAST = 2  # labels among them below which nothing is doubted
 MOST_AROUND_NORMAL = 0.6  # share of anomalies around an event labelled normal above which its label is doubted
 LEAST_AROUND_ANOMALY = 0.25  # share of anomalies around a labelled anomaly below which its label is doubted
+
+SPEAKS_FOR = 64  # events on each side that a label speaks for, where they have none
+SPEAKS_FROM = 0.5  # autocorrelation gate from which on it does: rows of a table say nothing of each other
 
 MIDDLE = 0.5  # p-value above which all labelled anomalies are taken to be wrong
 FULL_DOUBT = 20.0  # labelled anomalies at which half of the doubt counts: among few, chance explains as much
@@ -66,6 +69,79 @@ def novelty(pending: EventBuffer, rows: NDArray[np.int64], event_numbers: NDArra
     out = np.empty(event_numbers.shape)
     _novelty(rows, event_numbers, (pending.count, pending.label), out)
     return out
+
+
+def implied_labels(
+    pending: EventBuffer,
+    rows: NDArray[np.int64],
+    event_numbers: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    gate_level: NDArray[np.float64],
+    autocorrelation_gate: NDArray[np.float64],
+) -> NDArray[np.int8]:
+    """Return (A, B) what the labels around say of events without one: 1 normal, -1 an anomaly, 0 nothing.
+
+    An event is taken for an anomaly where the nearest label within 64 events says so, or the nearest label of an event
+    that scored as high or as low; for normal where the latter says normal.
+
+    Args:
+        pending: Holds the labels.
+        rows: (A,) different sensors.
+        event_numbers: (A, B) numbers of events.
+        scores: (A, B) their log scores.
+        gate_level: (S,) log score above which an event scored high.
+        autocorrelation_gate: (A,) mean gates; tables get 0.
+    """
+    out = np.zeros(event_numbers.shape, np.int8)
+    sensors = pending.count, pending.last_labelled, gate_level
+    rings = pending.label, pending.log_score
+    _imply(rows, event_numbers, scores, autocorrelation_gate >= SPEAKS_FROM, sensors, rings, out)
+    return out
+
+
+@kernel
+def _imply(
+    rows: NDArray[np.int64],
+    event_numbers: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    with_memory: NDArray[np.bool_],
+    sensors: Arrays,
+    rings: Arrays,
+    out: NDArray[np.int8],
+) -> None:
+    count, last_labelled, gate_level = sensors
+    labels, codes = rings
+    capacity = labels.shape[1]
+    for a in range(len(rows)):
+        s = rows[a]
+        if not with_memory[a]:
+            continue
+        first, stop = max(0, count[s] - capacity), count[s]
+        gate = np.int64(pack_score(gate_level[s]))
+        for b in range(event_numbers.shape[1]):
+            event_number = event_numbers[a, b]
+            if labels[s, event_number % capacity] != UNLABELLED or event_number - last_labelled[s] > SPEAKS_FOR:
+                continue
+            high = scores[a, b] > gate_level[s]
+            nearest, alike = 0, 0
+            for distance in range(1, SPEAKS_FOR + 1):
+                for other in (event_number - distance, event_number + distance):
+                    if other < first or other >= stop:
+                        continue
+                    label = labels[s, other % capacity]
+                    if label == UNLABELLED:
+                        continue
+                    says = 1 if label == NORMAL else -1
+                    if nearest == 0:
+                        nearest = says
+                    if alike == 0 and (codes[s, other % capacity] > gate) == high:
+                        alike = says
+                if nearest != 0 and alike != 0:
+                    break
+            if nearest < 0 or alike < 0:
+                out[a, b] = -1
+            elif alike > 0:
+                out[a, b] = 1
 
 
 @kernel

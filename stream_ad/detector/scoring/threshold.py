@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.feedback.event_buffer import LOWEST_SCORE, NO_SCORE, SCORE_STEPS, pack_score, unpack_scores
+from stream_ad.detector.feedback.label_head import MOST_GATE
 from stream_ad.detector.row_store import ColumnSpec, SensorTable
 from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, tail_quantile, tail_start
 from stream_ad.kernels.jit import Arrays, kernel
@@ -18,7 +19,7 @@ LABELLED_ENOUGH = 100
 GATE_LABELLED = 300
 GATE_QUANTILE = 0.9
 UNLABELLED_GATE_RATE = 0.02
-UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores up to 4 x threshold still calibrate it
+UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores of tables up to 4 x threshold still calibrate it
 LADDER = 16
 CHUNK = 64  # levels set anew at once: all scores that they rest on are sorted, and stay in the cache meanwhile
 REFRESH_SHARE = 8  # levels are set anew when an eighth of what they rest on has been replaced
@@ -116,7 +117,8 @@ class Threshold(SensorTable):
         """
         due = np.empty(len(rows), np.bool_)
         rings = self.scores, self.first, self.labelled_count, self.unlabelled_count
-        _push(rows, scores, labelled, unlabelled, (self.log_level, self.fresh), rings, due)
+        with_memory = autocorrelation_gate >= MOST_GATE
+        _push(rows, scores, labelled, unlabelled, with_memory, (self.log_level, self.fresh), rings, due)
         static = static_level(autocorrelation_gate[due], self.rate)
         for first in range(0, len(static), CHUNK):
             chunk = slice(first, first + CHUNK)
@@ -209,6 +211,7 @@ def _push(
     scores: NDArray[np.float64],
     labelled: NDArray[np.bool_],
     unlabelled: NDArray[np.bool_],
+    with_memory: NDArray[np.bool_],
     sensors: Arrays,
     rings: Arrays,
     due: NDArray[np.bool_],
@@ -233,7 +236,8 @@ def _push(
                     for slot in range(window):
                         ring[s, slot] = first[s, slot] if slot < first.shape[1] else np.uint16(NO_SCORE)
         for b in range(scores.shape[1]):
-            if unlabelled[a, b] and scores[a, b] <= log_level[s] + UNLABELLED_BAND:
+            # On a stream with memory a high score may be the first of a state that recurs, such as a weekend.
+            if unlabelled[a, b] and (with_memory[a] or scores[a, b] <= log_level[s] + UNLABELLED_BAND):
                 if labelled_count[s] < LABELLED_ENOUGH:
                     ring[s, unlabelled_count[s] % window] = pack_score(scores[a, b])
                 unlabelled_count[s] += 1
