@@ -373,7 +373,7 @@ def test_a_snapshot_of_other_settings_is_refused():
     story.play(shard)
     with pytest.raises(StateError, match=r"learning\.batch_events"):
         Shard.restore(shard.snapshot(), options(learning={"batch_events": 16}))
-    Shard.restore(shard.snapshot(), options(threshold={"false_alarm_rate": 0.2}, learning={"rate": 0.01}))
+    Shard.restore(shard.snapshot(), options(alarms={"false_incidents": 5}, learning={"rate": 0.01}))
 
 
 def test_nonsense_with_a_valid_checksum_is_refused():
