@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, tzinfo
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.alarm_config import AlarmWindow
 
+FILES_KEPT = 256
 _NO_ZONE = "; or name the zone of all such times in the file, as in X-WR-TIMEZONE:Europe/Berlin"
 
 
@@ -39,7 +41,7 @@ def read_windows(windows: Sequence[AlarmWindow]) -> tuple[list[Times], list[str]
 def _read(window: AlarmWindow) -> Times:
     if window.ics is not None:
         try:
-            return read_calendar(Path(window.ics).read_bytes())
+            return _read_file(window.ics)
         except OSError as error:
             raise ValueError(f"ics file {window.ics} cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -47,6 +49,12 @@ def _read(window: AlarmWindow) -> Times:
     if window.rrule is not None and window.duration is not None:
         return read_rule(window.rrule, parse_duration(window.duration))
     return Times([(to_ns(period.start), to_ns(period.end)) for period in window.periods])
+
+
+@lru_cache(FILES_KEPT)
+def _read_file(path: str) -> Times:
+    """Read a calendar file once in a process: shards that come later have the windows of those that came first."""
+    return read_calendar(Path(path).read_bytes())
 
 
 def read_calendar(content: bytes) -> Times:

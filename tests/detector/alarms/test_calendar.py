@@ -217,6 +217,15 @@ def test_files_that_cannot_be_used(tmp_path):
     assert code(calendar(ics(tmp_path)), 0) == 0
 
 
+def test_a_file_is_read_once(tmp_path):
+    """A file that changes while the worker runs does not give later shards other windows than earlier ones."""
+    window = ics(tmp_path, "DTSTART:20260105T020000Z DTEND:20260105T030000Z")
+    moment = nanoseconds(2026, 1, 5, 2)
+    assert code(calendar(window), moment) == 1
+    ics(tmp_path, "DTSTART:20270105T020000Z DTEND:20270105T030000Z")
+    assert code(calendar(window), moment) == 1
+
+
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata"])
 FREQUENCIES = ["YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY"]
 
