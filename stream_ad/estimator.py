@@ -38,7 +38,7 @@ class StreamADDetector(AnomalyDetector):
     from the first event on, and on faults without labels that score low: those are learned as normal.
 
     Args:
-        false_alarm_rate: Tolerated share of normal events that score 1 or above, 1e-9 to .5.
+        false_alarm_rate: Tolerated false incidents for each event, 1e-9 to 1.
         warmup_events: First events, which are learned at once as normal, at least 64.
         label_horizon_events: Later events that an event without a label waits for before it is learned.
         seed: Seed of the initial weights and of replay.
@@ -72,7 +72,7 @@ class StreamADDetector(AnomalyDetector):
             {
                 "detector": {"seed": seed, "device": "cpu", "contributions": 0},
                 "learning": {"warmup_events": warmup_events, "label_horizon_events": label_horizon_events},
-                "threshold": {"false_alarm_rate": false_alarm_rate},
+                "alarms": {"false_incidents": false_alarm_rate, "per": "1 event"},
             }
         )
         self._shard = Shard(self._options)

@@ -93,7 +93,7 @@ def _allowed(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if "const" in node:
         return f"`{node['const']}`"
     if node["type"] == "array":
-        return "list of texts"
+        return "list of mappings" if "$ref" in node["items"] else "list of texts"
     words = {
         "string": "text",
         "integer": "whole number",

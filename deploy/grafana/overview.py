@@ -102,8 +102,7 @@ def _anomalies() -> list[object]:
                 "tolerated false alarms": f"max(stream_ad_tolerated_false_alarm_ratio{{{JOB}}})",
             },
             unit="percentunit",
-            says="Events that score 1 or above. Where nothing is wrong it stays near what threshold.false_alarm_rate "
-            "tolerates.",
+            says="Events that score 1 or above. Where nothing is wrong it stays near one in a thousand.",
             runbook="StreamADAnomaliesMany",
         ),
         lines(

@@ -52,6 +52,6 @@ def settings(folder: Path, side: int) -> Settings:
             "logs": {"level": "warning", "format": "console"},
             # a machine sees its whole day before it is evaluated; a label comes after 30 to 90 readings
             "learning": {"warmup_events": DAY_STEPS, "label_horizon_events": 256},
-            "threshold": {"false_alarm_rate": 0.005},
+            "alarms": {"false_incidents": 1, "per": "1000 events"},
         }
     )

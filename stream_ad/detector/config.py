@@ -5,23 +5,18 @@ They are part of the settings tree (stream_ad/settings/model.py) and import noth
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
-LONGEST_S = 100 * 365.25 * 86_400
-"""A hundred years: in nanoseconds this still fits into 64 bits when added to any event time."""
-MOST = 2**31 - 1
-"""Upper bound of settings that are only counted and compared, and reserve no memory."""
+from stream_ad.detector.alarm_config import AlarmsConfig
+from stream_ad.detector.section import MOST, Fraction, Seconds, Section
 
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Seconds = Annotated[float, Field(ge=0.001, le=LONGEST_S)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+REPLACED = {
+    "threshold.false_alarm_rate": "was replaced: state the promise as alarms.false_incidents and alarms.per, for "
+    "example alarms.false_incidents=1 and alarms.per=week; or alarms.per='1000 events' for a rate per event"
+}
+"""Settings of earlier versions, with what to write instead."""
 
 
 class DetectorConfig(Section):
@@ -138,14 +133,18 @@ class LearningConfig(Section):
 
 
 class ThresholdConfig(Section):
-    """The tolerated rate of false alarms, and the window that the threshold is calibrated on."""
+    """The window that the row level is calibrated on."""
 
-    false_alarm_rate: float = Field(
-        1e-3, ge=1e-9, le=0.5, description="Tolerated share of normal events that score 1 or above."
-    )
     window_events: int = Field(
         8192, ge=64, le=1_000_000, description="Recent normal scores of a sensor that the threshold is calibrated on."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_what_replaced(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "false_alarm_rate" in values:
+            raise ValueError(f"threshold.false_alarm_rate {REPLACED['threshold.false_alarm_rate']}")
+        return values
 
 
 class DriftConfig(Section):
@@ -165,4 +164,5 @@ class DetectorOptions(Section):
     detector: DetectorConfig = DetectorConfig()
     learning: LearningConfig = LearningConfig()
     threshold: ThresholdConfig = ThresholdConfig()
+    alarms: AlarmsConfig = AlarmsConfig()
     drift: DriftConfig = DriftConfig()

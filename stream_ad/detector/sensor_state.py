@@ -20,7 +20,7 @@ from stream_ad.detector.model.online_autoencoder import OnlineAutoencoder
 from stream_ad.detector.row_store import ColumnSpec, NonsenseError, loaded
 from stream_ad.detector.scoring.anomaly_score import Scoring
 from stream_ad.detector.scoring.drift import Drift
-from stream_ad.detector.scoring.threshold import Threshold
+from stream_ad.detector.scoring.threshold import ROW_RATE, Threshold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,9 +47,7 @@ class SensorState:
         self.scoring = Scoring(features)
         self.linear_residuals = LinearResiduals(features)
         self.stuck_sensor = StuckSensor(features)
-        self.threshold = Threshold(
-            features, window=options.threshold.window_events, rate=options.threshold.false_alarm_rate
-        )
+        self.threshold = Threshold(features, window=options.threshold.window_events, rate=ROW_RATE)
         self.pending = EventBuffer(
             features,
             reach=learning.label_reach_events,

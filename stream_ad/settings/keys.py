@@ -38,7 +38,14 @@ class Key:
     @property
     def takes_yaml(self) -> bool:
         """Return whether a text for it may be a YAML list or mapping."""
-        return self.is_section or any(get_origin(kind) is tuple for kind in get_args(self.field.annotation))
+        annotation = self.field.annotation
+        return self.is_section or any(get_origin(kind) is tuple for kind in (annotation, *get_args(annotation)))
+
+    @property
+    def holds_sections(self) -> bool:
+        """Return whether it is a list of sections."""
+        kind = (*get_args(self.field.annotation), None)[0]
+        return isinstance(kind, type) and issubclass(kind, BaseModel)
 
     @property
     def is_secret(self) -> bool:

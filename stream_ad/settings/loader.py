@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from stream_ad.detector.config import REPLACED
 from stream_ad.errors import SettingsError
 from stream_ad.settings import Settings
 from stream_ad.settings.keys import MASK, all_keys
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LONGEST_VALUE = 60  # characters of a wrong value that an error quotes
+_NOT_SHOWN = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +86,41 @@ def examine(
     values: dict[str, Any] = {}
     for source in sources:
         values = _merge(values, source.values)
+    problems += _take_out_replaced(values, sources)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         return None, problems + _explain(error.errors(include_url=False), sources)
+    if settings.alarms.windows and not problems:
+        problems += _unusable_windows(settings, sources)
     if problems:
         return None, problems
     leaves = (name for name, key in all_keys().items() if not key.is_section)
     return Resolved(settings, {name: location for name in leaves if (location := _location(name, sources))}), []
+
+
+def _take_out_replaced(values: dict[str, Any], sources: Sequence[SettingsSource]) -> list[str]:
+    """Remove settings of earlier versions, and return what to write instead of each."""
+    problems = []
+    for name, instead in REPLACED.items():
+        section, _, leaf = name.rpartition(".")
+        inside = values.get(section)
+        if isinstance(inside, dict) and leaf in inside:
+            values[section] = {key: value for key, value in inside.items() if key != leaf}
+            problems.append(f"{_location(name, sources)}: {name} {instead}".removeprefix(": "))
+    return problems
+
+
+def _unusable_windows(settings: Settings, sources: Sequence[SettingsSource]) -> list[str]:
+    """Return what is wrong with the calendar files of planned windows."""
+    # Imported only where there are windows: the libraries behind it take longer than reading all settings.
+    from stream_ad.detector.alarms.windows import read_windows  # noqa: PLC0415
+
+    location = _location("alarms.windows", sources)
+    return [
+        f"{location}: alarms.windows: {problem}".removeprefix(": ")
+        for problem in read_windows(settings.alarms.windows)[1]
+    ]
 
 
 def _merge(preferred: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -115,15 +144,20 @@ def _locations(key: str, sources: Sequence[SettingsSource]) -> str:
 
 
 def _explain(errors: Iterable[ErrorDetails], sources: Sequence[SettingsSource]) -> list[str]:
-    """Return one line per key: location, key, value, what was expected. The members of a union share one line."""
+    """Return one line per key: location, key, value, what was expected. The members of a union share one line.
+
+    What is wrong in an entry of a list says in which, and there it is the value in the entry that is shown.
+    """
     expected: dict[str, list[str]] = {}
     values: dict[str, Any] = {}
     for error in errors:
-        key = _key_of(error)
+        key, entry = _key_of(error)
         message = _message(error, key)
+        if entry:
+            message = f"{entry}{_quoted(error)}: {message}"
         if message not in expected.setdefault(key, []):
             expected[key].append(message)
-        values[key] = error["input"]
+        values[key] = _NOT_SHOWN if entry else error["input"]
     lines = []
     for key, messages in expected.items():
         location = _locations(key, sources)
@@ -132,17 +166,30 @@ def _explain(errors: Iterable[ErrorDetails], sources: Sequence[SettingsSource]) 
     return lines
 
 
-def _key_of(error: ErrorDetails) -> str:
-    """Return the dotted key of an error, without what pydantic adds below it (members of a union, indices)."""
+def _key_of(error: ErrorDetails) -> tuple[str, str]:
+    """Return the dotted key of an error, and where in a list of sections it is, or "".
+
+    What pydantic adds below a key (members of a union, indices of a list of texts) is left out.
+    """
     parts = [str(part) for part in error["loc"]]
-    if error["type"] == "extra_forbidden":
-        return ".".join(parts)
-    while parts and ".".join(parts) not in all_keys():
-        parts.pop()
-    return ".".join(parts)
+    known_parts = len(parts)
+    while known_parts and ".".join(parts[:known_parts]) not in all_keys():
+        known_parts -= 1
+    key, below = ".".join(parts[:known_parts]), error["loc"][known_parts:]
+    if key in all_keys() and all_keys()[key].holds_sections:
+        return key, ", ".join(f"entry {part + 1}" if isinstance(part, int) else part for part in below)
+    return (".".join(parts) if error["type"] == "extra_forbidden" else key), ""
+
+
+def _quoted(error: ErrorDetails) -> str:
+    """Return the value that is wrong in an entry of a list, unless it is that entry."""
+    value = error["input"]
+    return f" = {_short(value)}" if isinstance(value, str | int | float) and error["type"] != "extra_forbidden" else ""
 
 
 def _message(error: ErrorDetails, key: str) -> str:
+    if error["type"] == "extra_forbidden" and key in all_keys():
+        return "there is no such key"
     if error["type"] == "extra_forbidden":
         return unknown(key, lambda meant: meant.name)
     if error["type"] in {"model_type", "model_attributes_type"}:
@@ -154,9 +201,13 @@ def _message(error: ErrorDetails, key: str) -> str:
 
 def _shown(key: str, value: Any) -> str:
     setting = all_keys().get(key)
-    if setting is None or setting.is_section:
+    if setting is None or setting.is_section or value is _NOT_SHOWN:
         return ""
     if setting.is_secret:
         return f" = {MASK}"
+    return f" = {_short(value)}"
+
+
+def _short(value: Any) -> str:
     text = repr(value)
-    return f" = {text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + '…'}"
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"

@@ -7,11 +7,13 @@ secret files, defaults. Unknown keys are refused, unknown ``STREAM_AD_*`` variab
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from stream_ad.detector.config import LONGEST_S, MOST, DetectorOptions, Seconds, Section
+from stream_ad.detector.alarms.quantities import LONGEST_S
+from stream_ad.detector.config import DetectorOptions
+from stream_ad.detector.section import MOST, Seconds, Section
 
 BrokerSeconds = Annotated[float, Field(ge=0.01, le=86_400)]  # in 32 bits of milliseconds, as Kafka has them
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
@@ -23,6 +25,11 @@ def _servers(text: str) -> str:
         if match is None or not 0 < int(match[2]) <= 65_535:
             raise ValueError(f"'{server.strip()}' is not host:port; separate several by commas")
     return text
+
+
+def _text_of_number(value: Any) -> Any:
+    """Return the text of a number that YAML has read without quotes."""
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _refuse(*contradictions: tuple[bool, str]) -> None:
@@ -165,8 +172,31 @@ class EventSettings(Section):
 
 class ScoreSettings(Section):
     publish: Literal["all", "anomalies"] = Field(
-        "all", description="Every score, or only those of 1 and above; the metrics count all of them either way."
+        "all", description="Every score, or only those of anomalies; the metrics count all of them either way."
     )
+    expected: Literal["none", "incidents", "all"] = Field(
+        "none", description="Scores that carry what was expected of each feature: none, those in an incident, or all."
+    )
+    format: Annotated[Literal["1", "0.1"], BeforeValidator(_text_of_number)] = Field(
+        "1", description="Form of the scores; 0.1 is that of the releases 0.1, for consumers that are not changed yet."
+    )
+
+
+class SeveritySettings(Section):
+    """From where on an incident is major or critical: by its highest alarm, or by its number of alarming events."""
+
+    major_alarm: float = Field(1.5, ge=1, le=1e6, description="Highest alarm from which an incident is major.")
+    critical_alarm: float = Field(3.0, ge=1, le=1e6, description="Highest alarm from which an incident is critical.")
+    major_events: int = Field(64, ge=1, le=MOST, description="Alarming events from which an incident is major.")
+    critical_events: int = Field(512, ge=1, le=MOST, description="Alarming events from which an incident is critical.")
+
+    @model_validator(mode="after")
+    def _rise(self) -> Self:
+        _refuse(
+            (self.critical_alarm < self.major_alarm, "critical_alarm is below major_alarm"),
+            (self.critical_events < self.major_events, "critical_events is below major_events"),
+        )
+        return self
 
 
 class IncidentSettings(Section):
@@ -176,6 +206,7 @@ class IncidentSettings(Section):
         le=MOST,
         description="Consecutive events of a sensor below the threshold that close its incident.",
     )
+    severity: SeveritySettings = SeveritySettings()
 
 
 class WorkerSettings(Section):

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
+from pydantic_core import to_jsonable_python
 
 from stream_ad.settings.keys import MASK, all_keys, leaf_values
 
@@ -24,7 +25,7 @@ def as_yaml(resolved: Resolved) -> str:
             lines.append(f"{indent}{leaf}:")
             continue
         value = values[key]
-        text = json.dumps(MASK if isinstance(value, SecretStr) else value, ensure_ascii=False)
+        text = json.dumps(MASK if isinstance(value, SecretStr) else to_jsonable_python(value), ensure_ascii=False)
         origin = resolved.origins.get(key.name)
         lines.append(f"{indent}{leaf}: {text}{f'  # {origin}' if origin else ''}")
     return "\n".join(lines) + "\n"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from stream_ad.detector.config import REPLACED
 from stream_ad.settings.keys import DELIMITER, PREFIX, Key, all_keys, closest_key
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
 
 def unknown(name: str, spell: Callable[[Key], str]) -> str:
     """Return what to say about an unknown dotted key; ``spell`` writes a key the way its source does."""
+    if name in REPLACED:
+        return REPLACED[name]
     meant = closest_key(name)
     return f"there is no such setting{f'; did you mean {spell(meant)}?' if meant else ''}"
 

@@ -27,6 +27,7 @@ from prometheus_client.exposition import choose_encoder
 
 from stream_ad import __version__
 from stream_ad.brokers.worker_api import InputTopic
+from stream_ad.detector.scoring.threshold import ROW_RATE
 from stream_ad.records.schemas import REASONS
 from stream_ad.telemetry.collectors import BinnedHistogram, ShardCollector, ShardView
 from stream_ad.telemetry.top_sensors import TopSensors
@@ -162,7 +163,7 @@ class Metrics:
         info = Gauge("stream_ad_settings_info", "Settings of the worker.", tuple(shown), registry=self.registry)
         info.labels(*shown.values()).set(1)
         for short, text, value in (
-            ("tolerated_false_alarm_ratio", "Setting threshold.false_alarm_rate.", settings.threshold.false_alarm_rate),
+            ("tolerated_false_alarm_ratio", "Share of normal events that may score 1 or above.", ROW_RATE),
             ("snapshot_interval_seconds", "Setting worker.snapshot_interval_seconds.",
              settings.worker.snapshot_interval_seconds),
             ("max_sensors", "Setting detector.max_sensors, per shard.", settings.detector.max_sensors),

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from stream_ad.detector.config import DetectorOptions
 from stream_ad.errors import SettingsError
 from stream_ad.settings import Settings
 from stream_ad.settings.keys import MASK, all_keys, leaf_values
@@ -83,7 +84,7 @@ def test_every_setting_can_be_given_by_each_source(config):
         ("events.fields.values", "*", "*"),
         ("events.fields.event_id", "null", None),
         ("topics.events", "2024", "2024"),
-        ("threshold.false_alarm_rate", "1e-4", 1e-4),
+        ("learning.rate", "1e-4", 1e-4),
         ("http.enabled", "no", False),
         ("broker.path", "a=b.db", "a=b.db"),
     ],
@@ -120,7 +121,7 @@ def test_empty_variables_do_not_count():
 def test_all_problems_at_once_each_with_its_location(config):
     """One error lists what is wrong in every source, with location, key, value, and what was expected."""
     file = config("broker:\n  kind: kafak\n  path: 3\ntopics: {partitons: 2}\nhttp: 12\n")
-    environ = {"STREAM_AD_TRESHOLD__WINDOW_EVENTS": "1", "STREAM_AD_THRESHOLD__FALSE_ALARM_RATE": "2"}
+    environ = {"STREAM_AD_TRESHOLD__WINDOW_EVENTS": "1", "STREAM_AD_LEARNING__RATE": "2"}
     text = refusal(file, ["detector.seed=x", "brokr.kind=kafka", "logs.level"], environ)
     for line in (
         f"{file}:2:3: broker.kind = 'kafak': should be 'sqlite' or 'kafka'",
@@ -128,7 +129,7 @@ def test_all_problems_at_once_each_with_its_location(config):
         f"{file}:4:10: topics.partitons: there is no such setting; did you mean topics.partitions?",
         f"{file}:5:1: http: is a section; write http.NAME",
         "STREAM_AD_TRESHOLD__WINDOW_EVENTS: there is no such setting; did you mean STREAM_AD_THRESHOLD__WINDOW_EVENTS?",
-        "STREAM_AD_THRESHOLD__FALSE_ALARM_RATE: threshold.false_alarm_rate = '2': should be less than or equal to 0.5",
+        "STREAM_AD_LEARNING__RATE: learning.rate = '2': should be less than or equal to 1",
         "--set detector.seed = 'x': should be a valid integer",
         "--set brokr.kind: there is no such setting; did you mean broker.kind?",
         "--set logs.level: the value is missing; write --set logs.level=VALUE",
@@ -339,3 +340,100 @@ def test_settings_are_frozen():
     """A setting cannot be changed once the tree is built."""
     with pytest.raises(ValueError, match="frozen"):
         Settings().http.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("file", "overrides", "environ", "place"),
+    [
+        ("threshold:\n  false_alarm_rate: 0.01\n", [], {}, ":2:3: threshold.false_alarm_rate was replaced"),
+        ("", ["threshold.false_alarm_rate=0.01"], {}, "--set threshold.false_alarm_rate: was replaced"),
+        ("", ["threshold={false_alarm_rate: 0.01}"], {}, "--set threshold: threshold.false_alarm_rate was replaced"),
+        ("", [], {"STREAM_AD_THRESHOLD__FALSE_ALARM_RATE": "0.01"}, "THRESHOLD__FALSE_ALARM_RATE: was replaced"),
+    ],
+)
+def test_a_replaced_setting_says_what_to_write(config, file, overrides, environ, place):
+    """The rate of earlier versions is refused wherever it is written, with what states the promise now."""
+    text = refusal(config(file), overrides, environ)
+    assert place in text
+    assert "for example alarms.false_incidents=1 and alarms.per=week; or alarms.per='1000 events'" in text
+    with pytest.raises(ValueError, match=r"threshold\.false_alarm_rate was replaced: state the promise as alarms"):
+        DetectorOptions.model_validate({"threshold": {"false_alarm_rate": 0.01}})
+
+
+ALARMS = """
+alarms:
+  false_incidents: 2
+  per: 10000 events
+  overrides:
+    - sensors: press-*
+      per: month
+      features: {temp*: {direction: above, min_deviation: 5 %}, debug: {ignore: true}}
+  windows:
+    - rrule: |
+        DTSTART;TZID=Europe/Berlin:20260105T020000
+        RRULE:FREQ=WEEKLY;BYDAY=MO
+      duration: 2 hours
+    - sensors: press-7
+      learn: no
+      periods: [{start: 2026-11-22T01:00:00+01:00, end: 2026-11-22T03:00:00Z}]
+"""
+
+
+@pytest.mark.parametrize("text", ["0.1", "1"])
+def test_the_form_of_scores_needs_no_quotes(config, text):
+    """The form of the scores may be written as the number that it looks like."""
+    for settings in (
+        load_settings(config(f"scores: {{format: {text}}}"), (), {}),
+        load_settings(None, [f"scores.format={text}"], {}),
+    ):
+        assert settings.scores.format == text
+
+
+def test_alarms_can_be_read_back(config):
+    """Overrides and windows of a file, or given as one text, are those that `config show` prints; "no" needs no quotes,
+    though YAML reads it as false.
+    """
+    file = config(ALARMS)
+    alarms = load_settings(file, (), {}).alarms
+    assert (alarms.overrides[0].per, alarms.windows[1].learn, alarms.windows[0].duration) == ("month", "no", "2 hours")
+    text = as_yaml(resolve(file, (), {}))
+    assert load_settings(config(text), (), {}).alarms == alarms
+    section = json.dumps(yaml.safe_load(text)["alarms"]["windows"])
+    assert load_settings(None, [f"alarms.windows={section}"], {}).alarms.windows == alarms.windows
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{learn: never, ics: a}", "entry 2, learn = 'never': should be 'apart' or 'no'"),
+        ("{rule: a}", "entry 2, rule: there is no such key"),
+        ("{}", "entry 2: needs one of rrule, ics and periods, and has none"),
+        ("{rrule: 'DTSTART:20260105T020000', duration: 1}", "entry 2: DTSTART has no time zone; end it with Z"),
+        ("{rrule: 'DTSTART:20260105T020000Z', duration: soon}", "entry 2, duration = 'soon': 'soon' is no duration"),
+        ("{periods: [{start: 2026-01-05, end: 2026-01-06T00:00:00Z}]}", "entry 2, periods, entry 1, start"),
+        ("{ics: /nowhere/stops.ics}", "entry 2: ics file /nowhere/stops.ics cannot be read: No such file"),
+    ],
+)
+def test_a_wrong_window_is_named_by_its_place(config, entry, said):
+    """What is wrong with a window says where the list is, and which entry and key of it is meant."""
+    file = config(f"alarms:\n  windows:\n    - {{rrule: 'DTSTART:20260105T020000Z', duration: 60}}\n    - {entry}\n")
+    assert f"{file}:2:3: alarms.windows: {said}" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["alarms.per=fortnight"], "'fortnight' is no period; write hour, day, week"),
+        (["alarms.per=10 events", "alarms.false_incidents=11"], "more than one an event"),
+        (["alarms.overrides=[{per: day}]"], "alarms.overrides: entry 1, sensors: Field required"),
+        (
+            ["alarms.overrides=[{sensors: a, features: {x: {min_deviation: 5 percent}}}]"],
+            "entry 1, features, x, min_deviation = '5 percent': '5 percent' is no deviation; write a number",
+        ),
+        (["incidents.severity.critical_alarm=1.2"], "critical_alarm is below major_alarm"),
+        (["incidents.severity.major_events=1000"], "critical_events is below major_events"),
+    ],
+)
+def test_wrong_alarms(overrides, said):
+    """What is wrong with budgets, overrides and severities names the setting and what may be written."""
+    assert said in refusal(overrides=overrides)

@@ -21,7 +21,7 @@ def options(**sections: dict[str, object]) -> DetectorOptions:
     """Options with short horizons, so that short streams cover everything."""
     base: dict[str, dict[str, object]] = {
         "learning": {"label_horizon_events": 64, "warmup_events": 64, "replay_events": 64},
-        "threshold": {"window_events": 128, "false_alarm_rate": 0.01},
+        "threshold": {"window_events": 128},
     }
     for name, section in sections.items():
         base[name] = {**base.get(name, {}), **section}

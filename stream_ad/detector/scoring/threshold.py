@@ -15,6 +15,8 @@ from stream_ad.kernels.jit import Arrays, kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+ROW_RATE = 1e-3
+"""Share of normal rows above the row level, which learning and class importance use."""
 LABELLED_ENOUGH = 100
 GATE_LABELLED = 300
 GATE_QUANTILE = 0.9

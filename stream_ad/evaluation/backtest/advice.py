@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stream_ad.detector.scoring.threshold import ROW_RATE
 from stream_ad.evaluation.backtest.baselines import TITLES
 from stream_ad.evaluation.backtest.formatting import count, percent
 from stream_ad.evaluation.backtest.metrics import at_threshold
@@ -84,25 +85,24 @@ def _threshold(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, s
         return
     rate, level, then = best
     higher = level < 1
-    options = figures.run.options.threshold
-    overshoot = min(max((now["false_alarm_rate"] or options.false_alarm_rate) / options.false_alarm_rate, 0.25), 10.0)
+    overshoot = min(max((now["false_alarm_rate"] or ROW_RATE) / ROW_RATE, 0.25), 10.0)
+    incidents = figures.run.options.alarms.false_incidents * rate / ROW_RATE / overshoot
     yield _piece(
         "Notice more, for more false alarms" if higher else "Fewer false alarms, for a few faults less",
         f"At the threshold, recall is {percent(now['recall'])} and precision {percent(now['precision'])}. Had"
         f" {percent(rate)} of the normal rows been allowed to alarm, it would have been {percent(then['recall'])} and"
         f" {percent(then['precision'])}.",
-        f"--set threshold.false_alarm_rate={rate / overshoot:.1g}",
+        f"--set alarms.false_incidents={incidents:.1g}",
     )
 
 
 def _promise(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
-    wanted = figures.run.options.threshold.false_alarm_rate
     measured = result["at_threshold"]["false_alarm_rate"]
-    expected = wanted * int((~figures.anomalous).sum())
-    if measured and measured > WIDE_OF_PROMISE * wanted and expected >= 1:
+    expected = ROW_RATE * int((~figures.anomalous).sum())
+    if measured and measured > WIDE_OF_PROMISE * ROW_RATE and expected >= 1:
         yield _piece(
             "More false alarms than tolerated",
-            f"{percent(measured)} of the normal rows were flagged, {percent(wanted)} are tolerated. Look at the list"
+            f"{percent(measured)} of the normal rows were flagged, {percent(ROW_RATE)} are tolerated. Look at the list"
             " of false alarms: if they are real faults, label them; if they come with a change of operation, more"
             ' labels "normal" there let the threshold follow.',
         )

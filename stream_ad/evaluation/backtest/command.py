@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stream_ad.detector.scoring.threshold import ROW_RATE
 from stream_ad.errors import InputFileError
 from stream_ad.evaluation.backtest.baselines import TITLES
 from stream_ad.evaluation.backtest.formatting import count, figure, percent, short
@@ -89,7 +90,7 @@ def backtest(
         progress=progress,
         stop=stop,
     )
-    shown = {"detector", "learning", "threshold", "drift", "incidents"}
+    shown = {"detector", "learning", "threshold", "alarms", "drift", "incidents"}
     result = results(run, settings=settings.model_dump(mode="json", include=shown))
     if request.json_out is not None:
         _write(request.json_out, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -134,7 +135,7 @@ def sentences(result: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"At a score of 1: precision {percent(at['precision'])}, recall {percent(at['recall'])};"
         f" {percent(at['false_alarm_rate'])} of the normal rows flagged"
-        f" ({percent(result['settings']['threshold']['false_alarm_rate'])} tolerated);"
+        f" ({percent(ROW_RATE)} tolerated);"
         f" {short(at['alarms_per_day'])} alarms a day."
     )
     delay = faults["delay_events_median"]

@@ -141,7 +141,7 @@ def test_the_rest(result):
     assert result["events_per_second"] == 6
     assert result["protocol"] == {"label_delay": "1 event", "label_coverage": 1.0, "intervals": False, "seed": 3}
     assert result["labels"]["given"] == 9  # eleven labels; those on the last row of each sensor come too late
-    assert result["settings"]["threshold"]["false_alarm_rate"] == 1e-3
+    assert result["settings"]["threshold"]["window_events"] == 8192
 
 
 def test_a_part(run):
