@@ -24,15 +24,29 @@ class KafkaReader:
         """See ``Reader.read``."""
         return [(record.key, record.value) for record in self.read_records(topic, timeout_s=timeout_s)]
 
-    def read_records(self, topic: str, *, timeout_s: float = 0.0) -> list[OutRecord]:
+    def read_records(self, topic: str, *, timeout_s: float = 0.0, limit: int | None = None) -> list[OutRecord]:
         """See ``Reader.read_records``."""
         with errors(self._settings, f"reading {topic}"):
-            if topic not in self._readers:
-                self._readers[topic] = PartitionReader(self._settings, topic)
             records = sorted(
-                self._readers[topic].read(timeout_s=timeout_s), key=lambda record: (record.partition, record.offset)
+                self._reader(topic).read(timeout_s=timeout_s, limit=limit),
+                key=lambda record: (record.partition, record.offset),
             )
         return [OutRecord(record.key, record.value, record.timestamp, _headers(record)) for record in records]
+
+    def seek_to_time(self, topic: str, time_ms: int) -> None:
+        """See ``Reader.seek_to_time``."""
+        with errors(self._settings, f"looking up a time in {topic}"):
+            self._reader(topic).seek_to_time(time_ms)
+
+    def seek_to_newest(self, topic: str, count: int) -> None:
+        """See ``Reader.seek_to_newest``."""
+        with errors(self._settings, f"looking up the end of {topic}"):
+            self._reader(topic).seek_to_newest(count)
+
+    def _reader(self, topic: str) -> PartitionReader:
+        if topic not in self._readers:
+            self._readers[topic] = PartitionReader(self._settings, topic)
+        return self._readers[topic]
 
     def close(self) -> None:
         """See ``Reader.close``."""
