@@ -136,7 +136,7 @@ def samples(page, key):
 @pytest.mark.parametrize("page", [ROOT / "README.md", MESSAGES], ids=lambda page: page.name)
 def test_samples_are_messages(page):
     """Every sample of an event, label, score and incident fits the wire formats."""
-    for key, model in (("score", AnomalyScore), ("incident_id", Incident), ("label", Label)):
+    for key, model in (("score", AnomalyScore), ("peak_event_id", Incident), ("label", Label)):
         messages = samples(page, key)
         assert messages
         for message in messages:
