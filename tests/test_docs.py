@@ -231,10 +231,10 @@ def test_python_of_the_page_on_labels_runs(tmp_path, monkeypatch):
 
 
 def test_python_of_the_first_tutorial_runs(tmp_path, monkeypatch, capsys):
-    """The programs of the first tutorial write a recording, read incidents and send a label."""
-    make, read, label = re.findall(r"```python\n(.*?)```", text_of(DOCS / "tutorials" / "first-alarm.md"), re.DOTALL)
+    """The programs of the first tutorial write a recording and send a label."""
+    make, label = re.findall(r"```python\n(.*?)```", text_of(DOCS / "tutorials" / "first-alarm.md"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    for program in (make, label, read):
+    for program in (make, label):
         exec(compile(program, "first-alarm.md", "exec"), {})
     assert len((tmp_path / "pump.csv").read_text().splitlines()) == 1 + 5 * 24 * 60
     assert capsys.readouterr().out == ""
