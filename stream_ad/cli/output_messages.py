@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
 import msgspec
 import typer
 
-from stream_ad.cli.output_rows import printable
 from stream_ad.codec.dead_letters import READ_ERRORS, Rejected, check_bytes
 from stream_ad.records.columns import Contribution  # noqa: TC001 -- msgspec reads the annotation
+from stream_ad.util.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

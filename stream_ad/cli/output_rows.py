@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING
 
+from stream_ad.util.text import duration, printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -16,7 +18,6 @@ INCIDENT_HEADER = (
     "START (UTC)", "SENSOR", "STATE", "SEVERITY", "KIND", "LASTED", "EVENTS", "PEAK ALARM", "FEATURES", "SUSPECTED",
 )  # fmt: skip
 SHOWN_FEATURES = 2
-_UNITS_S = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
 
 
 def score_row(score: ScoreMessage) -> tuple[str, ...]:
@@ -73,30 +74,6 @@ class Columns:
         shown = rows if self._begun else (self._header, *rows)
         self._begun = True
         return ["  ".join(map(str.ljust, row, self._widths)).rstrip() for row in shown]
-
-
-def printable(text: str) -> str:
-    """Replace what a terminal might take for a command: sensors and features are named by others.
-
-    >>> printable("pump-7")
-    'pump-7'
-    """
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its two largest units.
-
-    >>> duration(3520.4), duration(93_600), duration(0.5)
-    ('58 min 40 s', '1 d 2 h', '0 s')
-    """
-    rest = max(0, int(seconds))
-    parts: list[str] = []
-    for unit, size in _UNITS_S.items():
-        count, rest = divmod(rest, size)
-        if count or parts:
-            parts.append(f"{count} {unit}" if count else "")
-    return " ".join(filter(None, parts[:2])) or "0 s"
 
 
 def _time(moment: datetime) -> str:

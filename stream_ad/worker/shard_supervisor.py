@@ -32,6 +32,7 @@ class UnloadedShard:
     """Why it is not loaded."""
     live: ClassVar[bool] = False
     writing_snapshot: ClassVar[bool] = False
+    open_incidents: ClassVar[int] = 0
     commits: ClassVar[int] = 0
 
     def condition(self) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from stream_ad.cli.output_rows import Columns, duration, printable
+from stream_ad.cli.output_rows import Columns
 
 
 def test_columns_stay_aligned():
@@ -13,17 +11,3 @@ def test_columns_stay_aligned():
     assert columns.lines([("1", "2")]) == ["A  B", "1  2"]
     assert columns.lines([("long", "3")]) == ["long  3"]
     assert columns.lines([("1", "4")]) == ["1     4"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-5, "0 s"), (0.9, "0 s"), (61, "1 min 1 s"), (3600, "1 h"), (90_061, "1 d 1 h"), (86_460, "1 d")],
-)
-def test_durations_have_two_units(seconds, text):
-    """A duration is told in its two largest units; where the second is zero, in the first alone."""
-    assert duration(seconds) == text
-
-
-def test_printable_text_is_untouched():
-    """Letters of any script stay as they are."""
-    assert printable("Pümpe ７ 压") == "Pümpe ７ 压"
