@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from datetime import UTC, datetime, timedelta
 
 import pytest
 import structlog
@@ -13,28 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from stream_ad.records.schemas import ContributionOut, Incident
 from stream_ad.settings import LogSettings, Settings
 from stream_ad.telemetry.incident_log import LINES, SECONDS, IncidentLog
 from stream_ad.telemetry.logging import configure_logging
 from stream_ad.testing import ManualClock
-
-START = datetime(2026, 11, 30, 1, 3, 51, 926503, tzinfo=UTC)
-TOP = ContributionOut(feature="vibration", value=3.5571, expected=1.13346, share=0.8)
-
-
-def incident(**fields):
-    given_fields = {
-        "incident_id": "press-1/7", "sensor_id": "press-1", "state": "open", "kind": "sustained", "severity": "minor",
-        "start": START, "end": START, "events": 1, "peak_alarm": 1.2345, "peak_score": 0.9, "peak_event_id": "7",
-        "contributions": (TOP,),
-    }  # fmt: skip
-    return Incident.model_validate(given_fields | fields)
-
-
-OPENED = incident()
-WORSE = incident(severity="major", events=70, end=START + timedelta(minutes=8))
-CLOSED = incident(state="closed", reason="over", events=80, end=START + timedelta(minutes=9), peak_alarm=2.5)
+from tests.support.incidents import CLOSED, OPENED, WORSE, incident
 
 
 def test_an_incident_is_a_line_when_it_opens_gets_worse_and_closes():

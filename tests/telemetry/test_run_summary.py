@@ -10,7 +10,7 @@ from stream_ad.records.columns import Scores, StepResult
 from stream_ad.settings import Settings, TopicSettings
 from stream_ad.telemetry.run_summary import RunSummary
 from stream_ad.testing import ManualClock
-from tests.telemetry.test_incident_log import CLOSED, OPENED, WORSE
+from tests.support.incidents import CLOSED, OPENED, WORSE
 
 
 def result(events=0, incidents=(), counts=None, outcomes=None):
