@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
@@ -13,6 +14,8 @@ from stream_ad.brokers import open_reader
 from stream_ad.cli.options import print_table, progress
 from stream_ad.cli.output_messages import IncidentMessage, Message, OutputTopic, ScoreMessage
 from stream_ad.cli.output_rows import INCIDENT_HEADER, SCORE_HEADER, Columns, incident_row, score_row
+from stream_ad.errors import BrokerError
+from stream_ad.util.backoff import RetryPolicy
 from stream_ad.util.signals import stop_on_signals
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ def list_incidents(settings: Settings, selection: Selection) -> None:
             print_table(INCIDENT_HEADER, [incident_row(incident) for incident, _ in listed])
         messages.tell_broken()
         if selection.follow:
-            for changes in _follow(messages):
+            for changes in _follow(messages, settings.broker.give_up_seconds):
                 lines.print([item for item in changes if item[0].state == "open" or not selection.only_open])
 
 
@@ -91,7 +94,7 @@ def list_scores(settings: Settings, selection: Selection) -> None:
             _tell_none("score", topic, selection)
         messages.tell_broken()
         if selection.follow:
-            for batch in _follow(messages):
+            for batch in _follow(messages, settings.broker.give_up_seconds):
                 lines.print(batch)
 
 
@@ -114,11 +117,30 @@ def _newest(scores: Iterable[tuple[ScoreMessage, bytes]], count: int) -> list[tu
     return sorted(kept, key=lambda item: item[0].timestamp)[-count:]
 
 
-def _follow(messages: OutputTopic[Message]) -> Iterator[list[tuple[Message, bytes]]]:
-    """Yield what is published from now on, until SIGINT or SIGTERM."""
+def _follow(messages: OutputTopic[Message], give_up_s: float) -> Iterator[list[tuple[Message, bytes]]]:
+    """Yield what is published from now on, until SIGINT or SIGTERM; an outage of the broker is waited for.
+
+    Args:
+        messages: From where they were read last.
+        give_up_s: Longest outage, seconds.
+
+    Raises:
+        BrokerError: An outage lasts longer.
+    """
+    retries, is_out = RetryPolicy(f"Reading {messages.topic}", give_up_s=give_up_s, clock=time.monotonic), False
     with stop_on_signals(_CLOSING_S) as stop:
         while not stop.is_set():
-            batch = messages.read()
+            try:
+                batch = messages.read()
+            except BrokerError as error:
+                wait_s = retries.failed(error)
+                if not is_out:
+                    typer.echo(f"{error.what} Trying again.", err=True)
+                is_out = True
+                stop.wait(wait_s)
+                continue
+            retries.succeeded()
+            is_out = False
             messages.tell_broken()
             if batch is None:
                 stop.wait(FOLLOW_SECONDS)

@@ -96,7 +96,7 @@ class OutputTopic(Generic[Message]):
     def __init__(
         self, reader: Reader, topic: str, kind: type[Message], *, sensors: Sequence[str] = (), since_ms: int = 0
     ) -> None:
-        self._reader, self._topic = reader, topic
+        self._reader, self.topic = reader, topic
         self._kind: type[Message] = kind
         self._sensors, self._since_ms = sensors, since_ms
         self._wanted: dict[str, bool] = {}  # by sensor id
@@ -113,7 +113,7 @@ class OutputTopic(Generic[Message]):
         Returns:
             None where there is no further record.
         """
-        records = self._reader.read_records(self._topic, timeout_s=timeout_s, limit=BATCH_RECORDS)
+        records = self._reader.read_records(self.topic, timeout_s=timeout_s, limit=BATCH_RECORDS)
         if not records:
             return None
         self.records += len(records)
@@ -138,7 +138,7 @@ class OutputTopic(Generic[Message]):
                 "record is no such message and was" if len(problems) == 1 else "records are no such messages and were"
             )
             typer.echo(
-                f"{self._topic}: {len(problems):,} {what} left out; the first: {printable(problems[0])}.", err=True
+                f"{self.topic}: {len(problems):,} {what} left out; the first: {printable(problems[0])}.", err=True
             )
 
     def _is_wanted(self, sensor_id: str) -> bool:

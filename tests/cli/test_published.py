@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from stream_ad.cli import output_listing, output_messages
 from stream_ad.cli.app import app
 from stream_ad.cli.output_rows import SHOWN_FEATURES
 from stream_ad.codec.encoders import encode_incident
+from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
 from stream_ad.records.schemas import AnomalyScore, ContributionOut, Incident, SuspectedClass
 from tests.support.broker_fixtures import Place, kafka_place, sqlite_place
@@ -378,6 +379,86 @@ def test_scores_are_followed_from_the_first(published):
         assert (process.returncode, output, errors) == (0, "", "")
     finally:
         process.kill()
+
+
+def test_following_outlives_an_outage(published, request):
+    """While the broker is away, --follow says so once and waits; then it goes on, and nothing is missing or twice."""
+    published.incident("press-1", 1)
+    process = published.process("incidents", "--follow", "--json")
+    try:
+        lines_of(process, 1)
+        if published.place.settings.broker.kind == "kafka":
+            request.getfixturevalue("kafka").restart(kill=True)
+            published.worker = published.place.worker(published.place.altered(application_id=uuid.uuid4().hex[:8]))
+        for minute in (2, 3):
+            published.incident("press-1", minute)
+        assert [json.loads(line)["incident_id"] for line in lines_of(process, 2)] == ["press-1/2", "press-1/3"]
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+        assert (process.returncode, output) == (0, "")
+        assert "Traceback" not in errors
+    finally:
+        process.kill()
+
+
+class Outage:
+    """A reader that fails some times before it reads what it has."""
+
+    def __init__(self, failures: int, records: list[OutRecord]) -> None:
+        self.failures, self.records = failures, records
+        self.positioned = False
+
+    def seek_to_newest(self, topic: str, count: int) -> None:
+        """Do nothing: there are no older records."""
+
+    def read_records(self, topic: str, **_: object) -> list[OutRecord]:
+        if not self.positioned:
+            self.positioned = True
+            return []
+        if self.failures:
+            self.failures -= 1
+            raise BrokerError("Kafka is unreachable.", hint="Start it.")
+        records, self.records = self.records, []
+        return records
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Ends:
+    """A flag that is set after some waits, and a clock that they advance."""
+
+    def __init__(self, waits: int) -> None:
+        self.waits, self.now = waits, 0.0
+
+    def is_set(self) -> bool:
+        return self.waits <= 0
+
+    def wait(self, seconds: float) -> None:
+        self.waits, self.now = self.waits - 1, self.now + seconds
+
+
+@pytest.mark.parametrize(("failures", "exit_code"), [(3, 0), (1000, 1)])
+def test_an_outage_is_told_once_and_not_waited_for_without_end(monkeypatch, tmp_path, failures, exit_code):
+    """However often a read fails, one line says so until it works again; after broker.give_up_seconds the command
+    ends with the reason.
+    """
+    value = (GOLDEN / "scores.jsonl").read_bytes().splitlines()[0]
+    ends = Ends(500)
+    monkeypatch.setattr(output_listing, "open_reader", lambda _: Outage(failures, [OutRecord(b"s", value, 1)]))
+    monkeypatch.setattr(output_listing, "stop_on_signals", lambda _: nullcontext(ends))
+    monkeypatch.setattr(output_listing.time, "monotonic", lambda: ends.now)
+    result = CliRunner().invoke(app, ["scores", "--follow", "--json"])
+    assert result.stderr.splitlines() == [
+        "There are no scores in anomaly-scores yet.",
+        "Kafka is unreachable. Trying again.",
+    ]
+    assert result.exit_code == exit_code
+    if exit_code:
+        assert "has failed for 12" in str(result.exception)
+        assert result.stdout == ""
+    else:
+        assert result.stdout == f"{value.decode()}\n"
 
 
 def test_ctrl_c_during_a_listing(embedded, monkeypatch):

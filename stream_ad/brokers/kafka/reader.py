@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kafka.errors import KafkaError
+
 from stream_ad.brokers.kafka.connection import errors
 from stream_ad.brokers.kafka.hanging_transactions import MARK_HEADER
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
+from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
 
 if TYPE_CHECKING:
@@ -26,11 +29,14 @@ class KafkaReader:
 
     def read_records(self, topic: str, *, timeout_s: float = 0.0, limit: int | None = None) -> list[OutRecord]:
         """See ``Reader.read_records``."""
+        records: list[Any] = []
         with errors(self._settings, f"reading {topic}"):
-            records = sorted(
-                self._reader(topic).read(timeout_s=timeout_s, limit=limit),
-                key=lambda record: (record.partition, record.offset),
-            )
+            try:
+                records.extend(self._reader(topic).read(timeout_s=timeout_s, limit=limit))
+            except (KafkaError, BrokerError):
+                if not records:  # else they would be lost; the next call raises it again
+                    raise
+        records.sort(key=lambda record: (record.partition, record.offset))
         return [OutRecord(record.key, record.value, record.timestamp, _headers(record)) for record in records]
 
     def seek_to_time(self, topic: str, time_ms: int) -> None:
