@@ -54,7 +54,7 @@ class IncidentLog:
             force: Do not wait for the minute.
         """
         if self._left_out and (force or self._clock() - self._left_out_since >= SECONDS):
-            _log.info("changes of incidents left out", number=self._left_out, all="stream-ad incidents")
+            _log.info("changes of incidents left out", number=self._left_out, see="stream-ad incidents")
             self._on_drop(self._left_out)
             self._left_out = 0
 
