@@ -32,7 +32,6 @@ class UnloadedShard:
     """Why it is not loaded."""
     live: ClassVar[bool] = False
     writing_snapshot: ClassVar[bool] = False
-    open_incidents: ClassVar[int] = 0
     commits: ClassVar[int] = 0
 
     def condition(self) -> str:
@@ -42,6 +41,10 @@ class UnloadedShard:
     def view(self, lag: dict[InputTopic, int]) -> ShardView:
         """See ``ShardTask.view``."""
         return ShardView(lag=lag)
+
+    def open_incidents(self) -> int:
+        """Return 0: nothing is known of its incidents."""
+        return 0
 
     def paused(self) -> set[InputTopic]:
         """Return all topics: there is nothing to put records into."""

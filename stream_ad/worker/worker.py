@@ -207,7 +207,7 @@ class _Loop:
         self._show()
         self._throughput.log(force=True)
         self._incident_log.tell_left_out(force=True)
-        open_incidents = sum(supervisor.shard.open_incidents for supervisor in self._supervisors.values())
+        open_incidents = sum(supervisor.shard.open_incidents() for supervisor in self._supervisors.values())
         self._context.summary.log(incidents_open=open_incidents)
 
     def _poll(self, *, timeout_s: float) -> bool:
