@@ -136,7 +136,7 @@ def samples(page, key):
 @pytest.mark.parametrize("page", [ROOT / "README.md", MESSAGES], ids=lambda page: page.name)
 def test_samples_are_messages(page):
     """Every sample of an event, label, score and incident fits the wire formats."""
-    for key, model in (("score", AnomalyScore), ("incident_id", Incident), ("label", Label)):
+    for key, model in (("score", AnomalyScore), ("peak_event_id", Incident), ("label", Label)):
         messages = samples(page, key)
         assert messages
         for message in messages:
@@ -231,10 +231,10 @@ def test_python_of_the_page_on_labels_runs(tmp_path, monkeypatch):
 
 
 def test_python_of_the_first_tutorial_runs(tmp_path, monkeypatch, capsys):
-    """The programs of the first tutorial write a recording, read incidents and send a label."""
-    make, read, label = re.findall(r"```python\n(.*?)```", text_of(DOCS / "tutorials" / "first-alarm.md"), re.DOTALL)
+    """The programs of the first tutorial write a recording and send a label."""
+    make, label = re.findall(r"```python\n(.*?)```", text_of(DOCS / "tutorials" / "first-alarm.md"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    for program in (make, label, read):
+    for program in (make, label):
         exec(compile(program, "first-alarm.md", "exec"), {})
     assert len((tmp_path / "pump.csv").read_text().splitlines()) == 1 + 5 * 24 * 60
     assert capsys.readouterr().out == ""

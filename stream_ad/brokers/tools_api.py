@@ -53,7 +53,11 @@ class Producer(Protocol):
 
 
 class Reader(Protocol):
-    """A reader of committed output records, from the oldest kept: for ``demo``, tests and tools."""
+    """A reader of committed output records, from the oldest kept: for commands that show them, ``demo`` and tests.
+
+    Every method raises TopicError where there is no such topic. ``seek_to_time`` and ``seek_to_newest`` are for a topic
+    that has not been read yet.
+    """
 
     def read(self, topic: str, *, timeout_s: float = 0.0) -> list[tuple[bytes | None, bytes | None]]:
         """Return the records (key, value) of a topic that are new since the last call, over all partitions.
@@ -61,13 +65,31 @@ class Reader(Protocol):
         Args:
             topic: A topic that the settings name.
             timeout_s: Seconds to wait for the first record when there is none.
-
-        Raises:
-            TopicError: There is no such topic.
         """
 
-    def read_records(self, topic: str, *, timeout_s: float = 0.0) -> list[OutRecord]:
-        """Return what ``read`` would, with times and headers; both share one position."""
+    def read_records(self, topic: str, *, timeout_s: float = 0.0, limit: int | None = None) -> list[OutRecord]:
+        """Return what ``read`` would, with times and headers; both share one position.
+
+        Args:
+            topic: As for ``read``.
+            timeout_s: As for ``read``.
+            limit: Most records of each partition, so that a long topic can be read in parts; None for no limit. No
+                record at all is returned only at the end of what is committed now.
+        """
+
+    def seek_to_time(self, topic: str, time_ms: int) -> None:
+        """Begin each partition with its first record of this record time or later.
+
+        Args:
+            topic: As for ``read``.
+            time_ms: Milliseconds since the epoch. Records behind the first may be older.
+        """
+
+    def seek_to_newest(self, topic: str, count: int) -> None:
+        """Begin each partition so near to its end that the newest ``count`` records of the topic are not left out.
+
+        Where transactions were aborted, there may be fewer.
+        """
 
     def close(self) -> None:
         """Free all resources."""

@@ -18,6 +18,7 @@ from stream_ad.cli.doctor import doctor
 from stream_ad.cli.exit_codes import EXIT_CODES, end
 from stream_ad.cli.help import PlainCommand, PlainGroup, example
 from stream_ad.cli.options import AsJson, ConfigFile, Overrides, print_json, print_table, read_settings
+from stream_ad.cli.published import incidents, scores
 from stream_ad.cli.snapshots import snapshots
 from stream_ad.cli.streams import demo, replay, simulate
 from stream_ad.errors import TopicError
@@ -99,6 +100,14 @@ def run(
     Worker(settings).run(until_idle_s=until_idle)
 
 
+app.command(
+    cls=PlainCommand,
+    rich_help_panel=DETECT,
+    epilog=example("incidents --open", "incidents --follow --sensor 'press-*'"),
+)(incidents)
+app.command(cls=PlainCommand, rich_help_panel=DETECT, epilog=example("scores --sensor pump-7 --since 2h --json"))(
+    scores
+)
 app.command(
     cls=PlainCommand,
     rich_help_panel=DETECT,

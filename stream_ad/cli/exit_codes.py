@@ -27,7 +27,7 @@ EXIT_CODES = {
     7: "the device asked for is not available, or computes wrongly",
     UNWELL: "a check of `doctor` failed",
     ScarceMemoryError.exit_code: "there is too little memory",
-    INTERRUPTED: "interrupted from the keyboard (`run` finishes its work instead, and exits with 0)",
+    INTERRUPTED: "interrupted from the keyboard (`run` finishes its work instead, and exits with 0; so does --follow)",
 }
 """Checked by a test against stream_ad.errors; --help and the documentation are made from it."""
 

@@ -33,9 +33,12 @@ class _Score(msgspec.Struct, gc=False):
     sensor_id: str
     timestamp: str
     score: float
+    alarm: float
     is_anomaly: bool
+    incident_id: str | None
     phase: str
     contributions: tuple[Contribution, ...]
+    expected: dict[str, float] | None
     model: str
 
 
@@ -67,9 +70,12 @@ def encode_scores(events: Events, scores: Scores, model: str, *, only_anomalies:
         sensor_ids,
         format_rfc3339(events.times_ns[chosen]),
         scores.score[chosen].tolist(),
+        scores.score[chosen].tolist(),
         anomalies[chosen].tolist(),
+        repeat(None),
         map(_PHASES.__getitem__, scores.live[chosen].tolist()),
         map(scores.contributions.get, rows, repeat(())),
+        repeat(None),
         repeat(model),
     )
     times_ms = np.maximum(events.record_times_ms[chosen], 0)  # a record without a time has -1

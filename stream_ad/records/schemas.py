@@ -81,33 +81,68 @@ class ContributionOut(Wire):
 
 
 class AnomalyScore(Wire):
-    """The score of an event: its error divided by the threshold in force."""
+    """The score of an event, and whether it alarms. The score orders events; the alarm decides."""
 
     event_id: EventId
     sensor_id: Name
     timestamp: Timestamp
     score: Annotated[float, Field(ge=0)]
+    """How unusual the event is, below 1: the same scale for all sensors, which no level moves."""
+    alarm: Annotated[float, Field(ge=0)]
+    """Evidence over the level that the tolerated false incidents allow: 1 or above while alarming."""
     is_anomaly: bool
+    """Whether ``alarm`` is 1 or above, and the sensor is not in warm-up."""
+    incident_id: str | None = None
+    """The incident of the sensor that is open at this event, or null."""
     phase: Literal["warm-up", "live"]
     contributions: tuple[ContributionOut, ...] = ()
+    expected: dict[str, float] | None = None
+    """The value that the model expected of each feature, or null where that is not published."""
     model: str
 
 
+class SuspectedClass(Wire):
+    """A class that an incident may belong to, by what was labelled before."""
+
+    name: Name
+    probability: Annotated[float, Field(ge=0, le=1)]
+
+
 class Incident(Wire):
-    """A run of anomalies of one sensor, published when it opens and again when it closes."""
+    """A stretch of one sensor that is worth a person's look.
+
+    Published when it opens, again when its severity rises, and when it closes.
+    """
 
     incident_id: Annotated[str, Field(min_length=1)]
     sensor_id: Name
     state: Literal["open", "closed"]
+    kind: Literal["spike", "sustained", "stuck"]
+    """What alarmed: single events, a long run of slightly unusual ones, or readings that no longer change."""
+    severity: Literal["minor", "major", "critical"]
+    reason: Literal["over", "accepted", "judged", "sensor_gone"] | None = None
+    """Why it closed: the alarm ended, it was accepted as a new normal, a label said so, or the sensor is gone."""
     start: Timestamp
     end: Timestamp
-    """Time of the latest anomaly so far."""
+    """Time of the latest alarming event so far."""
     events: Annotated[int, Field(ge=1)]
-    """Number of anomalies so far."""
+    """Number of alarming events so far; 1 in the message of its opening, and only there while it is open."""
+    peak_alarm: Annotated[float, Field(ge=0)]
     peak_score: float
     peak_event_id: EventId
+    contributions: tuple[ContributionOut, ...] = ()
+    """Features that contributed to the peak, the largest share first."""
+    classes: tuple[SuspectedClass, ...] = ()
+    """Suspected classes, the most probable first."""
+    similar: tuple[str, ...] = ()
+    """Ids of earlier incidents of the sensor that were alike."""
     features: tuple[str, ...] = ()
-    """Features that contributed to the peak score, the largest contribution first."""
+    """Names of the features in ``contributions``, as in version 0.1.0."""
+
+    @property
+    def opens(self) -> bool:
+        """Whether this is the message of its opening."""
+        return self.state == "open" and self.events == 1
 
 
 REASONS = (

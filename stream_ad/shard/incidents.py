@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stream_ad.records.schemas import MAX_NAME, Incident
+from stream_ad.records.schemas import MAX_NAME, ContributionOut, Incident
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
-    from stream_ad.records.columns import Events, Scores
+    from stream_ad.records.columns import Contribution, Events, Scores
 
 _DIGEST_CHARACTERS = 32  # 128 bits: ids do not collide
 
@@ -68,7 +68,7 @@ class Incidents:
                 if incident is None:
                     incident = _OpenIncident(event, time, time, 1, score, event, features, 0)
                     self.open[sensor_id] = incident
-                    out.append(_wire(sensor_id, incident, closed=False))
+                    out.append(_wire(sensor_id, incident, scores.contributions.get(i, ()), closed=False))
                     continue
                 incident.events += 1
                 incident.end_ns, incident.quiet = max(incident.end_ns, time), 0
@@ -84,7 +84,7 @@ class Incidents:
     def close_all_but(self, sensors: Collection[str]) -> list[Incident]:
         """Close the incidents of all sensors but these, and return them by sensor id."""
         gone = sorted(self.open.keys() - set(sensors))
-        return [_wire(sensor, self.open.pop(sensor), closed=True) for sensor in gone]
+        return [_wire(sensor, self.open.pop(sensor), closed=True, reason="sensor_gone") for sensor in gone]
 
     def _relevant(self, scores: Scores, numbers: NDArray[np.int64], number_of: Mapping[str, int]) -> NDArray[np.int64]:
         """Return (M,) indices of the events that can open, extend or close an incident; the others are skipped.
@@ -111,16 +111,28 @@ class Incidents:
         }
 
 
-def _wire(sensor_id: str, incident: _OpenIncident, *, closed: bool) -> Incident:
+def _wire(
+    sensor_id: str,
+    incident: _OpenIncident,
+    contributions: tuple[Contribution, ...] = (),
+    *,
+    closed: bool,
+    reason: Literal["over", "sensor_gone"] = "over",
+) -> Incident:
     return Incident(
         incident_id=_id(sensor_id, incident.first_event),
         sensor_id=sensor_id,
         state="closed" if closed else "open",
+        kind="spike",
+        severity="minor",
+        reason=reason if closed else None,
         start=_time(incident.start_ns),
         end=_time(incident.end_ns),
         events=incident.events,
+        peak_alarm=incident.peak,
         peak_score=incident.peak,
         peak_event_id=incident.peak_event,
+        contributions=tuple(ContributionOut(**asdict(contribution)) for contribution in contributions),
         features=incident.features,
     )
 

@@ -208,7 +208,8 @@ class Metrics:
         self._scores["warm-up",].inc(len(result.scores.live) - live)
         self._score.observe(result.scores.score)
         for incident in result.incidents:
-            self._incidents[incident.state,].inc()
+            if incident.opens or incident.state == "closed":  # else its severity has risen
+                self._incidents[incident.state,].inc()
         for outcome, number in result.label_outcomes.items():
             self._labels[outcome,].inc(number)
         self._label_delays.observe(result.label_delays_s)

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from stream_ad.brokers.commit_handle import CommitHandle
     from stream_ad.brokers.worker_api import Commit, InputTopic
     from stream_ad.records.columns import Events, OutRecord, StepResult
-    from stream_ad.telemetry.metrics import Metrics
-    from stream_ad.telemetry.throughput_log import ThroughputLog
+    from stream_ad.worker.shard_task import WorkerContext
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,10 +23,10 @@ class StepReport:
     rejected: dict[InputTopic, list[OutRecord]]
     result: StepResult
 
-    def record(self, metrics: Metrics, throughput: ThroughputLog, commit: Commit, *, ago_s: float) -> None:
+    def record(self, context: WorkerContext, commit: Commit, *, ago_s: float) -> None:
         """Record the step, whose commit completed ``ago_s`` seconds ago."""
         events = self.events
-        metrics.committed(
+        context.metrics.committed(
             commit, events=events, labels=self.labels, rejected=self.rejected, result=self.result, ago_s=ago_s
         )
         done = {
@@ -39,7 +38,9 @@ class StepReport:
             "commits": 1,
         }
         delay_s = max(0.0, time.time() - ago_s - events.record_times_ms.min() / 1e3) if len(events) else 0.0
-        throughput.add(done, busy_s=time.perf_counter() - ago_s - self.began, delay_s=delay_s)
+        context.throughput.add(done, busy_s=time.perf_counter() - ago_s - self.began, delay_s=delay_s)
+        context.summary.add(self.result, labels=self.labels, rejected=len(commit.dead_letters))
+        context.incident_log.add(self.result.incidents)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

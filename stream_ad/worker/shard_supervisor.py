@@ -42,6 +42,10 @@ class UnloadedShard:
         """See ``ShardTask.view``."""
         return ShardView(lag=lag)
 
+    def open_incidents(self) -> int:
+        """Return 0: nothing is known of its incidents."""
+        return 0
+
     def paused(self) -> set[InputTopic]:
         """Return all topics: there is nothing to put records into."""
         return set(InputTopic)

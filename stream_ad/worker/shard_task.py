@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from stream_ad.detector.config import DetectorOptions
     from stream_ad.records.columns import Events, Labels, OutRecord, RawRecords, StepResult
     from stream_ad.settings import Settings
+    from stream_ad.telemetry.incident_log import IncidentLog
     from stream_ad.telemetry.metrics import Metrics
+    from stream_ad.telemetry.run_summary import RunSummary
     from stream_ad.telemetry.throughput_log import ThroughputLog
 
 STATUS_SECONDS = 1.0  # between two updates of the gauges, which take too long for every step
@@ -46,6 +48,8 @@ class WorkerContext:
     codec: Codec
     metrics: Metrics
     throughput: ThroughputLog
+    summary: RunSummary
+    incident_log: IncidentLog
     clock: Callable[[], float]  # monotonic seconds
 
 
@@ -135,6 +139,10 @@ class ShardTask:
         """
         return self._step() if self.live else self._replay()
 
+    def open_incidents(self) -> int:
+        """Return how many incidents are open after the last step."""
+        return self._shard.status().alarmed_sensors
+
     @property
     def writing_snapshot(self) -> bool:
         """Whether chunks of a snapshot are still to be committed, even if no record comes."""
@@ -172,7 +180,7 @@ class ShardTask:
             unsaved = None if chunk.positions == commit.positions else self._snapshots.built_at
             self._view = replace(self._view, unsaved_since=unsaved, snapshot_bytes=len(chunk.data))
         if pending.step is not None:
-            pending.step.record(metrics, self._context.throughput, commit, ago_s=time.perf_counter() - completed_at)
+            pending.step.record(self._context, commit, ago_s=time.perf_counter() - completed_at)
 
     def _replay(self) -> bool:
         """Replay a step: between two boundaries of the journal or, without a journal, by record time alone."""

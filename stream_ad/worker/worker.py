@@ -21,8 +21,10 @@ from stream_ad.telemetry.collectors import ShardView
 from stream_ad.telemetry.compile_progress import LogLines, progress_report
 from stream_ad.telemetry.health import Health
 from stream_ad.telemetry.http_server import HttpServer
+from stream_ad.telemetry.incident_log import IncidentLog
 from stream_ad.telemetry.logging import configure_logging
 from stream_ad.telemetry.metrics import Metrics
+from stream_ad.telemetry.run_summary import RunSummary
 from stream_ad.telemetry.throughput_log import ThroughputLog
 from stream_ad.util.signals import stop_on_signals
 from stream_ad.worker.process_setup import compile_loops, prepare_process
@@ -93,7 +95,7 @@ class Worker:
         1. Set up the process, start the HTTP server, choose the device, compile the kernels.
         2. Open the broker. Wait until it can be reached, unless ``until_idle_s`` limits the run.
         3. Poll, and advance every shard in turn, until stopped or idle.
-        4. Drain: save every shard that has changed.
+        4. Drain: save every shard that has changed, and log a summary.
 
         Args:
             until_idle_s: Seconds without a record after which to end; None for no limit.
@@ -155,8 +157,17 @@ class _Loop:
         stop: Stop,
     ) -> None:
         self._throughput = ThroughputLog(clock)
+        self._incident_log = IncidentLog(clock, on_drop=lambda lines: metrics.bound_hit("log_lines", lines))
         self._context = WorkerContext(
-            settings, settings.detector_options, broker, Codec(settings), metrics, self._throughput, clock
+            settings=settings,
+            options=settings.detector_options,
+            broker=broker,
+            codec=Codec(settings),
+            metrics=metrics,
+            throughput=self._throughput,
+            summary=RunSummary(settings, clock),
+            incident_log=self._incident_log,
+            clock=clock,
         )
         self._health = health
         self._stop = stop
@@ -185,7 +196,7 @@ class _Loop:
                 return
 
     def drain(self) -> None:
-        """Save every shard that has changed, for as long as ``worker.drain_timeout_seconds`` allows."""
+        """Save every shard that has changed, for as long as ``worker.drain_timeout_seconds`` allows; then sum up."""
         clock, timeout_s = self._context.clock, self._context.settings.worker.drain_timeout_seconds
         began = clock()
         for number, supervisor in sorted(self._supervisors.items()):
@@ -195,6 +206,9 @@ class _Loop:
             supervisor.save()
         self._show()
         self._throughput.log(force=True)
+        self._incident_log.tell_left_out(force=True)
+        open_incidents = sum(supervisor.shard.open_incidents() for supervisor in self._supervisors.values())
+        self._context.summary.log(incidents_open=open_incidents)
 
     def _poll(self, *, timeout_s: float) -> bool:
         """Poll the broker, and return whether all inputs are drained: no record came, and none is left for now."""
@@ -289,6 +303,7 @@ class _Loop:
                 self._health.broker(error.what)
                 _log.warning("the broker does not return the end offsets, so the lag is unknown", error=str(error))
             self._show()
+        self._incident_log.tell_left_out()
         if self._throughput.due():
             self._show()
             lag = sum(sum(topics.values()) for topics in self._lag.values())

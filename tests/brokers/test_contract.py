@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -644,11 +645,77 @@ def test_readers_begin_at_the_beginning(place: Place) -> None:
     assert len(place.reader().read(topic)) == 7
 
 
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_readers_read_in_parts(place: Place, limit: int) -> None:
+    """Read with a limit, a topic comes in parts of at most that many records of each partition, which together are the
+    whole topic in the order of each partition; nothing is returned at its end only.
+    """
+    broker, topic, reader = place.worker(), place.settings.topics.scores, place.reader()
+    for start, shard in ((0, 0), (0, 1), (3, 1)):
+        records = [OutRecord(b"%d" % shard, b"%d" % n, n) for n in range(start, start + 3)]
+        broker.commit(Commit(shard, InputOffsets(), scores=records))
+    read: list[OutRecord] = []
+    while part := reader.read_records(topic, limit=limit):
+        keys = [record.key for record in part]
+        assert max(keys.count(b"0"), keys.count(b"1")) <= limit
+        read += part
+    assert [record.value for record in read if record.key == b"0"] == [b"0", b"1", b"2"]
+    assert [record.value for record in read if record.key == b"1"] == [b"%d" % n for n in range(6)]
+
+
+def test_readers_begin_at_a_time(place: Place) -> None:
+    """Sought to a time, a reader returns each partition from its first record of that time or later, whatever its
+    order, and a partition without one from what is written next.
+    """
+    broker, topic, begin = place.worker(), place.settings.topics.incidents, int(time.time() * 1000) - 60_000
+    times = {0: (begin, begin + 1000, begin + 3000, begin + 500), 1: (begin, begin + 1999)}
+    for shard, stamps in times.items():
+        records = [OutRecord(b"%d" % shard, b"%d" % (stamp - begin), stamp) for stamp in stamps]
+        broker.commit(Commit(shard, InputOffsets(), incidents=records))
+    reader = place.reader()
+    reader.seek_to_time(topic, begin + 2000)
+    shown = reader.read(topic)
+    if isinstance(place, KafkaPlace):  # its records have the time of writing
+        assert len(shown) == 6
+        late = place.reader()
+        late.seek_to_time(topic, begin + 3_600_000)
+        assert late.read(topic) == []
+        broker.commit(Commit(1, InputOffsets(), incidents=[OutRecord(b"1", b"next", begin)]))
+        assert late.read(topic, timeout_s=10) == [(b"1", b"next")]
+        return
+    assert shown == [(b"0", b"3000"), (b"0", b"500")]
+    broker.commit(Commit(1, InputOffsets(), incidents=[OutRecord(b"1", b"next", begin)]))
+    assert reader.read(topic) == [(b"1", b"next")]
+
+
+def test_readers_begin_near_the_end(place: Place) -> None:
+    """Sought to the newest records, a reader leaves none of them out, and reads no more than a few others."""
+    broker, topic = place.worker(), place.settings.topics.scores
+    for number in range(30):
+        broker.commit(Commit(0, InputOffsets(), scores=[OutRecord(b"0", b"%d" % number, number)]))
+    reader = place.reader()
+    reader.seek_to_newest(topic, 5)
+    assert [int(value or b"-1") for _, value in reader.read(topic)][-5:] == [25, 26, 27, 28, 29]
+    whole = place.reader()
+    whole.seek_to_newest(topic, 1000)
+    assert len(whole.read(topic)) == 30
+    few = place.reader()
+    few.seek_to_newest(topic, 1)
+    assert len(few.read(topic)) in {1, 2}
+
+
 def test_readers_name_a_missing_topic(place: Place) -> None:
-    """Reading a topic that does not exist raises an error with its name."""
+    """Reading a topic that does not exist raises an error with its name, and so does looking for a place in it."""
     place.worker()
-    with pytest.raises(TopicError, match="no topic nowhere"):
-        place.reader().read("nowhere")
+    reader = place.reader()
+    for act in (
+        reader.read,
+        lambda topic: reader.read_records(topic, limit=1),
+        lambda topic: reader.seek_to_time(topic, 1),
+        lambda topic: reader.seek_to_newest(topic, 1),
+    ):
+        with pytest.raises(TopicError, match="no topic nowhere"):
+            act("nowhere")
 
 
 def test_topics_are_planned_and_made(place: Place) -> None:

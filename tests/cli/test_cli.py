@@ -25,7 +25,10 @@ from stream_ad.cli.help import PlainGroup
 from stream_ad.settings.loader import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("run", "demo", "replay", "simulate", "backtest", "doctor", "health", "topics", "snapshots", "config")
+COMMANDS = (
+    "run", "incidents", "scores", "demo", "replay", "simulate", "backtest", "doctor", "health", "topics", "snapshots",
+    "config",
+)  # fmt: skip
 NOWHERE = ("--set", "broker.kind=kafka", "--set", "broker.bootstrap_servers=127.0.0.1:1")
 FIRST_START = """
 import numba
@@ -123,7 +126,7 @@ def test_every_command_has_an_example_that_can_be_called(path):
 def test_completion(stream_ad):
     """The shell gets the commands that begin with what was typed, and the options of a command."""
     words = {"_STREAM_AD_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
-    assert stream_ad(COMP_WORDS="stream-ad s", **words).stdout.split() == ["simulate", "snapshots"]
+    assert stream_ad(COMP_WORDS="stream-ad s", **words).stdout.split() == ["scores", "simulate", "snapshots"]
     words["COMP_CWORD"] = "2"
     options = stream_ad(COMP_WORDS="stream-ad simulate --", **words).stdout.split()
     assert "--label-delay" in options

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream_ad.codec import Codec
 from stream_ad.records.columns import Contribution, Events, OutRecord, RawRecords, Scores
-from stream_ad.records.schemas import AnomalyScore, Incident, Label, SensorEvent
+from stream_ad.records.schemas import AnomalyScore, ContributionOut, Incident, Label, SensorEvent, SuspectedClass
 from stream_ad.settings import ScoreSettings, Settings
 from tests.support.wire_records import NOW_MS, event, raw, rows
 
@@ -121,11 +121,17 @@ def test_incidents_read_back_as_they_were():
         incident_id="i",
         sensor_id="Pümp",
         state="open",
+        kind="sustained",
+        severity="major",
         start=datetime(2026, 11, 22, 1, 2, 3, tzinfo=UTC),
         end=datetime(2026, 11, 22, 1, 2, 3, 123_999, tzinfo=UTC),
         events=2,
+        peak_alarm=1.7,
         peak_score=0.1 + 0.2,
         peak_event_id="e",
+        contributions=(ContributionOut(feature="temp", value=9.0, expected=4.0, share=1.0),),
+        classes=(SuspectedClass(name="bearing", probability=0.75),),
+        similar=("h",),
         features=("temp",),
     )
     (record,) = CODEC.encode_incidents([incident])

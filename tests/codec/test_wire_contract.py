@@ -190,5 +190,5 @@ def test_the_longest_default_event_id_fits_the_models():
     """The default id of an event in a topic with the longest name is valid as an event's id everywhere."""
     longest = f"{'t' * 249}-{10_000}-{2**63 - 1}"
     Label(sensor_id="a", label="normal", event_id=longest)
-    score = {"event_id": longest, "sensor_id": "a", "timestamp": EPOCH, "score": 0.0}
+    score = {"event_id": longest, "sensor_id": "a", "timestamp": EPOCH, "score": 0.0, "alarm": 0.0}
     AnomalyScore(**score, is_anomaly=False, phase="live", model="v1")

@@ -25,6 +25,7 @@ from stream_ad.telemetry.metrics import (
     STAGES,
     Metrics,
 )
+from tests.support.incidents import CLOSED, OPENED, WORSE
 from tests.support.tools import promtool
 
 STATUS = ShardStatus(
@@ -92,6 +93,18 @@ def test_every_label_set_exists_from_the_start():
     ):
         for value in values:
             assert seen[f"stream_ad_{name}_total", (label, value)] == 0
+
+
+def test_an_incident_counts_once_as_opened_and_once_as_closed():
+    """A message of a risen severity, whose state is open as well, is no further incident."""
+    metrics = Metrics(Settings())
+    for incidents in ([OPENED, WORSE], [CLOSED, OPENED]):
+        metrics.committed(
+            commit(), events=events([0.5]), labels=0, rejected=NOTHING, result=result([0.5], incidents=incidents)
+        )
+    seen = samples(metrics)
+    assert seen["stream_ad_incidents_total", ("state", "open")] == 2
+    assert seen["stream_ad_incidents_total", ("state", "closed")] == 1
 
 
 def test_a_commit_is_counted_whole():

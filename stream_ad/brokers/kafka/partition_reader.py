@@ -23,6 +23,7 @@ FETCH_MAX_WAIT_MS = 25  # of a fetch that finds nothing: it delays the next one,
 METADATA_MS = 60_000  # age of metadata, after which added partitions are noticed
 _STALLED_S = 30.0  # without a record although there are more
 _WAIT_MS = 10  # short, since a reader polls only where there are more records
+_POLL_RECORDS = 10_000
 _POLL_INTERVAL_S = 0.02  # between checks for new records
 
 
@@ -150,11 +151,32 @@ class PartitionReader:
                 return set(numbers)
         raise TopicError(f"There is no topic {self._topic} on Kafka.", hint="Run `stream-ad topics apply`.")
 
-    def read(self, *, timeout_s: float = 0.0) -> Iterator[Any]:
+    def seek_to_time(self, time_ms: int) -> None:
+        """Continue each partition with its first record of this time or later, or at its end where there is none."""
+        ends = self._ends()  # first: a record that is written meanwhile is read later
+        first = retry_while_unavailable(
+            lambda: self._consumer.offsets_for_times(dict.fromkeys(self._partitions, time_ms))
+        )
+        for partition in self._partitions:
+            at = first.get(partition)
+            self._consumer.seek(partition, ends[partition] if at is None else at.offset)
+
+    def seek_to_newest(self, count: int) -> None:
+        """Continue each partition before its newest ``count`` records; each may be followed by a transaction marker."""
+        oldest = retry_while_unavailable(lambda: self._consumer.beginning_offsets(self._partitions))
+        for partition, end in self._ends().items():
+            self._consumer.seek(partition, max(oldest[partition], end - 2 * count))
+
+    def _ends(self) -> dict[TopicPartition, int]:
+        """Return the ends of what is committed now."""
+        return retry_while_unavailable(lambda: self._consumer.end_offsets(self._partitions))
+
+    def read(self, *, timeout_s: float = 0.0, limit: int | None = None) -> Iterator[Any]:
         """Yield the client's records from where the last call ended up to what is committed now.
 
         Args:
             timeout_s: Seconds to wait for the first record when there is none.
+            limit: Most records; None for no limit.
 
         Raises:
             BrokerError: No record came for half a minute although there are more.
@@ -162,7 +184,7 @@ class PartitionReader:
         deadline = time.monotonic() + timeout_s
         while True:
             any_read = False
-            for record in self._read_to(retry_while_unavailable(lambda: self._consumer.end_offsets(self._partitions))):
+            for record in self._read_to(self._ends(), limit):
                 any_read = True
                 yield record
             if any_read or time.monotonic() >= deadline:
@@ -182,16 +204,18 @@ class PartitionReader:
         ends = {partition: self._consumer.highwater(partition) for partition in self._partitions}
         return {partition: end for partition, end in ends.items() if end is not None}
 
-    def _read_to(self, ends: Mapping[TopicPartition, int]) -> Iterator[Any]:
+    def _read_to(self, ends: Mapping[TopicPartition, int], limit: int | None = None) -> Iterator[Any]:
         return self._read_until(
-            lambda: all(self._consumer.position(partition) >= end for partition, end in ends.items())
+            lambda: all(self._consumer.position(partition) >= end for partition, end in ends.items()), limit
         )
 
-    def _read_until(self, enough: Callable[[], bool]) -> Iterator[Any]:
-        stalled = time.monotonic() + _STALLED_S
-        while not enough():
-            for records in self._consumer.poll(timeout_ms=_WAIT_MS, max_records=10_000).values():
+    def _read_until(self, enough: Callable[[], bool], limit: int | None = None) -> Iterator[Any]:
+        stalled, count = time.monotonic() + _STALLED_S, 0
+        while not enough() and (limit is None or count < limit):
+            most = _POLL_RECORDS if limit is None else min(limit - count, _POLL_RECORDS)
+            for records in self._consumer.poll(timeout_ms=_WAIT_MS, max_records=most).values():
                 yield from records
+                count += len(records)
                 stalled = time.monotonic() + _STALLED_S
             if time.monotonic() > stalled:
                 raise BrokerError(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kafka.errors import KafkaError
+
 from stream_ad.brokers.kafka.connection import errors
 from stream_ad.brokers.kafka.hanging_transactions import MARK_HEADER
 from stream_ad.brokers.kafka.partition_reader import PartitionReader
+from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
 
 if TYPE_CHECKING:
@@ -24,15 +27,32 @@ class KafkaReader:
         """See ``Reader.read``."""
         return [(record.key, record.value) for record in self.read_records(topic, timeout_s=timeout_s)]
 
-    def read_records(self, topic: str, *, timeout_s: float = 0.0) -> list[OutRecord]:
+    def read_records(self, topic: str, *, timeout_s: float = 0.0, limit: int | None = None) -> list[OutRecord]:
         """See ``Reader.read_records``."""
+        records: list[Any] = []
         with errors(self._settings, f"reading {topic}"):
-            if topic not in self._readers:
-                self._readers[topic] = PartitionReader(self._settings, topic)
-            records = sorted(
-                self._readers[topic].read(timeout_s=timeout_s), key=lambda record: (record.partition, record.offset)
-            )
+            try:
+                records.extend(self._reader(topic).read(timeout_s=timeout_s, limit=limit))
+            except (KafkaError, BrokerError):
+                if not records:  # else they would be lost; the next call raises it again
+                    raise
+        records.sort(key=lambda record: (record.partition, record.offset))
         return [OutRecord(record.key, record.value, record.timestamp, _headers(record)) for record in records]
+
+    def seek_to_time(self, topic: str, time_ms: int) -> None:
+        """See ``Reader.seek_to_time``."""
+        with errors(self._settings, f"looking up a time in {topic}"):
+            self._reader(topic).seek_to_time(time_ms)
+
+    def seek_to_newest(self, topic: str, count: int) -> None:
+        """See ``Reader.seek_to_newest``."""
+        with errors(self._settings, f"looking up the end of {topic}"):
+            self._reader(topic).seek_to_newest(count)
+
+    def _reader(self, topic: str) -> PartitionReader:
+        if topic not in self._readers:
+            self._readers[topic] = PartitionReader(self._settings, topic)
+        return self._readers[topic]
 
     def close(self) -> None:
         """See ``Reader.close``."""
