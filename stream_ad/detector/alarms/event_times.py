@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dateutil.rrule import rrule, rrulestr
 from icalendar import Event, vRecur
 
-from stream_ad.detector.alarms.recurrence import Exceptions, Length, Recurrence, Times, to_ns, wall_clock
+from stream_ad.detector.alarms.recurrence import STEPS, Exceptions, Length, Recurrence, Times, to_ns, wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,7 +19,12 @@ MOST_COUNTED = 10_000
 """Occurrences of a rule with COUNT, which are all kept in memory."""
 EXAMINED = 20_000
 """Occurrences among which an endless rule must leave a gap."""
-PROPERTIES = ("DTSTART", "DTEND", "DURATION", "RRULE", "RDATE", "EXDATE", "RECURRENCE-ID")
+MOST_OVERLAPPING = 1_000
+"""Occurrences of a rule that may be open at the same time."""
+SINGLE = ("DTSTART", "DTEND", "DURATION", "RECURRENCE-ID")
+PROPERTIES = (*SINGLE, "RRULE", "RDATE", "EXDATE")
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError)
+"""What the libraries raise, besides ValueError, where a property makes no sense."""
 
 _LINE = re.compile(r"(DTSTART|RRULE|RDATE|EXDATE)[;:]", re.IGNORECASE)
 _NO_ZONE = "has no time zone; end it with Z for UTC, or name the zone, as in DTSTART;TZID=Europe/Berlin:20260105T020000"
@@ -56,9 +61,28 @@ def read_event(
     Raises:
         ValueError: The event cannot be read, has no time zone, or never ends.
     """
+    check_properties(event)
+    try:
+        return _read_event(event, length, zone, moved)
+    except UNREADABLE as error:
+        raise ValueError(f"its times make no sense: {error}") from error
+
+
+def check_properties(event: Any) -> None:
+    """Refuse an event whose times cannot be read, or are given twice.
+
+    Raises:
+        ValueError: See above.
+    """
     for name, problem in event.errors:
         if name is None or name.upper() in PROPERTIES:
             raise ValueError(f"{name or 'a line'} cannot be read: {problem}")
+    for name in SINGLE:
+        if isinstance(event.get(name), list):
+            raise ValueError(f"{name} is given twice")  # noqa: TRY004 -- the calendar is wrong, not the program
+
+
+def _read_event(event: Any, length: Length | None, zone: tzinfo | None, moved: Iterable[Any]) -> Times:
     if "EXRULE" in event:
         raise ValueError("EXRULE is not supported; list the exceptions as EXDATE")
     if "DTSTART" not in event:
@@ -86,11 +110,18 @@ def read_event(
 
 def _recurrence(value: vRecur, first: datetime, length: Length, excluded: Exceptions) -> Recurrence:
     """Return a rule in the time of the wall clock of its first start."""
-    frequency, zone = str(value["FREQ"][0]).upper(), first.tzinfo or UTC
+    frequency, zone = str(value.get("FREQ", [""])[0]).upper(), first.tzinfo or UTC
+    interval = int(value.get("INTERVAL", [1])[0])
+    if not frequency:
+        raise ValueError("RRULE needs FREQ, such as RRULE:FREQ=WEEKLY;BYDAY=MO")
     if frequency == "SECONDLY":
         raise ValueError("FREQ=SECONDLY is too fine for windows; use MINUTELY and a longer duration")
-    if value.get("COUNT", [0])[0] > MOST_COUNTED:
-        raise ValueError(f"COUNT must be at most {MOST_COUNTED:,}; use UNTIL")
+    if not 1 <= value.get("COUNT", [1])[0] <= MOST_COUNTED:
+        raise ValueError(f"COUNT must be 1 to at most {MOST_COUNTED:,}; use UNTIL")
+    if interval < 1:
+        raise ValueError(f"INTERVAL={interval} must be 1 or more")
+    if frequency in STEPS and length.total > MOST_OVERLAPPING * interval * STEPS[frequency]:
+        raise ValueError(f"more than {MOST_OVERLAPPING:,} of its occurrences overlap; shorten them")
     until = value.get("UNTIL", [None])[0]
     if until is not None and not isinstance(until, datetime):
         until = datetime.combine(until, time.max)  # all of that day
@@ -101,7 +132,6 @@ def _recurrence(value: vRecur, first: datetime, length: Length, excluded: Except
     rule = cast("rrule", rrulestr(parts.to_ical().decode(), dtstart=begin))
     if until is not None:
         rule = rule.replace(until=until)
-    interval = int(value.get("INTERVAL", [1])[0])
     return Recurrence(rule, frequency, interval, begin, until, zone, length, excluded)
 
 

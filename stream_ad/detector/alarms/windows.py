@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import icalendar
 
-from stream_ad.detector.alarms.event_times import read_event, read_rule
+from stream_ad.detector.alarms.event_times import UNREADABLE, check_properties, read_event, read_rule
 from stream_ad.detector.alarms.quantities import parse_duration
 from stream_ad.detector.alarms.recurrence import Times, to_ns
 
@@ -65,7 +65,7 @@ def read_calendar(content: bytes) -> Times:
     """
     try:
         calendars = icalendar.Calendar.from_ical(content, multiple=True)
-    except (ValueError, LookupError, AttributeError) as error:
+    except (ValueError, *UNREADABLE) as error:
         raise ValueError(f"is not an iCalendar file: {error}") from error
     if not calendars or any(calendar.name != "VCALENDAR" for calendar in calendars):
         raise ValueError("is not an iCalendar file: it has no VCALENDAR")
@@ -82,6 +82,7 @@ def _add_calendar(times: Times, calendar: Any) -> None:
     moved: dict[str, list[Any]] = {}
     for event in events:
         if "RECURRENCE-ID" in event:
+            _checked(event)
             if event["RECURRENCE-ID"].params.get("RANGE"):
                 raise ValueError(f"event {_name(event)}: RANGE=THISANDFUTURE is not supported; split the series in two")
             moved.setdefault(str(event.get("UID", "")), []).append(event["RECURRENCE-ID"])
@@ -91,9 +92,16 @@ def _add_calendar(times: Times, calendar: Any) -> None:
         replaced = [] if "RECURRENCE-ID" in event else moved.get(str(event.get("UID", "")), [])
         try:
             times.add(read_event(event, zone=zone, moved=replaced))
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             hint = _NO_ZONE if "has no time zone" in str(error) else ""
             raise ValueError(f"event {_name(event)}: {error}{hint}") from error
+
+
+def _checked(event: Any) -> None:
+    try:
+        check_properties(event)
+    except ValueError as error:
+        raise ValueError(f"event {_name(event)}: {error}") from error
 
 
 def _zone_of(calendar: Any) -> tzinfo | None:

@@ -172,6 +172,18 @@ def test_a_calendar_file(tmp_path):
         ({"rrule": "DTSTART:20260105T020000Z RRULE:FREQ=SECONDLY", "duration": 1}, "FREQ=SECONDLY is too fine"),
         ({"rrule": "DTSTART:20260105T020000Z RRULE:FREQ=DAILY;COUNT=10001", "duration": 1}, "at most 10,000"),
         (
+            {"rrule": "DTSTART:20260105T020000Z RRULE:FREQ=DAILY;INTERVAL=0", "duration": 1},
+            "INTERVAL=0 must be 1 or more",
+        ),
+        ({"rrule": "DTSTART:20260105T020000Z RRULE:COUNT=3", "duration": 1}, "RRULE needs FREQ"),
+        ({"rrule": "DTSTART:20260105T020000Z RRULE:FREQ=HOURLY;BYHOUR=25", "duration": 1}, "its times make no sense"),
+        ({"rrule": "DTSTART:99991231T235959Z", "duration": "1 day"}, "its times make no sense"),
+        ({"rrule": "DTSTART:20260105T020000Z DTSTART:20260106T020000Z", "duration": 1}, "DTSTART is given twice"),
+        (
+            {"rrule": "DTSTART:20260105T020000Z RRULE:FREQ=MINUTELY;UNTIL=20270101T000000Z", "duration": "1 week"},
+            "more than 1,000 of its occurrences overlap",
+        ),
+        (
             {"rrule": "DTSTART:20260105T020000Z RRULE:FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30", "duration": 1},
             "never occurs",
         ),
