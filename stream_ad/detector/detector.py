@@ -6,7 +6,7 @@ Each event passes through five steps:
 2. The autoencoder reconstructs them; ``LinearResiduals`` predicts each reading from the others, ``StuckSensor``
    measures how still each reading stands.
 3. ``Scoring`` makes one log score of the errors; the ``LabelHead`` adds its log odds where it has been taught.
-4. ``Threshold`` decides whether the score is an anomaly.
+4. ``Evidence``, on tables ``Threshold``, and ``Repeats`` decide whether the sensor alarms.
 5. ``EventBuffer`` keeps the event until ``Learner`` learns it.
 
 Parameters change at learn points only, never between two of them: scores do not depend on how a stream is cut.
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.alarms.evidence import channels_of
+from stream_ad.detector.alarms.evidence import STUCK, channels_of
+from stream_ad.detector.feedback.label_head import MOST_GATE
 from stream_ad.detector.learner import Learned, Learner
 from stream_ad.detector.row_store import derived_index
 from stream_ad.detector.scoring.anomaly_score import shares
@@ -34,14 +35,29 @@ if TYPE_CHECKING:
 class ScoredEvents:
     """Scores of N events, and explanations of the K anomalies among them."""
 
-    score: NDArray[np.float64]  # (N,) published scores, 0 and above: higher is more unusual, 1 or above an anomaly
+    score: NDArray[np.float64]  # (N,) published scores, between 0 and 1: higher is more unusual
+    alarms: NDArray[np.float64]  # (N, K) evidence over level by budget; 1 or above alarms
+    kinds: NDArray[np.int8]  # (N,) kind of the alarm at the first budget, 0 for none: SPIKE, SUSTAINED, STUCK
+    endings: NDArray[np.int8]  # (N,) why the incident ends at this event, OVER where nothing but quiet ends it
     live: NDArray[np.bool_]  # (N,) False during the warm-up
     event_numbers: NDArray[np.int64]  # (N,) number of each event among those of its sensor
-    anomaly_rows: NDArray[np.int64]  # (K,) indices of the anomalies among the N events
-    attributed_features: NDArray[np.int64]  # (K, top) features of each anomaly, the largest share first
-    expected: NDArray[np.float64]  # (K, top) reconstructed readings, in the unit of the feature
-    shares: NDArray[np.float64]  # (K, top) share of the score that each feature explains, 0 to 1
+    reconstructed: NDArray[np.float32]  # (N, d) for ``Detector.expected``
+    alarm_rows: NDArray[np.int64]  # (A,) indices of the events that alarm
+    attributed_features: NDArray[np.int64]  # (A, top) features of each, the largest share first
+    expected: NDArray[np.float64]  # (A, top) reconstructed readings, in the unit of the feature
+    shares: NDArray[np.float64]  # (A, top) share of the score that each feature explains, 0 to 1
     lost: int  # events evicted from the ring before they were learned
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Errors:
+    """Errors of N events, from which scores, alarms and explanations are made."""
+
+    log_score: NDArray[np.float64]  # (N,)
+    derived: NDArray[np.float32]  # (N, d) derived inputs
+    reconstructed: NDArray[np.float32]  # (N, d)
+    parts: tuple[NDArray[np.float32], NDArray[np.float32]]  # (N, d) each: summands of both parts of the score
+    relative: tuple[NDArray[np.float32], NDArray[np.float32]]  # (N, F) each: residuals, errors over usual extremes
 
 
 class Detector(SensorState):
@@ -61,6 +77,7 @@ class Detector(SensorState):
         times: NDArray[np.int64],
         ids: NDArray[np.uint64],
         order: NDArray[np.int64],
+        planned: NDArray[np.int8] | None = None,
     ) -> ScoredEvents:
         """Score the next N events and keep them in the event buffer.
 
@@ -72,38 +89,70 @@ class Detector(SensorState):
             times: (N,) event times, ns since the epoch.
             ids: (N,) hashes of the event ids.
             order: (N,) rising numbers that say which of two events of different sensors came first.
+            planned: (N,) codes of planned windows, 0 for none; None where nothing is planned.
 
         Returns:
             Scores in the order of the events.
         """
         event_numbers = self.pending.next_numbers(rows)
-        log_score, derived, reconstructed, parts = self._score(rows, values, event_numbers)
-        level = self.threshold.log_level[rows]
+        errors = self._score(rows, values, event_numbers)
+        level, alarm_level = self.threshold.log_level[rows], self.threshold.alarm_level[rows]
         for first in self.outage.arrive(rows, event_numbers, times).tolist():
             Learner(self).reset_after_outage(rows[[first]])
             later = np.flatnonzero(rows[first:] == rows[first]) + first
             level[later] = self.threshold.log_level[rows[first]]
-        self.channels = channels = channels_of(log_score, *self.relative)
-        self.ratio = self.evidence.observe(rows, event_numbers, channels, np.zeros(len(rows), np.int8))[0]
-        score = published(log_score, level)
-        flagged = score >= 1
+            alarm_level[later] = self.threshold.alarm_level[rows[first]]
+        if planned is None:
+            planned = np.zeros(len(rows), np.int8)
         live = (event_numbers >= self.options.learning.warmup_events) & np.isfinite(level)
+        alarms, kinds, endings, stuck = self._decide(rows, event_numbers, errors, alarm_level, planned)
         lost = self.pending.push(
             rows,
             event_numbers,
             ids=ids,
             times=times,
             order=order,
-            log_score=log_score,
-            flagged=flagged,
-            derived=derived,
+            log_score=errors.log_score,
+            flagged=errors.log_score >= level,
+            planned=planned,
+            derived=errors.derived,
         )
         self.arrived += len(rows)
-        anomaly_rows = np.flatnonzero(flagged)
-        explained = self._explain(
-            rows[anomaly_rows], *(part[anomaly_rows] for part in (derived, reconstructed, *parts))
+        alarm_rows = np.flatnonzero(alarms[:, 0] >= 1)
+        explained = self._explain(rows, errors, alarm_rows, stuck)
+        return ScoredEvents(
+            published(errors.log_score), alarms, kinds, endings, live, event_numbers, errors.reconstructed,
+            alarm_rows, *explained, lost,
         )
-        return ScoredEvents(score, live, event_numbers, anomaly_rows, *explained, lost)
+
+    def _decide(
+        self,
+        rows: NDArray[np.int64],
+        event_numbers: NDArray[np.int64],
+        errors: _Errors,
+        alarm_level: NDArray[np.float64],
+        planned: NDArray[np.int8],
+    ) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.int8], NDArray[np.int64]]:
+        """Decide which of N events alarm.
+
+        Args:
+            rows: (N,) sensors, in record order.
+            event_numbers: (N,) number of each event among those of its sensor.
+            errors: Of the events.
+            alarm_level: (N, K) levels of the log score on tables.
+            planned: (N,) codes of planned windows.
+
+        Returns:
+            (N, K) evidence over level; (N,) kinds; (N,) endings; (N,) the reading that is stuck, -1 for none.
+        """
+        channels = channels_of(errors.log_score, *errors.relative)
+        alone = self.temporal.autocorrelation_gate(rows) < MOST_GATE
+        unlabelled = event_numbers - self.pending.last_labelled[rows] > self.pending.capacity
+        stuck, reading = self.repeats.observe(rows, errors.derived, self.rules.ignore, unlabelled)
+        alarms, kinds, endings = self.evidence.observe(
+            rows, event_numbers, channels, (alone, alarm_level), stuck, planned
+        )
+        return alarms, kinds, endings, np.where(kinds == STUCK, reading, -1)
 
     def peek(self, row: int, values: NDArray[np.float64]) -> float:
         """Return the score that the next event of a sensor would get, without changing any state.
@@ -113,18 +162,18 @@ class Detector(SensorState):
             values: (F,) readings, NaN where missing.
 
         Returns:
-            The published score, 0 and above; 1 or above is an anomaly.
+            The published score, between 0 and 1.
         """
         moving = self.temporal, self.scoring, self.linear_residuals
         before = [part.snapshot_row(row) for part in moving]
-        log_score, *_ = self._score(np.array([row]), values[None])
+        errors = self._score(np.array([row]), values[None])
         for part, state in zip(moving, before, strict=True):
             part.restore_row(row, state)
-        return float(published(log_score, self.threshold.log_level[[row]])[0])
+        return float(published(errors.log_score)[0])
 
     def _score(
         self, rows: NDArray[np.int64], values: NDArray[np.float64], event_numbers: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
+    ) -> _Errors:
         """Score N events and move the smoothed state of their sensors on.
 
         Args:
@@ -132,20 +181,20 @@ class Detector(SensorState):
             values: (N, F) readings, NaN where missing.
             event_numbers: (N,) number of each event among those of its sensor. If given, the EWMA checkpoints that
                 the events are derived from and the contributions of the label head are stored.
-
-        Returns:
-            (N,) log scores; (N, d) derived inputs; (N, d) reconstructions; both parts of the score, (N, d) each.
         """
         kept = None if event_numbers is None else (event_numbers, self.pending.ewma_checkpoints, self.batch)
         derived = self.temporal.derive(rows, values, kept)
         scaled, observed = self.scaler.transform(rows, derived)
         reconstructed = self.network.reconstruct(np.zeros_like(rows) if self.shared else rows, scaled)
-        *residuals, coupling = self.linear_residuals.residuals(rows, scaled, observed)
-        self.stuck_sensor.add_stillness(rows, derived, self.scaler.mean, residuals)
-        log_score, parts, errors = self.scoring.score(
-            rows, scaled, observed, reconstructed, self.temporal.gate, residuals
+        instant, smoothed, coupling = self.linear_residuals.residuals(rows, scaled, observed)
+        self.stuck_sensor.add_stillness(rows, derived, self.scaler.mean, (instant, smoothed))
+        excluded = np.zeros((0, self.features), np.bool_)
+        if self.rules.ruled[rows].any():
+            excluded = self.rules.excluded(rows, values, self.expected(rows, reconstructed))
+            coupling[excluded] = 0
+        log_score, parts, relative = self.scoring.score(
+            rows, scaled, observed, reconstructed, self.temporal.gate, (instant, smoothed), excluded
         )
-        self.relative = coupling, errors
         if self.head.trust[: self.size].any():
             added = self.head.gate_weight(rows, self.temporal.autocorrelation_gate(rows))
             taught = np.flatnonzero(added)
@@ -153,42 +202,51 @@ class Detector(SensorState):
             log_score += added
             if event_numbers is not None:
                 self.head.store_contribution(rows, event_numbers, added)
-        return log_score, derived, reconstructed, parts
+        return _Errors(log_score, derived, reconstructed, parts, (coupling, relative))
 
-    def _explain(
-        self,
-        rows: NDArray[np.int64],
-        derived: NDArray[np.float32],
-        reconstructed: NDArray[np.float32],
-        first: NDArray[np.float32],
-        second: NDArray[np.float32],
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return the features that contributed most to K anomalies, their expected values and their shares.
+    def expected(self, rows: NDArray[np.int64], reconstructed: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return (N, F) the readings that the model expected, in the unit of each feature.
 
         Args:
-            rows: (K,) sensors.
-            derived: (K, d) derived inputs.
-            reconstructed: (K, d) reconstructions.
-            first: (K, d) summands of Q (see ``Scoring.score``).
-            second: (K, d) summands of M.
+            rows: (N,) sensors.
+            reconstructed: (N, d) reconstructions of their events.
+        """
+        usual: NDArray[np.float64] = self.scaler.inverse_transform(rows, reconstructed)[:, : self.features]
+        return usual + self.temporal.shift[rows]
+
+    def _explain(
+        self, rows: NDArray[np.int64], errors: _Errors, alarm_rows: NDArray[np.int64], stuck: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return the features that contributed most to A alarms, their expected values and their shares.
+
+        Args:
+            rows: (N,) sensors.
+            errors: Of the events.
+            alarm_rows: (A,) indices of the events to explain.
+            stuck: (N,) the reading that is stuck, which explains the alarm; -1 for none.
 
         Returns:
-            (K, top) features; (K, top) expected readings; (K, top) shares of the score.
+            (A, top) features; (A, top) expected readings; (A, top) shares of the score.
         """
         top = min(self.options.detector.contributions, self.features)
-        if not len(rows):
+        if not len(alarm_rows):
             return np.empty((0, top), np.int64), np.empty((0, top)), np.empty((0, top))
+        rows, stuck = rows[alarm_rows], stuck[alarm_rows]
+        first, second = (part[alarm_rows] for part in errors.parts)
         autocorrelation_gate = self.temporal.autocorrelation_gate(rows)
         parts = shares((first, second), autocorrelation_gate)
-        by_feature = parts[:, derived_index(self.features)].sum(axis=1)  # (K, F)
+        by_feature = parts[:, derived_index(self.features)].sum(axis=1)  # (A, F)
         gate_weight = self.head.gate_weight(rows, autocorrelation_gate)
         taught = np.flatnonzero(gate_weight)
         if len(taught):
-            scaled, _ = self.scaler.transform(rows[taught], derived[taught, : self.features])
+            derived = errors.derived[alarm_rows[taught], : self.features]
+            scaled, _ = self.scaler.transform(rows[taught], derived)
             by_feature[taught] += gate_weight[taught, None] * self.head.attribute(rows[taught], scaled)
+        still = np.flatnonzero(stuck >= 0)
+        by_feature[still, stuck[still]] += by_feature[still].sum(axis=1) + 1
         share = by_feature / np.maximum(by_feature.sum(axis=1, keepdims=True), 1e-12)
         attributed_features = np.argsort(-share, axis=1, kind="stable")[:, :top]
-        usual = self.scaler.inverse_transform(rows, reconstructed)[:, : self.features] + self.temporal.shift[rows]
+        usual = self.expected(rows, errors.reconstructed[alarm_rows])
         return (
             attributed_features,
             np.take_along_axis(usual, attributed_features, axis=1),

@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.features.glitches import screen
-from stream_ad.detector.feedback.event_buffer import DROPPED, LEARNED_ANOMALY, LEARNED_NORMAL, NORMAL, UNLABELLED
+from stream_ad.detector.feedback.event_buffer import (
+    APART,
+    DROPPED,
+    LEARNED_ANOMALY,
+    LEARNED_NORMAL,
+    NORMAL,
+    NOT_LEARNED,
+    UNLABELLED,
+)
 from stream_ad.detector.feedback.label_head import MOST_GATE
 from stream_ad.detector.feedback.label_trust import doubtful, implied_labels, novelty
 from stream_ad.detector.model.training_batch import Matured, SensorStatistics
@@ -93,7 +101,7 @@ class Learner:
                     mature = self._learn_matured(mature, class_weights, done)
         if screened:
             screened.put_back(self.state, rows)
-        self.state.evidence.learn(rows, self.state.pending, self.state.horizon_ns, np.tile([1e-4,1e-5,3e-4,1e-3],(len(rows),1)))
+        self.state.evidence.learn(rows, self.state.pending, self.state.horizon_ns, self._rates(rows))
         self.state.seen[rows] = self.state.pending.count[rows]
         return done
 
@@ -114,10 +122,15 @@ class Learner:
         if len(accepted):
             self.state.acceptance.accept(accepted)
             self.state.evidence.accept(accepted)
+            self.state.repeats.accept(accepted)
             self.state.outage.began[accepted] = pending.count[accepted] - self.state.batch
             for part in (self.state.scaler, self.state.scoring):
                 part.limit_count(accepted, WARMUP_WEIGHT)
             self.state.linear_residuals.limit_count(accepted, int(WARMUP_WEIGHT))
+
+    def _rates(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (A, K) the tolerated false incidents an event of the sensors (A,)."""
+        return self.state.rules.rates(rows, self.state.outage.pace[rows])
 
     def _age(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return (A,) the events of each sensor (A,) so far, or since its last outage."""
@@ -151,15 +164,20 @@ class Learner:
         event_numbers = self.state.pending.latest(rows, self.state.batch)
         at = rows[:, None], event_numbers % self.state.pending.capacity
         first = np.maximum(self.state.seen[rows], self.state.outage.began[rows])
+        planned = self.state.pending.planned[at]
         normal = (event_numbers >= first[:, None]) & (self.state.pending.label[at] <= NORMAL)
+        normal &= planned != NOT_LEARNED
         age, most = self._age(rows), self.state.options.learning.warmup_events
         settled = age > most // 2
         scores = self.state.pending.scores(rows, event_numbers)
-        calibrating = normal & settled[:, None] & ~spoiled
+        calibrating = normal & settled[:, None] & ~spoiled & (planned == 0)
+        gates = self.state.temporal.autocorrelation_gate(rows)
         self.state.threshold.update(
-            rows, scores, np.zeros_like(normal), calibrating, self.state.temporal.autocorrelation_gate(rows)
+            rows, scores, np.zeros_like(normal), calibrating, gates, self._rates(rows)
         )
-        self._learn_batch(LearnBatch(rows, event_numbers, normal, np.zeros_like(normal), normal), class_weights, done)
+        self.state.repeats.learn(rows, event_numbers, normal, self.state.pending)
+        batch = LearnBatch(rows, event_numbers, normal, np.zeros_like(normal), normal & (planned == 0))
+        self._learn_batch(batch, class_weights, done)
         ended = rows[(age <= most) & (age > most - self.state.batch)]
         self.state.scaler.limit_count(ended, WARMUP_WEIGHT)
         self.state.scoring.limit_count(ended, WARMUP_WEIGHT)
@@ -189,7 +207,7 @@ class Learner:
         labelled, anomalous, calibrating, normal, statistics = split
         implied = implied_labels(pending, rows, event_numbers, scores, threshold.gate_level, autocorrelation_gate)
         sensors = threshold.gate_level, pending.last_label, pending.last_labelled, threshold.labelled_count
-        rings = pending.label, pending.learned
+        rings = pending.label, pending.learned, pending.planned
         horizon = pending.horizon_events
         normals, anomalies, dropped = _split(
             rows, event_numbers, valid, scores, (doubted, implied), sensors, rings, horizon, split
@@ -198,7 +216,9 @@ class Learner:
         done.normal += normals
         done.anomaly += anomalies
         done.dropped += dropped
-        threshold.update(rows, scores, labelled, calibrating, autocorrelation_gate)
+        rates = self._rates(rows)
+        threshold.update(rows, scores, labelled, calibrating, autocorrelation_gate, rates)
+        self.state.repeats.learn(rows, event_numbers, normal, pending)
         taught = np.flatnonzero(closed & (self.state.head.has(rows) | split[:2].any(axis=(0, 2))))
         if len(taught):
             readings = take_ring(pending.readings, rows[taught], event_numbers[taught] % pending.kept_readings)
@@ -207,7 +227,7 @@ class Learner:
                 rows[taught], readings, bare, labelled[taught], anomalous[taught], self.state.scaler
             )
             for row, present_scores in refitted.items():
-                threshold.expect(row, present_scores)
+                threshold.expect(row, present_scores, rates[int(np.flatnonzero(rows == row)[0])])
         if not closed.all():
             threshold.expected[rows[~closed]] = -np.inf
         self._learn_batch(LearnBatch(rows, event_numbers, normal, anomalous, statistics), class_weights, done)
@@ -258,7 +278,7 @@ def _split(
 ) -> tuple[int, int, int]:
     """Split matured events by how they are learned, and record that in their state.
 
-    An event without a label is taken as normal if the labels around it say so; where they say nothing, if the sensor
+    An event of a planned window teaches the model alone. Another without a label is taken as normal if the labels around it say so; where they say nothing, if the sensor
     is calm (its newest label is not an anomaly, or is old) and the score is low.
 
     Args:
@@ -269,7 +289,7 @@ def _split(
         opinions: (A, B) each: events whose labels are not believed; labels implied by those around an event.
         sensors: (S,) each: score up to which an event is learned as normal, newest label, number of the event that it
             names, labelled normals so far.
-        rings: (S, C) each: labels, and states of the events.
+        rings: (S, C) each: labels, states of the events, and codes of planned windows.
         horizon: Later events for which the newest label says that the sensor is not calm.
         out: (5, A, B) false; filled with: labelled normals, labelled anomalies, events without a label that calibrate
             the threshold, events learned as normal, and events that update scaler and error variances.
@@ -279,7 +299,7 @@ def _split(
     """
     gate_level, last_label, last_labelled, labelled_count = sensors
     doubted, implied = opinions
-    labels, learned = rings
+    labels, learned, planned = rings
     capacity = labels.shape[1]
     normals, anomalies, dropped = 0, 0, 0
     for a in range(len(rows)):
@@ -292,10 +312,10 @@ def _split(
             out[0, a, b] = labels[s, at] == NORMAL and not doubted[a, b]
             out[1, a, b] = labels[s, at] > NORMAL and not doubted[a, b]
             calm = last_label[s] <= NORMAL or event_numbers[a, b] - last_labelled[s] > horizon
-            normal_around = implied[a, b] > 0
-            out[2, a, b] = labels[s, at] == UNLABELLED and (normal_around or (implied[a, b] == 0 and calm))
+            normal_around, apart = implied[a, b] > 0, planned[s, at] != 0
+            out[2, a, b] = labels[s, at] == UNLABELLED and not apart and (normal_around or (implied[a, b] == 0 and calm))
             taken = out[2, a, b] and (normal_around or scores[a, b] <= gate_level[s])
-            out[3, a, b] = out[0, a, b] or taken
+            out[3, a, b] = out[0, a, b] or taken or (labels[s, at] == UNLABELLED and planned[s, at] == APART)
             out[4, a, b] = out[0, a, b] or (taken and (few_labels or normal_around))
             if out[3, a, b]:
                 learned[s, at] = LEARNED_NORMAL

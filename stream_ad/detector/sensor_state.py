@@ -8,6 +8,9 @@ import numpy as np
 
 from stream_ad.detector.alarms.acceptance import Acceptance
 from stream_ad.detector.alarms.evidence import Evidence
+from stream_ad.detector.alarms.repeats import Repeats
+from stream_ad.detector.alarms.rules import AlarmRules
+from stream_ad.detector.alarms.sensor_rules import SensorRules
 from stream_ad.detector.features.last_shown import LastShown
 from stream_ad.detector.features.linear_residuals import LinearResiduals
 from stream_ad.detector.features.outage import Outage
@@ -20,7 +23,7 @@ from stream_ad.detector.model.online_autoencoder import OnlineAutoencoder
 from stream_ad.detector.row_store import ColumnSpec, NonsenseError, loaded
 from stream_ad.detector.scoring.anomaly_score import Scoring
 from stream_ad.detector.scoring.drift import Drift
-from stream_ad.detector.scoring.threshold import ROW_RATE, Threshold
+from stream_ad.detector.scoring.threshold import Threshold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +39,18 @@ MANY_ROWS = 16  # reserved rows below this number are not worth releasing
 class SensorState:
     """State of a detector. Sensors are rows, added by ``append`` and dropped by ``remove``."""
 
-    def __init__(self, features: int, options: DetectorOptions, device: Device) -> None:
+    def __init__(
+        self, features: int, options: DetectorOptions, device: Device, further_rates: tuple[float, ...] = ()
+    ) -> None:
+        """Create the state of no sensor.
+
+        Args:
+            features: F.
+            options: Settings of the detector.
+            device: Of the models.
+            further_rates: Rates of false incidents an event that are decided beside the budget.
+        """
+        budgets = 1 + len(further_rates)
         learning = options.learning
         self.features, self.options = features, options
         self.batch = learning.batch_events
@@ -47,7 +61,7 @@ class SensorState:
         self.scoring = Scoring(features)
         self.linear_residuals = LinearResiduals(features)
         self.stuck_sensor = StuckSensor(features)
-        self.threshold = Threshold(features, window=options.threshold.window_events, rate=ROW_RATE)
+        self.threshold = Threshold(features, window=options.threshold.window_events, budgets=budgets)
         self.pending = EventBuffer(
             features,
             reach=learning.label_reach_events,
@@ -58,9 +72,15 @@ class SensorState:
         self.outage = Outage(features, intervals=learning.outage_intervals)
         self.drift = Drift(features, threshold=options.drift.threshold)
         self.shown = LastShown(features)
-        self.evidence = Evidence(features, capacity=self.pending.capacity, budgets=4)
+        self.evidence = Evidence(
+            features, capacity=self.pending.capacity, budgets=budgets, warmup_events=learning.warmup_events
+        )
+        self.repeats = Repeats(features)
+        self.rules = SensorRules(
+            features, budget=AlarmRules(options.alarms).budget_of(""), further_rates=further_rates
+        )
         self.acceptance = Acceptance(
-            features, horizon_events=learning.label_horizon_events, least_ns=int(float(__import__("os").environ.get("ACC_S", "86400")) * 1e9)
+            features, horizon_events=learning.label_horizon_events, least_ns=int(options.alarms.accept_after * 1e9)
         )
         self.head = LabelHead(features, capacity=self.pending.capacity)
         self.network = OnlineAutoencoder(features, options, device)
@@ -82,6 +102,8 @@ class SensorState:
             "drift.": self.drift,
             "shown.": self.shown,
             "evidence.": self.evidence,
+            "repeats.": self.repeats,
+            "rules.": self.rules,
             "acceptance.": self.acceptance,
             "head.": self.head,
         }
@@ -201,13 +223,14 @@ class SensorState:
             NonsenseError: They do not fit the options of this detector.
         """
         parts = self.parts()
-        older = prefix + "shown.last" not in arrays  # 0.1.0 did not keep this table
+        older = prefix + "shown.last" not in arrays  # 0.1.0 kept neither this table nor those of the alarm
         if older:
             del parts["shown."]
         for name, part in parts.items():
             part.load(prefix + name, arrays)
         if older:
             self.shown.estimate(self.pending)
+        self.rules.append(self.pending.size)
         self.network.load(prefix, arrays)
         self.gate_seen, self.seen = (loaded(arrays, prefix + name, _COUNT) for name in ("gate_seen", "seen"))
         self.arrived = arrived

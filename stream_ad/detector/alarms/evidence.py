@@ -53,7 +53,7 @@ SPIKE_LOSS, SUSTAINED_LOSS = 3.0, 5.0  # nats an event that evidence loses, for 
 FAR, RUN_EVENTS, RUN_RECOVERY = 7.0, 16, 4  # events of one run with a surprise above that count in the histogram
 MEMORY, SHORTER, AGE_SHARE, YOUNG = 131_072.0, 8.0, 2.0, 256.0  # a histogram forgets in half a sensor's age
 FIRST_EVENTS = 32  # events behind a histogram before it says anything
-WARM, LATE = 256, 600  # events before the log score alarms, and before the other channels do
+LATE = 600  # events before residuals and errors alarm
 REFRESH_SHARE = 64  # levels are set anew when a sixty-fourth of what they rest on is new
 UNLABELLED_WAIT = 128  # events that a sensor without labels waits, so that a fault does not count as usual at once
 LONGER, BATCHES = 1.25, 32  # of the mean delay of its labels, and so many events more, that a sensor with labels waits
@@ -71,6 +71,7 @@ class Evidence(SensorTable):
         features: F.
         capacity: C, events that a label can still come for.
         budgets: K, rates of false incidents that are decided side by side.
+        warmup_events: Events of a sensor before anything alarms.
     """
 
     counts: NDArray[np.float32]  # (S, 2, 3, B) decayed number of events by bin, long and short memory
@@ -97,13 +98,15 @@ class Evidence(SensorTable):
     levels: NDArray[np.float32]  # (S, K, 6) level of each statistic
     alarming: NDArray[np.bool_]  # (S, K, 6) whether it was reached in the present excursion
     muted: NDArray[np.bool_]  # (S, K) no incident opens before the present excursions are over
+    began: NDArray[np.int64]  # (S,) first event of which there is evidence
     first: NDArray[np.int64]  # (S, K) number of the event that opened the latest incident, -1 for none
+    last: NDArray[np.int64]  # (S, K) number of its latest event that alarmed
     peak: NDArray[np.float32]  # (S, K) highest evidence over level of that incident
     peak_event: NDArray[np.int64]  # (S, K) number of that event
     ending: NDArray[np.int8]  # (S, K) why the incident ends at the next event, OVER where it does not
     codes: NDArray[np.uint8]  # (S, C, 2) bins of the largest residual and the largest error of the latest events
 
-    def __init__(self, features: int, *, capacity: int, budgets: int) -> None:
+    def __init__(self, features: int, *, capacity: int, budgets: int, warmup_events: int) -> None:
         k, j, pending = budgets, STATISTICS, (STATISTICS, PENDING)
         whole = ColumnSpec((), np.int64)
         super().__init__(
@@ -133,20 +136,24 @@ class Evidence(SensorTable):
                 "levels": ColumnSpec((k, j), np.float32, np.inf),
                 "alarming": ColumnSpec((k, j), np.bool_),
                 "muted": ColumnSpec((k,), np.bool_),
+                "began": whole,
                 "first": ColumnSpec((k,), np.int64, NEVER),
+                "last": ColumnSpec((k,), np.int64, NEVER),
                 "peak": ColumnSpec((k,), np.float32),
                 "peak_event": ColumnSpec((k,), np.int64, NEVER),
                 "ending": ColumnSpec((k,), np.int8),
                 "codes": ColumnSpec((capacity, 2), np.uint8, UNSEEN),
             },
         )
-        self.capacity, self.budgets = capacity, budgets
+        self.capacity, self.budgets, self.warmup_events = capacity, budgets, warmup_events
 
     def observe(
         self,
         rows: NDArray[np.int64],
         event_numbers: NDArray[np.int64],
         channels: NDArray[np.float64],
+        tables: tuple[NDArray[np.bool_], NDArray[np.float64]],
+        stuck: NDArray[np.float64],
         planned: NDArray[np.int8],
     ) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.int8]]:
         """Weigh the evidence of the next events.
@@ -155,6 +162,9 @@ class Evidence(SensorTable):
             rows: (N,) sensors, in the order of arrival.
             event_numbers: (N,) number of each event among those of its sensor.
             channels: (3, N) from ``channels_of``.
+            tables: (N,) whether each event is decided alone, by its log score, because rows of a table say nothing of
+                one another; (N, K) the level of the log score then.
+            stuck: (N,) repeats over what makes a reading stuck.
             planned: (N,) not 0 in a planned stop, in which nothing counts.
 
         Returns:
@@ -165,9 +175,11 @@ class Evidence(SensorTable):
         kind, ending = np.zeros(len(rows), np.int8), np.zeros(len(rows), np.int8)
         running = self.evidence, self.top, self.start, self.fault, self.usual_run, self.beyond
         waiting = self.pending_end, self.pending_length, self.pending_top, self.pending_fault, self.tops
-        known = self.table, self.ready, self.levels, self.codes
-        incident = self.alarming, self.muted, self.first, self.peak, self.peak_event, self.ending
-        _observe(rows, event_numbers, channels, planned, known, running, waiting, incident, (ratio, kind, ending))
+        known = self.table, self.ready, self.levels, self.codes, self.began
+        incident = self.alarming, self.muted, self.first, self.last, self.peak, self.peak_event, self.ending
+        late = self.warmup_events, max(self.warmup_events, LATE)
+        new = channels, *tables, stuck, planned
+        _observe(rows, event_numbers, new, late, known, running, waiting, incident, (ratio, kind, ending))
         return ratio, kind, ending
 
     def note_labels(
@@ -224,7 +236,7 @@ class Evidence(SensorTable):
         wait[known] = LONGER * self.label_delay[rows[known]] + BATCHES
         wait = np.minimum(wait, pending.horizon_events)
         _learn(
-            rows, events, wait, -1 if horizon_ns is None else horizon_ns, histograms, waiting, excursions, rates
+            rows, events, wait, self.warmup_events, -1 if horizon_ns is None else horizon_ns, histograms, waiting, excursions, rates
         )
 
 
@@ -291,17 +303,18 @@ def _end_excursion(s: int, j: int, event_number: int, running: Arrays, waiting: 
 def _observe(
     rows: NDArray[np.int64],
     event_numbers: NDArray[np.int64],
-    channels: NDArray[np.float64],
-    planned: NDArray[np.int8],
+    new: Arrays,
+    late: tuple[int, int],
     known: Arrays,
     running: Arrays,
     waiting: Arrays,
     incident: Arrays,
     out: Arrays,
 ) -> None:
-    table, ready, levels, codes = known
+    channels, alone, alarm_level, stuck, planned = new
+    table, ready, levels, codes, began = known
     evidence, top, start, fault, usual_run, beyond = running
-    alarming, muted, first, peak, peak_event, ending = incident
+    alarming, muted, first, last, peak, peak_event, ending = incident
     out_ratio, out_kind, out_ending = out
     budgets, capacity = muted.shape[1], codes.shape[1]
     u = np.zeros(CHANNELS)
@@ -318,7 +331,8 @@ def _observe(
             if planned[n]:
                 usual_run[s, c] = QUIET
         beyond[s] += u[0] > FAR
-        resting = True
+        resting = stuck[n] < 1 or planned[n] != 0
+        age = event_number - began[s]
         for j in range(STATISTICS):
             c = j % CHANNELS
             if not ready[s, c]:
@@ -333,7 +347,7 @@ def _observe(
                 x = u[c] if j < CHANNELS else held
                 top[s, j] = max(top[s, j], np.float32(x))
                 resting = False
-                if event_number >= (WARM if c == 0 else LATE):
+                if not alone[n] and age >= (late[0] if c == 0 else late[1]):
                     for k in range(budgets):
                         ratio = x / levels[s, k, j]
                         if ratio > out_ratio[n, k]:
@@ -355,6 +369,20 @@ def _observe(
             is_open = False
             for j in range(STATISTICS):
                 is_open |= alarming[s, k, j]
+            if age >= late[0] and not planned[n]:
+                if alone[n]:
+                    nats = surprise(table, s, 0, channels[0, n])
+                    ratio = nats / max(surprise(table, s, 0, alarm_level[n, k]), 1.0) if ready[s, 0] else 0.0
+                    reached = channels[0, n] >= alarm_level[n, k]
+                    out_ratio[n, k] = max(ratio, 1.0) if reached else min(ratio, BELOW)
+                    is_open = reached
+                    if k == 0:
+                        out_kind[n] = SPIKE
+                if stuck[n] >= out_ratio[n, k]:
+                    out_ratio[n, k] = stuck[n]
+                    if k == 0:
+                        out_kind[n] = STUCK
+                is_open |= stuck[n] >= 1
             if muted[s, k] or not is_open:
                 out_ratio[n, k] = min(out_ratio[n, k], BELOW)
                 if muted[s, k]:
@@ -362,6 +390,11 @@ def _observe(
                         alarming[s, k, j] = False
             else:
                 out_ratio[n, k] = max(out_ratio[n, k], 1.0)
+                if event_number - last[s, k] > QUIET or first[s, k] < 0:
+                    first[s, k], peak[s, k] = event_number, 0
+                last[s, k] = event_number
+                if out_ratio[n, k] > peak[s, k]:
+                    peak[s, k], peak_event[s, k] = np.float32(out_ratio[n, k]), event_number
         if out_ratio[n, 0] < 1:
             out_kind[n] = 0
 
@@ -406,6 +439,7 @@ def _learn(
     rows: NDArray[np.int64],
     events: Arrays,
     wait: NDArray[np.int64],
+    warmup_events: int,
     horizon_ns: int,
     histograms: Arrays,
     waiting: Arrays,
@@ -427,7 +461,7 @@ def _learn(
         while event_number <= newest:
             slot = event_number % capacity
             label = labels[s, slot]
-            matured = event_number <= newest - horizon_events or event_number < WARM or label != UNLABELLED
+            matured = event_number <= newest - horizon_events or event_number < warmup_events or label != UNLABELLED
             if not matured and (horizon_ns < 0 or newest_time[s] - times[s, slot] < horizon_ns):
                 break
             if label <= NORMAL and codes[s, slot, 0] != UNSEEN:
@@ -470,7 +504,7 @@ def _learn(
                 if pending_top[s, j, p] < 0:
                     continue
                 end = pending_end[s, j, p]
-                decided = end <= newest - horizon_events or end < WARM
+                decided = end <= newest - horizon_events or end < warmup_events
                 if not decided and (horizon_ns < 0 or newest_time[s] - times[s, end % capacity] < horizon_ns):
                     continue
                 if not pending_fault[s, j, p]:

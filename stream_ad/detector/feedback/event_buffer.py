@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 UNLABELLED = -1  # label class of an event without a label
 NORMAL = 0  # label class of normal events; anomaly classes are 1 and above
 
+APART, NOT_LEARNED = 1, 2  # events of planned windows: learned by the model alone, or not at all
 WAITING, LEARNED_NORMAL, LEARNED_ANOMALY, DROPPED = 0, 1, 2, 3  # state of an event
 FROM_NOTHING, FROM_INTERVAL, FROM_EVENT = 0, 1, 2  # kind of label an event got its class from
 
@@ -62,7 +63,8 @@ class EventBuffer(SensorTable):
     times: NDArray[np.int64]  # (S, C) event time, ns
     order: NDArray[np.int64]  # (S, O) number of each of the last O events among the records of the shard
     log_score: NDArray[np.uint16]  # (S, C) log score on arrival, before the threshold; packed
-    flagged: NDArray[np.bool_]  # (S, C) published as an anomaly
+    flagged: NDArray[np.bool_]  # (S, C) log score beyond the row level
+    planned: NDArray[np.int8]  # (S, C) code of the planned window it fell into, 0 for none
     label: NDArray[np.int16]  # (S, C) class, -1 for none
     source: NDArray[np.int8]  # (S, C) kind of label that the class came from
     learned: NDArray[np.int8]  # (S, C) state of the event, such as WAITING
@@ -101,6 +103,7 @@ class EventBuffer(SensorTable):
                 "order": ColumnSpec(orders, np.int64),
                 "log_score": ColumnSpec(c, np.uint16),
                 "flagged": ColumnSpec(c, np.bool_),
+                "planned": ColumnSpec(c, np.int8),
                 "label": ColumnSpec(c, np.int16, UNLABELLED),
                 "source": ColumnSpec(c, np.int8),
                 "learned": ColumnSpec(c, np.int8, DROPPED),
@@ -130,6 +133,7 @@ class EventBuffer(SensorTable):
         order: NDArray[np.int64],
         log_score: NDArray[np.float64],
         flagged: NDArray[np.bool_],
+        planned: NDArray[np.int8],
         derived: NDArray[np.float32],
     ) -> int:
         """Append N events.
@@ -141,15 +145,16 @@ class EventBuffer(SensorTable):
             times: (N,) event times, ns.
             order: (N,) numbers among the records of the shard.
             log_score: (N,) log scores.
-            flagged: (N,) whether each was published as an anomaly.
+            flagged: (N,) whether the log score of each is beyond the row level.
+            planned: (N,) codes of planned windows; an event that is not to be learned waits for a label alone.
             derived: (N, d) derived inputs, the readings first.
 
         Returns:
             The number of unlearned events evicted to make room.
         """
-        per_event = self.ids, self.times, self.order, self.log_score, self.flagged, self.readings
+        per_event = self.ids, self.times, self.order, self.log_score, self.flagged, self.planned, self.readings
         fresh = self.label, self.source, self.learned, self.queued
-        new = ids, times, order, log_score, flagged, derived
+        new = ids, times, order, log_score, flagged, planned, derived
         return _push(rows, event_numbers, per_event, fresh, new, (self.count, self.newest_time))
 
     def scores(self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -260,9 +265,9 @@ def _push(
     new: Arrays,
     sensors: Arrays,
 ) -> int:
-    ids, times, order, log_score, flagged, readings = per_event
+    ids, times, order, log_score, flagged, planned, readings = per_event
     label, source, learned, queued = fresh
-    new_ids, new_times, new_order, new_log_score, new_flagged, new_derived = new
+    new_ids, new_times, new_order, new_log_score, new_flagged, new_planned, new_derived = new
     count, newest_time = sensors
     lost = 0
     for n in range(len(rows)):
@@ -272,7 +277,8 @@ def _push(
         order[s, event_numbers[n] % order.shape[1]] = new_order[n]
         log_score[s, slot], flagged[s, slot] = pack_score(new_log_score[n]), new_flagged[n]
         label[s, slot], source[s, slot] = UNLABELLED, FROM_NOTHING
-        learned[s, slot], queued[s, slot] = WAITING, False
+        planned[s, slot], queued[s, slot] = new_planned[n], False
+        learned[s, slot] = DROPPED if new_planned[n] == NOT_LEARNED else WAITING
         reading = event_numbers[n] % readings.shape[1]
         for f in range(readings.shape[2]):
             readings[s, reading, f] = new_derived[n, f]

@@ -62,7 +62,8 @@ class Scoring(SensorTable):
         observed: NDArray[np.bool_],
         reconstructed: NDArray[np.float32],
         gate: NDArray[np.float64],
-        residuals: tuple[NDArray[np.float32], NDArray[np.float32]],
+        residuals: Sequence[NDArray[np.float32]],
+        excluded: NDArray[np.bool_],
     ) -> tuple[NDArray[np.float64], tuple[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]:
         """Score the next events, and move the smoothed errors of their sensors on.
 
@@ -78,6 +79,7 @@ class Scoring(SensorTable):
             reconstructed: (N, d) output of the autoencoder.
             gate: (S, F) autocorrelation gates.
             residuals: Further summands of Q and of M, (N, F) each.
+            excluded: (N, F) readings that rules exclude: they add nothing. (0, F) for no rules.
 
         Returns:
             (N,) log scores, about -9 to 10, higher for more unusual events; summands of Q + (1 - g) Z and of M by
@@ -88,7 +90,9 @@ class Scoring(SensorTable):
         parts = np.empty_like(scaled), np.empty_like(scaled)
         relative = np.empty((len(rows), self.features), np.float32)
         figures = self.inv_std, self.smooth, self.extreme
-        _score(rows, scaled, observed, reconstructed, gate, figures, log_score, (*parts, *residuals, relative))
+        _score(
+            rows, scaled, observed, reconstructed, gate, figures, excluded, log_score, (*parts, *residuals, relative)
+        )
         return log_score, parts, relative
 
     def update(
@@ -138,6 +142,7 @@ def _score(
     reconstructed: NDArray[np.float32],
     gate: NDArray[np.float64],
     figures: Arrays,
+    excluded: NDArray[np.bool_],
     log_score: NDArray[np.float64],
     parts: Arrays,
 ) -> None:
@@ -173,6 +178,12 @@ def _score(
         for f in range(features):
             first[n, f] += instant[n, f]
             second[n, f] += smoothed[n, f]
+        if len(excluded):
+            for f in range(features):
+                if excluded[n, f]:
+                    relative[n, f] = 0
+                    for k in (f, features + f, 2 * features + f):
+                        first[n, k] = second[n, k] = 0
         log_score[n] = np.log(row_sum(first, n) + FLOOR) + autocorrelation_gate * np.log(row_sum(second, n) + FLOOR)
 
 

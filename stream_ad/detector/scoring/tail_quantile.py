@@ -19,7 +19,7 @@ LEAST_EXCESS = 1e-3  # mean excess of scores that are all equal
 
 
 def tail_start(
-    sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: float
+    sorted_scores: NDArray[np.floating], count: NDArray[np.int64], rate: NDArray[np.float64] | float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (A,) the share of the scores that makes the tail, and (A,) the score that it starts at.
 
@@ -36,7 +36,7 @@ def tail_start(
 def tail_quantile(
     sorted_scores: NDArray[np.floating],
     count: NDArray[np.int64],
-    rate: float,
+    rate: NDArray[np.float64] | float,
     independence: NDArray[np.float64] | float = 1.0,
 ) -> NDArray[np.float64]:
     """Return the score that a share ``rate`` of normal events exceeds, row by row.
@@ -57,7 +57,7 @@ def tail_quantile(
     Args:
         sorted_scores: (A, W) ascending, unused slots +inf at the end.
         count: (A,) used slots.
-        rate: Between 0 and .5; from .1 on the empirical quantile is returned.
+        rate: Between 0 and .5, for all rows or (A,); from .1 on the empirical quantile is returned.
         independence: (A,) independent peaks per excess, 0 to 1.
 
     Returns:
@@ -65,8 +65,6 @@ def tail_quantile(
     """
     rows = np.arange(len(count))
     start, base = tail_start(sorted_scores, count, rate)
-    if rate >= TAIL_SHARES[1]:
-        return np.where(count > 0, base, np.inf)
     # The scores above the base are at most so many, and are the last of the used slots.
     most = int(np.ceil((start * count).max(initial=0))) + 1
     from_top = np.arange(most)
@@ -89,5 +87,5 @@ def tail_quantile(
     allowed = np.floor(rate * (count + 1)).astype(np.int64)  # scores that may lie at or above the level
     bound = sorted_scores[rows, np.maximum(count - np.maximum(allowed, 1), 0)]
     tail = np.where(allowed >= 1, np.minimum(tail, bound), tail)
-    tail = np.where(start > rate, tail, base)
+    tail = np.where((start > rate) & (np.asarray(rate) < TAIL_SHARES[1]), tail, base)
     return np.where(count > 0, tail, np.inf)

@@ -30,10 +30,12 @@ STATIC_PEAKS = 64.0  # independent peaks above the 90 % point so far, from which
 RECENT = 1024  # labelled normals whose own level counts where it is higher: after a change, and as the head learns
 STATIC_TARGET = 1e-3
 STATIC_SIZE = 20.0  # times its usual size: an error that one event in a thousand reaches, before anything is known
-MIDDLE = 3.0  # log score that is published as .5 below the threshold and as 2 above it
+MIDDLE = 3.0  # log score that is published as .5
 
 
-def static_level(autocorrelation_gate: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
+def static_level(
+    autocorrelation_gate: NDArray[np.float64], rate: NDArray[np.float64] | float
+) -> NDArray[np.float64]:
     """The level for sensors of which little is known: Q, and on a stream with memory M too, 20 times what is usual.
 
     The scores of the first events lie close together, the more so where each event resembles the one before:
@@ -46,20 +48,17 @@ def static_level(autocorrelation_gate: NDArray[np.float64], rate: float) -> NDAr
     return (1 + autocorrelation_gate) * np.log(STATIC_SIZE) * np.log(rate) / np.log(STATIC_TARGET)
 
 
-def published(log_score: NDArray[np.float64], log_level: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores as users see them: 1 or above at the threshold and above it, between 0 and 1 below.
+def published(log_score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return scores as users see them: u / (1 + u) with u = exp(log score - 3), above 0 and below 1.
 
-    On each side of 1 the scale is fixed for ever, u / (1 + u) and 1 + u with u = exp(log score - 3): the
-    threshold decides what is an anomaly, and does not change which of two events is the more unusual one.
-    Dividing by the threshold would: it is a tail quantile of few scores, and its own movement disturbs
-    the order of all others.
+    The scale is the same for ever and for all sensors. No level moves it: a level is a tail quantile of few scores,
+    and its own movement would disturb the order of all others.
 
     Args:
         log_score: (N,).
-        log_level: (N,) the threshold in force, +inf where there is none.
     """
     u = np.exp(log_score - MIDDLE)
-    return np.where(log_score >= log_level, 1 + u, u / (1 + u))
+    return u / (1 + u)
 
 
 class Threshold(SensorTable):
@@ -81,8 +80,9 @@ class Threshold(SensorTable):
     ladder: NDArray[np.float64]  # (S, 16) evenly spaced quantiles of the calibration scores
     own: NDArray[np.float64]  # (S,) level by the scores as they were made
     expected: NDArray[np.float64]  # (S,) level by the scores that normals would have now; -inf where unknown
+    alarm_level: NDArray[np.float64]  # (S, K) on tables, the log score that a normal event exceeds at each budget
 
-    def __init__(self, features: int, *, window: int, rate: float) -> None:
+    def __init__(self, features: int, *, window: int, budgets: int) -> None:
         first = min(LABELLED_ENOUGH, window)
         zero, infinite = ColumnSpec((), np.int64), ColumnSpec((), np.float64, np.inf)
         columns = {
@@ -96,9 +96,10 @@ class Threshold(SensorTable):
             "ladder": ColumnSpec((LADDER,), np.float64, np.inf),
             "own": infinite,
             "expected": ColumnSpec((), np.float64, -np.inf),
+            "alarm_level": ColumnSpec((budgets,), np.float64, np.inf),
         }
         super().__init__(features, columns)
-        self.window, self.rate = window, rate
+        self.window = window
 
     def update(
         self,
@@ -107,6 +108,7 @@ class Threshold(SensorTable):
         labelled: NDArray[np.bool_],
         unlabelled: NDArray[np.bool_],
         autocorrelation_gate: NDArray[np.float64],
+        rates: NDArray[np.float64],
     ) -> None:
         """Take one batch of matured events in and set the levels anew.
 
@@ -116,26 +118,31 @@ class Threshold(SensorTable):
             labelled: (A, B) events labelled normal.
             unlabelled: (A, B) events without a label that may calibrate.
             autocorrelation_gate: (A,) mean gates of the sensors, for the static level.
+            rates: (A, K) tolerated false incidents an event.
         """
         due = np.empty(len(rows), np.bool_)
         rings = self.scores, self.first, self.labelled_count, self.unlabelled_count
         with_memory = autocorrelation_gate >= MOST_GATE
         _push(rows, scores, labelled, unlabelled, with_memory, (self.log_level, self.fresh), rings, due)
-        static = static_level(autocorrelation_gate[due], self.rate)
-        for first in range(0, len(static), CHUNK):
+        gates, tolerated = autocorrelation_gate[due], rates[due]
+        for first in range(0, len(gates), CHUNK):
             chunk = slice(first, first + CHUNK)
-            self._refresh(rows[due][chunk], static[chunk])
+            self._refresh(rows[due][chunk], gates[chunk], tolerated[chunk])
 
-    def expect(self, row: int, scores: NDArray[np.float64]) -> None:
-        """Let the level of a sensor be no lower than one by scores that are expected of normals from now on.
+    def expect(self, row: int, scores: NDArray[np.float64], rates: NDArray[np.float64]) -> None:
+        """Let the levels of a sensor be no lower than those by scores that are expected of normals from now on.
 
         Args:
             row: The sensor.
             scores: (n,) log scores of labelled normals.
+            rates: (K,) its tolerated false incidents an event.
         """
         if len(scores) >= LABELLED_ENOUGH:
-            self.expected[row] = tail_quantile(np.sort(scores)[None], np.array([len(scores)]), self.rate)[0]
+            pool, count = np.sort(scores)[None], np.array([len(scores)])
+            self.expected[row] = tail_quantile(pool, count, ROW_RATE)[0]
             self.log_level[row] = max(self.own[row], self.expected[row])
+            for k, rate in enumerate(rates.tolist()):
+                self.alarm_level[row, k] = max(self.alarm_level[row, k], tail_quantile(pool, count, rate)[0])
 
     def reset_after_outage(self, rows: NDArray[np.int64], autocorrelation_gate: NDArray[np.float64]) -> None:
         """Forget the scores of the sensors (A,), whose mean gates are (A,).
@@ -143,13 +150,18 @@ class Threshold(SensorTable):
         The static level stands in, or the present one where that is higher.
         """
         present = np.where(np.isfinite(self.log_level[rows]), self.log_level[rows], -np.inf)
-        self.own[rows] = self.log_level[rows] = np.maximum(present, static_level(autocorrelation_gate, self.rate))
+        self.own[rows] = self.log_level[rows] = np.maximum(present, static_level(autocorrelation_gate, ROW_RATE))
         self.scores[rows], self.first[rows] = NO_SCORE, NO_SCORE
         self.labelled_count[rows] = self.unlabelled_count[rows] = self.fresh[rows] = 0
         self.expected[rows] = -np.inf
 
-    def _refresh(self, rows: NDArray[np.int64], static: NDArray[np.float64]) -> None:
-        """Set the levels of some sensors from their rings, or where these hold little, from the static level."""
+    def _refresh(
+        self, rows: NDArray[np.int64], autocorrelation_gate: NDArray[np.float64], rates: NDArray[np.float64]
+    ) -> None:
+        """Set the levels of the sensors (A,), whose gates are (A,), from their rings; of tables also those of alarms.
+
+        The latter are those at the rates (A, K).
+        """
         self.fresh[rows] = 0
         number = self.labelled_count[rows]
         enough = number >= LABELLED_ENOUGH
@@ -163,17 +175,12 @@ class Threshold(SensorTable):
         codes.sort(axis=1)
         count = (codes < NO_SCORE).sum(axis=1)
         pool = unpack_scores(codes)
-        independence = self._independence(rows, tail_start(pool, count, self.rate)[1], self.window)
-        log_level = tail_quantile(pool, count, self.rate, independence)
-        many = np.flatnonzero((number >= RECENT) & (self.window >= RECENT))
-        if len(many):
-            latest, used = self._latest(rows[many], RECENT)
-            recent = self._independence(rows[many], tail_start(latest, used, self.rate)[1], RECENT)
-            log_level[many] = np.maximum(log_level[many], tail_quantile(latest, used, self.rate, recent))
-        log_level = np.where(count >= FIRST_EVENTS, log_level, static)
-        peaks = independence * TAIL_SHARES[1] * (number + self.unlabelled_count[rows])
-        doubt = np.maximum(0, 1 - peaks / STATIC_PEAKS)
-        log_level += doubt * np.maximum(static - log_level, 0)
+        log_level = self._level(rows, pool, count, autocorrelation_gate, ROW_RATE)
+        tables = np.flatnonzero(autocorrelation_gate < MOST_GATE)
+        for k in range(rates.shape[1] if len(tables) else 0):
+            self.alarm_level[rows[tables], k] = self._level(
+                rows[tables], pool[tables], count[tables], autocorrelation_gate[tables], rates[tables, k]
+            )
         self.own[rows], self.log_level[rows] = log_level, np.maximum(log_level, self.expected[rows])
         rungs = ((np.arange(LADDER) + 0.5) / LADDER * count[:, None]).astype(np.int64)
         self.ladder[rows] = np.take_along_axis(pool, rungs, axis=1)
@@ -181,6 +188,37 @@ class Threshold(SensorTable):
         if enough.any():
             labelled = rows[enough]
             self.gate_level[labelled] = tail_quantile(*self._latest(labelled, GATE_LABELLED), 1 - GATE_QUANTILE)
+
+    def _level(
+        self,
+        rows: NDArray[np.int64],
+        pool: NDArray[np.float32],
+        count: NDArray[np.int64],
+        autocorrelation_gate: NDArray[np.float64],
+        rate: NDArray[np.float64] | float,
+    ) -> NDArray[np.float64]:
+        """Return (A,) the log scores that normal events exceed at a rate, from their rings or the static level.
+
+        Args:
+            rows: (A,) sensors.
+            pool: (A, W) their calibration scores, as ``tail_quantile`` takes them.
+            count: (A,) numbers of these scores.
+            autocorrelation_gate: (A,) mean gates, for the static level.
+            rate: Rate an event, for all or (A,).
+        """
+        number, static = self.labelled_count[rows], static_level(autocorrelation_gate, rate)
+        independence = self._independence(rows, tail_start(pool, count, rate)[1], self.window)
+        log_level = tail_quantile(pool, count, rate, independence)
+        many = np.flatnonzero((number >= RECENT) & (self.window >= RECENT))
+        if len(many):
+            latest, used = self._latest(rows[many], RECENT)
+            own_rate = rate if isinstance(rate, float) else rate[many]
+            recent = self._independence(rows[many], tail_start(latest, used, own_rate)[1], RECENT)
+            log_level[many] = np.maximum(log_level[many], tail_quantile(latest, used, own_rate, recent))
+        log_level = np.where(count >= FIRST_EVENTS, log_level, static)
+        peaks = independence * TAIL_SHARES[1] * (number + self.unlabelled_count[rows])
+        doubt = np.maximum(0, 1 - peaks / STATIC_PEAKS)
+        return log_level + doubt * np.maximum(static - log_level, 0)
 
     def _latest(self, rows: NDArray[np.int64], most: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The last scores of labelled normals, ascending, and their number; as ``tail_quantile`` takes them.
