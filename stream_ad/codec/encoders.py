@@ -54,7 +54,7 @@ def encode_scores(events: Events, scores: Scores, model: str, *, only_anomalies:
     Raises:
         ValueError: A score or a contribution is not finite; JSON has no such number.
     """
-    anomalies = scores.score >= 1
+    anomalies = (scores.alarm >= 1) & scores.live
     if not np.isfinite(scores.score).all():
         row = int(np.flatnonzero(~np.isfinite(scores.score))[0])
         raise ValueError(f"event {events.event_ids[row]}: its score is {scores.score[row]}")
@@ -70,12 +70,12 @@ def encode_scores(events: Events, scores: Scores, model: str, *, only_anomalies:
         sensor_ids,
         format_rfc3339(events.times_ns[chosen]),
         scores.score[chosen].tolist(),
-        scores.score[chosen].tolist(),
+        scores.alarm[chosen].tolist(),
         anomalies[chosen].tolist(),
-        repeat(None),
+        map(scores.incident_ids.get, rows),
         map(_PHASES.__getitem__, scores.live[chosen].tolist()),
         map(scores.contributions.get, rows, repeat(())),
-        repeat(None),
+        map(scores.expected.get, rows),
         repeat(model),
     )
     times_ms = np.maximum(events.record_times_ms[chosen], 0)  # a record without a time has -1

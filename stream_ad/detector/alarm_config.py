@@ -143,3 +143,32 @@ class AlarmsConfig(Section):
     def _can_be_kept(self) -> Self:
         _attainable(self.false_incidents, self.per)
         return self
+
+
+class SeveritySettings(Section):
+    """From where on an incident is major or critical: by its highest alarm, or by its number of alarming events."""
+
+    major_alarm: float = Field(1.5, ge=1, le=1e6, description="Highest alarm from which an incident is major.")
+    critical_alarm: float = Field(3.0, ge=1, le=1e6, description="Highest alarm from which an incident is critical.")
+    major_events: int = Field(64, ge=1, le=MOST, description="Alarming events from which an incident is major.")
+    critical_events: int = Field(512, ge=1, le=MOST, description="Alarming events from which an incident is critical.")
+
+    @model_validator(mode="after")
+    def _rise(self) -> Self:
+        if self.critical_alarm < self.major_alarm:
+            raise ValueError("critical_alarm is below major_alarm")
+        if self.critical_events < self.major_events:
+            raise ValueError("critical_events is below major_events")
+        return self
+
+
+class IncidentSettings(Section):
+    """When incidents close, and how severe they are."""
+
+    quiet_events: int = Field(
+        16,
+        ge=1,
+        le=MOST,
+        description="Consecutive events of a sensor without an alarm that close its incident.",
+    )
+    severity: SeveritySettings = SeveritySettings()

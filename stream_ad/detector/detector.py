@@ -121,8 +121,16 @@ class Detector(SensorState):
         alarm_rows = np.flatnonzero(alarms[:, 0] >= 1)
         explained = self._explain(rows, errors, alarm_rows, stuck)
         return ScoredEvents(
-            published(errors.log_score), alarms, kinds, endings, live, event_numbers, errors.reconstructed,
-            alarm_rows, *explained, lost,
+            published(errors.log_score),
+            alarms,
+            kinds,
+            endings,
+            live,
+            event_numbers,
+            errors.reconstructed,
+            alarm_rows,
+            *explained,
+            lost,
         )
 
     def _decide(

@@ -172,9 +172,7 @@ class Learner:
         scores = self.state.pending.scores(rows, event_numbers)
         calibrating = normal & settled[:, None] & ~spoiled & (planned == 0)
         gates = self.state.temporal.autocorrelation_gate(rows)
-        self.state.threshold.update(
-            rows, scores, np.zeros_like(normal), calibrating, gates, self._rates(rows)
-        )
+        self.state.threshold.update(rows, scores, np.zeros_like(normal), calibrating, gates, self._rates(rows))
         self.state.repeats.learn(rows, event_numbers, normal, self.state.pending)
         batch = LearnBatch(rows, event_numbers, normal, np.zeros_like(normal), normal & (planned == 0))
         self._learn_batch(batch, class_weights, done)
@@ -313,7 +311,9 @@ def _split(
             out[1, a, b] = labels[s, at] > NORMAL and not doubted[a, b]
             calm = last_label[s] <= NORMAL or event_numbers[a, b] - last_labelled[s] > horizon
             normal_around, apart = implied[a, b] > 0, planned[s, at] != 0
-            out[2, a, b] = labels[s, at] == UNLABELLED and not apart and (normal_around or (implied[a, b] == 0 and calm))
+            out[2, a, b] = (
+                labels[s, at] == UNLABELLED and not apart and (normal_around or (implied[a, b] == 0 and calm))
+            )
             taken = out[2, a, b] and (normal_around or scores[a, b] <= gate_level[s])
             out[3, a, b] = out[0, a, b] or taken or (labels[s, at] == UNLABELLED and planned[s, at] == APART)
             out[4, a, b] = out[0, a, b] or (taken and (few_labels or normal_around))

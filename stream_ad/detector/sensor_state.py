@@ -76,9 +76,7 @@ class SensorState:
             features, capacity=self.pending.capacity, budgets=budgets, warmup_events=learning.warmup_events
         )
         self.repeats = Repeats(features)
-        self.rules = SensorRules(
-            features, budget=AlarmRules(options.alarms).budget_of(""), further_rates=further_rates
-        )
+        self.rules = SensorRules(features, budget=AlarmRules(options.alarms).budget_of(""), further_rates=further_rates)
         self.acceptance = Acceptance(
             features, horizon_events=learning.label_horizon_events, least_ns=int(options.alarms.accept_after * 1e9)
         )
@@ -216,6 +214,16 @@ class SensorState:
         arrays.update(self.network.state(prefix))
         return arrays
 
+    def _add_missing(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
+        """Add the columns that 0.1.0 did not have, as those of new sensors."""
+        count = arrays.get(prefix + "pending.count")
+        if count is None or count.ndim != 1:
+            raise NonsenseError(f"{prefix}pending.count is missing")
+        for name, part in self.parts().items():
+            for own, column in part.columns.items() if name not in ("shown.", "rules.") else ():
+                shape = (len(count), *column.shape)
+                arrays.setdefault(prefix + name + own, np.full(shape, column.fill, column.dtype))
+
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]], *, arrived: int) -> None:
         """Restore the arrays (S, *shape) that ``state`` returned.
 
@@ -226,10 +234,12 @@ class SensorState:
         older = prefix + "shown.last" not in arrays  # 0.1.0 kept neither this table nor those of the alarm
         if older:
             del parts["shown."]
+            self._add_missing(prefix, arrays)
         for name, part in parts.items():
             part.load(prefix + name, arrays)
         if older:
             self.shown.estimate(self.pending)
+            self.evidence.learned[:] = self.evidence.began[:] = self.pending.count
         self.rules.append(self.pending.size)
         self.network.load(prefix, arrays)
         self.gate_seen, self.seen = (loaded(arrays, prefix + name, _COUNT) for name in ("gate_seen", "seen"))

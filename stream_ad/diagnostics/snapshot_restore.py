@@ -54,7 +54,7 @@ def restore(snapshots: Snapshots, settings: Settings, shard: int, number: int, r
         StateError: There is no such snapshot, or it cannot be used; UnfitStateError where it does not fit the settings.
     """
     data = snapshots.read(shard, number)
-    old = Shard.restore(data, settings.detector_options, quiet_events=settings.incidents.quiet_events)
+    old = Shard.restore(data, settings.detector_options, incidents=settings.incidents)
     return _begin(snapshots, shard, old, resume_at, f"restored from {number}")
 
 
@@ -65,7 +65,7 @@ def reset(snapshots: Snapshots, settings: Settings, shard: int, resume_at: Resum
         ShardBusyError: A worker owns the shard.
         StateError: ``resume_at`` is ``committed``, and the committed offsets are missing or deleted.
     """
-    new = Shard(settings.detector_options, quiet_events=settings.incidents.quiet_events)
+    new = Shard(settings.detector_options, incidents=settings.incidents)
     return _begin(snapshots, shard, new, resume_at, "reset")
 
 

@@ -120,12 +120,26 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """One score for each of the Events that were scored, in the same order."""
+    """One score for each of the Events that were scored, in the same order. The score orders, the alarm decides."""
 
-    score: NDArray[np.float64]  # (N,) 1 or above is an anomaly
+    score: NDArray[np.float64]  # (N,) between 0 and 1: the same scale for all sensors
+    alarms: NDArray[np.float64]  # (N, K) evidence over level at each budget; 1 or above alarms
+    kinds: NDArray[np.int8]  # (N,) what alarms at the first budget: 0 nothing, 1 spike, 2 sustained, 3 stuck
+    endings: NDArray[np.int8]  # (N,) why the sensor's incident ends at this event: 0 it does not, 1 accepted, 2 judged
     live: NDArray[np.bool_]  # (N,) False while the sensor warms up
     contributions: dict[int, tuple[Contribution, ...]] = field(default_factory=dict)
-    """By index of the event; anomalies only, the largest share first."""
+    """By index of the event; alarms only, the largest share first."""
+    classes: dict[int, tuple[tuple[str, float], ...]] = field(default_factory=dict)
+    """By index of the event; alarms only: suspected classes and their probabilities, the most probable first."""
+    expected: dict[int, dict[str, float]] = field(default_factory=dict)
+    """By index of the event: the value that the model expected of each feature, where it is to be published."""
+    incident_ids: dict[int, str] = field(default_factory=dict)
+    """By index of the event: the incident of its sensor that is open."""
+
+    @property
+    def alarm(self) -> NDArray[np.float64]:
+        """Return (N,) evidence over level at the configured budget."""
+        return self.alarms[:, 0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +170,7 @@ class ShardStatus:
     model_version: str
     class_importance: dict[str, float]
     miss_rate: dict[str, float]  # by class, decayed; that of "normal" is the false-alarm rate among published scores
-    threshold_median: float  # median over sensors of the raw error that scores 1
+    threshold_median: float  # median over sensors of the raw error at the row level
     state_bytes: int
 
 

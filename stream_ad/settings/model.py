@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from stream_ad.detector.alarm_config import IncidentSettings
 from stream_ad.detector.alarms.quantities import LONGEST_S
 from stream_ad.detector.config import DetectorOptions
 from stream_ad.detector.section import MOST, Seconds, Section
@@ -180,33 +181,6 @@ class ScoreSettings(Section):
     format: Annotated[Literal["1", "0.1"], BeforeValidator(_text_of_number)] = Field(
         "1", description="Form of the scores; 0.1 is that of the releases 0.1, for consumers that are not changed yet."
     )
-
-
-class SeveritySettings(Section):
-    """From where on an incident is major or critical: by its highest alarm, or by its number of alarming events."""
-
-    major_alarm: float = Field(1.5, ge=1, le=1e6, description="Highest alarm from which an incident is major.")
-    critical_alarm: float = Field(3.0, ge=1, le=1e6, description="Highest alarm from which an incident is critical.")
-    major_events: int = Field(64, ge=1, le=MOST, description="Alarming events from which an incident is major.")
-    critical_events: int = Field(512, ge=1, le=MOST, description="Alarming events from which an incident is critical.")
-
-    @model_validator(mode="after")
-    def _rise(self) -> Self:
-        _refuse(
-            (self.critical_alarm < self.major_alarm, "critical_alarm is below major_alarm"),
-            (self.critical_events < self.major_events, "critical_events is below major_events"),
-        )
-        return self
-
-
-class IncidentSettings(Section):
-    quiet_events: int = Field(
-        16,
-        ge=1,
-        le=MOST,
-        description="Consecutive events of a sensor below the threshold that close its incident.",
-    )
-    severity: SeveritySettings = SeveritySettings()
 
 
 class WorkerSettings(Section):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stream_ad.detector.alarms.rules import AlarmRules
 from stream_ad.detector.detector import Detector
 
 if TYPE_CHECKING:
@@ -27,18 +28,33 @@ class FeatureSets:
     Args:
         options: Settings of the detectors.
         device: Device that computes the models.
+        further_rates: Rates of false incidents an event that are decided beside the budget.
     """
 
-    def __init__(self, options: DetectorOptions, device: Device) -> None:
-        self.options, self.device = options, device
+    def __init__(self, options: DetectorOptions, device: Device, further_rates: tuple[float, ...] = ()) -> None:
+        self.options, self.device, self.further_rates = options, device, further_rates
+        self.alarm_rules = AlarmRules(options.alarms)
         self.group = np.empty(0, np.int64)  # (S,) number of the detector, NOWHERE at rest
         self.row = np.empty(0, np.int64)  # (S,) row in it, NOWHERE at rest
         self.features: list[tuple[str, ...]] = []  # by detector
         self.detectors: list[Detector] = []
+        self.ids: list[str] = []  # by sensor
         self.owners: list[list[int]] = []  # by detector: the sensor number of each row
         self._by_features: dict[tuple[str, ...], int] = {}
         self._fits: list[dict[tuple[str, ...], NDArray[np.int64]]] = []  # by detector
         self._fits_bytes = 0
+
+    @property
+    def budgets(self) -> int:
+        """K, the number of budgets that are decided side by side."""
+        return 1 + len(self.further_rates)
+
+    def apply_rules(self, number: int) -> None:
+        """Let the settings' overrides for a sensor take effect in its detector."""
+        group, row = int(self.group[number]), int(self.row[number])
+        sensor_id = self.ids[number]
+        rules = self.alarm_rules.rules_of(sensor_id, self.features[group])
+        self.detectors[group].rules.apply(row, self.alarm_rules.budget_of(sensor_id), rules)
 
     def fit(self, group: int, features: tuple[str, ...]) -> NDArray[np.int64]:
         """Return (F,) the positions of these features in a detector's; NOWHERE for a feature that it lacks. Cached.
@@ -73,7 +89,7 @@ class FeatureSets:
 
     def _add_detector(self, features: tuple[str, ...]) -> int:
         self.features.append(features)
-        self.detectors.append(Detector(len(features), self.options, self.device))
+        self.detectors.append(Detector(len(features), self.options, self.device, self.further_rates))
         self.owners.append([])
         self._fits.append({})
         self._by_features[features] = len(self.features) - 1

@@ -1,4 +1,4 @@
-"""Incidents: runs of anomalies of one sensor, opened by the first and closed after enough events without one."""
+"""Incidents: alarms of one sensor, opened by the first and closed after enough events without one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stream_ad.records.schemas import MAX_NAME, ContributionOut, Incident
+from stream_ad.records.schemas import MAX_NAME, ContributionOut, Incident, SuspectedClass
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
+    from stream_ad.detector.alarm_config import IncidentSettings
     from stream_ad.records.columns import Contribution, Events, Scores
 
 _DIGEST_CHARACTERS = 32  # 128 bits: ids do not collide
+KINDS: tuple[Literal["spike", "sustained", "stuck"], ...] = ("spike", "spike", "sustained", "stuck")
+"""Kind of an alarm by its code; 0 is no alarm."""
+SEVERITIES: tuple[Literal["minor", "major", "critical"], ...] = ("minor", "major", "critical")
+REASONS: tuple[Literal["over", "accepted", "judged"], ...] = ("over", "accepted", "judged")
+"""Why an incident closes, by the code of the detector."""
 
 
 @dataclass(slots=True)
@@ -29,62 +35,90 @@ class _OpenIncident:
     start_ns: int
     end_ns: int
     events: int
-    peak: float
+    kind: int  # code of KINDS
+    severity: int  # index into SEVERITIES
+    peak_alarm: float
+    peak: float  # score of that event
     peak_event: str
-    features: tuple[str, ...]  # of the peak
-    quiet: int  # events since the last anomaly
+    contributions: tuple[tuple[str, float, float, float], ...]  # of that event: feature, value, expected, share
+    classes: tuple[tuple[str, float], ...]  # suspected at that event: name, probability
+    quiet: int  # events since the last alarm
 
 
 class Incidents:
-    """The open incidents of a shard, by sensor. Anomalies during warm-up open none.
+    """The open incidents of a shard, by sensor. Alarms during warm-up open none.
 
     Args:
-        quiet_events: Events of a sensor without an anomaly that close its incident.
+        settings: When incidents close, and how severe they are.
     """
 
-    def __init__(self, quiet_events: int) -> None:
-        self.quiet_events = quiet_events
+    def __init__(self, settings: IncidentSettings) -> None:
+        self.settings = settings
         self.open: dict[str, _OpenIncident] = {}
 
     def step(
         self, events: Events, scores: Scores, numbers: tuple[NDArray[np.int64], Mapping[str, int]]
     ) -> list[Incident]:
-        """Process the next events, and return the incidents that they opened or closed, in the order of the events.
+        """Process the next events: return the incidents that they opened, made worse or closed, in their order.
 
         Args:
             events: The next N events.
-            scores: Their scores.
+            scores: Their scores; ``incident_ids`` is filled in.
             numbers: (N,) a number for the sensor of each event, and the number by sensor.
         """
         out: list[Incident] = []
         relevant = self._relevant(scores, *numbers)
-        columns = relevant.tolist(), scores.score[relevant].tolist(), scores.live[relevant].tolist()
-        for i, score, live in zip(*columns, strict=True):
+        alarming = (scores.alarm >= 1) & scores.live
+        columns = relevant.tolist(), alarming[relevant].tolist(), scores.endings[relevant].tolist()
+        for i, alarms, ending in zip(*columns, strict=True):
             sensor_id = events.sensor_ids[i]
             incident = self.open.get(sensor_id)
-            if score >= 1 and live:
-                features = tuple(contribution.feature for contribution in scores.contributions.get(i, ()))
-                time, event = int(events.times_ns[i]), events.event_ids[i]
-                if incident is None:
-                    incident = _OpenIncident(event, time, time, 1, score, event, features, 0)
-                    self.open[sensor_id] = incident
-                    out.append(_wire(sensor_id, incident, scores.contributions.get(i, ()), closed=False))
-                    continue
-                incident.events += 1
-                incident.end_ns, incident.quiet = max(incident.end_ns, time), 0
-                if score > incident.peak:
-                    incident.peak, incident.peak_event, incident.features = score, event, features
+            if ending and incident is not None:
+                del self.open[sensor_id]
+                out.append(_wire(sensor_id, incident, reason=REASONS[ending]))
+                incident = None
+            if alarms:
+                self._extend(i, events, scores, incident, out)
             elif incident is not None:
                 incident.quiet += 1
-                if incident.quiet >= self.quiet_events:
+                if incident.quiet >= self.settings.quiet_events:
                     del self.open[sensor_id]
-                    out.append(_wire(sensor_id, incident, closed=True))
+                    out.append(_wire(sensor_id, incident, reason="over"))
+            if (incident := self.open.get(sensor_id)) is not None:
+                scores.incident_ids[i] = _id(sensor_id, incident.first_event)
         return out
+
+    def _extend(
+        self, i: int, events: Events, scores: Scores, incident: _OpenIncident | None, out: list[Incident]
+    ) -> None:
+        """Open an incident at event ``i``, or add the event to it; append what is to be published to ``out``."""
+        sensor_id, event, time = events.sensor_ids[i], events.event_ids[i], int(events.times_ns[i])
+        alarm, score, kind = float(scores.alarm[i]), float(scores.score[i]), int(scores.kinds[i])
+        opens = incident is None
+        if incident is None:
+            incident = _OpenIncident(event, time, time, 0, kind, 0, 0.0, score, event, (), (), 0)
+            self.open[sensor_id] = incident
+        incident.events += 1
+        incident.end_ns, incident.quiet = max(incident.end_ns, time), 0
+        if alarm > incident.peak_alarm:
+            incident.peak_alarm, incident.peak, incident.peak_event, incident.kind = alarm, score, event, kind
+            incident.contributions = tuple(map(_plain, scores.contributions.get(i, ())))
+            incident.classes = scores.classes.get(i, ())
+        severity = self._severity(incident)
+        if opens or severity > incident.severity:
+            incident.severity = severity
+            out.append(_wire(sensor_id, incident))
+
+    def _severity(self, incident: _OpenIncident) -> int:
+        bounds, alarm, events = self.settings.severity, incident.peak_alarm, incident.events
+        if alarm >= bounds.critical_alarm or events >= bounds.critical_events:
+            return 2
+        return int(alarm >= bounds.major_alarm or events >= bounds.major_events)
 
     def close_all_but(self, sensors: Collection[str]) -> list[Incident]:
         """Close the incidents of all sensors but these, and return them by sensor id."""
         gone = sorted(self.open.keys() - set(sensors))
-        return [_wire(sensor, self.open.pop(sensor), closed=True, reason="sensor_gone") for sensor in gone]
+        return [_wire(sensor, self.open.pop(sensor), reason="sensor_gone") for sensor in gone]
 
     def _relevant(self, scores: Scores, numbers: NDArray[np.int64], number_of: Mapping[str, int]) -> NDArray[np.int64]:
         """Return (M,) indices of the events that can open, extend or close an incident; the others are skipped.
@@ -95,7 +129,7 @@ class Incidents:
             number_of: Number by sensor.
         """
         alarmed = np.zeros(len(number_of), np.bool_)
-        alarmed[numbers[(scores.score >= 1) & scores.live]] = True
+        alarmed[numbers[(scores.alarm >= 1) & scores.live]] = True
         alarmed[[number_of[sensor_id] for sensor_id in self.open if sensor_id in number_of]] = True
         return np.flatnonzero(alarmed[numbers])
 
@@ -106,34 +140,47 @@ class Incidents:
     def load(self, state: dict[str, Any]) -> None:
         """Restore what ``state`` returned."""
         self.open = {
-            sensor_id: _OpenIncident(**{**fields, "features": tuple(fields["features"])})
+            sensor_id: _OpenIncident(
+                **{
+                    **fields,
+                    "contributions": tuple(map(tuple, fields["contributions"])),
+                    "classes": tuple(map(tuple, fields["classes"])),
+                }
+            )
             for sensor_id, fields in state.items()
         }
+
+
+def _plain(contribution: Contribution) -> tuple[str, float, float, float]:
+    return contribution.feature, contribution.value, contribution.expected, contribution.share
 
 
 def _wire(
     sensor_id: str,
     incident: _OpenIncident,
-    contributions: tuple[Contribution, ...] = (),
     *,
-    closed: bool,
-    reason: Literal["over", "sensor_gone"] = "over",
+    reason: Literal["over", "accepted", "judged", "sensor_gone"] | None = None,
 ) -> Incident:
+    """Return the message of an incident; it is open unless there is a reason for its end."""
     return Incident(
         incident_id=_id(sensor_id, incident.first_event),
         sensor_id=sensor_id,
-        state="closed" if closed else "open",
-        kind="spike",
-        severity="minor",
-        reason=reason if closed else None,
+        state="open" if reason is None else "closed",
+        kind=KINDS[incident.kind],
+        severity=SEVERITIES[incident.severity],
+        reason=reason,
         start=_time(incident.start_ns),
         end=_time(incident.end_ns),
         events=incident.events,
-        peak_alarm=incident.peak,
+        peak_alarm=incident.peak_alarm,
         peak_score=incident.peak,
         peak_event_id=incident.peak_event,
-        contributions=tuple(ContributionOut(**asdict(contribution)) for contribution in contributions),
-        features=incident.features,
+        contributions=tuple(
+            ContributionOut(feature=feature, value=value, expected=expected, share=share)
+            for feature, value, expected, share in incident.contributions
+        ),
+        classes=tuple(SuspectedClass(name=name, probability=share) for name, share in incident.classes),
+        features=tuple(feature for feature, *_ in incident.contributions),
     )
 
 

@@ -36,12 +36,12 @@ class SensorRegistry(FeatureSets):
     Args:
         options: Settings of the detectors.
         device: Device that computes the models.
+        further_rates: Rates of false incidents an event that are decided beside the budget.
     """
 
-    def __init__(self, options: DetectorOptions, device: Device) -> None:
-        super().__init__(options, device)
+    def __init__(self, options: DetectorOptions, device: Device, further_rates: tuple[float, ...] = ()) -> None:
+        super().__init__(options, device, further_rates)
         self.numbers: dict[str, int] = {}
-        self.ids: list[str] = []
         self.last_seen = np.empty(0, np.int64)  # (S,) record number of each sensor's last event
         self.evicted = 0  # sensors so far
         self.resting = Resting(options, device)
@@ -108,6 +108,9 @@ class SensorRegistry(FeatureSets):
         """Create the state of all admitted sensors at once, since the first readings of a plant come together."""
         for group, keys in self._to_build.items():
             self.detectors[group].append(np.array(keys, np.uint64))
+            if self.options.alarms.overrides:
+                for number in self.owners[group][-len(keys) :]:
+                    self.apply_rules(number)
         self._to_build.clear()
 
     def add_features(self, number: int, features: tuple[str, ...]) -> int | None:
@@ -179,6 +182,7 @@ class SensorRegistry(FeatureSets):
         """Move a sensor to a row, already filled, of another detector."""
         old = self._leave(number)
         self._enter(number, group, row)
+        self.apply_rules(number)
         self._drop_if_empty(old)
 
     # ------------------------------------------------------------------- rest
@@ -214,6 +218,7 @@ class SensorRegistry(FeatureSets):
         keys = np.array([self._key(number)], np.uint64)
         row = folded.unfold(self.detectors[group], keys, [sensor.lengths], [sensor.data])
         self._enter(number, group, row)
+        self.apply_rules(number)
         self._heard(number, record)
 
     @contextmanager
@@ -303,6 +308,9 @@ class SensorRegistry(FeatureSets):
                 self._enter(int(number), group, row)
             if self.detectors[group].size != len(owners):
                 raise NonsenseError(f"detector {group} has {self.detectors[group].size} rows for {len(owners)} sensors")
+        if self.options.alarms.overrides:
+            for number in np.flatnonzero(self.group != NOWHERE).tolist():
+                self.apply_rules(number)
         self.resting.load(header.get("resting", {}), arrays)
         nowhere = np.flatnonzero(self.group == NOWHERE).tolist()
         if len(self.last_seen) != len(self.ids) or nowhere != [number for number, _ in self.resting.each()]:

@@ -6,12 +6,14 @@ they are cut into steps: a step scores all events up to a sensor's next learn po
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from stream_ad.detector.alarm_config import IncidentSettings
+from stream_ad.detector.alarms.calendar import Calendar
 from stream_ad.detector.row_store import NonsenseError
-from stream_ad.records.columns import Scores, ShardStatus, StepResult
+from stream_ad.records.columns import ShardStatus, StepResult
 from stream_ad.shard.devices import choose_device
 from stream_ad.shard.incidents import Incidents
 from stream_ad.shard.label_store import LABEL_OUTCOMES, LabelStore, Target
@@ -46,14 +48,25 @@ class Shard:
 
     Args:
         options: Settings of the detector.
-        quiet_events: Events of a sensor without an anomaly that close its incident.
+        incidents: When incidents close, and how severe they are.
+        budgets: Further rates of false incidents an event that are decided beside the configured budget.
+        expected: Of which events the expected values are returned.
     """
 
-    def __init__(self, options: DetectorOptions, *, quiet_events: int = 16) -> None:
+    def __init__(
+        self,
+        options: DetectorOptions,
+        *,
+        incidents: IncidentSettings = IncidentSettings(),
+        budgets: tuple[float, ...] = (),
+        expected: Literal["none", "incidents", "all"] = "none",
+    ) -> None:
         self.options = options
-        self.sensors = SensorRegistry(options, choose_device(options.detector.device))
+        self.sensors = SensorRegistry(options, choose_device(options.detector.device), budgets)
+        self.calendar = Calendar(options.alarms.windows)
+        self.expected = expected
         self.label_store = LabelStore(options.learning)
-        self.incidents = Incidents(quiet_events)
+        self.incidents = Incidents(incidents)
         self.records = 0  # events and labels so far
         self.watermark_ns = 0  # the latest event time so far
 
@@ -69,7 +82,10 @@ class Shard:
         Returns:
             Scores of the N events, and everything else that happened.
         """
-        step = ShardStep(self.sensors, self.label_store, events, labels, self.records)
+        planned = self.calendar.covers(events.sensor_ids, events.times_ns) if self.calendar else None
+        step = ShardStep(
+            self.sensors, self.label_store, events, labels, self.records, planned=planned, expected=self.expected
+        )
         total = self.records + len(events) + len(labels)
         while self.records < total:
             statistics_at = next_statistics_record(self.records)
@@ -80,12 +96,12 @@ class Shard:
                 self.label_store.apply_statistics(self._target, self.sensors.event_counts)
         if len(events):
             self.watermark_ns = max(self.watermark_ns, int(events.times_ns.max()))
-        scores = Scores(step.score, step.live, step.contributions)
+        scores = step.scores
         incidents = self.incidents.step(events, scores, step.sensor_numbers())
         if step.counts["sensors_evicted"]:
             incidents += self.incidents.close_all_but(self.sensors.numbers)
         step.counts["events"] = len(events)
-        step.counts["anomalies"] = int((step.score >= 1).sum())
+        step.counts["anomalies"] = int(((scores.alarm >= 1) & scores.live).sum())
         return StepResult(
             scores=scores,
             incidents=incidents,
@@ -158,7 +174,14 @@ class Shard:
         )
 
     @classmethod
-    def restore(cls, data: bytes, options: DetectorOptions, *, quiet_events: int = 16) -> Shard:
+    def restore(
+        cls,
+        data: bytes,
+        options: DetectorOptions,
+        *,
+        incidents: IncidentSettings = IncidentSettings(),
+        expected: Literal["none", "incidents", "all"] = "none",
+    ) -> Shard:
         """Return a shard with the state that ``snapshot`` returned.
 
         1. Read and check header and arrays (``snapshot_format.parse``), upgrading an earlier format.
@@ -169,7 +192,7 @@ class Shard:
             StateError, UnfitStateError, DamagedStateError: See ``snapshot_format.parse``.
         """
         header, arrays = parse(data, options)
-        shard = cls(options, quiet_events=quiet_events)
+        shard = cls(options, incidents=incidents, expected=expected)
         shard.records = int(header["records"])
         shard.watermark_ns = int(header["watermark_ns"])
         with damaged_by(NonsenseError):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.config import DetectorOptions
 
-FORMAT = 8
+FORMAT = 9
 UNCHECKED = 6  # this format has no checksum
 KEY = "stream_ad"  # of our fields in the metadata of safetensors
 OTHERS = "`stream-ad snapshots list` shows the others; `stream-ad snapshots reset` starts with a new model."
@@ -81,6 +81,23 @@ class IncidentHeader(msgspec.Struct, frozen=True):
     start_ns: Whole
     end_ns: Whole
     events: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    kind: Annotated[int, msgspec.Meta(ge=0, le=3)]
+    severity: Annotated[int, msgspec.Meta(ge=0, le=2)]
+    peak_alarm: Annotated[float, msgspec.Meta(ge=0)]
+    peak: float
+    peak_event: EventId
+    contributions: list[tuple[str, float, float, Annotated[float, msgspec.Meta(ge=0, le=1)]]]
+    classes: list[tuple[Name, Annotated[float, msgspec.Meta(ge=0, le=1)]]]
+    quiet: Count
+
+
+class EarlierIncidentHeader(msgspec.Struct, frozen=True):
+    """An open incident in formats 6 and 7."""
+
+    first_event: EventId
+    start_ns: Whole
+    end_ns: Whole
+    events: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     peak: float
     peak_event: EventId
     features: list[str]
@@ -107,6 +124,7 @@ class EarlierHeader(Header, frozen=True):
     """The plain part of a snapshot in formats 6 and 7, under the present names."""
 
     label_store: EarlierLabelStoreHeader
+    incidents: dict[Name, EarlierIncidentHeader]  # type: ignore[assignment]
 
 
 class _Outer(msgspec.Struct, frozen=True):

@@ -2,7 +2,8 @@
 
 Format 8 keeps one learn batch more of each sensor's events, and marks events with a new label in their ring buffer.
 Formats 6 and 7 had a separate queue for these, which could overflow. Format 8 also keeps, for a label whose event is
-not in memory, how many events its sensor had before it.
+not in memory, how many events its sensor had before it. Format 9 keeps the evidence of alarms; there is none yet in a
+snapshot of an earlier format, so that its sensors alarm again after as many events as in the warm-up.
 """
 
 from __future__ import annotations
@@ -74,6 +75,9 @@ def upgrade(header: dict[str, Any], arrays: dict[str, NDArray[Any]], learning: L
             raise NonsenseError(f"detector {number} has {len(count)} rows for {len(owners)} sensors")
         events.update((sensor_ids[owner], int(count[row])) for row, owner in enumerate(owners))
         _upgrade_rings(f"g{number}.", arrays, learning)
+    for incident in header["incidents"].values():
+        incident |= {"kind": 1, "severity": 0, "peak_alarm": incident["peak"], "contributions": [], "classes": []}
+        del incident["features"]
     early = header["label_store"]["early"]
     for sensor_id, labels in early.items():
         early[sensor_id] = [(*label, events.get(sensor_id, 0)) for label in labels]

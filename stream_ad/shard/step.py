@@ -13,13 +13,15 @@ Within a round everything is computed for all events at once. No portion depends
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
-from stream_ad.records.columns import Contribution
+from stream_ad.detector.feedback.event_buffer import NORMAL
+from stream_ad.records.columns import Contribution, Scores
 from stream_ad.shard.event_hash import hash_ids
 from stream_ad.shard.label_store import LabelStore, Target
 from stream_ad.shard.merge import count_rounds, record_numbers
@@ -103,10 +105,20 @@ class ShardStep:
         events: Events of the step, N.
         labels: Labels of the step, K.
         first_record: Number of the first of them among the shard's records.
+        planned: (N,) codes of the planned windows that the events fall into; None where nothing is planned.
+        expected: Of which events the expected values are kept.
     """
 
     def __init__(
-        self, sensors: SensorRegistry, label_store: LabelStore, events: Events, labels: Labels, first_record: int
+        self,
+        sensors: SensorRegistry,
+        label_store: LabelStore,
+        events: Events,
+        labels: Labels,
+        first_record: int,
+        *,
+        planned: NDArray[np.int8] | None = None,
+        expected: Literal["none", "incidents", "all"] = "none",
     ) -> None:
         self.sensors, self.label_store, self.events, self.labels = sensors, label_store, events, labels
         self.event_records, self.label_records = record_numbers(
@@ -117,9 +129,15 @@ class ShardStep:
         for block in events.blocks:
             self.block_row[block.rows] = np.arange(len(block.rows))
         self.number = np.full(len(events), UNKNOWN)  # (N,) number of the sensor, once the event was admitted
-        self.score = np.zeros(len(events))
-        self.live = np.zeros(len(events), np.bool_)
-        self.contributions: dict[int, tuple[Contribution, ...]] = {}
+        n = len(events)
+        self.scores = Scores(
+            score=np.zeros(n),
+            alarms=np.zeros((n, sensors.budgets)),
+            kinds=np.zeros(n, np.int8),
+            endings=np.zeros(n, np.int8),
+            live=np.zeros(n, np.bool_),
+        )
+        self.planned, self.expected = planned, expected
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.losses: list[float] = []
         self.delays: list[float] = []
@@ -276,17 +294,24 @@ class ShardStep:
         detector, index = self.sensors.detectors[group], events.index
         times = self.events.times_ns[index]
         self.counts["late_events"] += int((times < detector.pending.newest_time[events.row]).sum())
-        scored = detector.arrive(events.row, values, times=times, ids=self.hashes[index], order=events.record)
-        self.score[index], self.live[index] = scored.score, scored.live
+        planned = None if self.planned is None else self.planned[index]
+        scored = detector.arrive(
+            events.row, values, times=times, ids=self.hashes[index], order=events.record, planned=planned
+        )
+        out = self.scores
+        out.score[index], out.alarms[index], out.live[index] = scored.score, scored.alarms, scored.live
+        out.kinds[index], out.endings[index] = scored.kinds, scored.endings
         self.counts["dropped_overflow"] += scored.lost
-        if len(scored.anomaly_rows):
+        if len(scored.alarm_rows):
             self._explain(group, index, values, scored)
+        if self.expected != "none":
+            self._expect(group, events, scored)
         return scored.event_numbers
 
     def _explain(
         self, group: int, events: NDArray[np.int64], values: NDArray[np.float64], scored: ScoredEvents
     ) -> None:
-        """Collect the contributions of features to the anomalies among scored events.
+        """Collect the contributions of features to the alarms among scored events.
 
         Args:
             group: Number of the detector.
@@ -295,19 +320,29 @@ class ShardStep:
             scored: The detector's result for them.
         """
         names = self.sensors.features[group]
-        actual = np.take_along_axis(values[scored.anomaly_rows], scored.attributed_features, axis=1)
+        actual = np.take_along_axis(values[scored.alarm_rows], scored.attributed_features, axis=1)
         columns = (
             scored.attributed_features.tolist(),
             actual.tolist(),
             scored.expected.tolist(),
             scored.shares.tolist(),
         )
-        for i, *parts in zip(events[scored.anomaly_rows].tolist(), *columns, strict=True):
-            self.contributions[i] = tuple(
+        for i, *parts in zip(events[scored.alarm_rows].tolist(), *columns, strict=True):
+            self.scores.contributions[i] = tuple(
                 Contribution(names[feature], value, expected, share)
                 for feature, value, expected, share in zip(*parts, strict=True)
                 if share > 0
             )
+
+    def _expect(self, group: int, events: EventRows, scored: ScoredEvents) -> None:
+        """Keep the expected values of all features, of all events or of those that alarm."""
+        chosen = scored.alarm_rows if self.expected == "incidents" else np.arange(len(events))
+        values = self.sensors.detectors[group].expected(events.row[chosen], scored.reconstructed[chosen])
+        names = self.sensors.features[group]
+        for i, row in zip(events.index[chosen].tolist(), values.tolist(), strict=True):
+            self.scores.expected[i] = {
+                name: value for name, value in zip(names, row, strict=True) if math.isfinite(value)
+            }
 
     # ------------------------------------------------------------- label join
 
@@ -350,8 +385,28 @@ class ShardStep:
             target = Target(detector.pending, row)
             if is_label:  # a sensor is known if it had an event before the label; later ones of this step do not count
                 self._apply(index, record, target if count else None, event_number, count)
+                if count and self.label_class[index] == NORMAL:
+                    self._judge(detector, index, row, event_number)
             else:
                 label_store.on_arrival(record, sensor_ids[index], target, event_number, int(self.hashes[index]))
+
+    def _judge(self, detector: Detector, j: int, row: int, event_number: int) -> None:
+        """Let a label that says normal end the incident that its event opened or is the peak of.
+
+        Args:
+            detector: The detector of the sensor.
+            j: Index into the step's labels.
+            row: Row of the sensor.
+            event_number: Number of the labelled event; negative for an interval, or for an event not in memory.
+        """
+        if event_number >= 0:
+            detector.evidence.judge(row, event_number)
+        elif self.labels.event_ids[j] is None:
+            start, end = int(self.labels.starts_ns[j]), int(self.labels.ends_ns[j])
+            for meant in detector.evidence.marks(row):
+                slot = meant % detector.pending.capacity
+                if start <= detector.pending.times[row, slot] <= end:
+                    detector.evidence.judge(row, meant)
 
     def _may_be_labelled(self, events: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Select events whose sensor gets a label in this round, or that a waiting label may apply to.

@@ -49,7 +49,7 @@ class TopSensors:
 
     def observe(self, events: Events, scores: Scores) -> None:
         """Count the anomalies of a step."""
-        rows = np.flatnonzero(scores.score >= 1.0).tolist()
+        rows = np.flatnonzero((scores.alarm >= 1) & scores.live).tolist()
         if not rows:
             return
         now = self._clock()

@@ -99,13 +99,13 @@ def _restored(
     3. If the snapshot is damaged, repeat with the one before it.
     4. If it does not fit the settings, create a shard that starts from the committed offsets.
     """
-    quiet, older_than = settings.incidents.quiet_events, None
+    incidents, expected, older_than = settings.incidents, settings.scores.expected, None
     while True:
         stored = broker.load(number, older_than=older_than)
         if (snapshot := stored.snapshot) is None:
-            return _without_snapshot(number, stored, shard_class(options, quiet_events=quiet))
+            return _without_snapshot(number, stored, shard_class(options, incidents=incidents, expected=expected))
         try:
-            shard = shard_class.restore(snapshot.data, options, quiet_events=quiet)
+            shard = shard_class.restore(snapshot.data, options, incidents=incidents, expected=expected)
         except DamagedStateError as error:
             _log.error(
                 "a snapshot cannot be used; trying the one before",
@@ -117,7 +117,7 @@ def _restored(
                 "the settings do not fit the snapshot: a NEW MODEL starts, and learns from the beginning",
                 shard=number, kept_snapshot=snapshot.number, error=str(error),
             )  # fmt: skip
-            shard = shard_class(options, quiet_events=quiet)
+            shard = shard_class(options, incidents=incidents, expected=expected)
             fresh = ShardCheckpoint(stored.positions)
             lineage_reason = f"new model: snapshot {snapshot.number} did not fit the settings"
             return LoadedState(shard, fresh, fresh.positions, "new_model", lineage_reason)

@@ -212,6 +212,11 @@ class Evidence(SensorTable):
         self.ending[row, meant] = JUDGED
         self.muted[row, meant] = True
 
+    def marks(self, row: int) -> list[int]:
+        """Return the numbers of the events that opened, or are the peaks of, the latest incidents of a sensor."""
+        marks = {*self.first[row].tolist(), *self.peak_event[row].tolist()} - {NEVER}
+        return sorted(marks)
+
     def accept(self, rows: NDArray[np.int64]) -> None:
         """End the incidents of the sensors (A,), which are in a new normal."""
         self.ending[rows], self.muted[rows] = ACCEPTED, True
@@ -236,7 +241,15 @@ class Evidence(SensorTable):
         wait[known] = LONGER * self.label_delay[rows[known]] + BATCHES
         wait = np.minimum(wait, pending.horizon_events)
         _learn(
-            rows, events, wait, self.warmup_events, -1 if horizon_ns is None else horizon_ns, histograms, waiting, excursions, rates
+            rows,
+            events,
+            wait,
+            self.warmup_events,
+            -1 if horizon_ns is None else horizon_ns,
+            histograms,
+            waiting,
+            excursions,
+            rates,
         )
 
 

@@ -33,9 +33,7 @@ STATIC_SIZE = 20.0  # times its usual size: an error that one event in a thousan
 MIDDLE = 3.0  # log score that is published as .5
 
 
-def static_level(
-    autocorrelation_gate: NDArray[np.float64], rate: NDArray[np.float64] | float
-) -> NDArray[np.float64]:
+def static_level(autocorrelation_gate: NDArray[np.float64], rate: NDArray[np.float64] | float) -> NDArray[np.float64]:
     """The level for sensors of which little is known: Q, and on a stream with memory M too, 20 times what is usual.
 
     The scores of the first events lie close together, the more so where each event resembles the one before:

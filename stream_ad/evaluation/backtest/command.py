@@ -86,7 +86,7 @@ def backtest(
         settings,
         request.protocol,
         against=request.against,
-        quiet_events=settings.incidents.quiet_events,
+        incidents=settings.incidents,
         progress=progress,
         stop=stop,
     )

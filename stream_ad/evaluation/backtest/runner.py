@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stream_ad.detector.alarm_config import IncidentSettings
 from stream_ad.evaluation.backtest.baselines import make_baselines
 from stream_ad.evaluation.backtest.label_schedule import Protocol, Schedule
 from stream_ad.records.columns import Labels
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from stream_ad.evaluation.backtest.stream import Stream
     from stream_ad.evaluation.simulation.pacing import Stop
     from stream_ad.records.columns import Contribution
+    from stream_ad.records.schemas import Incident
 
 CHUNK_ROWS = 1000
 """Rows of one step: few enough for a lively progress bar. The results do not depend on it."""
@@ -36,11 +38,12 @@ class RunResult:
     """What one shard returned for N rows; rows from ``Backtest.done`` on are not filled yet."""
 
     score: NDArray[np.float64]  # (N,)
+    alarms: NDArray[np.float64]  # (N, K) evidence over level: 1 or above alarms; 0 during the warm-up
     live: NDArray[np.bool_]  # (N,)
-    incidents: list[int] = field(default_factory=list)
-    """Rows that opened an incident."""
+    incidents: list[Incident] = field(default_factory=list)
+    """Incidents at the configured budget, as they are published: each opening, change and closing."""
     contributions: dict[int, tuple[Contribution, ...]] = field(default_factory=dict)
-    """Contributions of anomalies, by row."""
+    """Contributions of alarms, by row."""
     counts: dict[str, int] = field(default_factory=dict)
     label_outcomes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -76,7 +79,8 @@ def run_backtest(
     *,
     against: Sequence[str] = (),
     without_labels: bool = True,
-    quiet_events: int = 16,
+    incidents: IncidentSettings = IncidentSettings(),
+    budgets: tuple[float, ...] = (),
     progress: Callable[[int, int], None] | None = None,
     stop: Stop | None = None,
 ) -> Backtest:
@@ -88,7 +92,8 @@ def run_backtest(
         protocol: Which rows get a label, and when.
         against: Names of the baselines.
         without_labels: Whether to run the detector a second time, without labels.
-        quiet_events: Events below the threshold in a row that close an incident.
+        incidents: When incidents close.
+        budgets: Rates of false incidents an event that are decided beside the configured budget.
         progress: Called with the rows done and the total.
         stop: Ends the backtest early, with everything so far.
 
@@ -103,13 +108,13 @@ def run_backtest(
         protocol=protocol,
         options=options,
         schedule=Schedule(stream, protocol),
-        detector=_blank(total),
-        unlabelled=_blank(total) if without_labels else None,
+        detector=_blank(total, 1 + len(budgets)),
+        unlabelled=_blank(total, 1 + len(budgets)) if without_labels else None,
         baselines={name: np.zeros(total) for name in against},
         baseline_seconds=dict.fromkeys(against, 0.0),
     )
-    shard = Shard(options, quiet_events=quiet_events)
-    unlabelled_shard = Shard(options, quiet_events=quiet_events)
+    shard = Shard(options, incidents=incidents, budgets=budgets)
+    unlabelled_shard = Shard(options, incidents=incidents, budgets=budgets)
     no_labels = _no_labels()
     baselines = make_baselines(list(against), stream, group, protocol.seed)
     while run.done < total and not (stop is not None and stop.is_set()):
@@ -134,17 +139,18 @@ def _step(shard: Shard, out: RunResult, stream: Stream, start: int, end: int, la
     began = time.perf_counter()
     result = shard.step(events, labels)
     out.seconds += time.perf_counter() - began
-    out.score[start:end], out.live[start:end] = result.scores.score, result.scores.live
+    scores = result.scores
+    out.score[start:end], out.live[start:end] = scores.score, scores.live
+    out.alarms[start:end] = np.where(scores.live[:, None], scores.alarms, 0.0)
     out.contributions.update({start + row: named for row, named in result.scores.contributions.items()})
     for total, addend in ((out.counts, result.counts), (out.label_outcomes, result.label_outcomes)):
         for name, count in addend.items():
             total[name] = total.get(name, 0) + count
-    opened = {incident.peak_event_id for incident in result.incidents if incident.state == "open"}
-    out.incidents += [start + row for row, event_id in enumerate(events.event_ids) if opened and event_id in opened]
+    out.incidents += result.incidents
 
 
-def _blank(rows: int) -> RunResult:
-    return RunResult(np.zeros(rows), np.zeros(rows, np.bool_))
+def _blank(rows: int, budgets: int) -> RunResult:
+    return RunResult(np.zeros(rows), np.zeros((rows, budgets)), np.zeros(rows, np.bool_))
 
 
 def _no_labels() -> Labels:
