@@ -114,7 +114,7 @@ def backtest(
     """Run the detector over a stream, deciding at all budgets side by side."""
     protocol = Protocol(delay=Delay(delay), coverage=coverage, seed=seed)
     return run_backtest(
-        stream, options, protocol, without_labels=False, quiet_events=QUIET_EVENTS, budgets=tuple(budgets)
+        stream, options, protocol, without_labels=False, budgets=tuple(budgets)
     )
 
 

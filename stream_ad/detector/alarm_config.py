@@ -172,3 +172,7 @@ class IncidentSettings(Section):
         description="Consecutive events of a sensor without an alarm that close its incident.",
     )
     severity: SeveritySettings = SeveritySettings()
+
+
+USUAL_INCIDENTS = IncidentSettings()
+"""The settings of incidents where none are given."""

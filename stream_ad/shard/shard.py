@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from stream_ad.detector.alarm_config import IncidentSettings
+from stream_ad.detector.alarm_config import USUAL_INCIDENTS, IncidentSettings
 from stream_ad.detector.alarms.calendar import Calendar
 from stream_ad.detector.row_store import NonsenseError
 from stream_ad.records.columns import ShardStatus, StepResult
@@ -57,7 +57,7 @@ class Shard:
         self,
         options: DetectorOptions,
         *,
-        incidents: IncidentSettings = IncidentSettings(),
+        incidents: IncidentSettings = USUAL_INCIDENTS,
         budgets: tuple[float, ...] = (),
         expected: Literal["none", "incidents", "all"] = "none",
     ) -> None:
@@ -179,7 +179,7 @@ class Shard:
         data: bytes,
         options: DetectorOptions,
         *,
-        incidents: IncidentSettings = IncidentSettings(),
+        incidents: IncidentSettings = USUAL_INCIDENTS,
         expected: Literal["none", "incidents", "all"] = "none",
     ) -> Shard:
         """Return a shard with the state that ``snapshot`` returned.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.alarm_config import IncidentSettings
+from stream_ad.detector.alarm_config import USUAL_INCIDENTS, IncidentSettings
 from stream_ad.evaluation.backtest.baselines import make_baselines
 from stream_ad.evaluation.backtest.label_schedule import Protocol, Schedule
 from stream_ad.records.columns import Labels
@@ -79,7 +79,7 @@ def run_backtest(
     *,
     against: Sequence[str] = (),
     without_labels: bool = True,
-    incidents: IncidentSettings = IncidentSettings(),
+    incidents: IncidentSettings = USUAL_INCIDENTS,
     budgets: tuple[float, ...] = (),
     progress: Callable[[int, int], None] | None = None,
     stop: Stop | None = None,
