@@ -27,6 +27,8 @@ from stream_ad.detector.alarms.levels import (
     ROW_BINS,
     ROW_LOW,
     ROW_WIDTH,
+    SPIKE_SHAPE,
+    SUSTAINED_SHAPE,
     TOP_BINS,
     level,
     surprise,
@@ -525,4 +527,6 @@ def _learn(
                 pending_top[s, j, p] = -1
             for k in range(rates.shape[1]):
                 behind = max(np.float64(decayed_events[s]) - waiting_events, 32.0)
-                levels[s, k, j] = level(tops[s, j], behind, rates[a, k] / STATISTICS)
+                levels[s, k, j] = level(
+                    tops[s, j], behind, rates[a, k] / STATISTICS, SPIKE_SHAPE if j < CHANNELS else SUSTAINED_SHAPE
+                )

@@ -27,10 +27,11 @@ LEAST_SCALE = 0.05
 
 TOP_BINS = 32
 TOP_EDGES = np.concatenate([np.arange(16.0), 16 * 25 ** (np.arange(17) / 16)])
-"""(33,) edges of the histogram of maxima, in nats: whole numbers up to 16, then rising by a fifth to 400."""
-MOST = 400.0  # nats that evidence can hold: above any level that a budget asks for
+"""(33,) edges of the histogram of maxima, in nats: whole numbers up to 16, then rising by a fifth to 400; larger ones count there."""
+MOST = 1000.0  # nats that evidence can hold: above any level that a budget asks for
 TOP_SHARE, TOP_EXCURSIONS, MOST_TOP_SHARE = 0.05, 32.0, 0.25  # excursions above which their tail begins
-PRIOR_SCALE, PRIOR_WEIGHT, SHAPE = 2.0, 16.0, 0.35  # of the tail of maxima, in nats and excursions
+SPIKE_SHAPE, SUSTAINED_SHAPE = 0.35, 0.45  # of the tail of maxima, which is heavier where events add up
+PRIOR_SCALE, PRIOR_WEIGHT = 2.0, 16.0  # of the tail of maxima, in nats and excursions
 LEAST_LEVEL = 4.0
 
 
@@ -94,13 +95,14 @@ def top_bin(nats: float) -> int:
 
 
 @kernel
-def level(tops: NDArray[np.float32], events: float, rate: float) -> float:
+def level(tops: NDArray[np.float32], events: float, rate: float, shape: float) -> float:
     """Return the level, in nats, that the maxima of normal excursions exceed ``rate`` times an event.
 
     Args:
         tops: (T,) decayed number of normal excursions by their maximum.
         events: Decayed number of the events that they came from.
         rate: Excursions an event.
+        shape: Of the tail of the maxima.
     """
     total = 0.0
     for i in range(TOP_BINS):
@@ -120,7 +122,7 @@ def level(tops: NDArray[np.float32], events: float, rate: float) -> float:
     share = rate * events / max(k, 1e-9)
     out = TOP_EDGES[base]
     if share < 1:
-        out += scale * (share**-SHAPE - 1) / SHAPE
+        out += scale * (share**-shape - 1) / shape
     above = 0.0
     for i in range(TOP_BINS - 1, -1, -1):  # no lower than what was exceeded more often than allowed, and once more
         above += tops[i]
