@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from stream_ad.detector.feedback.event_buffer import EventBuffer
 
 FIRST_EVENTS = 400  # events taken as normal before a reading can be called stuck
-LEAST_REPEATS, TIMES_LONGEST = 8.0, 3.0  # a stuck reading repeats more often than 8 and three times the longest run
+LEAST_REPEATS, TIMES_LONGEST = 12.0, 4.0  # a stuck reading repeats more often than 12 and four times the longest run
 RESTLESS = 0.9  # share of events at which a reading that never rests moves
-MOVES, MOVES_OF_RESTING = 10.0, 40.0  # moves that are missing: of a reading that never rests, and of others
+MOVES, MOVES_OF_RESTING = 14.0, 80.0  # moves that are missing: of a reading that never rests, and of others
 WINDOW = 20_000.0  # events that the share of moves looks back
 
 
