@@ -168,6 +168,11 @@ class ShardStep:
         self.label_class.update(
             (j, self.label_store.class_of(self.labels.names[j])) for j in range(first_label, end_label)
         )
+        if first_event < end_event:  # that event may move a sensor's state: process the labels before it first
+            next_label = int(np.searchsorted(self.label_records, self.event_records[first_event]))
+            if first_label < next_label:
+                self._process_stable(_NO_NUMBERS, _NO_NUMBERS, np.arange(first_label, next_label))
+                first_label = next_label
         while first_event < end_event or first_label < end_label:
             numbers, next_event = self.admission.admit(first_event, end_event, self.event_records)
             next_label = end_label

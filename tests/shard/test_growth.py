@@ -451,6 +451,26 @@ def test_churn_gives_the_same_on_every_cut(models, seed, data):
             assert shard.snapshot() == restarted.snapshot() == state
 
 
+def test_a_label_comes_before_the_event_that_evicts_its_sensor():
+    """A label just before the event that evicts its sensor is joined first, also where a step begins with it."""
+    story = Story()
+    event = noise(story, 20)[3]
+    noise(story, 1, sensors=("b",))
+    story.label("a", "leak", "to-come")
+    story.label("a", "leak", event)
+    label = story.second
+    noise(story, 40, sensors=("c",))
+    chosen = options(detector={"max_sensors": 2})
+    snapshots, outcomes = set(), set()
+    for cut in ([0, story.second], [0, label - 2, story.second], [0, label - 1, story.second], range(story.second + 1)):
+        shard = Shard(chosen)
+        results = [shard.step(*story.columns(start, stop)) for start, stop in pairwise(cut)]
+        snapshots.add(shard.snapshot())
+        outcomes.add((total(results, "applied"), total(results, "early"), total(results, "unknown_sensor")))
+    assert len(snapshots) == 1
+    assert outcomes == {(1, 1, 0)}
+
+
 # ---------------------------------------------------------------- memory
 
 
