@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.detector.alarms.evidence import STUCK, channels_of
+from stream_ad.detector.alarms.channels import channels_of
+from stream_ad.detector.alarms.excursions import EARLY, STUCK
 from stream_ad.detector.feedback.label_head import MOST_GATE
 from stream_ad.detector.learner import Learned, Learner
 from stream_ad.detector.row_store import derived_index
@@ -104,7 +105,8 @@ class Detector(SensorState):
             alarm_level[later] = self.threshold.alarm_level[rows[first]]
         if planned is None:
             planned = np.zeros(len(rows), np.int8)
-        live = (event_numbers >= self.options.learning.warmup_events) & np.isfinite(level)
+        warm = np.where(self.evidence.early[rows], EARLY, self.options.learning.warmup_events)
+        live = (event_numbers >= warm) & np.isfinite(level)
         alarms, kinds, endings, stuck = self._decide(rows, event_numbers, errors, alarm_level, planned)
         lost = self.pending.push(
             rows,

@@ -223,6 +223,7 @@ class SensorState:
             for own, column in part.columns.items() if name not in ("shown.", "rules.") else ():
                 shape = (len(count), *column.shape)
                 arrays.setdefault(prefix + name + own, np.full(shape, column.fill, column.dtype))
+        arrays.update(self.evidence.pool.state(f"{prefix}evidence.pool."))
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]], *, arrived: int) -> None:
         """Restore the arrays (S, *shape) that ``state`` returned.

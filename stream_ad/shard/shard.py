@@ -94,6 +94,8 @@ class Shard:
             self.records = stop
             if stop == statistics_at:
                 self.label_store.apply_statistics(self._target, self.sensors.event_counts)
+                for detector in self.sensors.detectors:
+                    detector.evidence.pool.publish()
         if len(events):
             self.watermark_ns = max(self.watermark_ns, int(events.times_ns.max()))
         scores = step.scores

@@ -16,54 +16,24 @@ It fails on a machine that really changes: no calibration foresees that, and it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_ad.detector.alarms.levels import (
-    CAP,
-    FIXED,
-    MOST,
-    ROW_BINS,
-    ROW_LOW,
-    ROW_WIDTH,
-    SPIKE_SHAPE,
-    SUSTAINED_SHAPE,
-    TOP_BINS,
-    level,
-    surprise,
-    surprise_table,
-    top_bin,
-)
-from stream_ad.detector.feedback.event_buffer import LOWEST_SCORE, NORMAL, SCORE_STEPS, UNLABELLED
+from stream_ad.detector.alarms.calibration import calibrate, note_labels
+from stream_ad.detector.alarms.channels import CHANNELS
+from stream_ad.detector.alarms.excursions import ACCEPTED, JUDGED, NEVER, PENDING, STATISTICS, UNSEEN, observe
+from stream_ad.detector.alarms.levels import ROW_BINS, TOP_BINS
+from stream_ad.detector.alarms.young_pool import YoungPool
 from stream_ad.detector.row_store import ColumnSpec, SensorTable
-from stream_ad.kernels.jit import Arrays, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stream_ad.detector.feedback.event_buffer import EventBuffer
 
-CHANNELS, STATISTICS = 3, 6
-SPIKE, SUSTAINED, STUCK = 1, 2, 3  # kinds of alarms; 0 for none
-OVER, ACCEPTED, JUDGED = 0, 1, 2  # why an incident ends
-STEPS = 1024.0  # channels are rounded to 1/1024, so that all processors and devices decide alike
-EXTREME_SCALE, EXTREME_SHIFT, LEAST_EXTREME = 3.0, 6.0, 1e-5  # map the log of an extreme to the range of the histogram
-
-USUAL, QUIET = 3.0, 16  # surprise below is usual; so many usual events in a row end an excursion
-SPIKE_LOSS, SUSTAINED_LOSS = 3.0, 5.0  # nats an event that evidence loses, for excursions of u and of G
-FAR, RUN_EVENTS, RUN_RECOVERY = 7.0, 16, 4  # events of one run with a surprise above that count in the histogram
-MEMORY, SHORTER, AGE_SHARE, YOUNG = 131_072.0, 8.0, 2.0, 256.0  # a histogram forgets in half a sensor's age
-FIRST_EVENTS = 32  # events behind a histogram before it says anything
-LATE = 600  # events before residuals and errors alarm
-REFRESH_SHARE = 64  # levels are set anew when a sixty-fourth of what they rest on is new
 UNLABELLED_WAIT = 128  # events that a sensor without labels waits, so that a fault does not count as usual at once
 LONGER, BATCHES = 1.25, 32  # of the mean delay of its labels, and so many events more, that a sensor with labels waits
-DELAY_LABELS = 64.0  # labels that the mean delay looks back
-PENDING = 16  # excursions of a statistic that wait for a label
-AROUND = 2  # events around an excursion whose labels speak of it
-UNSEEN = 255  # code of an event that no histogram counts
-NEVER = -1  # first event of an excursion that has not begun
 
 
 class Evidence(SensorTable):
@@ -92,6 +62,7 @@ class Evidence(SensorTable):
     pending_length: NDArray[np.int32]  # (S, 6, P) its events
     pending_top: NDArray[np.float32]  # (S, 6, P) its maximum; negative for a free slot
     pending_fault: NDArray[np.bool_]  # (S, 6, P) whether a label says that it is a fault
+    early: NDArray[np.bool_]  # (S,) whether levels rest on what young sensors have in common
     learned: NDArray[np.int64]  # (S,) events before this number are in the histograms
     label_delay: NDArray[np.float32]  # (S,) mean number of events between an event and its label
     labels: NDArray[np.int32]  # (S,) labels behind it
@@ -130,6 +101,7 @@ class Evidence(SensorTable):
                 "pending_length": ColumnSpec(pending, np.int32),
                 "pending_top": ColumnSpec(pending, np.float32, -1.0),
                 "pending_fault": ColumnSpec(pending, np.bool_),
+                "early": ColumnSpec((), np.bool_),
                 "learned": whole,
                 "label_delay": ColumnSpec((), np.float32),
                 "labels": ColumnSpec((), np.int32),
@@ -148,6 +120,7 @@ class Evidence(SensorTable):
             },
         )
         self.capacity, self.budgets, self.warmup_events = capacity, budgets, warmup_events
+        self.pool = YoungPool()
 
     def observe(
         self,
@@ -175,13 +148,14 @@ class Evidence(SensorTable):
         """
         ratio = np.zeros((len(rows), self.budgets))
         kind, ending = np.zeros(len(rows), np.int8), np.zeros(len(rows), np.int8)
-        running = self.evidence, self.top, self.start, self.fault, self.usual_run, self.beyond
-        waiting = self.pending_end, self.pending_length, self.pending_top, self.pending_fault, self.tops
-        known = self.table, self.ready, self.levels, self.codes, self.began
-        incident = self.alarming, self.muted, self.first, self.last, self.peak, self.peak_event, self.ending
-        late = self.warmup_events, max(self.warmup_events, LATE)
+        sensors = (
+            (self.table, self.ready, self.levels, self.began, self.early, self.codes),
+            (self.evidence, self.top, self.start, self.fault, self.usual_run, self.beyond),
+            (self.pending_end, self.pending_length, self.pending_top, self.pending_fault, self.tops),
+            (self.alarming, self.muted, self.first, self.last, self.peak, self.peak_event, self.ending),
+        )
         new = channels, *tables, stuck, planned
-        _observe(rows, event_numbers, new, late, known, running, waiting, incident, (ratio, kind, ending))
+        observe(rows, event_numbers, new, self.warmup_events, sensors, (ratio, kind, ending))
         return ratio, kind, ending
 
     def note_labels(
@@ -203,7 +177,7 @@ class Evidence(SensorTable):
         """
         waiting = self.pending_end, self.pending_length, self.pending_top, self.pending_fault
         delays = self.label_delay, self.labels, count
-        _note_labels(rows, event_numbers, labelled, anomalous, waiting, (self.start, self.fault), delays)
+        note_labels(rows, event_numbers, labelled, anomalous, (*waiting, self.start, self.fault), delays)
 
     def judge(self, row: int, event_number: int) -> None:
         """Take a label that says normal: it ends the incident of a sensor that the event opened, or is the peak of.
@@ -235,298 +209,27 @@ class Evidence(SensorTable):
             rates: (A, K) tolerated false incidents an event.
         """
         events = pending.count, pending.newest_time, pending.times, pending.label, pending.log_score, self.codes
-        histograms = self.counts, self.totals, self.table, self.ready, self.far_run, self.learned, self.refreshed
-        waiting = self.pending_end, self.pending_length, self.pending_top, self.pending_fault
-        excursions = self.tops, self.events, self.levels
+        histograms = (
+            *(self.counts, self.totals, self.table, self.ready, self.far_run, self.learned, self.refreshed),
+            self.early,
+        )
+        excursions = self.pending_end, self.pending_top, self.pending_fault, self.tops, self.events, self.levels
         wait = np.full(len(rows), UNLABELLED_WAIT)
         known = self.labels[rows] > 0
         wait[known] = LONGER * self.label_delay[rows[known]] + BATCHES
-        wait = np.minimum(wait, pending.horizon_events)
-        _learn(
-            rows,
-            events,
-            wait,
-            self.warmup_events,
-            -1 if horizon_ns is None else horizon_ns,
-            histograms,
-            waiting,
-            excursions,
-            rates,
-        )
+        limits = np.minimum(wait, pending.horizon_events), self.warmup_events, -1 if horizon_ns is None else horizon_ns
+        pool = self.pool.counts, self.pool.tops, self.pool.events, *self.pool.published()
+        calibrate(rows, events, limits, histograms, excursions, pool, rates)
 
+    def state(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Return the rows in use, (S, *shape) by column, and the pool of young sensors, for a snapshot."""
+        return {**super().state(prefix), **self.pool.state(f"{prefix}pool.")}
 
-def channels_of(
-    log_score: NDArray[np.float64], residuals: NDArray[np.float32], errors: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Return (3, N) the channels of N events, on the scale of their histogram and rounded.
+    def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
+        """Restore the rows (S, *shape) and the pool that ``state`` returned.
 
-    Args:
-        log_score: (N,).
-        residuals: (N, F) coupling residuals over their usual extremes.
-        errors: (N, F) errors of the readings over their usual extremes.
-    """
-    out = np.empty((CHANNELS, len(log_score)))
-    _channels(log_score, residuals, errors, out)
-    return out
-
-
-@kernel
-def _channels(
-    log_score: NDArray[np.float64],
-    residuals: NDArray[np.float32],
-    errors: NDArray[np.float32],
-    out: NDArray[np.float64],
-) -> None:
-    for n in range(len(log_score)):
-        out[0, n] = np.rint(log_score[n] * STEPS) / STEPS
-        largest, largest_error = np.float32(0), np.float32(0)
-        for k in range(residuals.shape[1]):
-            largest = max(largest, abs(residuals[n, k]))
-            largest_error = max(largest_error, abs(errors[n, k]))
-        for c, extreme in ((1, largest), (2, largest_error)):
-            x = EXTREME_SCALE * np.log(np.float64(extreme) + LEAST_EXTREME) + EXTREME_SHIFT
-            out[c, n] = np.rint(x * STEPS) / STEPS
-
-
-@kernel
-def _bin(value: float) -> int:
-    return min(max(int((value - ROW_LOW) / ROW_WIDTH), 0), ROW_BINS - 1)
-
-
-@kernel
-def _end_excursion(s: int, j: int, event_number: int, running: Arrays, waiting: Arrays) -> None:
-    """Let an excursion wait for a label; where too many wait, the smallest is decided at once."""
-    start, top, fault = running
-    pending_end, pending_length, pending_top, pending_fault, tops = waiting
-    slot = 0
-    for p in range(PENDING):
-        if pending_top[s, j, p] < pending_top[s, j, slot]:
-            slot = p
-    smallest = pending_top[s, j, slot]
-    if smallest >= 0 and top[s, j] <= smallest:  # the new one itself
-        if not fault[s, j]:
-            tops[s, j, top_bin(top[s, j])] += 1
-    else:
-        if smallest >= 0 and not pending_fault[s, j, slot]:
-            tops[s, j, top_bin(smallest)] += 1
-        pending_end[s, j, slot], pending_length[s, j, slot] = event_number, event_number - start[s, j]
-        pending_top[s, j, slot], pending_fault[s, j, slot] = top[s, j], fault[s, j]
-    start[s, j], fault[s, j] = NEVER, False
-
-
-@kernel
-def _observe(
-    rows: NDArray[np.int64],
-    event_numbers: NDArray[np.int64],
-    new: Arrays,
-    late: tuple[int, int],
-    known: Arrays,
-    running: Arrays,
-    waiting: Arrays,
-    incident: Arrays,
-    out: Arrays,
-) -> None:
-    channels, alone, alarm_level, stuck, planned = new
-    table, ready, levels, codes, began = known
-    evidence, top, start, fault, usual_run, beyond = running
-    alarming, muted, first, last, peak, peak_event, ending = incident
-    out_ratio, out_kind, out_ending = out
-    budgets, capacity = muted.shape[1], codes.shape[1]
-    u = np.zeros(CHANNELS)
-    for n in range(len(rows)):
-        s, event_number = rows[n], event_numbers[n]
-        at = event_number % capacity
-        if planned[n]:
-            codes[s, at, 0] = codes[s, at, 1] = UNSEEN
-        else:
-            codes[s, at, 0], codes[s, at, 1] = _bin(channels[1, n]), _bin(channels[2, n])
-        for c in range(CHANNELS):
-            u[c] = surprise(table, s, c, channels[c, n]) if ready[s, c] and not planned[n] else 0.0
-            usual_run[s, c] = usual_run[s, c] + 1 if u[c] < USUAL else 0
-            if planned[n]:
-                usual_run[s, c] = QUIET
-        beyond[s] += u[0] > FAR
-        resting = stuck[n] < 1 or planned[n] != 0
-        age = event_number - began[s]
-        for j in range(STATISTICS):
-            c = j % CHANNELS
-            if not ready[s, c]:
-                continue
-            loss = SPIKE_LOSS if j < CHANNELS else SUSTAINED_LOSS
-            held = max(0.0, evidence[s, j] + min(u[c], CAP) - loss)
-            if usual_run[s, c] >= QUIET:
-                held = 0.0
-            if held > 0:
-                if start[s, j] < 0:
-                    start[s, j], top[s, j] = event_number, 0.0
-                x = u[c] if j < CHANNELS else held
-                top[s, j] = max(top[s, j], np.float32(x))
-                resting = False
-                if not alone[n] and age >= (late[0] if c == 0 else late[1]):
-                    for k in range(budgets):
-                        ratio = x / levels[s, k, j]
-                        if ratio > out_ratio[n, k]:
-                            out_ratio[n, k] = ratio
-                            if k == 0:
-                                out_kind[n] = SPIKE if j < CHANNELS else SUSTAINED
-                        alarming[s, k, j] |= ratio >= 1
-            elif start[s, j] >= 0:
-                _end_excursion(s, j, event_number, (start, top, fault), waiting)
-                for k in range(budgets):
-                    alarming[s, k, j] = False
-            evidence[s, j] = min(held, MOST)
-        for k in range(budgets):
-            if ending[s, k] != 0:
-                if k == 0:
-                    out_ending[n] = ending[s, k]
-                ending[s, k] = 0
-            muted[s, k] &= not resting
-            is_open = False
-            for j in range(STATISTICS):
-                is_open |= alarming[s, k, j]
-            if age >= late[0] and not planned[n]:
-                if alone[n]:
-                    nats = surprise(table, s, 0, channels[0, n])
-                    ratio = nats / max(surprise(table, s, 0, alarm_level[n, k]), 1.0) if ready[s, 0] else 0.0
-                    reached = channels[0, n] >= alarm_level[n, k]
-                    out_ratio[n, k] = max(ratio, 1.0) if reached else min(ratio, BELOW)
-                    is_open = reached
-                    if k == 0:
-                        out_kind[n] = SPIKE
-                if stuck[n] >= out_ratio[n, k]:
-                    out_ratio[n, k] = stuck[n]
-                    if k == 0:
-                        out_kind[n] = STUCK
-                is_open |= stuck[n] >= 1
-            if muted[s, k] or not is_open:
-                out_ratio[n, k] = min(out_ratio[n, k], BELOW)
-                if muted[s, k]:
-                    for j in range(STATISTICS):
-                        alarming[s, k, j] = False
-            else:
-                out_ratio[n, k] = max(out_ratio[n, k], 1.0)
-                if event_number - last[s, k] > QUIET or first[s, k] < 0:
-                    first[s, k], peak[s, k] = event_number, 0
-                last[s, k] = event_number
-                if out_ratio[n, k] > peak[s, k]:
-                    peak[s, k], peak_event[s, k] = np.float32(out_ratio[n, k]), event_number
-        if out_ratio[n, 0] < 1:
-            out_kind[n] = 0
-
-
-BELOW = float(np.nextafter(np.float64(1), np.float64(0)))  # evidence over level where no incident is open, at most
-
-
-@kernel
-def _note_labels(
-    rows: NDArray[np.int64],
-    event_numbers: NDArray[np.int64],
-    labelled: NDArray[np.bool_],
-    anomalous: NDArray[np.bool_],
-    waiting: Arrays,
-    running: Arrays,
-    delays: Arrays,
-) -> None:
-    label_delay, labels, count = delays
-    pending_end, pending_length, pending_top, pending_fault = waiting
-    start, fault = running
-    for a in range(len(rows)):
-        s = rows[a]
-        for b in range(event_numbers.shape[1]):
-            if not labelled[a, b]:
-                continue
-            event_number = event_numbers[a, b]
-            labels[s] += 1
-            rate = 1 / min(np.float64(labels[s]), DELAY_LABELS)
-            label_delay[s] += np.float32(rate * (count[s] - event_number - label_delay[s]))
-            if not anomalous[a, b]:
-                continue
-            for j in range(STATISTICS):
-                fault[s, j] |= start[s, j] >= 0 and event_number >= start[s, j] - AROUND
-                for p in range(PENDING):
-                    end = pending_end[s, j, p]
-                    if pending_top[s, j, p] >= 0 and event_number < end + AROUND:
-                        pending_fault[s, j, p] |= event_number >= end - pending_length[s, j, p] - AROUND
-
-
-@kernel
-def _learn(
-    rows: NDArray[np.int64],
-    events: Arrays,
-    wait: NDArray[np.int64],
-    warmup_events: int,
-    horizon_ns: int,
-    histograms: Arrays,
-    waiting: Arrays,
-    excursions: Arrays,
-    rates: NDArray[np.float64],
-) -> None:
-    count, newest_time, times, labels, log_score, codes = events
-    counts, totals, table, ready, far_run, learned, refreshed = histograms
-    pending_end, pending_length, pending_top, pending_fault = waiting
-    tops, decayed_events, levels = excursions
-    capacity = labels.shape[1]
-    one, two = np.empty(ROW_BINS + 1), np.empty(ROW_BINS + 1)
-    at = np.empty(CHANNELS, np.int64)
-    for a in range(len(rows)):
-        s, horizon_events = rows[a], wait[a]
-        newest = count[s] - 1
-        event_number = max(learned[s], count[s] - capacity)
-        begun = event_number
-        while event_number <= newest:
-            slot = event_number % capacity
-            label = labels[s, slot]
-            matured = event_number <= newest - horizon_events or event_number < warmup_events or label != UNLABELLED
-            if not matured and (horizon_ns < 0 or newest_time[s] - times[s, slot] < horizon_ns):
-                break
-            if label <= NORMAL and codes[s, slot, 0] != UNSEEN:
-                at[0] = _bin(log_score[s, slot] / SCORE_STEPS + LOWEST_SCORE)
-                at[1], at[2] = codes[s, slot, 0], codes[s, slot, 1]
-                for c in range(CHANNELS):
-                    middle = (np.float64(table[s, c, at[c]]) + table[s, c, at[c] + 1]) / (2 * FIXED)
-                    far = ready[s, c] and middle > FAR
-                    far_run[s, c] = far_run[s, c] + 1 if far else max(0, far_run[s, c] - RUN_RECOVERY)
-                    for memory in range(2):
-                        if not far or far_run[s, c] <= RUN_EVENTS:
-                            counts[s, memory, c, at[c]] += 1
-                        totals[s, memory, c] += 1
-            event_number += 1
-        learned[s] = event_number
-        passed, window = count[s] - refreshed[s], max(YOUNG, count[s] / AGE_SHARE)
-        if passed * REFRESH_SHARE < min(MEMORY, window):
-            continue
-        refreshed[s] = count[s]
-        keep = np.exp(-passed / min(MEMORY, window))
-        keep_short = np.exp(-passed / min(MEMORY / SHORTER, window))
-        for c in range(CHANNELS):
-            for memory in range(2):
-                factor = np.float32(keep if memory == 0 else keep_short)
-                totals[s, memory, c] *= factor
-                for i in range(ROW_BINS):
-                    counts[s, memory, c, i] *= factor
-            if totals[s, 0, c] >= FIRST_EVENTS:
-                surprise_table(counts[s, 0, c], np.float64(totals[s, 0, c]), one)
-                surprise_table(counts[s, 1, c], np.float64(totals[s, 1, c]), two)
-                for i in range(ROW_BINS + 1):
-                    table[s, c, i] = np.uint16(np.rint(min(one[i], two[i]) * FIXED))
-                ready[s, c] = True
-        decayed_events[s] = np.float32(decayed_events[s] * keep + passed) if ready[s, 0] else np.float32(0)
-        waiting_events = min(np.float64(horizon_events), decayed_events[s] / 2)  # whose excursions are not decided yet
-        for j in range(STATISTICS):
-            for i in range(TOP_BINS):
-                tops[s, j, i] *= np.float32(keep)
-            for p in range(PENDING):
-                if pending_top[s, j, p] < 0:
-                    continue
-                end = pending_end[s, j, p]
-                decided = end <= newest - horizon_events or end < warmup_events
-                if not decided and (horizon_ns < 0 or newest_time[s] - times[s, end % capacity] < horizon_ns):
-                    continue
-                if not pending_fault[s, j, p]:
-                    tops[s, j, top_bin(pending_top[s, j, p])] += 1
-                pending_top[s, j, p] = -1
-            for k in range(rates.shape[1]):
-                behind = max(np.float64(decayed_events[s]) - waiting_events, 32.0)
-                levels[s, k, j] = level(
-                    tops[s, j], behind, rates[a, k] / STATISTICS, SPIKE_SHAPE if j < CHANNELS else SUSTAINED_SHAPE
-                )
+        Raises:
+            NonsenseError: They do not fit.
+        """
+        super().load(prefix, arrays)
+        self.pool.load(f"{prefix}pool.", arrays)

@@ -27,16 +27,16 @@ LEAST_SCALE = 0.05
 
 TOP_BINS = 32
 TOP_EDGES = np.concatenate([np.arange(16.0), 16 * 25 ** (np.arange(17) / 16)])
-"""(33,) edges of the histogram of maxima, in nats: whole numbers up to 16, then rising by a fifth to 400; larger ones count there."""
+"""(33,) edges of the histogram of maxima, in nats: whole up to 16, then rising by a fifth to 400, and beyond."""
 MOST = 1000.0  # nats that evidence can hold: above any level that a budget asks for
 TOP_SHARE, TOP_EXCURSIONS, MOST_TOP_SHARE = 0.05, 32.0, 0.25  # excursions above which their tail begins
 SPIKE_SHAPE, SUSTAINED_SHAPE = 0.35, 0.45  # of the tail of maxima, which is heavier where events add up
-PRIOR_SCALE, PRIOR_WEIGHT = 2.0, 16.0  # of the tail of maxima, in nats and excursions
-LEAST_LEVEL = 4.0
+PRIOR_SCALE, PRIOR_WEIGHT = 2.5, 16.0  # of the tail of maxima, in nats and excursions
+LEAST_LEVEL = 6.0
 
 
 @kernel
-def surprise_table(counts: NDArray[np.float32], total: float, out: NDArray[np.float64]) -> None:
+def surprise_table(counts: NDArray[np.float64], total: float, out: NDArray[np.float64]) -> None:
     """Fill in -ln P(score >= edge) for each edge of a histogram: empirical, generalised Pareto above the last 2 %.
 
     Args:
@@ -95,7 +95,7 @@ def top_bin(nats: float) -> int:
 
 
 @kernel
-def level(tops: NDArray[np.float32], events: float, rate: float, shape: float) -> float:
+def level(tops: NDArray[np.float64], events: float, rate: float, shape: float) -> float:
     """Return the level, in nats, that the maxima of normal excursions exceed ``rate`` times an event.
 
     Args:
@@ -110,7 +110,7 @@ def level(tops: NDArray[np.float32], events: float, rate: float, shape: float) -
     if total <= 0:
         return LEAST_LEVEL
     wanted = max(min(max(TOP_EXCURSIONS, TOP_SHARE * total), MOST_TOP_SHARE * total), 1.0)
-    base, k = TOP_BINS - 1, np.float64(tops[TOP_BINS - 1])
+    base, k = TOP_BINS - 1, tops[TOP_BINS - 1]
     while base > 0 and k < wanted:
         base -= 1
         k += tops[base]
