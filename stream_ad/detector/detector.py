@@ -115,8 +115,7 @@ class Detector(SensorState):
             times=times,
             order=order,
             log_score=errors.log_score,
-            flagged=errors.log_score >= level,
-            planned=planned,
+            marks=(errors.log_score >= level, planned),
             derived=errors.derived,
         )
         self.arrived += len(rows)

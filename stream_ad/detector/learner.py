@@ -208,7 +208,7 @@ class Learner:
         rings = pending.label, pending.learned, pending.planned
         horizon = pending.horizon_events
         normals, anomalies, dropped = _split(
-            rows, event_numbers, valid, scores, (doubted, implied), sensors, rings, horizon, split
+            rows, event_numbers, valid, (scores, doubted, implied), sensors, rings, horizon, split
         )
         self.state.evidence.note_labels(rows, event_numbers, labelled | anomalous, anomalous, pending.count)
         done.normal += normals
@@ -267,7 +267,6 @@ def _split(
     rows: NDArray[np.int64],
     event_numbers: NDArray[np.int64],
     valid: NDArray[np.bool_],
-    scores: NDArray[np.float64],
     opinions: Arrays,
     sensors: Arrays,
     rings: Arrays,
@@ -276,15 +275,16 @@ def _split(
 ) -> tuple[int, int, int]:
     """Split matured events by how they are learned, and record that in their state.
 
-    An event of a planned window teaches the model alone. Another without a label is taken as normal if the labels around it say so; where they say nothing, if the sensor
-    is calm (its newest label is not an anomaly, or is old) and the score is low.
+    An event of a planned window teaches the model alone. Another without a label is taken as normal if the labels
+    around it say so; where they say nothing, if the sensor is calm (its newest label is not an anomaly, or is old) and
+    the score is low.
 
     Args:
         rows: (A,) different sensors.
         event_numbers: (A, B) numbers of events.
         valid: (A, B) false for padding.
-        scores: (A, B) log scores of the events.
-        opinions: (A, B) each: events whose labels are not believed; labels implied by those around an event.
+        opinions: (A, B) each: log scores of the events; whether their labels are not believed; labels implied by those
+            around them.
         sensors: (S,) each: score up to which an event is learned as normal, newest label, number of the event that it
             names, labelled normals so far.
         rings: (S, C) each: labels, states of the events, and codes of planned windows.
@@ -296,7 +296,7 @@ def _split(
         Numbers of events learned as normal, learned as anomalies, and dropped.
     """
     gate_level, last_label, last_labelled, labelled_count = sensors
-    doubted, implied = opinions
+    scores, doubted, implied = opinions
     labels, learned, planned = rings
     capacity = labels.shape[1]
     normals, anomalies, dropped = 0, 0, 0

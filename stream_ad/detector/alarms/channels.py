@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def _channels(
 
 
 @kernel
-def _rounded(extreme: float) -> float:
+def _rounded(extreme: Any) -> Any:
     x = EXTREME_SCALE * np.log(np.float64(extreme) + LEAST_EXTREME) + EXTREME_SHIFT
     return np.rint(x * STEPS) / STEPS
 

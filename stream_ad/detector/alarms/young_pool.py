@@ -43,7 +43,8 @@ class YoungPool:
         """Return (3, B) counts, (6, T) tops and the number of events; all 0 while there are not enough."""
         events = float(self._published["events"][0])
         known = float(events >= ENOUGH)
-        return self._published["counts"] * known, self._published["tops"] * known, events * known
+        counts, tops = (known * self._published[name].astype(np.float64) for name in ("counts", "tops"))
+        return counts, tops, events * known
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Return the arrays for a snapshot: (3, B), (6, T) and (1,), counted and published."""

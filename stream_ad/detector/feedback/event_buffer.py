@@ -132,8 +132,7 @@ class EventBuffer(SensorTable):
         times: NDArray[np.int64],
         order: NDArray[np.int64],
         log_score: NDArray[np.float64],
-        flagged: NDArray[np.bool_],
-        planned: NDArray[np.int8],
+        marks: tuple[NDArray[np.bool_], NDArray[np.int8]],
         derived: NDArray[np.float32],
     ) -> int:
         """Append N events.
@@ -145,8 +144,8 @@ class EventBuffer(SensorTable):
             times: (N,) event times, ns.
             order: (N,) numbers among the records of the shard.
             log_score: (N,) log scores.
-            flagged: (N,) whether the log score of each is beyond the row level.
-            planned: (N,) codes of planned windows; an event that is not to be learned waits for a label alone.
+            marks: (N,) whether the log score of each is beyond the row level; (N,) codes of planned windows, in which
+                an event that is not to be learned waits for a label alone.
             derived: (N, d) derived inputs, the readings first.
 
         Returns:
@@ -154,7 +153,7 @@ class EventBuffer(SensorTable):
         """
         per_event = self.ids, self.times, self.order, self.log_score, self.flagged, self.planned, self.readings
         fresh = self.label, self.source, self.learned, self.queued
-        new = ids, times, order, log_score, flagged, planned, derived
+        new = ids, times, order, log_score, *marks, derived
         return _push(rows, event_numbers, per_event, fresh, new, (self.count, self.newest_time))
 
     def scores(self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64]) -> NDArray[np.float64]:

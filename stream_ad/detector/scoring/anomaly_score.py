@@ -91,7 +91,7 @@ class Scoring(SensorTable):
         relative = np.empty((len(rows), self.features), np.float32)
         figures = self.inv_std, self.smooth, self.extreme
         _score(
-            rows, scaled, observed, reconstructed, gate, figures, excluded, log_score, (*parts, *residuals, relative)
+            rows, scaled, observed, reconstructed, (gate, *figures), excluded, log_score, (*parts, *residuals, relative)
         )
         return log_score, parts, relative
 
@@ -140,13 +140,12 @@ def _score(
     scaled: NDArray[np.float32],
     observed: NDArray[np.bool_],
     reconstructed: NDArray[np.float32],
-    gate: NDArray[np.float64],
-    figures: Arrays,
+    sensors: Arrays,
     excluded: NDArray[np.bool_],
     log_score: NDArray[np.float64],
     parts: Arrays,
 ) -> None:
-    inv_std, smooth, extreme = figures
+    gate, inv_std, smooth, extreme = sensors
     first, second, instant, smoothed, relative = parts
     features = gate.shape[1]
     width = scaled.shape[1]
