@@ -21,7 +21,6 @@ import numpy as np
 
 from stream_ad.detector.alarms.channels import channels_of
 from stream_ad.detector.alarms.excursions import EARLY, STUCK
-from stream_ad.detector.feedback.label_head import MOST_GATE
 from stream_ad.detector.learner import Learned, Learner
 from stream_ad.detector.row_store import derived_index
 from stream_ad.detector.scoring.anomaly_score import shares
@@ -155,12 +154,9 @@ class Detector(SensorState):
             (N, K) evidence over level; (N,) kinds; (N,) endings; (N,) the reading that is stuck, -1 for none.
         """
         channels = channels_of(errors.log_score, *errors.relative)
-        alone = self.temporal.autocorrelation_gate(rows) < MOST_GATE
-        unlabelled = event_numbers - self.pending.last_labelled[rows] > self.pending.capacity
-        stuck, reading = self.repeats.observe(rows, errors.derived, self.rules.ignore, unlabelled)
-        alarms, kinds, endings = self.evidence.observe(
-            rows, event_numbers, channels, (alone, alarm_level), stuck, planned
-        )
+        stuck, reading = self.repeats.observe(rows, errors.derived, self.rules.ignore, event_numbers, self.pending)
+        tables = self.temporal.open_share, alarm_level
+        alarms, kinds, endings = self.evidence.observe(rows, event_numbers, channels, tables, stuck, planned)
         return alarms, kinds, endings, np.where(kinds == STUCK, reading, -1)
 
     def peek(self, row: int, values: NDArray[np.float64]) -> float:
@@ -198,7 +194,7 @@ class Detector(SensorState):
         instant, smoothed, coupling = self.linear_residuals.residuals(rows, scaled, observed)
         self.stuck_sensor.add_stillness(rows, derived, self.scaler.mean, (instant, smoothed))
         excluded = np.zeros((0, self.features), np.bool_)
-        if self.rules.ruled[rows].any():
+        if self.rules.has_rules and self.rules.ruled[rows].any():
             excluded = self.rules.excluded(rows, values, self.expected(rows, reconstructed))
             coupling[excluded] = 0
         log_score, parts, relative = self.scoring.score(

@@ -28,6 +28,7 @@ from stream_ad.detector.feedback.event_buffer import (
     LEARNED_NORMAL,
     NORMAL,
     NOT_LEARNED,
+    PLANNED_SHIFT,
     UNLABELLED,
 )
 from stream_ad.detector.feedback.label_head import MOST_GATE
@@ -83,6 +84,7 @@ class Learner:
             class_weights: (K + 1,) weight in the loss of class 0, normal, and of each anomaly class.
         """
         done = Learned()
+        self.state.rules.set_rates(rows, self.state.outage.pace)
         if self.state.options.learning.enabled:
             self._accept(rows)
         age = self._age(rows)
@@ -101,7 +103,7 @@ class Learner:
                     mature = self._learn_matured(mature, class_weights, done)
         if screened:
             screened.put_back(self.state, rows)
-        self.state.evidence.learn(rows, self.state.pending, self.state.horizon_ns, self._rates(rows))
+        self.state.evidence.learn(rows, self.state.pending, self.state.horizon_ns, self.state.rules.rate[rows])
         self.state.seen[rows] = self.state.pending.count[rows]
         return done
 
@@ -127,10 +129,6 @@ class Learner:
             for part in (self.state.scaler, self.state.scoring):
                 part.limit_count(accepted, WARMUP_WEIGHT)
             self.state.linear_residuals.limit_count(accepted, int(WARMUP_WEIGHT))
-
-    def _rates(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return (A, K) the tolerated false incidents an event of the sensors (A,)."""
-        return self.state.rules.rates(rows, self.state.outage.pace[rows])
 
     def _age(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return (A,) the events of each sensor (A,) so far, or since its last outage."""
@@ -164,7 +162,7 @@ class Learner:
         event_numbers = self.state.pending.latest(rows, self.state.batch)
         at = rows[:, None], event_numbers % self.state.pending.capacity
         first = np.maximum(self.state.seen[rows], self.state.outage.began[rows])
-        planned = self.state.pending.planned[at]
+        planned = self.state.pending.planned(rows, event_numbers)
         normal = (event_numbers >= first[:, None]) & (self.state.pending.label[at] <= NORMAL)
         normal &= planned != NOT_LEARNED
         age, most = self._age(rows), self.state.options.learning.warmup_events
@@ -172,7 +170,9 @@ class Learner:
         scores = self.state.pending.scores(rows, event_numbers)
         calibrating = normal & settled[:, None] & ~spoiled & (planned == 0)
         gates = self.state.temporal.autocorrelation_gate(rows)
-        self.state.threshold.update(rows, scores, np.zeros_like(normal), calibrating, gates, self._rates(rows))
+        self.state.threshold.update(
+            rows, scores, np.zeros_like(normal), calibrating, gates, self.state.rules.rate[rows]
+        )
         self.state.repeats.learn(rows, event_numbers, normal, self.state.pending)
         batch = LearnBatch(rows, event_numbers, normal, np.zeros_like(normal), normal & (planned == 0))
         self._learn_batch(batch, class_weights, done)
@@ -205,19 +205,20 @@ class Learner:
         labelled, anomalous, calibrating, normal, statistics = split
         implied = implied_labels(pending, rows, event_numbers, scores, threshold.gate_level, autocorrelation_gate)
         sensors = threshold.gate_level, pending.last_label, pending.last_labelled, threshold.labelled_count
-        rings = pending.label, pending.learned, pending.planned
+        rings = pending.label, pending.learned, pending.marks
         horizon = pending.horizon_events
-        normals, anomalies, dropped = _split(
-            rows, event_numbers, valid, (scores, doubted, implied), sensors, rings, horizon, split
-        )
-        self.state.evidence.note_labels(rows, event_numbers, labelled | anomalous, anomalous, pending.count)
-        done.normal += normals
-        done.anomaly += anomalies
-        done.dropped += dropped
-        rates = self._rates(rows)
+        *counts, labels = _split(rows, event_numbers, valid, (scores, doubted, implied), sensors, rings, horizon, split)
+        if labels:
+            self.state.evidence.note_labels(rows, event_numbers, labelled, anomalous, pending.count)
+        done.normal += counts[0]
+        done.anomaly += counts[1]
+        done.dropped += counts[2]
+        rates = self.state.rules.rate[rows]
         threshold.update(rows, scores, labelled, calibrating, autocorrelation_gate, rates)
         self.state.repeats.learn(rows, event_numbers, normal, pending)
-        taught = np.flatnonzero(closed & (self.state.head.has(rows) | split[:2].any(axis=(0, 2))))
+        taught = np.flatnonzero(closed)
+        if len(taught):
+            taught = taught[self.state.head.has(rows[taught]) | split[:2, taught].any(axis=(0, 2))]
         if len(taught):
             readings = take_ring(pending.readings, rows[taught], event_numbers[taught] % pending.kept_readings)
             bare = scores[taught] - self.state.head.added(rows[taught], event_numbers[taught])
@@ -272,7 +273,7 @@ def _split(
     rings: Arrays,
     horizon: int,
     out: NDArray[np.bool_],
-) -> tuple[int, int, int]:
+) -> tuple[int, int, int, int]:
     """Split matured events by how they are learned, and record that in their state.
 
     An event of a planned window teaches the model alone. Another without a label is taken as normal if the labels
@@ -287,19 +288,19 @@ def _split(
             around them.
         sensors: (S,) each: score up to which an event is learned as normal, newest label, number of the event that it
             names, labelled normals so far.
-        rings: (S, C) each: labels, states of the events, and codes of planned windows.
+        rings: (S, C) each: labels, states of the events, and marks.
         horizon: Later events for which the newest label says that the sensor is not calm.
         out: (5, A, B) false; filled with: labelled normals, labelled anomalies, events without a label that calibrate
             the threshold, events learned as normal, and events that update scaler and error variances.
 
     Returns:
-        Numbers of events learned as normal, learned as anomalies, and dropped.
+        Numbers of events learned as normal, learned as anomalies, and dropped; number of labels that are believed.
     """
     gate_level, last_label, last_labelled, labelled_count = sensors
     scores, doubted, implied = opinions
-    labels, learned, planned = rings
+    labels, learned, marks = rings
     capacity = labels.shape[1]
-    normals, anomalies, dropped = 0, 0, 0
+    normals, anomalies, dropped, believed = 0, 0, 0, 0
     for a in range(len(rows)):
         s = rows[a]
         few_labels = labelled_count[s] < LABELLED_ENOUGH
@@ -309,13 +310,15 @@ def _split(
             at = event_numbers[a, b] % capacity
             out[0, a, b] = labels[s, at] == NORMAL and not doubted[a, b]
             out[1, a, b] = labels[s, at] > NORMAL and not doubted[a, b]
+            believed += out[0, a, b] or out[1, a, b]
             calm = last_label[s] <= NORMAL or event_numbers[a, b] - last_labelled[s] > horizon
-            normal_around, apart = implied[a, b] > 0, planned[s, at] != 0
+            planned = marks[s, at] >> PLANNED_SHIFT
+            normal_around, apart = implied[a, b] > 0, planned != 0
             out[2, a, b] = (
                 labels[s, at] == UNLABELLED and not apart and (normal_around or (implied[a, b] == 0 and calm))
             )
             taken = out[2, a, b] and (normal_around or scores[a, b] <= gate_level[s])
-            out[3, a, b] = out[0, a, b] or taken or (labels[s, at] == UNLABELLED and planned[s, at] == APART)
+            out[3, a, b] = out[0, a, b] or taken or (labels[s, at] == UNLABELLED and planned == APART)
             out[4, a, b] = out[0, a, b] or (taken and (few_labels or normal_around))
             if out[3, a, b]:
                 learned[s, at] = LEARNED_NORMAL
@@ -326,4 +329,4 @@ def _split(
             else:
                 learned[s, at] = DROPPED
                 dropped += 1
-    return normals, anomalies, dropped
+    return normals, anomalies, dropped, believed

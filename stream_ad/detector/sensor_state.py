@@ -163,6 +163,7 @@ class SensorState:
         new = self.size - 1
         for name, part in self.parts().items():
             part.copy_row(other.parts()[name], row, positions=positions)
+        self.evidence.resting[new] = False  # its gate may be another
         self.gate_seen[new], self.seen[new] = other.gate_seen[row], other.seen[row]
         return new
 
@@ -179,6 +180,7 @@ class SensorState:
             elif self.size == 1:
                 self.network.reset_feature(0, feature)
         self.temporal.open_share[row] = self.temporal.gate[row].mean()
+        self.evidence.resting[row] = False
 
     def remove(self, row: int) -> None:
         """Drop a sensor; the last sensor moves to its row."""

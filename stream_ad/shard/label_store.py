@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.detector.feedback.class_importance import ClassImportance
-from stream_ad.detector.feedback.event_buffer import FROM_EVENT, FROM_INTERVAL, NORMAL, UNLABELLED, WAITING, EventBuffer
+from stream_ad.detector.feedback.event_buffer import (
+    FLAGGED,
+    FROM_EVENT,
+    FROM_INTERVAL,
+    NORMAL,
+    UNLABELLED,
+    WAITING,
+    EventBuffer,
+)
 from stream_ad.shard.early_labels import EarlyLabel, EarlyLabels
 
 if TYPE_CHECKING:
@@ -269,7 +277,7 @@ class LabelStore:
         changed = label != pending.label[target.row, slot]
         pending.set_label(target.row, event_number, label, source)
         if changed and label != UNLABELLED and event_number >= self.learning.warmup_events:
-            flagged = bool(pending.flagged[target.row, slot])
+            flagged = bool(pending.marks[target.row, slot] & FLAGGED)
             self.label_results.append((record, event_number, label, flagged == (label == NORMAL)))
 
     def _interval_label(self, sensor_id: str, time: int) -> int:

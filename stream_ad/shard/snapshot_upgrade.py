@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_ad.detector.feedback.event_buffer import DROPPED, UNLABELLED
+from stream_ad.detector.feedback.event_buffer import DROPPED, FLAGGED, UNLABELLED
 from stream_ad.detector.row_store import NonsenseError
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def _upgrade_rings(prefix: str, arrays: dict[str, NDArray[Any]], learning: Learn
     fills: dict[str, Any] = {pending + name: fill for name, fill in _EVENT_FILLS.items()}
     for name, fill in fills.items():
         arrays[name] = _longer(_array(arrays, name, 2), count, capacity, fill)
+    arrays[pending + "marks"] = arrays.pop(pending + "flagged").astype(np.uint8) * FLAGGED
     order = _array(arrays, pending + "order", 2)
     if order.shape[1] > block:
         arrays[pending + "order"] = _longer(order, count, capacity, 0)

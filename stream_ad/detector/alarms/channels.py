@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_ad.detector.alarms.levels import ROW_BINS, ROW_LOW, ROW_WIDTH
+from stream_ad.detector.alarms.levels import CHANNEL_STEPS, ROW_BINS, ROW_LOW, ROW_WIDTH
 from stream_ad.kernels.jit import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHANNELS = 3  # log score, largest coupling residual, largest error of a reading
-STEPS = 1024.0  # channels are rounded to 1/1024, so that all processors and devices decide alike
 EXTREME_SCALE, EXTREME_SHIFT, LEAST_EXTREME = 3.0, 6.0, 1e-5  # map the log of an extreme to the range of the histogram
 
 
@@ -40,7 +39,7 @@ def _channels(
     out: NDArray[np.float64],
 ) -> None:
     for n in range(len(log_score)):
-        out[0, n] = np.rint(log_score[n] * STEPS) / STEPS
+        out[0, n] = np.rint(log_score[n] * CHANNEL_STEPS) / CHANNEL_STEPS
         residual, error = np.float32(0), np.float32(0)
         for k in range(residuals.shape[1]):
             residual = max(residual, abs(residuals[n, k]))
@@ -52,7 +51,7 @@ def _channels(
 @kernel
 def _rounded(extreme: Any) -> Any:
     x = EXTREME_SCALE * np.log(np.float64(extreme) + LEAST_EXTREME) + EXTREME_SHIFT
-    return np.rint(x * STEPS) / STEPS
+    return np.rint(x * CHANNEL_STEPS) / CHANNEL_STEPS
 
 
 @kernel

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
     from stream_ad.detector.feedback.event_buffer import EventBuffer
 
-UNLABELLED_WAIT = 128  # events that a sensor without labels waits, so that a fault does not count as usual at once
-LONGER, BATCHES = 1.25, 32  # of the mean delay of its labels, and so many events more, that a sensor with labels waits
-
 
 class Evidence(SensorTable):
     """Histograms, excursions and levels of each sensor.
@@ -50,8 +47,11 @@ class Evidence(SensorTable):
     totals: NDArray[np.float32]  # (S, 2, 3) decayed number of all events
     table: NDArray[np.uint16]  # (S, 3, B + 1) surprise by left edge of the bin, in 1/1024 nat
     ready: NDArray[np.bool_]  # (S, 3) whether there is a table
+    far_from: NDArray[np.uint8]  # (S, 3) first bin that is far from usual
     far_run: NDArray[np.int32]  # (S, 3) far events of the present run among those learned
-    usual_run: NDArray[np.int32]  # (S, 3) usual events in a row
+    usual_below: NDArray[np.float32]  # (S, 3) value of the channel up to which an event is usual
+    resting: NDArray[np.bool_]  # (S,) whether a usual event changes nothing
+    usual_run: NDArray[np.int32]  # (S, 3) usual events in a row, while an excursion lasts
     evidence: NDArray[np.float32]  # (S, 6) nats
     top: NDArray[np.float32]  # (S, 6) maximum of the present excursion
     start: NDArray[np.int64]  # (S, 6) first event of the present excursion, -1 for none
@@ -59,10 +59,10 @@ class Evidence(SensorTable):
     tops: NDArray[np.float32]  # (S, 6, T) decayed number of normal excursions by their maximum
     events: NDArray[np.float32]  # (S,) decayed number of events that they came from
     pending_end: NDArray[np.int64]  # (S, 6, P) last event of each excursion that waits for a label
-    pending_length: NDArray[np.int32]  # (S, 6, P) its events
+    pending_length: NDArray[np.uint16]  # (S, 6, P) its events
     pending_top: NDArray[np.float32]  # (S, 6, P) its maximum; negative for a free slot
     pending_fault: NDArray[np.bool_]  # (S, 6, P) whether a label says that it is a fault
-    early: NDArray[np.bool_]  # (S,) whether levels rest on what young sensors have in common
+    early: NDArray[np.bool_]  # (S,) whether levels rest on what sensors had in common that were young before
     learned: NDArray[np.int64]  # (S,) events before this number are in the histograms
     label_delay: NDArray[np.float32]  # (S,) mean number of events between an event and its label
     labels: NDArray[np.int32]  # (S,) labels behind it
@@ -89,7 +89,10 @@ class Evidence(SensorTable):
                 "totals": ColumnSpec((2, CHANNELS), np.float32),
                 "table": ColumnSpec((CHANNELS, ROW_BINS + 1), np.uint16),
                 "ready": ColumnSpec((CHANNELS,), np.bool_),
+                "far_from": ColumnSpec((CHANNELS,), np.uint8, ROW_BINS),
                 "far_run": ColumnSpec((CHANNELS,), np.int32),
+                "usual_below": ColumnSpec((CHANNELS,), np.float32, np.inf),
+                "resting": ColumnSpec((), np.bool_),
                 "usual_run": ColumnSpec((CHANNELS,), np.int32),
                 "evidence": ColumnSpec((j,), np.float32),
                 "top": ColumnSpec((j,), np.float32),
@@ -98,7 +101,7 @@ class Evidence(SensorTable):
                 "tops": ColumnSpec((j, TOP_BINS), np.float32),
                 "events": ColumnSpec((), np.float32),
                 "pending_end": ColumnSpec(pending, np.int64),
-                "pending_length": ColumnSpec(pending, np.int32),
+                "pending_length": ColumnSpec(pending, np.uint16),
                 "pending_top": ColumnSpec(pending, np.float32, -1.0),
                 "pending_fault": ColumnSpec(pending, np.bool_),
                 "early": ColumnSpec((), np.bool_),
@@ -127,7 +130,7 @@ class Evidence(SensorTable):
         rows: NDArray[np.int64],
         event_numbers: NDArray[np.int64],
         channels: NDArray[np.float64],
-        tables: tuple[NDArray[np.bool_], NDArray[np.float64]],
+        tables: tuple[NDArray[np.float64], NDArray[np.float64]],
         stuck: NDArray[np.float64],
         planned: NDArray[np.int8],
     ) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.int8]]:
@@ -137,8 +140,8 @@ class Evidence(SensorTable):
             rows: (N,) sensors, in the order of arrival.
             event_numbers: (N,) number of each event among those of its sensor.
             channels: (3, N) from ``channels_of``.
-            tables: (N,) whether each event is decided alone, by its log score, because rows of a table say nothing of
-                one another; (N, K) the level of the log score then.
+            tables: (S,) mean autocorrelation gates: where they are nearly closed, rows of a table say nothing of one
+                another, and each event is decided alone, by its log score; (N, K) the level of the log score then.
             stuck: (N,) repeats over what makes a reading stuck.
             planned: (N,) not 0 in a planned stop, in which nothing counts.
 
@@ -149,12 +152,15 @@ class Evidence(SensorTable):
         ratio = np.zeros((len(rows), self.budgets))
         kind, ending = np.zeros(len(rows), np.int8), np.zeros(len(rows), np.int8)
         sensors = (
-            (self.table, self.ready, self.levels, self.began, self.early, self.codes),
-            (self.evidence, self.top, self.start, self.fault, self.usual_run, self.beyond),
-            (self.pending_end, self.pending_length, self.pending_top, self.pending_fault, self.tops),
-            (self.alarming, self.muted, self.first, self.last, self.peak, self.peak_event, self.ending),
+            (self.table, self.ready, self.levels, self.began, self.early, self.codes, self.usual_below, tables[0]),
+            (self.evidence, self.top, self.start, self.fault, self.usual_run, self.beyond, self.resting),
+            (
+                *(self.pending_end, self.pending_length, self.pending_top, self.pending_fault, self.tops),
+                self.alarming,
+            ),
+            (self.muted, self.first, self.last, self.peak, self.peak_event, self.ending),
         )
-        new = channels, *tables, stuck, planned
+        new = channels, tables[1], stuck, planned
         observe(rows, event_numbers, new, self.warmup_events, sensors, (ratio, kind, ending))
         return ratio, kind, ending
 
@@ -171,8 +177,8 @@ class Evidence(SensorTable):
         Args:
             rows: (A,) different sensors.
             event_numbers: (A, B) numbers of events.
-            labelled: (A, B) whether each has a label.
-            anomalous: (A, B) whether it says anomaly.
+            labelled: (A, B) whether each is labelled normal.
+            anomalous: (A, B) whether each is labelled an anomaly.
             count: (S,) events of each sensor so far.
         """
         waiting = self.pending_end, self.pending_length, self.pending_top, self.pending_fault
@@ -187,6 +193,7 @@ class Evidence(SensorTable):
         meant = (self.first[row] == event_number) | (self.peak_event[row] == event_number)
         self.ending[row, meant] = JUDGED
         self.muted[row, meant] = True
+        self.resting[row] = False
 
     def marks(self, row: int) -> list[int]:
         """Return the numbers of the events that opened, or are the peaks of, the latest incidents of a sensor."""
@@ -195,7 +202,7 @@ class Evidence(SensorTable):
 
     def accept(self, rows: NDArray[np.int64]) -> None:
         """End the incidents of the sensors (A,), which are in a new normal."""
-        self.ending[rows], self.muted[rows] = ACCEPTED, True
+        self.ending[rows], self.muted[rows], self.resting[rows] = ACCEPTED, True, False
 
     def learn(
         self, rows: NDArray[np.int64], pending: EventBuffer, horizon_ns: int | None, rates: NDArray[np.float64]
@@ -211,15 +218,13 @@ class Evidence(SensorTable):
         events = pending.count, pending.newest_time, pending.times, pending.label, pending.log_score, self.codes
         histograms = (
             *(self.counts, self.totals, self.table, self.ready, self.far_run, self.learned, self.refreshed),
-            self.early,
+            *(self.early, self.usual_below, self.resting, self.far_from),
         )
         excursions = self.pending_end, self.pending_top, self.pending_fault, self.tops, self.events, self.levels
-        wait = np.full(len(rows), UNLABELLED_WAIT)
-        known = self.labels[rows] > 0
-        wait[known] = LONGER * self.label_delay[rows[known]] + BATCHES
-        limits = np.minimum(wait, pending.horizon_events), self.warmup_events, -1 if horizon_ns is None else horizon_ns
-        pool = self.pool.counts, self.pool.tops, self.pool.events, *self.pool.published()
-        calibrate(rows, events, limits, histograms, excursions, pool, rates)
+        delays = self.label_delay, self.labels
+        limits = pending.horizon_events, self.warmup_events, -1 if horizon_ns is None else horizon_ns
+        pool = self.pool.counts, self.pool.tops, self.pool.ages, *self.pool.published
+        calibrate(rows, events, (*delays, *limits), histograms, excursions, pool, rates)
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Return the rows in use, (S, *shape) by column, and the pool of young sensors, for a snapshot."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from stream_ad.detector.alarms.channels import CHANNELS, row_bin
 from stream_ad.detector.alarms.levels import CAP, MOST, surprise, top_bin
+from stream_ad.detector.feedback.label_head import MOST_GATE
 from stream_ad.kernels.jit import Arrays, kernel
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ FAR = 7.0  # surprise of an event that is far from usual: fewer than one in a th
 LATE = 600  # events before residuals and errors alarm
 EARLY = 64  # events before anything alarms where other sensors give the levels
 PENDING = 16  # excursions of a statistic that wait for a label
+MOST_LENGTH = 65_535  # events of an excursion that are told apart: no label reaches back so far
 UNSEEN = 255  # code of an event that no histogram counts
 NEVER = -1  # first event of an excursion that has not begun
 BELOW = float(np.nextafter(np.float64(1), np.float64(0)))  # evidence over level where no incident is open, at most
@@ -38,181 +40,171 @@ def observe(
 ) -> None:
     """Weigh the evidence of events; see ``Evidence.observe``.
 
+    Arrays are taken out of their tuples once a call: numba counts references to each, which takes longer than an event.
+
     Args:
         rows: (N,) sensors, in the order of arrival.
         event_numbers: (N,) number of each event among those of its sensor.
-        new: Of the events: (3, N) channels, (N,) whether decided alone, (N, K) level then, (N,) stuck, (N,) planned.
+        new: Of the events: (3, N) channels, (N, K) level of the log score on tables, (N,) stuck, (N,) planned.
         warmup_events: Events of a sensor before anything alarms.
         sensors: Tables, running excursions, waiting excursions and incidents of the sensors.
-        out: Filled: (N, K) evidence over level, (N,) kinds, (N,) endings.
+        out: Filled, zero before: (N, K) evidence over level, (N,) kinds, (N,) endings.
     """
     known, running, waiting, incidents = sensors
-    began, early, codes = known[3], known[4], known[5]
-    channels, planned = new[0], new[4]
-    u, best = np.zeros(CHANNELS), np.zeros(out[0].shape[1])
-    for n in range(len(rows)):
-        s, event_number = rows[n], event_numbers[n]
-        at = event_number % codes.shape[1]
-        codes[s, at, 0] = UNSEEN if planned[n] else row_bin(channels[1, n])
-        codes[s, at, 1] = UNSEEN if planned[n] else row_bin(channels[2, n])
-        age = event_number - began[s]
-        least = min(EARLY, warmup_events) if early[s] else warmup_events
-        least_of_others = least if early[s] else max(warmup_events, LATE)
-        _surprises(s, n, new, known, running, u)
-        best[:] = 0
-        out[1][n] = 0
-        decided = age >= least, age >= least_of_others, new[1][n]
-        resting = _advance(s, event_number, u, decided, known[2], running, (waiting, incidents[0]), (best, out[1], n))
-        _decide(s, n, event_number, (resting, age >= least), new, known, incidents, (best, *out))
+    ratios, kinds, _ = out
+    reached, rests = np.zeros(ratios.shape, np.bool_), np.ones(len(rows), np.bool_)
+    _advance(rows, event_numbers, new, warmup_events, known, running, waiting, (ratios, kinds, reached, rests))
+    _decide(rows, event_numbers, new, warmup_events, known, incidents, (reached, rests), out)
 
 
 @kernel
-def _surprises(s: int, n: int, new: Arrays, known: Arrays, running: Arrays, u: NDArray[np.float64]) -> None:
-    """Fill in the surprise of event ``n`` by channel (3,); 0 in a planned window, which ends excursions."""
-    channels, planned = new[0], new[4]
-    table, ready = known[0], known[1]
-    usual_run, beyond = running[4], running[5]
-    for c in range(CHANNELS):
-        u[c] = surprise(table, s, c, channels[c, n]) if ready[s, c] and not planned[n] else 0.0
-        if planned[n]:
-            usual_run[s, c] = QUIET
-        else:
-            usual_run[s, c] = usual_run[s, c] + 1 if u[c] < USUAL else 0
-    beyond[s] += u[0] > FAR
-
-
-@kernel
-def _advance(
-    s: int,
-    event_number: int,
-    u: NDArray[np.float64],
-    decided: tuple[bool, bool, bool],
-    levels: NDArray[np.float32],
+def _advance(  # noqa: PLR0915 -- to hand arrays on would take longer than what is done with them
+    rows: NDArray[np.int64],
+    event_numbers: NDArray[np.int64],
+    new: Arrays,
+    warmup_events: int,
+    known: Arrays,
     running: Arrays,
-    ends: tuple[Arrays, NDArray[np.bool_]],
+    waiting: Arrays,
     out: Arrays,
-) -> bool:
-    """Move the statistics of a sensor on by one event, and return whether all are at rest.
+) -> None:
+    """Move the statistics of the sensors on, event by event.
 
     Args:
-        s: The sensor.
-        event_number: Number of the event.
-        u: (3,) its surprise by channel.
-        decided: Whether the log score may alarm; whether the other channels may; whether the event is decided alone.
-        levels: (S, K, 6) levels.
+        rows: (N,) sensors.
+        event_numbers: (N,) numbers of the events.
+        new: See ``observe``.
+        warmup_events: Events of a sensor before anything alarms.
+        known: Tables of the sensors.
         running: Running excursions, (S, 6) each, and counts.
-        ends: Waiting excursions; (S, K, 6) which statistics have reached their level.
-        out: (K,) evidence over level, raised; (N,) kinds; the index of the event.
+        waiting: Waiting excursions; (S, K, 6) which statistics have reached their level.
+        out: Filled: (N, K) evidence over level, (N,) kinds, (N, K) whether a statistic has reached its level, (N,)
+            whether all are at rest.
     """
-    evidence, top, start, fault, usual_run, _ = running
-    waiting, alarming = ends
-    best, kinds, n = out
-    resting = True
-    for j in range(STATISTICS):
-        c = j % CHANNELS
-        held = max(0.0, evidence[s, j] + min(u[c], CAP) - (SPIKE_LOSS if j < CHANNELS else SUSTAINED_LOSS))
-        if usual_run[s, c] >= QUIET:
-            held = 0.0
-        evidence[s, j] = min(held, MOST)
-        if held > 0:
-            if start[s, j] < 0:
-                start[s, j], top[s, j] = event_number, 0.0
-            x = u[c] if j < CHANNELS else held
-            top[s, j] = max(top[s, j], np.float32(x))
-            resting = False
-            for k in range(len(best) if decided[min(c, 1)] and not decided[2] else 0):
-                ratio = x / levels[s, k, j]
-                alarming[s, k, j] |= ratio >= 1
-                if ratio > best[k]:
-                    best[k] = ratio
-                    if k == 0:
-                        kinds[n] = SPIKE if j < CHANNELS else SUSTAINED
-        elif start[s, j] >= 0:
-            _end_excursion(s, j, event_number, (start, top, fault), waiting)
-            for k in range(len(best)):
-                alarming[s, k, j] = False
-    return resting
-
-
-@kernel
-def _end_excursion(s: int, j: int, event_number: int, running: Arrays, waiting: Arrays) -> None:
-    """Let an excursion wait for a label; where too many wait, the smallest is decided at once."""
-    start, top, fault = running
-    pending_end, pending_length, pending_top, pending_fault, tops = waiting
-    slot = 0
-    for p in range(PENDING):
-        if pending_top[s, j, p] < pending_top[s, j, slot]:
-            slot = p
-    smallest = pending_top[s, j, slot]
-    if smallest >= 0 and top[s, j] <= smallest:  # the new one itself
-        if not fault[s, j]:
-            tops[s, j, top_bin(top[s, j])] += 1
-    else:
-        if smallest >= 0 and not pending_fault[s, j, slot]:
-            tops[s, j, top_bin(smallest)] += 1
-        pending_end[s, j, slot], pending_length[s, j, slot] = event_number, event_number - start[s, j]
-        pending_top[s, j, slot], pending_fault[s, j, slot] = top[s, j], fault[s, j]
-    start[s, j], fault[s, j] = NEVER, False
+    table, ready, levels, began, early, codes, usual_below, open_share = known
+    evidence, top, start, fault, usual_run, beyond, resting = running
+    pending_end, pending_length, pending_top, pending_fault, tops, alarming = waiting
+    channels, _, stuck, planned = new
+    best, kinds, reached, rests = out
+    u = np.zeros(CHANNELS)
+    for n in range(len(rows)):
+        s, event_number, is_planned = rows[n], event_numbers[n], planned[n] != 0
+        at = event_number % codes.shape[1]
+        codes[s, at, 0] = UNSEEN if is_planned else row_bin(channels[1, n])
+        codes[s, at, 1] = UNSEEN if is_planned else row_bin(channels[2, n])
+        usual = resting[s] and stuck[n] == 0
+        for c in range(CHANNELS):
+            usual &= channels[c, n] <= usual_below[s, c]
+        if usual or (is_planned and resting[s]):  # nearly all events: there is nothing to move on, and no evidence
+            continue
+        age = event_number - began[s]
+        least = min(EARLY, warmup_events) if early[s] else warmup_events
+        alone = open_share[s] < MOST_GATE
+        for c in range(CHANNELS):  # a planned window ends excursions
+            u[c] = surprise(table, s, c, channels[c, n]) if ready[s, c] and not is_planned else 0.0
+            usual_run[s, c] = QUIET if is_planned else (usual_run[s, c] + 1 if u[c] < USUAL else 0)
+        beyond[s] += u[0] > FAR
+        for j in range(STATISTICS):
+            c = j % CHANNELS
+            if u[c] < USUAL and start[s, j] < 0:
+                continue
+            held = max(0.0, evidence[s, j] + min(u[c], CAP) - (SPIKE_LOSS if j < CHANNELS else SUSTAINED_LOSS))
+            held = 0.0 if usual_run[s, c] >= QUIET else min(held, MOST)
+            evidence[s, j] = held
+            if held > 0:
+                if start[s, j] < 0:
+                    start[s, j], top[s, j] = event_number, 0.0
+                x = u[c] if j < CHANNELS else held
+                top[s, j] = max(top[s, j], np.float32(x))
+                rests[n] = False
+                decides = age >= (least if c == 0 or early[s] else max(warmup_events, LATE)) and not alone
+                for k in range(best.shape[1]):
+                    ratio = x / levels[s, k, j] if decides else 0.0
+                    alarming[s, k, j] |= ratio >= 1
+                    reached[n, k] |= alarming[s, k, j]
+                    if ratio > best[n, k]:
+                        best[n, k] = ratio
+                        if k == 0:
+                            kinds[n] = SPIKE if j < CHANNELS else SUSTAINED
+            elif start[s, j] >= 0:  # it waits for a label; where too many wait, the smallest is counted at once
+                slot, maximum = 0, top[s, j]
+                for p in range(PENDING):
+                    if pending_top[s, j, p] < pending_top[s, j, slot]:
+                        slot = p
+                smallest = pending_top[s, j, slot]
+                if maximum <= smallest:  # this one itself
+                    tops[s, j, top_bin(maximum)] += not fault[s, j]
+                else:
+                    if smallest >= 0:
+                        tops[s, j, top_bin(smallest)] += not pending_fault[s, j, slot]
+                    pending_end[s, j, slot] = event_number
+                    pending_length[s, j, slot] = min(event_number - start[s, j], MOST_LENGTH)
+                    pending_top[s, j, slot], pending_fault[s, j, slot] = maximum, fault[s, j]
+                start[s, j], fault[s, j] = NEVER, False
+                for k in range(best.shape[1]):
+                    alarming[s, k, j] = False
+        resting[s] = rests[n] and not alone
 
 
 @kernel
 def _decide(
-    s: int,
-    n: int,
-    event_number: int,
-    state: tuple[bool, bool],
+    rows: NDArray[np.int64],
+    event_numbers: NDArray[np.int64],
     new: Arrays,
+    warmup_events: int,
     known: Arrays,
     incidents: Arrays,
+    excursions: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     out: Arrays,
 ) -> None:
-    """Decide at each budget whether the sensor alarms at event ``n``, and keep what opened and what is the peak.
+    """Decide at each budget whether the sensors alarm, and keep which event opened an incident and which is its peak.
 
     Args:
-        s: The sensor.
-        n: Index of the event.
-        event_number: Its number among those of the sensor.
-        state: Whether all statistics are at rest; whether the sensor is old enough to alarm.
+        rows: (N,) sensors.
+        event_numbers: (N,) numbers of the events.
         new: See ``observe``.
+        warmup_events: Events of a sensor before anything alarms.
         known: Tables of the sensors.
         incidents: Incidents of the sensors, (S, K) each.
-        out: (K,) evidence over level; what ``observe`` fills.
+        excursions: (N, K) whether a statistic has reached its level; (N,) whether all are at rest.
+        out: (N, K) evidence over level, (N,) kinds, (N,) endings.
     """
-    resting, may_alarm = state
-    channels, alone, alarm_level, stuck, planned = new
-    table, ready = known[0], known[1]
-    alarming, muted, first, last, peak, peak_event, ending = incidents
-    best, ratios, kinds, endings = out
-    is_stuck = stuck[n] >= 1 and not planned[n]
-    for k in range(len(best)):
-        if ending[s, k] != 0:
-            if k == 0:
-                endings[n] = ending[s, k]
-            ending[s, k] = 0
-        muted[s, k] &= not resting or is_stuck
-        ratio, is_open = best[k], False
-        for j in range(STATISTICS):
-            is_open |= alarming[s, k, j]
-            alarming[s, k, j] &= not muted[s, k]
-        if may_alarm and not planned[n]:
-            if alone[n]:
-                level = alarm_level[n, k]
-                nats = surprise(table, s, 0, channels[0, n]) if ready[s, 0] else 0.0
-                ratio, is_open = nats / max(surprise(table, s, 0, level), 1.0), channels[0, n] >= level
+    table, ready, _, began, early, _, _, open_share = known
+    muted, first, last, peak, peak_event, ending = incidents
+    channels, alarm_level, stuck, planned = new
+    reached, rests = excursions
+    ratios, kinds, endings = out
+    for n in range(len(rows)):
+        s, event_number, alone = rows[n], event_numbers[n], open_share[rows[n]] < MOST_GATE
+        is_planned = planned[n] != 0
+        is_stuck = stuck[n] >= 1 and not is_planned
+        may_alarm = event_number - began[s] >= (min(EARLY, warmup_events) if early[s] else warmup_events)
+        for k in range(ratios.shape[1]):
+            if ending[s, k] != 0:
                 if k == 0:
-                    kinds[n] = SPIKE
-            if stuck[n] > ratio:
-                ratio = stuck[n]
-                if k == 0:
-                    kinds[n] = STUCK
-            is_open |= is_stuck
-        is_open &= not muted[s, k]
-        ratios[n, k] = max(ratio, 1.0) if is_open else min(ratio, BELOW)
-        if is_open:
-            if event_number - last[s, k] > QUIET or first[s, k] < 0:
-                first[s, k], peak[s, k] = event_number, 0
-            last[s, k] = event_number
-            if ratios[n, k] > peak[s, k]:
-                peak[s, k], peak_event[s, k] = np.float32(ratios[n, k]), event_number
-    if ratios[n, 0] < 1:
-        kinds[n] = 0
+                    endings[n] = ending[s, k]
+                ending[s, k] = 0
+            muted[s, k] &= not rests[n] or is_stuck
+            ratio, is_open = ratios[n, k], reached[n, k]
+            if may_alarm and not is_planned and (alone or stuck[n] > 0):
+                if alone:
+                    level = alarm_level[n, k]
+                    nats = surprise(table, s, 0, channels[0, n]) if ready[s, 0] else 0.0
+                    ratio, is_open = nats / max(surprise(table, s, 0, level), 1.0), channels[0, n] >= level
+                    if k == 0:
+                        kinds[n] = SPIKE
+                if stuck[n] > ratio:
+                    ratio = stuck[n]
+                    if k == 0:
+                        kinds[n] = STUCK
+                is_open |= is_stuck
+            is_open &= not muted[s, k]
+            ratios[n, k] = max(ratio, 1.0) if is_open else min(ratio, BELOW)
+            if is_open:
+                if event_number - last[s, k] > QUIET or first[s, k] < 0:
+                    first[s, k], peak[s, k] = event_number, 0
+                last[s, k] = event_number
+                if ratios[n, k] > peak[s, k]:
+                    peak[s, k], peak_event[s, k] = np.float32(ratios[n, k]), event_number
+        if ratios[n, 0] < 1:
+            kinds[n] = 0

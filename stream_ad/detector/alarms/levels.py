@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROW_BINS, ROW_LOW, ROW_WIDTH = 96, -4.0, 0.2  # histogram of a channel
+CHANNEL_STEPS = 1024.0  # channels are rounded to 1/1024, so that all processors and devices decide alike
 CAP = 60.0  # nats that one event can show: beyond any histogram
 FIXED = 1024.0  # surprise is kept in steps of 1/1024 nat
 TAIL_SHARE, TAIL_EVENTS, MOST_TAIL_SHARE = 0.02, 64.0, 0.1  # events above which the tail is fitted
@@ -63,14 +64,19 @@ def surprise_table(counts: NDArray[np.float64], total: float, out: NDArray[np.fl
     shape = 2 - mean / max(mean - 2 * weighted, 1e-9)
     shape = min(max(shape * independent / (independent + SHAPE_PRIOR), -SHAPE_BOUND), SHAPE_BOUND)
     scale = max(mean * (1 - shape), LEAST_SCALE)
-    for i in range(ROW_BINS + 1):
-        if i <= base:
-            out[i] = -np.log(max((above[i] + 0.5) / (total + 1.0), 1e-12))
+    for i in range(base + 1):
+        if i > 0 and above[i] == above[i - 1]:
+            out[i] = out[i - 1]
         else:
-            x = (i - base) * ROW_WIDTH
-            z = 1 + shape * x / scale
-            tail = CAP if z <= 1e-6 else (np.log(z) / shape if abs(shape) > 1e-6 else x / scale)
-            out[i] = min(out[base] + tail, CAP)
+            out[i] = -np.log(max((above[i] + 0.5) / (total + 1.0), 1e-12))
+    for i in range(base + 1, ROW_BINS + 1):
+        x = (i - base) * ROW_WIDTH
+        z = 1 + shape * x / scale
+        tail = CAP if z <= 1e-6 else (np.log(z) / shape if abs(shape) > 1e-6 else x / scale)
+        out[i] = min(out[base] + tail, CAP)
+        if out[i] == CAP:
+            out[i:] = CAP
+            break
 
 
 @kernel
@@ -84,6 +90,30 @@ def surprise(table: NDArray[np.uint16], s: int, c: int, value: float) -> float:
         return table[s, c, ROW_BINS] / FIXED
     low = table[s, c, i] / FIXED
     return low + (at - i) * (table[s, c, i + 1] / FIXED - low)
+
+
+@kernel
+def usual_bound(table: NDArray[np.uint16], s: int, c: int, nats: float) -> float:
+    """Return a value of a channel, just short of the largest, up to which its surprise is below ``nats``."""
+    if table[s, c, 0] >= nats * FIXED:
+        return -np.inf
+    i = 1
+    while i <= ROW_BINS and table[s, c, i] < nats * FIXED:
+        i += 1
+    if i > ROW_BINS:
+        return np.inf
+    low = np.float64(table[s, c, i - 1])
+    part = (nats * FIXED - low) / (table[s, c, i] - low)
+    return ROW_LOW + ROW_WIDTH * (i - 1 + part) - 2 / CHANNEL_STEPS
+
+
+@kernel
+def far_bin(table: NDArray[np.uint16], s: int, c: int, nats: float) -> int:
+    """Return the first bin of a channel whose middle has a surprise above ``nats``; the number of bins for none."""
+    i = 0
+    while i < ROW_BINS and np.float64(table[s, c, i]) + table[s, c, i + 1] <= 2 * nats * FIXED:
+        i += 1
+    return i
 
 
 @kernel

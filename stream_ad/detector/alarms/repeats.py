@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.row_store import ColumnSpec, SensorTable
-from stream_ad.kernels.jit import Arrays, kernel
+from stream_ad.kernels.jit import ZERO, Arrays, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +55,8 @@ class Repeats(SensorTable):
         rows: NDArray[np.int64],
         derived: NDArray[np.float32],
         ignore: NDArray[np.bool_],
-        unlabelled: NDArray[np.bool_],
+        event_numbers: NDArray[np.int64],
+        pending: EventBuffer,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Count the repeats of the next events.
 
@@ -63,7 +64,9 @@ class Repeats(SensorTable):
             rows: (N,) sensors, in the order of arrival.
             derived: (N, d) derived inputs, the readings first.
             ignore: (S, F) features that never count.
-            unlabelled: (N,) whether nobody has labelled the sensor lately: a long run that ends by itself was usual.
+            event_numbers: (N,) number of each event among those of its sensor.
+            pending: Knows whether anybody has labelled the sensor lately. Where nobody has, a long run that ends by
+                itself was usual.
 
         Returns:
             (N,) repeats over the number that makes a reading stuck, of the worst reading: 1 or above is stuck;
@@ -71,7 +74,8 @@ class Repeats(SensorTable):
         """
         ratio, worst = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
         figures = self.steps, self.repeat, self.last, self.longest, self.moves
-        _observe(rows, derived, ignore, unlabelled, figures, ratio, worst)
+        labels = event_numbers, pending.last_labelled, pending.capacity
+        _observe(rows, derived, ignore, labels, figures, ratio, worst)
         return ratio, worst
 
     def learn(
@@ -102,12 +106,13 @@ def _observe(
     rows: NDArray[np.int64],
     derived: NDArray[np.float32],
     ignore: NDArray[np.bool_],
-    unlabelled: NDArray[np.bool_],
+    labels: tuple[NDArray[np.int64], NDArray[np.int64], int],
     figures: Arrays,
     ratio: NDArray[np.float64],
     worst: NDArray[np.int64],
 ) -> None:
     steps, repeat, last, longest, moves = figures
+    event_numbers, last_labelled, capacity = labels
     for n in range(len(rows)):
         s = rows[n]
         settled = steps[s] >= FIRST_EVENTS
@@ -123,7 +128,8 @@ def _observe(
                 if settled and size > ratio[n] and not ignore[s, k]:
                     ratio[n], worst[n] = size, k
             else:
-                if unlabelled[n] and settled and repeat[s, k] >= least:
+                unlabelled = event_numbers[n] - last_labelled[s] > capacity
+                if repeat[s, k] >= least and unlabelled and settled:
                     longest[s, k] = np.float32(np.sqrt(max(longest[s, k], np.float32(1)) * repeat[s, k]))
                 repeat[s, k], last[s, k] = 0, x
 
@@ -138,33 +144,71 @@ def _learn(
 ) -> None:
     readings, count = events
     steps, repeat, longest, moves = figures
-    ring = readings.shape[1]
+    ring, features = readings.shape[1], repeat.shape[1]
+    moved, seen, rests = np.empty(features, np.int32), np.empty(features, np.int32), np.empty(features, np.bool_)
     for a in range(len(rows)):
         s = rows[a]
         oldest = max(np.int64(0), count[s] - ring)
+        moved[:], seen[:], rests[:] = 0, 0, False
         for b in range(event_numbers.shape[1]):
-            event_number = event_numbers[a, b]
-            if event_number < 0 or not normal[a, b]:
+            if not normal[a, b]:
                 continue
             steps[s] += 1
-            rate = np.float32(1 / min(np.float64(steps[s]), WINDOW))
-            for k in range(repeat.shape[1]):
-                x = readings[s, event_number % ring, k]
-                if np.isnan(x) or event_number <= oldest:
-                    continue
-                same = readings[s, (event_number - 1) % ring, k] == x
-                moves[s, k] += rate * ((np.float32(0) if same else np.float32(1)) - moves[s, k])
-                if not same:
-                    continue
-                since = count[s] - 1 - event_number
-                if repeat[s, k] >= since:  # the run lasts until now
-                    length = np.int64(repeat[s, k]) - since
-                else:
-                    far = event_number - np.int64(longest[s, k]) - 1
-                    if far < oldest or readings[s, far % ring, k] != x:
-                        continue  # no longer than the longest
-                    length, before = np.int64(0), event_number - 1
-                    while before >= oldest and readings[s, before % ring, k] == x:
-                        length += 1
-                        before -= 1
-                longest[s, k] = max(longest[s, k], np.float32(length))
+            at = event_numbers[a, b] % ring
+            before = at - 1 if at > 0 else ring - 1
+            if event_numbers[a, b] > oldest:
+                for k in range(features):
+                    x = readings[s, at, k]
+                    same, is_known = readings[s, before, k] == x, x == x  # noqa: PLR0124 -- NaN where missing
+                    seen[k] += is_known
+                    moved[k] += is_known & (not same)
+                    rests[k] |= same
+        for k in range(features):
+            if seen[k] > 0:
+                moves[s, k] += np.float32(
+                    min(seen[k] / min(steps[s], WINDOW), 1.0) * (moved[k] / seen[k] - moves[s, k])
+                )
+            for b in range(event_numbers.shape[1] if rests[k] else 0):
+                if normal[a, b] and event_numbers[a, b] > oldest:
+                    length = _run(readings, s, k, event_numbers[a, b], oldest, count[s], repeat[s, k], longest[s, k])
+                    longest[s, k] = max(longest[s, k], np.float32(length))
+
+
+@kernel
+def _run(
+    readings: NDArray[np.float32],
+    s: int,
+    k: int,
+    event_number: int,
+    oldest: int,
+    count: int,
+    repeat: int,
+    longest: float,
+) -> int:
+    """Return for how many events a reading has rested at an event, or 0 where not longer than for the longest run.
+
+    Args:
+        readings: (S, R, F) rings of readings.
+        s: The sensor.
+        k: The feature.
+        event_number: Number of the event.
+        oldest: Number of the oldest event in the ring.
+        count: Events of the sensor so far.
+        repeat: Events for which the reading has not changed by now.
+        longest: Events of the longest run so far.
+    """
+    ring = readings.shape[1]
+    x = readings[s, event_number % ring, k]
+    if readings[s, (event_number - 1) % ring, k] != x:
+        return ZERO
+    since = count - 1 - event_number
+    if repeat >= since:  # the run lasts until now
+        return np.int64(repeat) - since
+    far = event_number - np.int64(longest) - 1
+    if far < oldest or readings[s, far % ring, k] != x:
+        return ZERO
+    length, before = np.int64(0), event_number - 1
+    while before >= oldest and readings[s, before % ring, k] == x:
+        length += 1
+        before -= 1
+    return length

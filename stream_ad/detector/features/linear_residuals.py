@@ -287,7 +287,7 @@ def _update(
                 if observed[n, k]:
                     square = np.float64(residual[k]) ** 2
                     seen[k] += 1
-                    power[k] += (square * np.float64(inv_std[s, k]) ** 2) ** 2
+                    power[k] += square * square
                     total[k] += min(square, 9 * squares[s, k]) if residual_count[s] >= CAP_AFTER else square
             for j in range(features):
                 for k in range(features):
@@ -301,6 +301,8 @@ def _update(
                 if seen[k]:
                     squares[s, k] += rate * (total[k] / seen[k] - squares[s, k])
             judged[:] = residual_count[s]
+            for k in range(features):
+                power[k] *= np.float64(inv_std[s, k]) ** 4
             update_extremes(s, (power, seen, judged), fourth, extreme)
         count[s] += number
         fresh[s] += number

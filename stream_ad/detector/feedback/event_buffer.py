@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 UNLABELLED = -1  # label class of an event without a label
 NORMAL = 0  # label class of normal events; anomaly classes are 1 and above
 
+FLAGGED, PLANNED_SHIFT = 1, 1  # marks of an event: log score beyond the row level; above it, code of a planned window
 APART, NOT_LEARNED = 1, 2  # events of planned windows: learned by the model alone, or not at all
 WAITING, LEARNED_NORMAL, LEARNED_ANOMALY, DROPPED = 0, 1, 2, 3  # state of an event
 FROM_NOTHING, FROM_INTERVAL, FROM_EVENT = 0, 1, 2  # kind of label an event got its class from
@@ -63,8 +64,7 @@ class EventBuffer(SensorTable):
     times: NDArray[np.int64]  # (S, C) event time, ns
     order: NDArray[np.int64]  # (S, O) number of each of the last O events among the records of the shard
     log_score: NDArray[np.uint16]  # (S, C) log score on arrival, before the threshold; packed
-    flagged: NDArray[np.bool_]  # (S, C) log score beyond the row level
-    planned: NDArray[np.int8]  # (S, C) code of the planned window it fell into, 0 for none
+    marks: NDArray[np.uint8]  # (S, C) log score beyond the row level; above that bit, code of its planned window
     label: NDArray[np.int16]  # (S, C) class, -1 for none
     source: NDArray[np.int8]  # (S, C) kind of label that the class came from
     learned: NDArray[np.int8]  # (S, C) state of the event, such as WAITING
@@ -102,8 +102,7 @@ class EventBuffer(SensorTable):
                 "times": ColumnSpec(c, np.int64),
                 "order": ColumnSpec(orders, np.int64),
                 "log_score": ColumnSpec(c, np.uint16),
-                "flagged": ColumnSpec(c, np.bool_),
-                "planned": ColumnSpec(c, np.int8),
+                "marks": ColumnSpec(c, np.uint8),
                 "label": ColumnSpec(c, np.int16, UNLABELLED),
                 "source": ColumnSpec(c, np.int8),
                 "learned": ColumnSpec(c, np.int8, DROPPED),
@@ -151,7 +150,7 @@ class EventBuffer(SensorTable):
         Returns:
             The number of unlearned events evicted to make room.
         """
-        per_event = self.ids, self.times, self.order, self.log_score, self.flagged, self.planned, self.readings
+        per_event = self.ids, self.times, self.order, self.log_score, self.marks, self.readings
         fresh = self.label, self.source, self.learned, self.queued
         new = ids, times, order, log_score, *marks, derived
         return _push(rows, event_numbers, per_event, fresh, new, (self.count, self.newest_time))
@@ -159,6 +158,11 @@ class EventBuffer(SensorTable):
     def scores(self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return (A, B) the log scores on arrival of the events (A, B) of the sensors (A,)."""
         return unpack_scores(self.log_score[rows[:, None], event_numbers % self.capacity]).astype(np.float64)
+
+    def planned(self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return (A, B) the codes of planned windows of the events (A, B) of the sensors (A,), 0 for none."""
+        codes: NDArray[np.uint8] = self.marks[rows[:, None], event_numbers % self.capacity] >> PLANNED_SHIFT
+        return codes
 
     def next_numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return (N,) the numbers that the next events of the sensors (N,) will have."""
@@ -264,7 +268,7 @@ def _push(
     new: Arrays,
     sensors: Arrays,
 ) -> int:
-    ids, times, order, log_score, flagged, planned, readings = per_event
+    ids, times, order, log_score, marks, readings = per_event
     label, source, learned, queued = fresh
     new_ids, new_times, new_order, new_log_score, new_flagged, new_planned, new_derived = new
     count, newest_time = sensors
@@ -274,9 +278,10 @@ def _push(
         lost += learned[s, slot] == WAITING
         ids[s, slot], times[s, slot] = new_ids[n], new_times[n]
         order[s, event_numbers[n] % order.shape[1]] = new_order[n]
-        log_score[s, slot], flagged[s, slot] = pack_score(new_log_score[n]), new_flagged[n]
+        log_score[s, slot] = pack_score(new_log_score[n])
+        marks[s, slot] = new_flagged[n] * FLAGGED | new_planned[n] << PLANNED_SHIFT
         label[s, slot], source[s, slot] = UNLABELLED, FROM_NOTHING
-        planned[s, slot], queued[s, slot] = new_planned[n], False
+        queued[s, slot] = False
         learned[s, slot] = DROPPED if new_planned[n] == NOT_LEARNED else WAITING
         reading = event_numbers[n] % readings.shape[1]
         for f in range(readings.shape[2]):

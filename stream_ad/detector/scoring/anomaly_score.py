@@ -167,13 +167,14 @@ def _score(
         for k in range(width):
             share = own[0, k] * part
             error = (scaled[n, k] - reconstructed[n, k]) * inv_std[s, k]
-            if k < features:
-                relative[n, k] = error / extreme[s, k] if observed[n, k] else np.float32(0)
             if observed[n, k]:
                 smooth[s, k] = min(max(smooth[s, k] + rate * (error - smooth[s, k]), -most), most)
             z = scaled[n, k] - half
             first[n, k] = share * (min(error * error, SQUARE_CAP) + tabular * min(z * z * square_sd, SQUARE_CAP))
             second[n, k] = share * min(smooth[s, k] * smooth[s, k] * smooth_scale, SQUARE_CAP)
+        for f in range(features):
+            error = (scaled[n, f] - reconstructed[n, f]) * inv_std[s, f] / extreme[s, f]
+            relative[n, f] = error if observed[n, f] else np.float32(0)
         for f in range(features):
             first[n, f] += instant[n, f]
             second[n, f] += smoothed[n, f]
@@ -211,8 +212,11 @@ def _update(
                         number[k] += 1
                         square = np.float64(error[a, b, k]) ** 2
                         squares[k] += min(square, cap[k])
-                        if k < features:
-                            power[k] += (square * np.float64(inv_std[s, k]) ** 2) ** 2
+                for k in range(features):
+                    square = np.float64(error[a, b, k]) ** 2
+                    power[k] += square * square if observed[a, b, k] else 0.0
+        for k in range(features):
+            power[k] *= np.float64(inv_std[s, k]) ** 4
         for k in range(width):
             if number[k] > 0:
                 count[s, k] += number[k]
