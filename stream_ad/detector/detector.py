@@ -96,17 +96,16 @@ class Detector(SensorState):
         """
         event_numbers = self.pending.next_numbers(rows)
         errors = self._score(rows, values, event_numbers)
-        level, alarm_level = self.threshold.log_level[rows], self.threshold.alarm_level[rows]
+        level = self.threshold.log_level[rows]
         for first in self.outage.arrive(rows, event_numbers, times).tolist():
             Learner(self).reset_after_outage(rows[[first]])
             later = np.flatnonzero(rows[first:] == rows[first]) + first
             level[later] = self.threshold.log_level[rows[first]]
-            alarm_level[later] = self.threshold.alarm_level[rows[first]]
         if planned is None:
             planned = np.zeros(len(rows), np.int8)
         warm = np.where(self.evidence.early[rows], EARLY, self.options.learning.warmup_events)
         live = (event_numbers >= warm) & np.isfinite(level)
-        alarms, kinds, endings, stuck = self._decide(rows, event_numbers, errors, alarm_level, planned)
+        alarms, kinds, endings, stuck = self._decide(rows, event_numbers, errors, planned)
         lost = self.pending.push(
             rows,
             event_numbers,
@@ -138,7 +137,6 @@ class Detector(SensorState):
         rows: NDArray[np.int64],
         event_numbers: NDArray[np.int64],
         errors: _Errors,
-        alarm_level: NDArray[np.float64],
         planned: NDArray[np.int8],
     ) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.int8], NDArray[np.int64]]:
         """Decide which of N events alarm.
@@ -147,7 +145,6 @@ class Detector(SensorState):
             rows: (N,) sensors, in record order.
             event_numbers: (N,) number of each event among those of its sensor.
             errors: Of the events.
-            alarm_level: (N, K) levels of the log score on tables.
             planned: (N,) codes of planned windows.
 
         Returns:
@@ -155,7 +152,7 @@ class Detector(SensorState):
         """
         channels = channels_of(errors.log_score, *errors.relative)
         stuck, reading = self.repeats.observe(rows, errors.derived, self.rules.ignore, event_numbers, self.pending)
-        tables = self.temporal.open_share, alarm_level
+        tables = self.temporal.open_share, self.threshold.alarm_level
         alarms, kinds, endings = self.evidence.observe(rows, event_numbers, channels, tables, stuck, planned)
         return alarms, kinds, endings, np.where(kinds == STUCK, reading, -1)
 

@@ -305,7 +305,8 @@ class ShardStep:
         )
         out = self.scores
         out.score[index], out.alarms[index], out.live[index] = scored.score, scored.alarms, scored.live
-        out.kinds[index], out.endings[index] = scored.kinds, scored.endings
+        if len(scored.alarm_rows) or scored.endings.any():
+            out.kinds[index], out.endings[index] = scored.kinds, scored.endings
         self.counts["dropped_overflow"] += scored.lost
         if len(scored.alarm_rows):
             self._explain(group, index, values, scored)

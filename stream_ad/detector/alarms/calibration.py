@@ -112,7 +112,7 @@ def calibrate(
 @kernel
 def _take_in(
     s: int,
-    limits: tuple[int, int, int],
+    limits: Arrays,
     events: Arrays,
     histograms: Arrays,
     pool: Arrays,
@@ -207,7 +207,7 @@ def _set_tables(s: int, shares: tuple[float, float, float], histograms: Arrays, 
 def _set_levels(
     s: int,
     rates: NDArray[np.float64],
-    limits: tuple[int, int, int],
+    limits: Arrays,
     decay: tuple[float, int, float],
     events: Arrays,
     histograms: Arrays,

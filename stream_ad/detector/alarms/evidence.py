@@ -70,6 +70,7 @@ class Evidence(SensorTable):
     beyond: NDArray[np.int32]  # (S,) far events since the last learn point
     levels: NDArray[np.float32]  # (S, K, 6) level of each statistic
     alarming: NDArray[np.bool_]  # (S, K, 6) whether it was reached in the present excursion
+    interrupted: NDArray[np.bool_]  # (S,) whether it is muted, or an incident is to end
     muted: NDArray[np.bool_]  # (S, K) no incident opens before the present excursions are over
     began: NDArray[np.int64]  # (S,) first event of which there is evidence
     first: NDArray[np.int64]  # (S, K) number of the event that opened the latest incident, -1 for none
@@ -112,6 +113,7 @@ class Evidence(SensorTable):
                 "beyond": ColumnSpec((), np.int32),
                 "levels": ColumnSpec((k, j), np.float32, np.inf),
                 "alarming": ColumnSpec((k, j), np.bool_),
+                "interrupted": ColumnSpec((), np.bool_),
                 "muted": ColumnSpec((k,), np.bool_),
                 "began": whole,
                 "first": ColumnSpec((k,), np.int64, NEVER),
@@ -141,7 +143,7 @@ class Evidence(SensorTable):
             event_numbers: (N,) number of each event among those of its sensor.
             channels: (3, N) from ``channels_of``.
             tables: (S,) mean autocorrelation gates: where they are nearly closed, rows of a table say nothing of one
-                another, and each event is decided alone, by its log score; (N, K) the level of the log score then.
+                another, and each event is decided alone, by its log score; (S, K) the level of the log score then.
             stuck: (N,) repeats over what makes a reading stuck.
             planned: (N,) not 0 in a planned stop, in which nothing counts.
 
@@ -152,15 +154,15 @@ class Evidence(SensorTable):
         ratio = np.zeros((len(rows), self.budgets))
         kind, ending = np.zeros(len(rows), np.int8), np.zeros(len(rows), np.int8)
         sensors = (
-            (self.table, self.ready, self.levels, self.began, self.early, self.codes, self.usual_below, tables[0]),
+            (self.table, self.ready, self.levels, self.began, self.early, self.codes, self.usual_below, *tables),
             (self.evidence, self.top, self.start, self.fault, self.usual_run, self.beyond, self.resting),
             (
                 *(self.pending_end, self.pending_length, self.pending_top, self.pending_fault, self.tops),
                 self.alarming,
             ),
-            (self.muted, self.first, self.last, self.peak, self.peak_event, self.ending),
+            (self.interrupted, self.muted, self.first, self.last, self.peak, self.peak_event, self.ending),
         )
-        new = channels, tables[1], stuck, planned
+        new = channels, stuck, planned
         observe(rows, event_numbers, new, self.warmup_events, sensors, (ratio, kind, ending))
         return ratio, kind, ending
 
@@ -193,7 +195,7 @@ class Evidence(SensorTable):
         meant = (self.first[row] == event_number) | (self.peak_event[row] == event_number)
         self.ending[row, meant] = JUDGED
         self.muted[row, meant] = True
-        self.resting[row] = False
+        self.interrupted[row] |= meant.any()
 
     def marks(self, row: int) -> list[int]:
         """Return the numbers of the events that opened, or are the peaks of, the latest incidents of a sensor."""
@@ -202,7 +204,7 @@ class Evidence(SensorTable):
 
     def accept(self, rows: NDArray[np.int64]) -> None:
         """End the incidents of the sensors (A,), which are in a new normal."""
-        self.ending[rows], self.muted[rows], self.resting[rows] = ACCEPTED, True, False
+        self.ending[rows], self.muted[rows], self.interrupted[rows] = ACCEPTED, True, True
 
     def learn(
         self, rows: NDArray[np.int64], pending: EventBuffer, horizon_ns: int | None, rates: NDArray[np.float64]

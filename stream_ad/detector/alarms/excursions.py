@@ -45,7 +45,7 @@ def observe(
     Args:
         rows: (N,) sensors, in the order of arrival.
         event_numbers: (N,) number of each event among those of its sensor.
-        new: Of the events: (3, N) channels, (N, K) level of the log score on tables, (N,) stuck, (N,) planned.
+        new: Of the events: (3, N) channels, (N,) stuck, (N,) planned.
         warmup_events: Events of a sensor before anything alarms.
         sensors: Tables, running excursions, waiting excursions and incidents of the sensors.
         out: Filled, zero before: (N, K) evidence over level, (N,) kinds, (N,) endings.
@@ -81,10 +81,10 @@ def _advance(  # noqa: PLR0915 -- to hand arrays on would take longer than what 
         out: Filled: (N, K) evidence over level, (N,) kinds, (N, K) whether a statistic has reached its level, (N,)
             whether all are at rest.
     """
-    table, ready, levels, began, early, codes, usual_below, open_share = known
+    table, ready, levels, began, early, codes, usual_below, open_share, _ = known
     evidence, top, start, fault, usual_run, beyond, resting = running
     pending_end, pending_length, pending_top, pending_fault, tops, alarming = waiting
-    channels, _, stuck, planned = new
+    channels, stuck, planned = new
     best, kinds, reached, rests = out
     u = np.zeros(CHANNELS)
     for n in range(len(rows)):
@@ -169,14 +169,17 @@ def _decide(
         excursions: (N, K) whether a statistic has reached its level; (N,) whether all are at rest.
         out: (N, K) evidence over level, (N,) kinds, (N,) endings.
     """
-    table, ready, _, began, early, _, _, open_share = known
-    muted, first, last, peak, peak_event, ending = incidents
-    channels, alarm_level, stuck, planned = new
+    table, ready, _, began, early, _, _, open_share, alarm_level = known
+    interrupted, muted, first, last, peak, peak_event, ending = incidents
+    channels, stuck, planned = new
     reached, rests = excursions
     ratios, kinds, endings = out
     for n in range(len(rows)):
-        s, event_number, alone = rows[n], event_numbers[n], open_share[rows[n]] < MOST_GATE
-        is_planned = planned[n] != 0
+        s, event_number = rows[n], event_numbers[n]
+        alone = open_share[s] < MOST_GATE
+        if rests[n] and not alone and stuck[n] == 0 and not interrupted[s]:
+            continue
+        interrupted[s], is_planned = False, planned[n] != 0
         is_stuck = stuck[n] >= 1 and not is_planned
         may_alarm = event_number - began[s] >= (min(EARLY, warmup_events) if early[s] else warmup_events)
         for k in range(ratios.shape[1]):
@@ -185,10 +188,11 @@ def _decide(
                     endings[n] = ending[s, k]
                 ending[s, k] = 0
             muted[s, k] &= not rests[n] or is_stuck
+            interrupted[s] |= muted[s, k]
             ratio, is_open = ratios[n, k], reached[n, k]
             if may_alarm and not is_planned and (alone or stuck[n] > 0):
                 if alone:
-                    level = alarm_level[n, k]
+                    level = alarm_level[s, k]
                     nats = surprise(table, s, 0, channels[0, n]) if ready[s, 0] else 0.0
                     ratio, is_open = nats / max(surprise(table, s, 0, level), 1.0), channels[0, n] >= level
                     if k == 0:

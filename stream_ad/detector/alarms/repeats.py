@@ -9,7 +9,7 @@ moves.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -184,7 +184,7 @@ def _run(
     count: int,
     repeat: int,
     longest: float,
-) -> int:
+) -> Any:
     """Return for how many events a reading has rested at an event, or 0 where not longer than for the longest run.
 
     Args:

@@ -161,8 +161,8 @@ class EventBuffer(SensorTable):
 
     def planned(self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return (A, B) the codes of planned windows of the events (A, B) of the sensors (A,), 0 for none."""
-        codes: NDArray[np.uint8] = self.marks[rows[:, None], event_numbers % self.capacity] >> PLANNED_SHIFT
-        return codes
+        marks: NDArray[np.uint8] = self.marks[rows[:, None], event_numbers % self.capacity]
+        return marks >> np.uint8(PLANNED_SHIFT)
 
     def next_numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return (N,) the numbers that the next events of the sensors (N,) will have."""
