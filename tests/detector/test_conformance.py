@@ -147,7 +147,7 @@ def test_constant_features_are_survived(options):
     values[-1, 1] = 8.0
     scores = scores_of(events_of(values), options)
     assert np.isfinite(scores.score).all()
-    assert scores.score[-1] >= 1
+    assert scores.alarm[-1] >= 1
     assert scores.contributions[ROWS - 1][0].feature == "f1"
     assert np.isfinite(scores_of(events_of(np.full((ROWS, 2), -3.5)), options).score).all()
 

@@ -81,7 +81,7 @@ def test_derived_inputs_are_recomputed_from_what_is_kept():
             times=event_numbers,
             order=event_numbers,
             log_score=nothing,
-            flagged=nothing > 0,
+            marks=(nothing > 0, np.zeros(cut, np.int8)),
             derived=derived,
         )
         at += cut
@@ -154,8 +154,9 @@ def test_score_is_that_of_its_formula(gate):
     observed[:, : 3 * F] = rng.random((number, 3 * F)) < 0.9
     beside = rng.random((2, number, F)).astype(np.float32)
     variance = scoring.variance[0].copy()
-    log_score, parts = scoring.score(
-        rows(number), scaled, observed, reconstructed, np.full((1, F), gate), tuple(beside)
+    none = np.zeros((0, F), np.bool_)
+    log_score, parts, _ = scoring.score(
+        rows(number), scaled, observed, reconstructed, np.full((1, F), gate), tuple(beside), none
     )
     weight, smooth = np.repeat([1, gate, gate], F), np.zeros(3 * F)
     for n in range(number):
