@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stream_ad.detector.alarms.excursions import JUDGED, NEVER
 from stream_ad.detector.features.glitches import screen
 from stream_ad.detector.feedback.event_buffer import (
     APART,
@@ -83,6 +84,7 @@ class Learner:
             class_weights: (K + 1,) weight in the loss of class 0, normal, and of each anomaly class.
         """
         done = Learned()
+        self._judge(rows)
         if self.state.options.learning.enabled:
             self._accept(rows)
         age = self._age(rows)
@@ -114,6 +116,20 @@ class Learner:
         for part in (self.state.scaler, self.state.scoring):
             part.limit_count(rows, OUTAGE_WEIGHT)
         self.state.linear_residuals.limit_count(rows, int(WARMUP_WEIGHT))
+
+    def _judge(self, rows: NDArray[np.int64]) -> None:
+        """End the latest incidents of the sensors (A,) whose first event, or peak, has a label that says normal.
+
+        The excursions that opened them are not taken up again; the next ones are.
+        """
+        evidence, pending = self.state.evidence, self.state.pending
+        marks = np.stack([evidence.first[rows], evidence.peak_event[rows]])  # (2, A, K)
+        known = (marks >= 0) & (marks >= (pending.count[rows] - pending.capacity)[:, None])
+        labels = pending.label[rows[:, None], marks % pending.capacity]
+        judged, budget = np.nonzero((known & (labels == NORMAL)).any(axis=0))
+        sensors = rows[judged]
+        evidence.ending[sensors, budget], evidence.muted[sensors, budget] = JUDGED, True
+        evidence.first[sensors, budget] = evidence.peak_event[sensors, budget] = NEVER  # judged once
 
     def _accept(self, rows: NDArray[np.int64]) -> None:
         """Take lasting unrest of the sensors (A,) that nobody labelled as a fault for a new normal."""
