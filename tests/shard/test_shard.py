@@ -19,7 +19,7 @@ from stream_ad.shard.incidents import Incidents
 from stream_ad.shard.label_store import LABEL_OUTCOMES
 from stream_ad.shard.shard import COUNTERS, STATISTICS_RECORDS, Shard, next_statistics_record
 from stream_ad.shard.snapshot_format import dump
-from tests.support.streams import Story, alarms, decisions, incidents, noise, options, scores, total
+from tests.support.streams import Story, decisions, incidents, noise, options, scores, total
 
 NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)  # a story this long takes minutes to shrink
 

@@ -213,7 +213,7 @@ def test_rank_is_uniform_on_the_calibration_scores():
 
 
 def test_published_scores_keep_their_order_below_one():
-    """From the lowest log score to the largest there can be, the published score rises strictly, above 0 and below 1."""
+    """From the lowest log score to the highest, the published score rises strictly, above 0 and below 1."""
     out = published(np.linspace(-10, 18, 500))
     assert (np.diff(out) > 0).all()
     assert 0 < out[0] < out[-1] < 1
