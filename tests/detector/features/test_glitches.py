@@ -89,8 +89,8 @@ def scores_far_off(detector, values):
 
 
 def usual_scores(detector, values):
-    """(S, 64) scores of the last readings of a stream, if they came next."""
-    return np.array([[detector.peek(row, reading) for reading in values[-64:]] for row in range(detector.size)])
+    """(S, 8) scores of the last readings of a stream, if they came next."""
+    return np.array([[detector.peek(row, reading) for reading in values[-8:]] for row in range(detector.size)])
 
 
 def assert_all_close(probed):
