@@ -287,8 +287,8 @@ def whole(request):
 @settings(deadline=None, max_examples=8)
 @given(st.data())
 def test_every_cut_gives_the_same(whole, data):
-    """However a stream is cut into steps, scores, alarms, explanations, incidents and the state at the end are the same,
-    bit for bit.
+    """However a stream is cut into steps, scores, alarms, explanations, incidents and the final state are the same, bit
+    for bit.
     """
     options, stream, schedule, expected, snapshot = whole
     cuts = data.draw(st.sets(st.integers(1, ROWS - 1), max_size=12))

@@ -53,7 +53,7 @@ def test_a_run_of_slightly_unusual_events_is_sustained():
 
 
 def test_an_incident_ends_after_sixteen_usual_events():
-    """The alarm lasts while the excursion does: until evidence is gone, at the latest after 16 usual events in a row."""
+    """The alarm lasts while the excursion does: until evidence is gone, at the latest for 16 usual events in a row."""
     fed = settled()
     alarms, kinds = fed.feed(burst(BATCH, 12.0, quiet=2 * BATCH))
     alarming = np.flatnonzero(alarms[:, 0, 0] >= 1)

@@ -95,7 +95,7 @@ def exceeded(draw, *, rate, sets=60, excursions=400, apart=50):
 
 @pytest.mark.parametrize("rate", [1e-3, 1e-4])
 def test_maxima_with_the_tail_that_is_assumed_keep_their_rate(rate):
-    """Maxima of excursions with a Pareto tail of the assumed shape exceed the level at the budget, to a factor of two."""
+    """Maxima with a Pareto tail of the assumed shape exceed the level at the rate of the budget, to a factor of two."""
     measured = exceeded(lambda rng, n: 2.5 * (rng.random(n) ** -SPIKE_SHAPE - 1) / SPIKE_SHAPE, rate=rate)
     assert rate / 2 <= measured <= 2 * rate
 
@@ -130,7 +130,7 @@ def test_surprise_never_falls_and_ends_at_its_cap(counts, uncounted):
     out = np.empty(ROW_BINS + 1)
     surprise_table(np.array(counts), float(np.sum(counts) + uncounted), out)
     assert (np.diff(out) >= 0).all()
-    assert -1e-9 <= out[0]
+    assert out[0] >= -1e-9
     assert out[-1] <= CAP
 
 

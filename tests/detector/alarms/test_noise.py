@@ -70,7 +70,7 @@ def test_noise_rings_at_most_three_times_as_often_as_promised(kind, rate):
     ],
 )
 def test_noise_uses_a_third_of_the_budget(kind, rate):
-    """On these kinds of noise at least a third of what is tolerated is used: levels are not higher than they must be."""
+    """On these kinds of noise at least a third of what is tolerated is used: levels are not far too high."""
     numbers = opened(kind)[RATES.index(rate)]
     assert (numbers >= WARMUP).sum() >= rate * SEEDS * SENSORS * (EVENTS - WARMUP) / 3
 
@@ -78,7 +78,7 @@ def test_noise_uses_a_third_of_the_budget(kind, rate):
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("kind", NOISE)
 def test_sensors_that_begin_together_do_not_ring_together(kind, rate):
-    """Before the end of the warm-up young sensors keep the promise as well: not over three times, and three incidents."""
+    """Before the end of the warm-up, too, young sensors are not over three times the promise, and three incidents."""
     numbers = opened(kind)[RATES.index(rate)]
     assert (numbers < WARMUP).sum() / SEEDS <= 3 + 3 * rate * SENSORS * WARMUP
 
@@ -86,7 +86,7 @@ def test_sensors_that_begin_together_do_not_ring_together(kind, rate):
 @settings(deadline=None, max_examples=5)
 @given(st.integers(0, 10_000), st.sampled_from([1e-2, 1e-3, 1e-4]))
 def test_evidence_of_independent_events_keeps_its_budget(seed, rate):
-    """Evidence alone, without a model, whose three channels are independent noise, stays within three times its budget."""
+    """Evidence without a model, whose channels are independent noise, stays within three times its budget."""
     fed, rng = Fed(64, rates=(rate,), horizon=1024, warmup=WARMUP), np.random.default_rng(seed)
     alarms, _ = fed.feed(rng.normal(size=(3, 6016, 64)))
     assert len(openings(alarms[:, :, 0])) <= 3 * rate * 64 * (6016 - WARMUP)
