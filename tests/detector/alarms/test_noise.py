@@ -19,7 +19,7 @@ SENSORS, EVENTS, FEATURES = 32, 8000, 3
 WARMUP = 256
 RATES = 1e-3, 1e-4
 SECTIONS = {"alarms": {"false_incidents": 1, "per": "1000 events"}}
-SEEDS = 3
+SEEDS = 2
 
 
 def with_memory(rng, memory, shape):
