@@ -85,6 +85,7 @@ class Learner:
         """
         done = Learned()
         self.state.rules.set_rates(rows, self.state.outage.pace)
+        self.state.evidence.judge(rows, self.state.pending)
         if self.state.options.learning.enabled:
             self._accept(rows)
         age = self._age(rows)
@@ -135,17 +136,22 @@ class Learner:
         return self.state.pending.count[rows] - self.state.outage.began[rows]
 
     def _watch(self, rows: NDArray[np.int64], done: Learned) -> None:
-        """Update gate and drift test of the sensors (A,) with all events that arrived, a full batch at a time."""
+        """Update gate and drift test of the sensors (A,) with all events that arrived, a full batch at a time.
+
+        Events of planned windows that are not to be learned say nothing, and their batches do not test drift.
+        """
         rows = rows[self.state.pending.count[rows] - self.state.gate_seen[rows] >= self.state.batch]
         if not len(rows):
             return
         self.state.gate_seen[rows] = self.state.pending.count[rows]
         event_numbers = self.state.pending.latest(rows, self.state.batch)
         pending = self.state.pending
-        self.state.temporal.update_gate(rows, event_numbers % pending.kept_readings, pending.readings)
+        left_out = pending.planned(rows, event_numbers) == NOT_LEARNED
+        self.state.temporal.update_gate(rows, event_numbers % pending.kept_readings, pending.readings, left_out)
         self.state.shown.scan(rows, pending)
         if self.state.options.drift.enabled:
             rank = self.state.threshold.rank(rows, pending.scores(rows, event_numbers))
+            rank[left_out.any(axis=1)] = np.nan
             done.drift += self.state.drift.update(rows, rank)
 
     def _warm_up(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_ad.detector import folded_sensors as folded
+from stream_ad.detector.alarms.sense import require_sense
 from stream_ad.detector.row_store import ColumnSpec, NonsenseError, loaded
 from stream_ad.kernels.counter_rng import key_of
 from stream_ad.shard.feature_sets import NOWHERE, FeatureSets
@@ -358,6 +359,7 @@ class SensorRegistry(FeatureSets):
                 raise NonsenseError(f"{name} has labels to learn on events that cannot exist")
             if ((expired < 0) | (count < expired) | (detector.seen[used] > count)).any():
                 raise NonsenseError(f"{name} has contradictory counts of events")
+            require_sense(name, detector)
 
         for number, detector in enumerate(self.detectors):
             require(f"detector {number}", detector)

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
-from stream_ad.detector.feedback.event_buffer import NORMAL
 from stream_ad.records.columns import Contribution, Scores
 from stream_ad.shard.event_hash import hash_ids
 from stream_ad.shard.label_store import LabelStore, Target
@@ -391,28 +390,8 @@ class ShardStep:
             target = Target(detector.pending, row)
             if is_label:  # a sensor is known if it had an event before the label; later ones of this step do not count
                 self._apply(index, record, target if count else None, event_number, count)
-                if count and self.label_class[index] == NORMAL:
-                    self._judge(detector, index, row, event_number)
             else:
                 label_store.on_arrival(record, sensor_ids[index], target, event_number, int(self.hashes[index]))
-
-    def _judge(self, detector: Detector, j: int, row: int, event_number: int) -> None:
-        """Let a label that says normal end the incident that its event opened or is the peak of.
-
-        Args:
-            detector: The detector of the sensor.
-            j: Index into the step's labels.
-            row: Row of the sensor.
-            event_number: Number of the labelled event; negative for an interval, or for an event not in memory.
-        """
-        if event_number >= 0:
-            detector.evidence.judge(row, event_number)
-        elif self.labels.event_ids[j] is None:
-            start, end = int(self.labels.starts_ns[j]), int(self.labels.ends_ns[j])
-            for meant in detector.evidence.marks(row):
-                slot = meant % detector.pending.capacity
-                if start <= detector.pending.times[row, slot] <= end:
-                    detector.evidence.judge(row, meant)
 
     def _may_be_labelled(self, events: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Select events whose sensor gets a label in this round, or that a waiting label may apply to.

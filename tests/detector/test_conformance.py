@@ -20,6 +20,7 @@ from stream_ad.records.columns import Events, Labels, RawRecords, ValueBlock
 from stream_ad.settings import Settings
 from stream_ad.shard.shard import Shard
 from tests.support.recordings import OPTIONS, drawn
+from tests.support.streams import decisions
 
 SHARED = OPTIONS.model_copy(update={"detector": OPTIONS.detector.model_copy(update={"models": "shared"})})
 MODES = pytest.mark.parametrize("options", [OPTIONS, SHARED], ids=["per-sensor", "shared"])
@@ -142,13 +143,14 @@ def test_a_feature_that_never_came_changes_little():
 @MODES
 def test_constant_features_are_survived(options):
     """Constant features do no harm, even if all are constant; one that then changes is named first."""
-    values = waves()
+    rows = 1000
+    values = waves(rows)
     values[:, 1] = 7.0
     values[-1, 1] = 8.0
     scores = scores_of(events_of(values), options)
     assert np.isfinite(scores.score).all()
-    assert scores.score[-1] >= 1
-    assert scores.contributions[ROWS - 1][0].feature == "f1"
+    assert scores.alarm[-1] >= 1
+    assert scores.contributions[rows - 1][0].feature == "f1"
     assert np.isfinite(scores_of(events_of(np.full((ROWS, 2), -3.5)), options).score).all()
 
 
@@ -275,35 +277,32 @@ def test_state_makes_the_round_trip(options, at):
 
 @pytest.fixture(scope="module", params=[OPTIONS, SHARED], ids=["per-sensor", "shared"])
 def whole(request):
-    """A labelled stream in one step."""
+    """What a shard decides of a labelled stream in one step, and its state then."""
     stream, schedule = labelled()
     shard = Shard(request.param)
     result = shard.step(stream.events(0, ROWS), schedule.labels(0, ROWS))
-    return request.param, stream, schedule, result, shard.snapshot()
+    return request.param, stream, schedule, decisions([result]), shard.snapshot()
 
 
 @settings(deadline=None, max_examples=8)
 @given(st.data())
 def test_every_cut_gives_the_same(whole, data):
-    """However a stream is cut into steps, scores, explanations and the state at the end are the same, bit for bit."""
-    options, stream, schedule, result, snapshot = whole
+    """However a stream is cut into steps, scores, alarms, explanations, incidents and the final state are the same, bit
+    for bit.
+    """
+    options, stream, schedule, expected, snapshot = whole
     cuts = data.draw(st.sets(st.integers(1, ROWS - 1), max_size=12))
-    shard, scores, named = Shard(options), [], {}
-    for start, end in itertools.pairwise(sorted({0, ROWS, *cuts})):
-        part = shard.step(stream.events(start, end), schedule.labels(start, end)).scores
-        scores.append(part.score)
-        named |= {start + row: contribution for row, contribution in part.contributions.items()}
-    np.testing.assert_array_equal(np.concatenate(scores), result.scores.score)
-    assert named == result.scores.contributions
+    shard = Shard(options)
+    bounds = itertools.pairwise(sorted({0, ROWS, *cuts}))
+    results = [shard.step(stream.events(start, end), schedule.labels(start, end)) for start, end in bounds]
+    assert decisions(results) == expected
     assert shard.snapshot() == snapshot
 
 
 def test_one_event_at_a_time_gives_the_same(whole):
     """The finest cut of all gives the same, too."""
-    options, stream, schedule, result, snapshot = whole
+    options, stream, schedule, expected, snapshot = whole
     shard = Shard(options)
-    scores = [
-        shard.step(stream.events(row, row + 1), schedule.labels(row, row + 1)).scores.score for row in range(ROWS)
-    ]
-    np.testing.assert_array_equal(np.concatenate(scores), result.scores.score)
+    results = [shard.step(stream.events(row, row + 1), schedule.labels(row, row + 1)) for row in range(ROWS)]
+    assert decisions(results) == expected
     assert shard.snapshot() == snapshot

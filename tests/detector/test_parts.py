@@ -81,7 +81,7 @@ def test_derived_inputs_are_recomputed_from_what_is_kept():
             times=event_numbers,
             order=event_numbers,
             log_score=nothing,
-            flagged=nothing > 0,
+            marks=(nothing > 0, np.zeros(cut, np.int8)),
             derived=derived,
         )
         at += cut
@@ -100,7 +100,8 @@ def test_gate_opens_where_each_reading_resembles_the_one_before(memory, gate):
         for step in range(32):
             state = memory * state + np.sqrt(1 - memory**2) * rng.normal(size=F)
             values[step] = state
-        temporal.update_gate(ROW, np.arange(32)[None], temporal.derive(rows(32), values)[None])
+        derived, none = temporal.derive(rows(32), values)[None], np.zeros((1, 32), np.bool_)
+        temporal.update_gate(ROW, np.arange(32)[None], derived, none)
     np.testing.assert_allclose(temporal.gate[0], gate, atol=0.1)
 
 
@@ -154,8 +155,9 @@ def test_score_is_that_of_its_formula(gate):
     observed[:, : 3 * F] = rng.random((number, 3 * F)) < 0.9
     beside = rng.random((2, number, F)).astype(np.float32)
     variance = scoring.variance[0].copy()
-    log_score, parts = scoring.score(
-        rows(number), scaled, observed, reconstructed, np.full((1, F), gate), tuple(beside)
+    none = np.zeros((0, F), np.bool_)
+    log_score, parts, _ = scoring.score(
+        rows(number), scaled, observed, reconstructed, np.full((1, F), gate), tuple(beside), none
     )
     weight, smooth = np.repeat([1, gate, gate], F), np.zeros(3 * F)
     for n in range(number):

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load
 
+from stream_ad.detector.alarm_config import IncidentSettings
 from stream_ad.detector.config import DetectorOptions
 from stream_ad.detector.detector import Detector
 from stream_ad.diagnostics.snapshot_inspect import _set_sizes
@@ -267,7 +268,7 @@ def test_older_snapshots_lack_when_features_were_seen():
 
 def test_an_incident_outlives_the_replacement_of_features():
     """An open incident of a sensor whose features are replaced continues, and closes after its quiet events."""
-    story, shard = Story(), Shard(options(detector={"max_features": 3}), quiet_events=4)
+    story, shard = Story(), Shard(options(detector={"max_features": 3}), incidents=IncidentSettings(quiet_events=4))
     noise(story, 400)
     fault = story.event("a", {"f0": 40.0, "f1": 10.0, "f2": 10.0})
     for number in range(40):

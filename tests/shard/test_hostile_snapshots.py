@@ -114,6 +114,18 @@ FORGERIES = {
     "first class is not normal": set_header("label_store", "classes", to=["leak", "normal", "bearing"]),
     "weights that are not finite": set_header("label_store", "weights", to=[float("nan")] * 3),
     "weights of other classes": set_header("label_store", "weights", to=[1.0]),
+    "code of a bin that does not exist": set_array("g0.evidence.codes", filled(200)),
+    "maximum that is no number": set_array("g0.evidence.pending_top", filled(np.nan)),
+    "maximum without end": set_array("g0.evidence.top", filled(np.inf)),
+    "evidence that is negative": set_array("g0.evidence.evidence", filled(-1)),
+    "histogram that is no number": set_array("g0.evidence.counts", filled(np.nan)),
+    "level that is no number": set_array("g0.evidence.levels", filled(np.nan)),
+    "evidence of events to come": set_array("g0.evidence.learned", filled(2**62)),
+    "excursion of an event to come": set_array("g0.evidence.start", filled(2**40)),
+    "incident that ends for no reason": set_array("g0.evidence.ending", filled(100)),
+    "longest run of repeats that is no number": set_array("g0.repeats.longest", filled(np.nan)),
+    "unrest of an event to come": set_array("g0.acceptance.since", filled(2**62)),
+    "negative pool": set_array("g0.evidence.pool.tops", filled(-1)),
     "incident without a start": set_header("incidents", to={"a": {"events": 1}}),
     "incident without a peak event": set_header("incidents", "a", "peak_event", to=""),
     "incident with too long an event id": set_header("incidents", "a", "first_event", to="e" * 321),
@@ -139,6 +151,28 @@ FORGERIES = {
     ),
     "missing rings": set_array("g0.head.side_row", filled(0)),
 }
+
+
+ALARM_TABLES = ("g0.evidence.", "g0.repeats.", "g0.acceptance.")
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_bytes_of_the_alarm_are_refused_or_harmless(whole, data):
+    """Any bytes in the tables of the alarm are refused, or give a shard that can continue and be written again."""
+    header, arrays = opened(whole)
+    array = arrays[data.draw(st.sampled_from([name for name in sorted(arrays) if name.startswith(ALARM_TABLES)]))]
+    raw = array.reshape(-1).view(np.uint8)
+    for _ in range(data.draw(st.integers(1, 8))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        shard = restored(dump(options(), header, arrays))
+    except DamagedStateError:
+        return
+    story = Story(second=400)
+    noise(story, 80, sensors=("a", "b"), seed=9)
+    story.play(shard, since=400)
+    restored(shard.snapshot())
 
 
 def name_of_weights(data):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
+from stream_ad.detector.alarm_config import USUAL_INCIDENTS, IncidentSettings
 from stream_ad.errors import DeviceError, StateError
 from stream_ad.shard import shard as shard_module
 from stream_ad.shard.event_hash import hash_ids
@@ -18,7 +19,7 @@ from stream_ad.shard.incidents import Incidents
 from stream_ad.shard.label_store import LABEL_OUTCOMES
 from stream_ad.shard.shard import COUNTERS, STATISTICS_RECORDS, Shard, next_statistics_record
 from stream_ad.shard.snapshot_format import dump
-from tests.support.streams import Story, noise, options, scores, total
+from tests.support.streams import Story, decisions, incidents, noise, options, scores, total
 
 NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)  # a story this long takes minutes to shrink
 
@@ -50,20 +51,22 @@ def busy_story(seed: int, records: int = 400) -> Story:
 @settings(max_examples=5, deadline=None, phases=NO_SHRINKING, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10_000), data=st.data())
 def test_cuts_change_nothing(models, seed, data):
-    """Steps of one record, 7, 500, all or random numbers give the same scores and state, bit for bit."""
+    """Steps of one record, 7, 500, all or random numbers give the same scores, alarms, incidents and state, bit for
+    bit.
+    """
     story, chosen = busy_story(seed), options(detector={"models": models})
     whole = Shard(chosen)
     with pytest.MonkeyPatch.context() as patch:  # the story is short: let statistics apply several times in it
         patch.setattr(shard_module, "FIRST_STATISTICS_RECORD", 32)
         patch.setattr(shard_module, "STATISTICS_RECORDS", 128)
-        expected = scores(story.play(whole))
+        expected = decisions(story.play(whole))
         state = whole.snapshot()
         bounds = sorted({0, story.second, *data.draw(st.lists(st.integers(1, story.second), max_size=12))})
         cuts = [range(0, story.second + n, n) for n in (1, 7, 500)] + [bounds]
         for cut in cuts:
             shard = Shard(chosen)
             results = [shard.step(*story.columns(a, b)) for a, b in pairwise(cut)]
-            assert np.array_equal(scores(results), expected)
+            assert decisions(results) == expected
             assert shard.snapshot() == state
 
 
@@ -91,18 +94,18 @@ def test_learned_weights_differ_when_a_record_differs():
 
 
 def test_a_restored_shard_continues_as_if_never_stopped():
-    """Stopped anywhere and restored from its snapshot, a shard gives the scores of one that was never stopped, and
-    ends in the same state, labels that wait for events included.
+    """Stopped anywhere and restored from its snapshot, a shard decides like one that was never stopped, and ends in the
+    same state, labels that wait for events included.
     """
     story, whole = busy_story(3), Shard(options())
-    expected = scores(story.play(whole))
+    expected = decisions(story.play(whole))
     for stop in (1, 63, 300, 399):
         first = Shard(options())
         before = first.step(*story.columns(0, stop))
         second = Shard.restore(first.snapshot(), options())
         assert second.snapshot() == first.snapshot()
         after = second.step(*story.columns(stop, story.second))
-        assert np.array_equal(scores([before, after]), expected)
+        assert decisions([before, after]) == expected
         assert second.snapshot() == whole.snapshot()
 
 
@@ -140,7 +143,8 @@ def test_an_outlier_is_an_anomaly_and_names_its_feature():
     story.event("a", {"f0": 10.0, "f1": 40.0, "f2": 10.0})
     (result,) = story.play(shard)
     assert result.scores.live[-1]
-    assert result.scores.score[-1] > 1
+    assert result.scores.alarm[-1] >= 1
+    assert result.scores.score[-1] == result.scores.score.max() < 1
     first = result.scores.contributions[400][0]
     assert (first.feature, first.value) == ("f1", 40.0)
     assert abs(first.expected - 10) < 3
@@ -169,16 +173,17 @@ def test_warm_up_is_marked_and_ends():
 
 
 def test_incidents_open_once_and_close_after_quiet_events():
-    """A run of anomalies is one incident, published when it opens and after enough events without an anomaly."""
-    story, shard = Story(), Shard(options(), quiet_events=4)
+    """A run of alarms is one incident, published when it opens and after enough events without an alarm."""
+    story, shard = Story(), Shard(options(), incidents=IncidentSettings(quiet_events=4))
     noise(story, 400)
     fault = [story.event("a", {"f0": 40.0, "f1": 10.0, "f2": 10.0}) for _ in range(3)]
     noise(story, 60, seed=5)
-    incidents = [incident for result in story.play(shard, cut=7) for incident in result.incidents]
-    ours = [incident for incident in incidents if incident.incident_id == f"a/{fault[0]}"]
+    messages = incidents(story.play(shard, cut=7))
+    ours = [incident for incident in messages if incident.incident_id == f"a/{fault[0]}"]
     assert [incident.state for incident in ours] == ["open", "closed"]
+    assert ours[1].reason == "over"
     assert ours[1].events >= 3
-    assert ours[1].features[0] == "f0"
+    assert ours[1].features[0] == ours[1].contributions[0].feature == "f0"
     assert shard.status().alarmed_sensors == 0
 
 
@@ -192,10 +197,11 @@ def test_incident_ids_differ_however_long_names_are(sensor, events):
     """Two incidents of a sensor have different, stable ids of at most 256 characters, and short ones are whole."""
     made = {}
     for event in events * 2:
-        incidents = Incidents(quiet_events=1)
-        fields = {"first_event": event, "start_ns": 0, "end_ns": 0, "events": 1, "peak": 1.0, "peak_event": event}
-        incidents.load({sensor: fields | {"features": [], "quiet": 0}})
-        (closed,) = incidents.close_all_but(())
+        kept = Incidents(USUAL_INCIDENTS)
+        fields = {"first_event": event, "start_ns": 0, "end_ns": 0, "events": 1, "peak": 0.9, "peak_event": event}
+        fields |= {"kind": 1, "severity": 0, "peak_alarm": 1.0, "contributions": [], "classes": [], "quiet": 0}
+        kept.load({sensor: fields})
+        (closed,) = kept.close_all_but(())
         assert made.setdefault(event, closed.incident_id) == closed.incident_id
         assert len(closed.incident_id) <= 256
         if len(f"{sensor}/{event}") <= 256:
@@ -211,7 +217,7 @@ def test_a_new_feature_keeps_what_was_learned():
     (result,) = story.play(shard)
     assert result.scores.live[150:].all()
     assert np.isfinite(result.scores.score).all()
-    assert (result.scores.score[410:] >= 1).mean() < 0.2
+    assert (result.scores.alarm[410:] >= 1).mean() < 0.2
     assert len(shard.sensors) == 1
 
 
@@ -223,17 +229,17 @@ def test_a_vanished_feature_is_missing_and_raises_no_alarm():
         story.event("a", {"f0": 10.0 + np.sin(number), "f1": None} if number % 2 else {"f0": 10.0 + np.sin(number)})
     (result,) = story.play(Shard(options()))
     assert np.isfinite(result.scores.score).all()
-    assert (result.scores.score[400:] >= 1).mean() < 0.2
+    assert (result.scores.alarm[400:] >= 1).mean() < 0.2
 
 
 def test_an_event_without_any_reading_is_no_anomaly():
-    """An event whose readings are all missing is no anomaly and changes no model."""
+    """An event whose readings are all missing raises no alarm and changes no model."""
     story, shard = Story(), Shard(options())
     noise(story, 400)
     for _ in range(5):
         story.event("a", {"f0": None, "f1": None, "f2": None})
     (result,) = story.play(shard)
-    assert (result.scores.score[400:] < 1).all()
+    assert (result.scores.alarm[400:] < 1).all()
     assert np.isfinite(result.scores.score).all()
 
 
@@ -249,8 +255,8 @@ def test_an_absurd_reading_is_an_anomaly_without_a_trace(glitch):
     noise(story, 300, seed=2)
     result = Story.play(story, Shard(options()))[0]
     assert np.isfinite(result.scores.score).all()
-    assert result.scores.score[400] > 1
-    assert (result.scores.score[500:] >= 1).mean() < 0.1
+    assert result.scores.alarm[400] >= 1
+    assert (result.scores.alarm[500:] >= 1).mean() < 0.1
     noise(story, 1, seed=3)
     story.event("a", {"f0": 40.0, "f1": 10.0, "f2": 10.0})
     later = scores(story.play(Shard(options())))[500:]
@@ -357,7 +363,7 @@ def damaged(data: bytes) -> bytes:
         (lambda _: b"\x80\x04\x95 a pickle", "cannot be read"),
         (damaged, "checksum does not match"),
         (lambda data: data[: len(data) // 2], "cannot be used"),
-        (lambda data: re.sub(rb'\\"format\\": \\"\d+\\"', b'\\"format\\": \\"9\\"', data), "format '9'"),
+        (lambda data: re.sub(rb'\\"format\\": \\"\d+\\"', b'\\"format\\": \\"99\\"', data), "format '99'"),
     ],
 )
 def test_a_damaged_snapshot_is_refused(hurt, says):
@@ -376,7 +382,7 @@ def test_a_snapshot_of_other_settings_is_refused():
     story.play(shard)
     with pytest.raises(StateError, match=r"learning\.batch_events"):
         Shard.restore(shard.snapshot(), options(learning={"batch_events": 16}))
-    Shard.restore(shard.snapshot(), options(alarms={"false_incidents": 5}, learning={"rate": 0.01}))
+    Shard.restore(shard.snapshot(), options(alarms={"false_incidents": 5, "per": "day"}, learning={"rate": 0.01}))
 
 
 def test_nonsense_with_a_valid_checksum_is_refused():

@@ -9,12 +9,13 @@ import json
 
 import numpy as np
 
+from stream_ad.detector.alarm_config import USUAL_INCIDENTS
 from stream_ad.records.columns import Scores, ShardStatus, StepResult
 from stream_ad.shard.merge import merge_order
 
 
 def digest(score: float, kind: str, offset: int) -> float:
-    """Return the score after one more record, "event" or "label": 0 to 1, so that no event is an anomaly."""
+    """Return the score after one more record, "event" or "label": 0 to 1."""
     text = f"{score!r} {kind} {offset}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:6]) / 2**48
 
@@ -34,7 +35,7 @@ class OrderShard:
 
     model_version = "order"
 
-    def __init__(self, options, *, quiet_events=16):
+    def __init__(self, options, *, incidents=USUAL_INCIDENTS, expected="none"):
         self.score = 0.0
         self.order: list[tuple[str, int]] = []
 
@@ -47,7 +48,13 @@ class OrderShard:
             scores.append(self.score)
         self._labels(labels, passed, len(labels))
         return StepResult(
-            scores=Scores(np.array(scores, float), np.ones(len(events), bool)),
+            scores=Scores(
+                score=np.array(scores, float),
+                alarms=np.zeros((len(events), 1)),
+                kinds=np.zeros(len(events), np.int8),
+                endings=np.zeros(len(events), np.int8),
+                live=np.ones(len(events), bool),
+            ),
             incidents=[],
             counts={"events": len(events)},
             label_outcomes={},
@@ -71,7 +78,7 @@ class OrderShard:
         return json.dumps([self.score, self.order]).encode()
 
     @classmethod
-    def restore(cls, data, options, *, quiet_events=16):
+    def restore(cls, data, options, *, incidents=USUAL_INCIDENTS, expected="none"):
         shard = cls(options)
         shard.score, order = json.loads(data)
         shard.order = [(kind, offset) for kind, offset in order]

@@ -11,6 +11,7 @@ START_NS = 1_767_225_600_000_000_000  # 2026-01-01
 SECOND_NS = 1_000_000_000
 OPTIONS = DetectorOptions.model_validate(
     {
+        "alarms": {"false_incidents": 1, "per": "1000 events"},
         "learning": {"warmup_events": 64, "batch_events": 32, "label_horizon_events": 64},
         "threshold": {"window_events": 64},
     }

@@ -12,14 +12,16 @@ from stream_ad.records.columns import Events, Labels, ValueBlock
 
 if TYPE_CHECKING:
     from stream_ad.records.columns import StepResult
+    from stream_ad.records.schemas import Incident
     from stream_ad.shard.shard import Shard
 
 SECOND = 1_000_000_000
 
 
 def options(**sections: dict[str, object]) -> DetectorOptions:
-    """Options with short horizons, so that short streams cover everything."""
+    """Options with short horizons and a large budget, so that short streams cover everything."""
     base: dict[str, dict[str, object]] = {
+        "alarms": {"false_incidents": 1, "per": "1000 events"},
         "learning": {"label_horizon_events": 64, "warmup_events": 64, "replay_events": 64},
         "threshold": {"window_events": 128},
     }
@@ -111,6 +113,31 @@ def noise(
 def scores(results: list[StepResult]) -> np.ndarray:
     """All scores, in the order of the events."""
     return np.concatenate([result.scores.score for result in results])
+
+
+def alarms(results: list[StepResult]) -> np.ndarray:
+    """All alarms at the configured budget, in the order of the events."""
+    return np.concatenate([result.scores.alarm for result in results])
+
+
+def incidents(results: list[StepResult]) -> list[Incident]:
+    """All messages of incidents, in their order."""
+    return [incident for result in results for incident in result.incidents]
+
+
+def decisions(results: list[StepResult]) -> dict[str, object]:
+    """Everything that was decided, with scores: alike for two cuts of the same records."""
+    columns = ("score", "alarms", "kinds", "endings", "live")
+    decided: dict[str, object] = {
+        name: np.concatenate([getattr(result.scores, name) for result in results]).tolist() for name in columns
+    }
+    first, incident_ids, contributions = 0, {}, {}
+    for result in results:
+        incident_ids |= {first + i: incident_id for i, incident_id in result.scores.incident_ids.items()}
+        contributions |= {first + i: named for i, named in result.scores.contributions.items()}
+        first += len(result.scores.score)
+    messages = [incident.model_dump_json() for incident in incidents(results)]
+    return decided | {"incident_ids": incident_ids, "contributions": contributions, "incidents": messages}
 
 
 def total(results: list[StepResult], what: str) -> int:

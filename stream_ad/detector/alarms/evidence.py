@@ -25,6 +25,7 @@ from stream_ad.detector.alarms.channels import CHANNELS
 from stream_ad.detector.alarms.excursions import ACCEPTED, JUDGED, NEVER, PENDING, STATISTICS, UNSEEN, observe
 from stream_ad.detector.alarms.levels import ROW_BINS, TOP_BINS
 from stream_ad.detector.alarms.young_pool import YoungPool
+from stream_ad.detector.feedback.event_buffer import NORMAL
 from stream_ad.detector.row_store import ColumnSpec, SensorTable
 
 if TYPE_CHECKING:
@@ -187,20 +188,26 @@ class Evidence(SensorTable):
         delays = self.label_delay, self.labels, count
         note_labels(rows, event_numbers, labelled, anomalous, (*waiting, self.start, self.fault), delays)
 
-    def judge(self, row: int, event_number: int) -> None:
-        """Take a label that says normal: it ends the incident of a sensor that the event opened, or is the peak of.
+    def judge(self, rows: NDArray[np.int64], pending: EventBuffer) -> None:
+        """End the latest incidents of the sensors (A,) whose first event, or peak, has a label that says normal.
 
-        The excursion is not taken up again; the next one is.
+        The excursions that opened them are not taken up again; the next ones are.
+
+        Args:
+            rows: (A,) different sensors at their learn point.
+            pending: Holds their labels.
         """
-        meant = (self.first[row] == event_number) | (self.peak_event[row] == event_number)
-        self.ending[row, meant] = JUDGED
-        self.muted[row, meant] = True
-        self.interrupted[row] |= meant.any()
-
-    def marks(self, row: int) -> list[int]:
-        """Return the numbers of the events that opened, or are the peaks of, the latest incidents of a sensor."""
-        marks = {*self.first[row].tolist(), *self.peak_event[row].tolist()} - {NEVER}
-        return sorted(marks)
+        oldest = pending.count[rows] - pending.capacity
+        rows = rows[(self.last[rows] >= np.maximum(oldest, 0)[:, None]).any(axis=1)]
+        if not len(rows):
+            return
+        marks = np.stack([self.first[rows], self.peak_event[rows]])  # (2, A, K)
+        known = (marks >= 0) & (marks >= (pending.count[rows] - pending.capacity)[:, None])
+        labels = pending.label[rows[:, None], marks % pending.capacity]
+        judged, budget = np.nonzero((known & (labels == NORMAL)).any(axis=0))
+        sensors = rows[judged]
+        self.ending[sensors, budget], self.muted[sensors, budget], self.interrupted[sensors] = JUDGED, True, True
+        self.first[sensors, budget] = self.peak_event[sensors, budget] = NEVER  # judged once
 
     def accept(self, rows: NDArray[np.int64]) -> None:
         """End the incidents of the sensors (A,), which are in a new normal."""

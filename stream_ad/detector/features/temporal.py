@@ -130,7 +130,13 @@ class TemporalFeatures(SensorTable):
         _recompute(np.array([row]), np.array([[event_number]]), readings, ewma_checkpoints, derived, memory)
         return memory[0]
 
-    def update_gate(self, rows: NDArray[np.int64], event_numbers: NDArray[np.int64], ring: NDArray[np.float32]) -> None:
+    def update_gate(
+        self,
+        rows: NDArray[np.int64],
+        event_numbers: NDArray[np.int64],
+        ring: NDArray[np.float32],
+        left_out: NDArray[np.bool_],
+    ) -> None:
         """Update the gate with all events of one learn interval, whatever their labels.
 
         The lag-one autocorrelation of each feature, 1 - E[jump²] / (2 Var), opens its gate between .2 and .6. Only
@@ -140,9 +146,10 @@ class TemporalFeatures(SensorTable):
             rows: (A,) different sensors.
             event_numbers: (A, B) slots of their events in the ring, in order.
             ring: (S, R, k) derived inputs, of which the readings are used.
+            left_out: (A, B) events that say nothing.
         """
         figures = self.gate_count, self.gate_mean, self.gate_var, self.gate_jump
-        _update_gate(rows, event_numbers, ring, figures, self.gate)
+        _update_gate(rows, event_numbers, ring, left_out, figures, self.gate)
         self.open_share[rows] = self.gate[rows].mean(axis=1)
 
     def autocorrelation_gate(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -281,6 +288,7 @@ def _update_gate(
     rows: NDArray[np.int64],
     event_numbers: NDArray[np.int64],
     ring: NDArray[np.float32],
+    left_out: NDArray[np.bool_],
     figures: Arrays,
     gate: NDArray[np.float64],
 ) -> None:
@@ -294,7 +302,7 @@ def _update_gate(
             low, high = mean[s, f] - reach, mean[s, f] + reach
             number, total, square, pairs, jumps, before = 0, 0.0, 0.0, 0, 0.0, np.nan
             for b in range(steps):
-                x = np.float64(ring[s, event_numbers[a, b], f])
+                x = np.nan if left_out[a, b] else np.float64(ring[s, event_numbers[a, b], f])
                 if not np.isnan(x):
                     x = min(max(x, low), high)
                     number += 1
@@ -308,7 +316,7 @@ def _update_gate(
             delta = total / number
             centre = mean[s, f] + delta
             for b in range(steps):
-                x = np.float64(ring[s, event_numbers[a, b], f])
+                x = np.nan if left_out[a, b] else np.float64(ring[s, event_numbers[a, b], f])
                 if not np.isnan(x):
                     square += (min(max(x, low), high) - centre) ** 2
             count[s, f] += number

@@ -44,7 +44,7 @@ def taught(number=4096):
 
 def sizes(table, z):
     """(N, F) squared normalised residuals, as they enter Q."""
-    instant, _ = table.residuals(np.zeros(len(z), np.int64), scaled(np.nan_to_num(z)), observed(z))
+    instant, *_ = table.residuals(np.zeros(len(z), np.int64), scaled(np.nan_to_num(z)), observed(z))
     return instant
 
 
@@ -98,5 +98,5 @@ def test_a_new_feature_leaves_the_couplings_of_the_others():
     z = readings(50, seed=9)
     spread, seen = np.full((50, 16), 0.5, np.float32), np.zeros((50, 16), np.bool_)
     spread[:, positions], seen[:, positions] = scaled(z)[:, :FEATURES], True
-    instant, _ = wide.residuals(np.zeros(50, np.int64), spread, seen)
+    instant, *_ = wide.residuals(np.zeros(50, np.int64), spread, seen)
     np.testing.assert_allclose(instant[:, positions], sizes(narrow, z), rtol=1e-5)

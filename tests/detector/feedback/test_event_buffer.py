@@ -38,7 +38,7 @@ def push(store: EventBuffer, number: int, row: int = 0, *, step_ns: int = 1) -> 
         times=event_numbers * step_ns,
         order=event_numbers,
         log_score=event_numbers.astype(np.float64),
-        flagged=event_numbers % 2 == 0,
+        marks=(event_numbers % 2 == 0, np.zeros(len(event_numbers), np.int8)),
         derived=np.zeros((number, 8), np.float32),
     )
 

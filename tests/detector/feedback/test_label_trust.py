@@ -35,7 +35,7 @@ def labelled(labels, *, capacity=64):
         times=event_numbers,
         order=event_numbers,
         log_score=np.zeros(number),
-        flagged=np.zeros(number, np.bool_),
+        marks=(np.zeros(number, np.bool_), np.zeros(number, np.int8)),
         derived=np.zeros((number, 8), np.float32),
     )
     for event_number, label in enumerate(labels):

@@ -1,4 +1,4 @@
-"""The threshold: the false-alarm rate that was asked for is the one that is measured."""
+"""The threshold: the rates of its levels are those that are measured."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from stream_ad.detector.scoring.tail_quantile import TAIL_SHARES, tail_quantile
 from stream_ad.detector.scoring.threshold import (
     FIRST_EVENTS,
     LABELLED_ENOUGH,
+    MIDDLE,
     RECENT,
+    ROW_RATE,
     STATIC_PEAKS,
     Threshold,
     published,
     static_level,
 )
 
+RATES = np.array([1e-2])
 SCORES = {
     "log chi-square, 8 features": lambda rng, size: np.log(rng.chisquare(8, size) / 8 + 0.01),
     "log chi-square, 2 features": lambda rng, size: np.log(rng.chisquare(2, size) / 2 + 0.01),
@@ -26,18 +29,19 @@ SCORES = {
 }
 
 
-def threshold(sensors=1, *, window=8192, rate=1e-2):
-    calibrated = Threshold(3, window=window, rate=rate)
+def threshold(sensors=1, *, window=8192, budgets=1):
+    calibrated = Threshold(3, window=window, budgets=budgets)
     calibrated.append(sensors)
     return calibrated
 
 
-def feed(calibrated, scores, *, labelled=True, row=0):
-    """Batches of 32 scores, all labelled normal or none."""
+def feed(calibrated, scores, *, labelled=True, row=0, gate=0.0, rates=(1e-2,)):
+    """Batches of 32 scores of a table, or of a stream with memory (gate 1), all labelled normal or none."""
     for start in range(0, len(scores), 32):
         batch = scores[None, start : start + 32]
         yes, no = np.ones(batch.shape, np.bool_), np.zeros(batch.shape, np.bool_)
-        calibrated.update(np.array([row]), batch, yes if labelled else no, no if labelled else yes, np.zeros(1))
+        which = (yes, no) if labelled else (no, yes)
+        calibrated.update(np.array([row]), batch, *which, np.array([gate]), np.array([rates]))
 
 
 @pytest.mark.parametrize("shape", SCORES)
@@ -90,9 +94,9 @@ def test_nothing_known_is_no_alarm(rate):
 
 def test_static_level_stands_in_until_there_are_scores_and_fades_with_them():
     """First the static level alone; then a lower one is believed the more the more independent peaks it rests on."""
-    rng, calibrated = np.random.default_rng(5), threshold(rate=1e-3)
+    rng, calibrated = np.random.default_rng(5), threshold()
     scores = rng.normal(-4, 0.3, 3072)
-    static = static_level(np.zeros(1), 1e-3)[0]
+    static = static_level(np.zeros(1), ROW_RATE)[0]
     feed(calibrated, scores[: FIRST_EVENTS - 8])
     assert calibrated.log_level[0] == static
     levels = []
@@ -101,7 +105,7 @@ def test_static_level_stands_in_until_there_are_scores_and_fades_with_them():
         levels.append(float(calibrated.log_level[0]))
     assert (np.diff(levels[:4]) < 0).all()
     half = int(STATIC_PEAKS / TAIL_SHARES[1] / 2)
-    even = threshold(rate=1e-3)
+    even = threshold()
     feed(even, scores[:half])
     assert even.log_level[0] == pytest.approx((static - 3) / 2, abs=1)  # half way, at so many peaks
     assert levels[-1] < static - 0.8 * (static + 3)
@@ -111,7 +115,7 @@ def test_a_run_of_high_scores_is_one_peak():
     """Scores that come in runs leave more of the static level in force than as many that come one by one."""
     rng = np.random.default_rng(11)
     scores = rng.normal(-4, 0.3, 640)
-    mixed, runs = threshold(rate=1e-3), threshold(rate=1e-3)
+    mixed, runs = threshold(), threshold()
     feed(mixed, scores)
     feed(runs, np.concatenate([np.sort(part) for part in np.split(scores, 2)]))
     assert runs.log_level[0] > mixed.log_level[0] + 1
@@ -127,7 +131,7 @@ def test_level_does_not_run_away_from_what_was_seen():
 
 def test_a_label_that_an_alarm_was_none_counts_at_once():
     """One batch of alarms labelled normal raises the level, long before an eighth of what is kept is new."""
-    rng, calibrated = np.random.default_rng(13), threshold(rate=1e-3)
+    rng, calibrated = np.random.default_rng(13), threshold()
     feed(calibrated, rng.normal(size=8192))
     before = calibrated.log_level[0]
     feed(calibrated, before + 1 + rng.random(32))
@@ -142,10 +146,10 @@ def test_static_level_is_higher_where_less_is_tolerated_and_where_time_counts():
 
 def test_level_rises_at_once_when_recent_normals_score_higher():
     """After a change the last normals decide, long before they are many among all that are kept."""
-    rng, calibrated = np.random.default_rng(10), threshold(rate=1e-2)
+    rng, calibrated = np.random.default_rng(10), threshold()
     feed(calibrated, rng.normal(size=7168))
     feed(calibrated, 3 + rng.normal(size=RECENT))
-    assert np.mean(3 + rng.normal(size=100_000) >= calibrated.log_level[0]) == pytest.approx(0.01, abs=0.01)
+    assert np.mean(3 + rng.normal(size=100_000) >= calibrated.alarm_level[0, 0]) == pytest.approx(0.01, abs=0.01)
 
 
 def test_level_is_no_lower_than_what_is_expected_of_normals():
@@ -155,16 +159,16 @@ def test_level_is_no_lower_than_what_is_expected_of_normals():
     for row in (0, 1):
         feed(calibrated, rng.normal(size=2000), row=row)
     before = calibrated.log_level.copy()
-    calibrated.expect(0, rng.normal(size=LABELLED_ENOUGH - 1) + 9)
+    calibrated.expect(0, rng.normal(size=LABELLED_ENOUGH - 1) + 9, RATES)
     assert calibrated.log_level[0] == before[0]
-    calibrated.expect(0, rng.normal(size=512) + 2)
+    calibrated.expect(0, rng.normal(size=512) + 2, RATES)
     assert calibrated.log_level[0] == pytest.approx(before[0] + 2, abs=0.6)
     feed(calibrated, rng.normal(size=1000))
     assert calibrated.log_level[0] == calibrated.expected[0]
-    calibrated.expect(0, rng.normal(size=512) - 2)
+    calibrated.expect(0, rng.normal(size=512) - 2, RATES)
     assert calibrated.log_level[0] == pytest.approx(before[0], abs=0.3)
     assert calibrated.log_level[1] == before[1]
-    calibrated.expect(0, rng.normal(size=512) + 2)
+    calibrated.expect(0, rng.normal(size=512) + 2, RATES)
     calibrated.reset_after_outage(np.array([0]), np.zeros(1))
     assert calibrated.expected[0] == -np.inf
 
@@ -208,28 +212,36 @@ def test_rank_is_uniform_on_the_calibration_scores():
     assert np.isnan(rank[1])
 
 
-def test_published_scores_reach_one_at_the_threshold_and_keep_their_order():
-    """1 or above exactly where the log score reaches the level, and on each side the order does not depend on it."""
-    scores = np.sort(np.random.default_rng(5).normal(3, 4, 500))
-    for log_level in (-2.0, 3.0, 8.0, np.inf):
-        out = published(scores, np.full(500, log_level))
-        np.testing.assert_array_equal(out >= 1, scores >= log_level)
-        assert (np.diff(out) > 0).all()
-    moving = published(scores, np.random.default_rng(6).normal(3, 1, 500))
-    for side in (moving < 1, moving >= 1):
-        assert (np.diff(moving[side]) > 0).all()
-    assert published(np.array([18.0]), np.array([np.inf]))[0] < 1  # the largest score there can be
+def test_published_scores_keep_their_order_below_one():
+    """From the lowest log score to the highest, the published score rises strictly, above 0 and below 1."""
+    out = published(np.linspace(-10, 18, 500))
+    assert (np.diff(out) > 0).all()
+    assert 0 < out[0] < out[-1] < 1
+    assert published(np.array([MIDDLE]))[0] == 0.5
+
+
+def test_levels_of_alarms_are_those_of_tables_alone():
+    """Rows of a table have a level for each budget, higher for a smaller one; a stream with memory has none here."""
+    rng = np.random.default_rng(16)
+    for gate in (0.0, 1.0):
+        calibrated = threshold(budgets=3)
+        feed(calibrated, rng.normal(size=2048), gate=gate, rates=(1e-2, 1e-3, 1e-4))
+        if gate:
+            assert np.isinf(calibrated.alarm_level[0]).all()
+        else:
+            assert (np.diff(calibrated.alarm_level[0]) > 0).all()
+            assert np.isfinite(calibrated.alarm_level[0]).all()
 
 
 def alarms(scores, *, delay, rate):
     """Share of a stream's events at or above the level, every one labelled normal so many events later."""
-    calibrated, count, seen = threshold(rate=rate), 0, 0
+    calibrated, count, seen = threshold(), 0, 0
     for start in range(0, len(scores), 32):
         if start >= FIRST_EVENTS + delay:
-            count += int((scores[start : start + 32] >= calibrated.log_level[0]).sum())
+            count += int((scores[start : start + 32] >= calibrated.alarm_level[0, 0]).sum())
             seen += len(scores[start : start + 32])
         if start >= delay:
-            feed(calibrated, scores[start - delay : start - delay + 32])
+            feed(calibrated, scores[start - delay : start - delay + 32], rates=(rate,))
     return count / seen
 
 
