@@ -79,6 +79,7 @@ class Threshold(SensorTable):
     own: NDArray[np.float64]  # (S,) level by the scores as they were made
     expected: NDArray[np.float64]  # (S,) level by the scores that normals would have now; -inf where unknown
     alarm_level: NDArray[np.float64]  # (S, K) on tables, the log score that a normal event exceeds at each budget
+    alarm_expected: NDArray[np.float64]  # (S, K) the same by the scores that normals would have now; -inf where unknown
 
     def __init__(self, features: int, *, window: int, budgets: int) -> None:
         first = min(LABELLED_ENOUGH, window)
@@ -95,6 +96,7 @@ class Threshold(SensorTable):
             "own": infinite,
             "expected": ColumnSpec((), np.float64, -np.inf),
             "alarm_level": ColumnSpec((budgets,), np.float64, np.inf),
+            "alarm_expected": ColumnSpec((budgets,), np.float64, -np.inf),
         }
         super().__init__(features, columns)
         self.window = window
@@ -139,8 +141,8 @@ class Threshold(SensorTable):
             pool, count = np.sort(scores)[None], np.array([len(scores)])
             self.expected[row] = tail_quantile(pool, count, ROW_RATE)[0]
             self.log_level[row] = max(self.own[row], self.expected[row])
-            for k, rate in enumerate(rates.tolist()):
-                self.alarm_level[row, k] = max(self.alarm_level[row, k], tail_quantile(pool, count, rate)[0])
+            self.alarm_expected[row] = [tail_quantile(pool, count, rate)[0] for rate in rates.tolist()]
+            self.alarm_level[row] = np.maximum(self.alarm_level[row], self.alarm_expected[row])
 
     def reset_after_outage(self, rows: NDArray[np.int64], autocorrelation_gate: NDArray[np.float64]) -> None:
         """Forget the scores of the sensors (A,), whose mean gates are (A,).
@@ -151,7 +153,7 @@ class Threshold(SensorTable):
         self.own[rows] = self.log_level[rows] = np.maximum(present, static_level(autocorrelation_gate, ROW_RATE))
         self.scores[rows], self.first[rows] = NO_SCORE, NO_SCORE
         self.labelled_count[rows] = self.unlabelled_count[rows] = self.fresh[rows] = 0
-        self.expected[rows] = -np.inf
+        self.expected[rows] = self.alarm_expected[rows] = -np.inf
 
     def _refresh(
         self, rows: NDArray[np.int64], autocorrelation_gate: NDArray[np.float64], rates: NDArray[np.float64]
@@ -176,9 +178,10 @@ class Threshold(SensorTable):
         log_level = self._level(rows, pool, count, autocorrelation_gate, ROW_RATE)
         tables = np.flatnonzero(autocorrelation_gate < MOST_GATE)
         for k in range(rates.shape[1] if len(tables) else 0):
-            self.alarm_level[rows[tables], k] = self._level(
+            level = self._level(
                 rows[tables], pool[tables], count[tables], autocorrelation_gate[tables], rates[tables, k]
             )
+            self.alarm_level[rows[tables], k] = np.maximum(level, self.alarm_expected[rows[tables], k])
         self.own[rows], self.log_level[rows] = log_level, np.maximum(log_level, self.expected[rows])
         rungs = ((np.arange(LADDER) + 0.5) / LADDER * count[:, None]).astype(np.int64)
         self.ladder[rows] = np.take_along_axis(pool, rungs, axis=1)

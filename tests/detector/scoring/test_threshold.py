@@ -161,10 +161,13 @@ def test_level_is_no_lower_than_what_is_expected_of_normals():
     before = calibrated.log_level.copy()
     calibrated.expect(0, rng.normal(size=LABELLED_ENOUGH - 1) + 9, RATES)
     assert calibrated.log_level[0] == before[0]
+    alarm_before = calibrated.alarm_level[0, 0]
     calibrated.expect(0, rng.normal(size=512) + 2, RATES)
     assert calibrated.log_level[0] == pytest.approx(before[0] + 2, abs=0.6)
+    assert calibrated.alarm_level[0, 0] == pytest.approx(alarm_before + 2, abs=0.6)
     feed(calibrated, rng.normal(size=1000))
     assert calibrated.log_level[0] == calibrated.expected[0]
+    assert calibrated.alarm_level[0, 0] == calibrated.alarm_expected[0, 0]
     calibrated.expect(0, rng.normal(size=512) - 2, RATES)
     assert calibrated.log_level[0] == pytest.approx(before[0], abs=0.3)
     assert calibrated.log_level[1] == before[1]
