@@ -181,7 +181,7 @@ def test_at_most_sixteen_excursions_wait_and_none_is_lost(heights, data):
 ALARM_TABLES = ("evidence.", "repeats.", "acceptance.", "rules.")
 ALARM_COLUMNS = {
     "pending.": ("planned", "last_anomaly"),
-    "threshold.": ("alarm_level",),
+    "threshold.": ("alarm_level", "alarm_expected"),
     "scoring.": ("fourth", "extreme"),
     "coupling.": ("fourth", "extreme"),
 }
