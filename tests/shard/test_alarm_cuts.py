@@ -60,7 +60,7 @@ FEW = settings(
 @FEW
 @given(st.integers(0, 10_000), st.data())
 def test_any_two_cuts_decide_alike(seed, data):
-    """Alarms, kinds, endings, incidents and state are the same bit for bit, however records with late labels are cut."""
+    """Alarms, kinds, endings, incidents and state are the same, bit for bit, however records with labels are cut."""
     story = eventful(seed)
     whole = Shard(OPTIONS)
     expected = decisions(story.play(whole))
@@ -75,10 +75,10 @@ def test_any_two_cuts_decide_alike(seed, data):
 
 def test_the_stories_have_what_is_to_be_tested():
     """Among them are alarms of every kind, incidents, and some that a label ends."""
-    told = [decisions(eventful(seed).play(Shard(OPTIONS))) for seed in range(4)]
-    assert {kind for each in told for kind in each["kinds"]} == {0, 1, 2, 3}
-    assert {ending for each in told for ending in each["endings"]} >= {0, 2}
-    assert all(each["incidents"] for each in told)
+    stories = [decisions(eventful(seed).play(Shard(OPTIONS))) for seed in range(4)]
+    assert {kind for each in stories for kind in each["kinds"]} == {0, 1, 2, 3}
+    assert {ending for each in stories for ending in each["endings"]} >= {0, 2}
+    assert all(each["incidents"] for each in stories)
 
 
 @FEW
@@ -88,17 +88,17 @@ def test_a_snapshot_at_any_point_is_the_whole_state(seed, step):
     same snapshot again, and decides what follows as the one that went on.
     """
     story = eventful(seed)
-    shard, restored, told, again, open_ones, waiting = Shard(OPTIONS), Shard(OPTIONS), [], [], 0, 0
+    shard, restored, results, again, open_ones, waiting = Shard(OPTIONS), Shard(OPTIONS), [], [], 0, 0
     for second in range(0, story.second, step):
         data = restored.snapshot()
         restored = Shard.restore(data, OPTIONS)
         assert restored.snapshot() == data
-        told.append(shard.step(*story.columns(second, second + step)))
+        results.append(shard.step(*story.columns(second, second + step)))
         again.append(restored.step(*story.columns(second, second + step)))
         evidence = shard.sensors.detectors[0].evidence
         open_ones += int((evidence.start[: evidence.size] >= 0).any())
         waiting += int((evidence.pending_top[: evidence.size] >= 0).any())
-    assert decisions(told) == decisions(again)
+    assert decisions(results) == decisions(again)
     assert shard.snapshot() == restored.snapshot()
     assert open_ones > 10
     assert waiting > 10

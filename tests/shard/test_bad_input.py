@@ -90,9 +90,9 @@ def test_one_event_a_month_has_levels_in_the_end():
 JUMPS = {
     "back a day": lambda times: np.where(np.arange(len(times)) >= 700, times - DAY, times),
     "forward ten years": lambda times: np.where(np.arange(len(times)) >= 700, times + 3650 * DAY, times),
-    "to and fro": lambda times: times + (np.arange(len(times)) % 7 - 3) * 3600 * SECOND,
+    "back and forth": lambda times: times + (np.arange(len(times)) % 7 - 3) * 3600 * SECOND,
     "one absurd": lambda times: np.where(np.arange(len(times)) == 700, 2**62, times),
-    "standing still": lambda times: np.zeros_like(times),
+    "standing still": np.zeros_like,
     "before the epoch": lambda times: times - 40_000 * DAY,
 }
 

@@ -73,14 +73,14 @@ def test_an_ignored_feature_is_not_named():
 def test_the_budget_of_a_pattern_is_for_its_sensors_alone():
     """Sensors with a smaller budget have higher levels, those of other names have the usual ones; scores are alike."""
     few = {"sensors": "press-*", "false_incidents": 1, "per": "100000 events"}
-    told = {}
+    by_sensor = {}
     for sensor in ("press-1", "pump-1"):
         for overrides in ((), (few,)):
             result = faulty(20.0, sensor=sensor).play(Shard(options(alarms={"overrides": overrides})))[0]
-            told[sensor, len(overrides)] = result.scores
-    np.testing.assert_array_equal(told["press-1", 0].score, told["press-1", 1].score)
-    assert told["press-1", 1].alarm[-1] < told["press-1", 0].alarm[-1]
-    np.testing.assert_array_equal(told["pump-1", 0].alarms, told["pump-1", 1].alarms)
+            by_sensor[sensor, len(overrides)] = result.scores
+    np.testing.assert_array_equal(by_sensor["press-1", 0].score, by_sensor["press-1", 1].score)
+    assert by_sensor["press-1", 1].alarm[-1] < by_sensor["press-1", 0].alarm[-1]
+    np.testing.assert_array_equal(by_sensor["pump-1", 0].alarms, by_sensor["pump-1", 1].alarms)
 
 
 def test_rules_are_those_in_force_after_a_restart():

@@ -193,13 +193,13 @@ def test_a_label_that_says_normal_closes_the_incident_as_judged(target):
         story.interval("a", "normal", 399, story.second)
     for _ in range(60):
         story.event("a", {"f0": 40.0, "f1": 10.0, "f2": 10.0})
-    told = []
+    by_cut = []
     for cut in (None, 1, 7):
         results = story.play(Shard(options(), incidents=IncidentSettings(quiet_events=64)), cut=cut)
-        told.append(decisions(results))
+        by_cut.append(decisions(results))
         ours = [m for m in incidents(results) if m.incident_id == f"a/{fault[0]}"]
         assert (ours[0].state, ours[-1].state, ours[-1].reason) == ("open", "closed", "judged")
-    assert told[0] == told[1] == told[2]
+    assert by_cut[0] == by_cut[1] == by_cut[2]
 
 
 def test_a_label_that_says_fault_closes_nothing():

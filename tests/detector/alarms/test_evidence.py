@@ -232,9 +232,9 @@ def test_devices_that_round_differently_decide_alike(seed, noise):
             log_score * off[0], (residuals * off[1]).astype(np.float32), (errors * off[2]).astype(np.float32)
         )
         ratios.append(Fed(sensors).feed(channels.reshape(3, events, sensors))[0])
-    one, other = ratios
-    differ = (one >= 1) != (other >= 1)
-    assert (np.abs(one[differ] - 1) < 1e-3).all() or not differ.any()
+    ours, theirs = ratios
+    differ = (ours >= 1) != (theirs >= 1)
+    assert (np.abs(ours[differ] - 1) < 1e-3).all() or not differ.any()
     assert differ.mean() < 1e-3
 
 

@@ -65,9 +65,9 @@ def test_a_level_is_not_below_what_was_exceeded_too_often():
 
 @FEW
 @given(TOPS, st.floats(1, 1e7), RATES, RATES, st.sampled_from([0.35, 0.45]))
-def test_a_level_falls_as_the_budget_grows(tops, events, one, other, shape):
+def test_a_level_falls_as_the_budget_grows(tops, events, rate, other, shape):
     """A larger budget never has a higher level, and no level is below the least."""
-    small, large = level_at(tops, events, min(one, other), shape), level_at(tops, events, max(one, other), shape)
+    small, large = level_at(tops, events, min(rate, other), shape), level_at(tops, events, max(rate, other), shape)
     assert small >= large >= LEAST_LEVEL
     assert np.isfinite(small)
 

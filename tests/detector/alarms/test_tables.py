@@ -68,12 +68,12 @@ def test_unlabelled_rows_do_not_count_once_a_hundred_are_labelled_normal():
     faults = np.arange(EVENTS) % 10 == 9
     values[faults] += 4
     normal = np.where(faults, -1, 0)[:, None].repeat(SENSORS, axis=1)
-    found = {}
+    shares = {}
     for name, label_of in {"labelled": normal, "unlabelled": np.full_like(normal, -1)}.items():
         played = together(values, sections(), before=labelling(label_of))
-        found[name] = (played.alarm[-320:][faults[-320:]] >= 1).mean()
-    assert found["labelled"] > 0.9
-    assert found["labelled"] > found["unlabelled"]
+        shares[name] = (played.alarm[-320:][faults[-320:]] >= 1).mean()
+    assert shares["labelled"] > 0.9
+    assert shares["labelled"] > shares["unlabelled"]
 
 
 @pytest.mark.parametrize("rate", [1e-2, 1e-3])
