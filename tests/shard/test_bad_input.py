@@ -82,7 +82,7 @@ def test_one_event_a_month_has_levels_in_the_end():
     """After decades the budget is for event time as ever: a level is low where a week has less than one event."""
     results, shard = played(waves(400), np.arange(400) * 30 * DAY, options(alarms={"per": "week"}))
     detector = shard.sensors.detectors[0]
-    assert detector.rules.rates(np.zeros(1, np.int64), detector.outage.pace[:1])[0, 0] == 0.5
+    assert detector.rules.rate[0, 0] == 0.5
     assert np.isfinite(detector.evidence.levels[0]).all()
     assert np.isfinite(results[0].scores.alarm).all()
 

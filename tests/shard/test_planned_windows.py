@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from stream_ad.detector.alarms.excursions import UNSEEN
 from stream_ad.detector.row_store import take_ring
 from stream_ad.shard.shard import Shard
 from tests.support.streams import Story, alarms, decisions, incidents, noise, options, total
@@ -81,15 +82,15 @@ def test_what_is_learned_apart_teaches_the_model_and_not_the_alarm():
     shards = [Shard(with_windows(window(learn=learn))) for learn in ("apart", "no")]
     learned = [total(stopped().play(shard), "learned_normal") for shard in shards]
     assert learned[0] - learned[1] == pytest.approx(STOP, abs=32)
-    apart, none = (shard.sensors.detectors[0] for shard in shards)
-    assert not np.array_equal(apart.network.state("")["model.flat"], none.network.state("")["model.flat"])
-    for detector in (apart, none):
-        count = detector.pending.count[0]
+    apart, not_at_all = (shard.sensors.detectors[0] for shard in shards)
+    assert not np.array_equal(apart.network.state("")["model.flat"], not_at_all.network.state("")["model.flat"])
+    for detector in (apart, not_at_all):
+        count, row = detector.pending.count[0], np.zeros(1, np.int64)
         kept = np.arange(count - detector.pending.capacity, count)[None]
-        codes = take_ring(detector.evidence.codes, np.zeros(1, np.int64), kept % detector.pending.capacity)[0]
-        planned = detector.pending.planned[0, kept[0] % detector.pending.capacity] != 0
-        assert (codes[planned] == 255).all()
-        assert (codes[~planned] != 255).all()
+        codes = take_ring(detector.evidence.codes, row, kept % detector.pending.capacity)[0]
+        planned = detector.pending.planned(row, kept)[0] != 0
+        assert (codes[planned] == UNSEEN).all()
+        assert (codes[~planned] != UNSEEN).all()
 
 
 def test_a_stop_in_a_window_costs_no_fault_afterwards():

@@ -44,9 +44,9 @@ class Fed:
             rows = np.tile(np.arange(self.sensors), count // self.sensors)
             numbers = self.pending.next_numbers(rows)
             repeats = np.zeros(count) if stuck is None else stuck[first : first + BATCH].reshape(-1)
-            planned, alone = np.zeros(count, np.int8), np.zeros(count, np.bool_)
-            levels = np.full((count, len(self.rates)), np.inf)
-            ratio, kind, _ = self.evidence.observe(rows, numbers, part, (alone, levels), repeats, planned)
+            planned = np.zeros(count, np.int8)
+            with_memory = np.ones(self.sensors), np.full((self.sensors, len(self.rates)), np.inf)
+            ratio, kind, _ = self.evidence.observe(rows, numbers, part, with_memory, repeats, planned)
             self.pending.push(
                 rows,
                 numbers,
