@@ -76,27 +76,7 @@ RESTORE_SOURCES = ("snapshot", "older_snapshot", "beginning", "new_model", "noth
 COMMIT_RESULTS = ("ok", "fenced", "error")
 OUTPUTS = ("scores", "incidents", "dead_letters")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-SCORE_EDGES = (
-    0.001,
-    0.003,
-    0.01,
-    0.03,
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    0.95,
-    0.97,
-    0.99,
-    0.997,
-    0.999,
-    1.0,
-)
+SCORE_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99, 0.999, 1.0)
 DELAY_EDGES = (60.0, 600.0, 3600.0, 4 * 3600.0, 86_400.0, 3 * 86_400.0, 7 * 86_400.0, 30 * 86_400.0)
 LOSS_EDGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
 
@@ -154,16 +134,15 @@ class Metrics:
         )
         self._closed = self._counters(
             "incidents_closed",
-            "Incidents closed, by kind, highest severity and reason: the alarm was over, its cause was accepted as a new "
-            "normal, a label judged it normal, or the sensor is gone.",
+            "Incidents closed, by kind, highest severity and reason: the alarm was over, it was accepted as a new normal, "
+            "a label judged it normal, or the sensor is gone.",
             kind=KINDS,
             severity=SEVERITIES,
             reason=CLOSING_REASONS,
         )
         self._incidents = self._counters(
             "incidents",
-            "Deprecated, gone in the next version: use stream_ad_incidents_opened_total and "
-            "stream_ad_incidents_closed_total.",
+            "Deprecated: see stream_ad_incidents_opened_total and stream_ad_incidents_closed_total.",
             state=("open", "closed"),
         )
         self._labelled = self._counters(
@@ -215,8 +194,7 @@ class Metrics:
         info = Gauge("stream_ad_settings_info", "Settings of the worker.", tuple(shown), registry=self.registry)
         info.labels(*shown.values()).set(1)
         for short, text, value in (
-            ("tolerated_false_alarm_ratio", "Deprecated, gone in the next version: nothing is promised of single events "
-             "any more; use stream_ad_promised_false_incidents_total.", ROW_RATE),
+            ("tolerated_false_alarm_ratio", "Deprecated: see stream_ad_promised_false_incidents_total.", ROW_RATE),
             ("snapshot_interval_seconds", "Setting worker.snapshot_interval_seconds.",
              settings.worker.snapshot_interval_seconds),
             ("max_sensors", "Setting detector.max_sensors, per shard.", settings.detector.max_sensors),
@@ -260,13 +238,7 @@ class Metrics:
         self._scores["live",].inc(live)
         self._scores["warm-up",].inc(len(result.scores.live) - live)
         self._score.observe(result.scores.score)
-        for incident in result.incidents:
-            if incident.opens or incident.state == "closed":  # else its severity has risen
-                self._incidents[incident.state,].inc()
-            if incident.opens:
-                self._opened[incident.kind, incident.severity].inc()
-            elif incident.state == "closed":
-                self._closed[incident.kind, incident.severity, incident.reason or "over"].inc()
+        self._count_incidents(result.incidents)
         self._promised.inc(result.promised)
         for outcome, number in result.label_outcomes.items():
             self._labels[outcome,].inc(number)
@@ -281,6 +253,15 @@ class Metrics:
                 self._resolved[name,].inc(number)
             if name in SHARD_BOUNDS:
                 self._bounds[name,].inc(number)
+
+    def _count_incidents(self, incidents: Sequence[Incident]) -> None:
+        for incident in incidents:
+            if incident.opens:
+                self._incidents["open",].inc()
+                self._opened[incident.kind, incident.severity].inc()
+            elif incident.reason is not None:  # else its severity has risen
+                self._incidents["closed",].inc()
+                self._closed[incident.kind, incident.severity, incident.reason].inc()
 
     def commit_tried(self, result: str, seconds: float) -> None:
         """Count an attempt to commit; ``result`` is one of COMMIT_RESULTS."""
