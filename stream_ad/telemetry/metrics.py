@@ -134,8 +134,8 @@ class Metrics:
         )
         self._closed = self._counters(
             "incidents_closed",
-            "Incidents closed, by kind, highest severity and reason: the alarm was over, it was accepted as a new normal, "
-            "a label judged it normal, or the sensor is gone.",
+            "Incidents closed, by kind, highest severity and reason: the alarm was over, it was accepted as the new "
+            "normal, a label judged it normal, or the sensor is gone.",
             kind=KINDS,
             severity=SEVERITIES,
             reason=CLOSING_REASONS,
