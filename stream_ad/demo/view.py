@@ -260,7 +260,7 @@ def summary(
         f" each about an hour late ({seconds:.0f} s)."
     )
     promise = (
-        f"Both had the default budget: {budget()}. An incident is false if it covers no reading of a fault; most of the"
-        " false ones come while a machine does something for the first time, such as cleaning."
+        f"Both had the default budget: {budget()}. An incident is false if it covers no reading of a fault; most that"
+        " are false come while a machine does something for the first time, such as its first cleaning."
     )
     return Group(Text(headline, style="bold"), Text(promise), total, by_class)
