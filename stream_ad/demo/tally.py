@@ -33,8 +33,8 @@ class ClassFigures:
     """Figures of a worker on the episodes of a class."""
 
     episodes: int
-    found: int  # episodes with an alarm while they lasted
-    delay_steps: float  # median readings of the machine until the first alarm; NaN if none was found
+    detected: int  # episodes with an alarm while they lasted
+    delay_steps: float  # median readings of the machine until the first alarm; NaN if none was detected
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class Figures:
     classes: dict[str, ClassFigures]  # faults, and cleaning
 
     @property
-    def found(self) -> int:
+    def detected(self) -> int:
         """Faults with an alarm while they lasted."""
-        return sum(self.classes[kind].found for kind in FAULTS)
+        return sum(self.classes[kind].detected for kind in FAULTS)
 
     @property
     def faults(self) -> int:
@@ -148,5 +148,5 @@ def _class(figures: IncidentFigures, code: int) -> ClassFigures:
     return ClassFigures(of_class.faults, of_class.detected, of_class.delay_events_median)
 
 
-def _episodes(found: dict[str, float]) -> ClassFigures:
-    return ClassFigures(int(found["total"]), int(found["detected"]), found["delay_events_median"])
+def _episodes(counted: dict[str, float]) -> ClassFigures:
+    return ClassFigures(int(counted["total"]), int(counted["detected"]), counted["delay_events_median"])

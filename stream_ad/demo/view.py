@@ -184,7 +184,7 @@ def _footer(moment: Moment) -> Text:
     for side, figures in zip(SIDES, moment.figures, strict=True):
         text.append(f" {side}: ", style="bold")
         text.append(
-            f"{figures.found}/{figures.faults} faults found, {figures.false} false incidents of {figures.promised:.1f}"
+            f"{figures.detected}/{figures.faults} faults found, {figures.false} false incidents of {figures.promised:.1f}"
             f" promised, average precision {_number(figures.average_precision, '.2f')} \n"
         )
     for block, meaning in (
@@ -212,13 +212,13 @@ def progress_line(tally: Tally, seconds: float, labels: int) -> str:
     with_, without = tally.figures()
     return (
         f"{seconds:3.0f} s  {clock(tally.both)}  {tally.both:,} readings scored, {labels:,} labels;"
-        f" faults found: {with_.found} with them, {without.found} without, of {with_.faults};"
+        f" faults found: {with_.detected} with them, {without.detected} without, of {with_.faults};"
         f" false incidents: {with_.false} and {without.false}, promised at most {with_.promised:.1f}"
     )
 
 
 def _of(figures: ClassFigures) -> str:
-    return f"{figures.found} of {figures.episodes}" if figures.episodes else "-"
+    return f"{figures.detected} of {figures.episodes}" if figures.episodes else "-"
 
 
 def _percent(share: float) -> str:
@@ -237,7 +237,7 @@ def summary(
     for header in ("", "with labels", "without", "2nd half: with", "without"):
         total.add_column(header, justify="right" if header else "left")
     four = (*figures, *late)
-    total.add_row("faults found", *(f"{side.found} of {side.faults}" for side in four))
+    total.add_row("faults found", *(f"{side.detected} of {side.faults}" for side in four))
     total.add_row("false incidents", *(f"{side.false}" for side in four))
     total.add_row("promised, at most", *(f"{side.promised:.1f}" for side in four))
     total.add_row("incidents in all", *(f"{side.incidents}" for side in four))
@@ -260,7 +260,7 @@ def summary(
         f" each about an hour late ({seconds:.0f} s)."
     )
     promise = (
-        f"Both had the default budget: {budget()}. An incident is false if it covers no reading of a fault; most that"
-        " are false come while a machine does something for the first time, such as its first cleaning."
+        f"Both had the default budget: {budget()}. An incident is false if it covers no reading of a fault. Most"
+        " false ones open when a machine does something for the first time, such as its first cleaning."
     )
     return Group(Text(headline, style="bold"), Text(promise), total, by_class)

@@ -70,14 +70,14 @@ def test_figures_are_counted(tally):
     assert (figures.incidents, figures.false) == (4, 3)  # the two alarms of machine 2 are one; cleaning is no fault
     assert figures.promised == pytest.approx((figures.evaluated - 4) / (7 * 1440))  # one a machine and week, at 60 s
     assert figures.share_in_alarm == pytest.approx(6 / figures.evaluated)
-    assert (figures.found, figures.faults) == (1, 1)
+    assert (figures.detected, figures.faults) == (1, 1)
     leak, cleaning = figures.classes["leak"], figures.classes[CLEANING]
-    assert (leak.found, leak.episodes, leak.delay_steps) == (1, 1, 2.0)
-    assert (cleaning.found, cleaning.episodes) == (1, 1)
+    assert (leak.detected, leak.episodes, leak.delay_steps) == (1, 1, 2.0)
+    assert (cleaning.detected, cleaning.episodes) == (1, 1)
     assert figures.classes["overload"].episodes == 0
     # by hand: five rows score .9, one of them a fault, then 3 faults among all the rest
     assert figures.average_precision == pytest.approx(1 / 4 * 1 / 5 + 3 / 4 * 4 / figures.evaluated)
-    assert (without.found, without.incidents, without.false) == (0, 0, 0)
+    assert (without.detected, without.incidents, without.false) == (0, 0, 0)
     assert math.isnan(without.classes["leak"].delay_steps)
 
 
@@ -174,7 +174,7 @@ def test_screen_tells_the_story():
     assert "▲ sustained incident, minor: vibration 3.56, not 1.13" in text
     assert "● label: normal, it was cleaning" in text
     figures = tally.figures()[WITH]
-    assert f"with labels: {figures.found}/{figures.faults} faults found, 0 false incidents of" in text
+    assert f"with labels: {figures.detected}/{figures.faults} faults found, 0 false incidents of" in text
     assert feed.label_counts["normal"] > 0
 
 
@@ -204,7 +204,7 @@ def test_summary_compares():
     )
     text = console.export_text()
     figures, without = tally.figures()
-    assert re.search(rf"faults found +{figures.found} of {figures.faults} +0 of {figures.faults} ", text)
+    assert re.search(rf"faults found +{figures.detected} of {figures.faults} +0 of {figures.faults} ", text)
     assert re.search(rf"false incidents +0 +{without.false} ", text)
     assert re.search(rf"promised, at most +{figures.promised:.1f} +{figures.promised:.1f} ", text)
     assert without.false > 0

@@ -30,8 +30,8 @@ def play(picture, labels, *, cuts=()):
             endings=np.zeros(len(rows), np.int8), contributions={}, classes={}, incident_ids={},
         )  # fmt: skip
         last = stop == len(picture)
-        mine = [label for label in labels if 10 * start <= label.record and (last or label.record < 10 * stop)]
-        incidents.step(events, scores, (np.zeros(len(rows), np.int64), {"s": 0}), (10 * rows, mine))
+        arrived = [label for label in labels if 10 * start <= label.record and (last or label.record < 10 * stop)]
+        incidents.step(events, scores, (np.zeros(len(rows), np.int64), {"s": 0}), (10 * rows, arrived))
     return incidents
 
 

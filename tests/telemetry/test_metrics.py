@@ -144,11 +144,11 @@ def test_every_kind_severity_and_reason_has_its_series():
     assert set(get_args(fields["reason"].annotation)[0].__args__) == set(CLOSING_REASONS)
     metrics = Metrics(Settings())
     for kind, severity, reason in product(KINDS, SEVERITIES, CLOSING_REASONS):
-        told = [
+        messages = [
             incident(kind=kind, severity=severity),
             incident(kind=kind, severity=severity, state="closed", reason=reason),
         ]
-        outcome = result([0.5], incidents=told)
+        outcome = result([0.5], incidents=messages)
         metrics.committed(commit(), events=events([0.5]), labels=0, rejected=NOTHING, result=outcome)
     seen = samples(metrics)
     assert {value for key, value in seen.items() if key[0] == "stream_ad_incidents_closed_total"} == {1}
