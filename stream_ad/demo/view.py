@@ -184,8 +184,8 @@ def _footer(moment: Moment) -> Text:
     for side, figures in zip(SIDES, moment.figures, strict=True):
         text.append(f" {side}: ", style="bold")
         text.append(
-            f"{figures.detected}/{figures.faults} faults found, {figures.false} false incidents of {figures.promised:.1f}"
-            f" promised, average precision {_number(figures.average_precision, '.2f')} \n"
+            f"{figures.detected}/{figures.faults} faults found, {figures.false} false incidents of"
+            f" {figures.promised:.1f} promised, average precision {_number(figures.average_precision, '.2f')} \n"
         )
     for block, meaning in (
         ("green", "normal"),
