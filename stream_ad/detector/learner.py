@@ -106,9 +106,9 @@ class Learner:
         if screened:
             screened.put_back(self.state, rows)
         rates, count = self.state.rules.rate[rows], self.state.pending.count[rows]
-        self.state.evidence.learn(rows, self.state.pending, self.state.horizon_ns, rates)
-        first = np.maximum(self.state.seen[rows], self.state.options.learning.warmup_events)
+        first = np.maximum(self.state.seen[rows], self.state.evidence.live_from(rows))
         done.promised = float((rates[:, 0] * np.maximum(count - first, 0)).sum())
+        self.state.evidence.learn(rows, self.state.pending, self.state.horizon_ns, rates)
         self.state.seen[rows] = count
         return done
 

@@ -89,15 +89,23 @@ def test_a_label_after_a_restart_counts():
     assert (counts["incidents_normal"], counts["incidents_anomaly"]) == (0, 1)
 
 
-def test_the_budget_of_a_stretch_is_what_the_settings_say():
-    """What is promised adds up to the budget: a thousand live events at one in 500 may have two false incidents."""
+def test_what_is_promised_follows_the_budgets_of_the_sensors():
+    """The promise is the rate of each sensor's budget times its live events, also of those that are live early."""
     story, random = Story(), np.random.default_rng(3)
     chosen = options(
-        alarms={"false_incidents": 1, "per": "500 events", "overrides": [{"sensors": "b", "false_incidents": 3}]}
+        learning={"warmup_events": 256},
+        alarms={"false_incidents": 1, "per": "500 events", "overrides": [{"sensors": "b*", "false_incidents": 3}]},
     )
-    for _ in range(64 + 1000):
-        for sensor in "ab":
-            story.event(sensor, {"f0": float(random.normal(10)), "f1": float(random.normal(10))})
-    promised = sum(result.promised for result in story.play(Shard(chosen), cut=100))
+    old, young = ["a0", "b0", "a1", "a2"], ["a3", "b1"]
     batch = chosen.learning.batch_events
-    assert promised == pytest.approx((1 + 3) * (1064 // batch * batch - 64) / 500)
+    for number in range(50 * batch):
+        for sensor in old if number < 38 * batch else old + young:
+            story.event(sensor, {f"f{k}": float(random.normal(10)) for k in range(3)})
+    results = story.play(Shard(chosen), cut=100)
+    live = Counter()
+    sensors = iter(sensor for _, sensor, _, _ in story.events)
+    for result in results:
+        live.update(sensor for alive, sensor in zip(result.scores.live.tolist(), sensors, strict=False) if alive)
+    expected = sum((3 if sensor.startswith("b") else 1) / 500 * number for sensor, number in live.items())
+    assert sum(result.promised for result in results) == pytest.approx(expected)
+    assert live["a3"] > 12 * batch - 256  # it was live before its warm-up was over
