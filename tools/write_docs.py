@@ -20,7 +20,7 @@ from stream_ad.records.columns import ShardStatus
 from stream_ad.settings import Settings
 from stream_ad.settings.keys import all_keys, leaf_values
 from stream_ad.telemetry.collectors import ShardView
-from stream_ad.telemetry.metrics import Metrics
+from stream_ad.telemetry.metrics import SEVERITIES, Metrics
 from tools.import_layers import mermaid, text
 
 if TYPE_CHECKING:
@@ -115,8 +115,9 @@ def metrics_table() -> str:
     """Return a row for each metric, in the order of registration."""
     metrics = Metrics(Settings())
     status = ShardStatus(
-        sensors=0, warming_sensors=0, alarmed_sensors=0, pending_events=0, watermark_ns=0, model_version="",
-        class_importance={"": 0.0}, miss_rate={"": 0.0}, threshold_median=0.0, state_bytes=0,
+        sensors=0, warming_sensors=0, alarmed_sensors=0, open_incidents=dict.fromkeys(SEVERITIES, 0), pending_events=0,
+        watermark_ns=0, model_version="", class_importance={"": 0.0}, miss_rate={"": 0.0}, threshold_median=0.0,
+        state_bytes=0,
     )  # fmt: skip
     metrics.show({0: ShardView(status=status)})
     families = [family for family in metrics.registry.collect() if family.name.startswith("stream_ad_")]

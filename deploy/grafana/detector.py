@@ -1,4 +1,4 @@
-"""The detector dashboard: scores, threshold, loss, class importance, outcomes of labels, drift, learning."""
+"""The detector dashboard: scores, usual errors, loss, class importance, outcomes of labels, drift, learning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def detector() -> Dashboard:
         board(
             "Detector",
             uid="stream-ad-detector",
-            says="What the models do: scores and threshold, what is learned and what is kept out, labels, drift.",
+            says="What the models do: scores and usual errors, what is learned and what is kept out, labels, drift.",
             rows={
                 "Scores": _scores(),
                 "Learning": _learning(),
@@ -33,20 +33,32 @@ def _scores() -> list[object]:
             "Scores",
             "stream_ad_score",
             unit="short",
-            says="How scores are distributed; 1 and above is an anomaly. A bulk that creeps towards 1 says that the "
-            "models no longer fit; "
-            "one that never moves says that the readings do not move either.",
-            runbook="StreamADAnomaliesNone",
+            says="How scores are distributed, between 0 and 1, on a scale that no level moves. A bulk that creeps "
+            "towards 1 says that the models no longer fit; one that never moves says that the readings do not move "
+            "either.",
+            runbook="StreamADIncidentsNone",
         ),
         lines(
-            "Threshold",
+            "Scores: half, 99 % and 99.9 % below",
+            {
+                f"{share:.1%}": f"histogram_quantile({share}, "
+                f"sum by (le) (rate(stream_ad_score_bucket{{{JOB}}}[$__rate_interval])))"
+                for share in (0.5, 0.99, 0.999)
+            },
+            unit="short",
+            maximum=1,
+            span=12,
+            says="The score ranks events; it opens no incident. What is usual for these sensors should stay where it "
+            "is.",
+        ),
+        lines(
+            "Usual error",
             {"partition {{shard}}": f"max by (shard) (stream_ad_threshold{{{JOB}}})"},
             unit="short",
             logarithmic=True,
             span=12,
-            says="The raw error that scores 1, median over the sensors of a partition. It may fall while models get "
-            "better; a rise of ten "
-            "times means that the detector hardly alarms any more.",
+            says="The raw error that one normal event in a thousand exceeds, median over the sensors of a partition. "
+            "It may fall while models get better; after a rise of ten times they learn what they should not.",
             runbook="StreamADThresholdRunsAway",
         ),
         lines(
@@ -54,27 +66,27 @@ def _scores() -> list[object]:
             {"{{phase}}": f"sum by (phase) (rate(stream_ad_scores_total{{{JOB}}}[$__rate_interval]))"},
             unit="cps",
             stacked=True,
+            span=12,
             says="The first events of a sensor are its warm-up: learned at once, scores to be taken with caution.",
         ),
         lines(
-            "Anomalies against what is tolerated",
+            "Share of events that alarm",
             {
-                "over 30 minutes": f"job:stream_ad_anomalies:ratio30m{{{JOB}}}",
-                "tolerated false alarms": f"max(stream_ad_tolerated_false_alarm_ratio{{{JOB}}})",
+                "alarm": f"sum(rate(stream_ad_anomalies_total{{{JOB}}}[$__rate_interval])) / "
+                f"(sum(rate(stream_ad_scores_total{{{JOB}}}[$__rate_interval])) > 0)",
             },
             unit="percentunit",
-            says="More than twenty times the tolerated share for half an hour raises an alert: much is broken, or "
-            "the normal has changed.",
-            runbook="StreamADAnomaliesMany",
+            span=12,
+            says="Live events inside incidents. Nothing is promised of it: a fault that lasts has many such events.",
         ),
         stat_panel(
-            "Anomalies of the last day",
-            f"sum(increase(stream_ad_anomalies_total{{{JOB}}}[1d]))",
+            "Incidents of the last 7 days",
+            f"sum(increase(stream_ad_incidents_opened_total{{{JOB}}}[7d]))",
             unit="short",
             decimals=0,
-            span=8,
-            says="Events of the last 24 hours that scored 1 or above.",
-            runbook="StreamADAnomaliesNone",
+            span=12,
+            says="Incidents opened, of all kinds and severities.",
+            runbook="StreamADIncidentsNone",
         ),
     ]
 
@@ -94,9 +106,8 @@ def _learning() -> list[object]:
             unit="cps",
             stacked=True,
             span=12,
-            says="Learned as normal or as an anomaly; kept out by the gate (unlabelled, score not clearly below the "
-            "threshold); dropped "
-            "because the bound on waiting events took effect.",
+            says="Learned as normal or as an anomaly; kept out by the gate (unlabelled, and the score is not usual); "
+            "dropped because the bound on waiting events took effect.",
             runbook="StreamADGateClosed",
         ),
         stat_panel(
@@ -146,9 +157,8 @@ def _labels() -> list[object]:
             unit="percentunit",
             maximum=1,
             limit=0.5,
-            says="Share of the labels of a class that the published score had missed; older ones count less. Of "
-            "normal: alarms among what "
-            "people called normal.",
+            says="Share of the labels of a class whose events had scored no higher than one normal event in a thousand "
+            "does; older ones count less. Of normal: those that had scored higher.",
             runbook="StreamADRecallDecayed",
         ),
         heat(

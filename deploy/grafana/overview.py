@@ -1,4 +1,4 @@
-"""The overview dashboard: is it working, how many anomalies, how late, how good according to the labels."""
+"""The overview dashboard: is it working, which incidents, is the promise kept, how late, how good by the labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 WHICH = """\
 A sensor is never a label of a metric: thousands of them would drown Prometheus, and the loudest change all the time.
-The scores say which sensors they are about:
+These say which sensors they are about:
 
-- **lately loudest**, with score and features, from each worker: `docker compose exec worker python -c
+- **most incidents lately**, with kind, severity and features, from each worker: `docker compose exec worker python -c
   "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9108/top').read().decode())"`
-- **incidents**, one record when one opens and one when it closes: topic `anomaly-incidents`
-- **every score** with the features that caused it: topic `anomaly-scores`, keyed by sensor
+- **incidents**, a record when one opens, gets worse or closes: topic `anomaly-incidents`, or `stream-ad incidents`
+- **every score**: topic `anomaly-scores`, keyed by sensor, or `stream-ad scores`
 """
 
 
@@ -26,10 +26,11 @@ def overview() -> Dashboard:
         board(
             "Overview",
             uid="stream-ad-overview",
-            says="Is it working, how many anomalies, how late, how good according to the labels.",
+            says="Is it working, which incidents, is the promise kept, how late, how good according to the labels.",
             rows={
                 "Is it working?": _working(),
-                "How many anomalies?": _anomalies(),
+                "Which incidents?": _incidents(),
+                "Is the promise kept?": _promise(),
                 "How late?": _late(),
                 "How good, according to the labels?": _good(),
                 "Which sensors?": [words("Which sensors?", WHICH, height=6)],
@@ -92,28 +93,32 @@ def _working() -> list[object]:
     ]
 
 
-def _anomalies() -> list[object]:
+def _incidents() -> list[object]:
     return [
         lines(
-            "Share of events that are anomalies",
-            {
-                "anomalies": f"sum(rate(stream_ad_anomalies_total{{{JOB}}}[$__rate_interval])) / "
-                f"(sum(rate(stream_ad_scores_total{{{JOB}}}[$__rate_interval])) > 0)",
-                "tolerated false alarms": f"max(stream_ad_tolerated_false_alarm_ratio{{{JOB}}})",
-            },
-            unit="percentunit",
-            says="Events that score 1 or above. Where nothing is wrong it stays near one in a thousand.",
-            runbook="StreamADAnomaliesMany",
+            "Open incidents, by severity",
+            {"{{severity}}": f"sum by (severity) (stream_ad_open_incidents{{{JOB}}})"},
+            unit="short",
+            stacked=True,
+            says="What waits for somebody to look at it. Critical: the alarm is far above what opens an incident, or "
+            "lasts very long.",
+            runbook="StreamADCriticalIncidents",
         ),
         lines(
-            "Incidents",
-            {
-                "opened": f'sum(increase(stream_ad_incidents_total{{{JOB}, state="open"}}[$__rate_interval]))',
-                "closed": f'sum(increase(stream_ad_incidents_total{{{JOB}, state="closed"}}[$__rate_interval]))',
-            },
+            "Incidents opened, by kind",
+            {"{{kind}}": f"sum by (kind) (increase(stream_ad_incidents_opened_total{{{JOB}}}[$__rate_interval]))"},
             unit="short",
-            says="Runs of anomalies of one sensor, which are what people look at. Both curves should keep pace "
-            "with each other.",
+            stacked=True,
+            says="spike: single events; sustained: a long run of slightly unusual ones; stuck: readings that no longer "
+            "change.",
+        ),
+        lines(
+            "Incidents closed, by reason",
+            {"{{reason}}": f"sum by (reason) (increase(stream_ad_incidents_closed_total{{{JOB}}}[$__rate_interval]))"},
+            unit="short",
+            stacked=True,
+            says="over: the alarm ended; accepted: a lasting change is the new normal; judged: a label said normal; "
+            "sensor_gone: the sensor was forgotten.",
         ),
         lines(
             "Sensors with an open incident",
@@ -123,7 +128,62 @@ def _anomalies() -> list[object]:
                 "all": f"sum(stream_ad_sensors{{{JOB}}})",
             },
             unit="short",
-            says="How much of the plant is in alarm. Scores of sensors in warm-up say so; take them with caution.",
+            says="How much of the plant is in alarm. Sensors in warm-up open no incident.",
+        ),
+        lines(
+            "Recent incidents",
+            {
+                "all sensors": f"sum(stream_ad_recent_incidents{{{JOB}}})",
+                "the sensor with most": f"max(stream_ad_recent_incidents_of_top_sensor{{{JOB}}})",
+            },
+            unit="short",
+            says="Incidents opened, each counting half as much every day. Where one sensor has most of them, /top on "
+            "its worker names it.",
+            runbook="StreamADOneSensorAlarms",
+        ),
+        stat_panel(
+            "Major or critical incidents open now",
+            f'sum(stream_ad_open_incidents{{{JOB}, severity=~"major|critical"}})',
+            unit="short",
+            span=8,
+            steps=((None, GOOD), (1, NOTICE)),
+            says="Those that an alert tells of. Minor ones are in the topic of incidents alone.",
+            runbook="StreamADMajorIncidents",
+        ),
+    ]
+
+
+def _promise() -> list[object]:
+    return [
+        lines(
+            "False incidents of 7 days, promised and observed",
+            {
+                "promised at most": f"job:stream_ad_promised_false_incidents:increase7d{{{JOB}}}",
+                "observed: false or without a label": f"job:stream_ad_observed_incidents:increase7d{{{JOB}}}",
+            },
+            unit="short",
+            span=12,
+            says="What the budget allows for the events of the last 7 days, and the incidents opened less those that a "
+            "label called an anomaly. A machine that really changes costs an incident, which no budget foresees.",
+            runbook="StreamADPromiseBroken",
+        ),
+        stat_panel(
+            "Share of the budget spent",
+            f"job:stream_ad_budget_spent:ratio7d{{{JOB}}}",
+            unit="percentunit",
+            span=4,
+            steps=((None, GOOD), (1, NOTICE), (3, BAD)),
+            says="Observed over promised, last 7 days. Label incidents that were real: they do not count.",
+            runbook="StreamADPromiseBroken",
+            no_value="nothing promised yet",
+        ),
+        bars(
+            "Incidents by their first label, last 7 days",
+            "{{label}}",
+            f"sum by (label) (increase(stream_ad_labelled_incidents_total{{{JOB}}}[7d]))",
+            unit="short",
+            says="normal: they were false. Incidents without a label are in neither.",
+            runbook="StreamADPromiseBroken",
         ),
     ]
 
@@ -164,9 +224,9 @@ def _good() -> list[object]:
             unit="percentunit",
             maximum=1,
             steps=((None, GOOD), (0.3, NOTICE), (0.5, BAD)),
-            says="Share of the anomalies of a class, as people named them, that had scored below 1; older labels "
-            "count less. Of normal: "
-            "false alarms among what people looked at, which is mostly alarms, so it is not a false-alarm rate.",
+            says="Share of the anomalies of a class, as people named them, that had scored no higher than one normal "
+            "event in a thousand does; older labels count less. Of normal: those that had scored higher, among what "
+            "people looked at, which is mostly alarms.",
             runbook="StreamADRecallDecayed",
         ),
         lines(

@@ -130,9 +130,9 @@ def demo(
     seconds: Annotated[float, typer.Option(metavar="SECONDS", min=1.0, help="Wall-clock time to run.")] = 60.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same plant and faults.")] = 0,
 ) -> None:
-    """Watch late labels improve the scores of a plant.
+    """Watch late labels find more faults of a plant, at the same budget of false incidents.
 
-    Two workers on a temporary embedded broker score the same machines; one of them gets labels.
+    Two workers on a temporary embedded broker watch the same machines; one of them gets labels.
     """
     from stream_ad.demo import demo as run_demo
 

@@ -20,10 +20,10 @@ from stream_ad.demo import scene
 from stream_ad.demo.feed import Feed
 from stream_ad.demo.scene import MACHINES, SIDES, WITH
 from stream_ad.demo.tally import Figures, Tally
-from stream_ad.demo.view import Moment, progress_line, screen, summary
+from stream_ad.demo.view import Moment, budget, progress_line, screen, summary
 from stream_ad.demo.workers import WorkerProcess
 from stream_ad.evaluation.simulation.simulate import Simulation
-from stream_ad.records.columns import Contribution  # noqa: TC001 -- msgspec reads the annotation
+from stream_ad.records.schemas import Incident
 from stream_ad.util.signals import stop_on_signals
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class _Score(msgspec.Struct):
     """The part of ``schemas.AnomalyScore`` that is shown."""
 
     score: float
+    is_anomaly: bool
     phase: str
-    contributions: list[Contribution]
 
 
 def demo(
@@ -120,6 +120,9 @@ class _Demo:
             worker.check()
         for side, reader in enumerate(self.readers):
             self._add_scores(side, [value for _, value in reader.read(self.settings[side].topics.scores) if value])
+        for _, value in self.readers[WITH].read(self.settings[WITH].topics.incidents):
+            if value:
+                self.feed.on_incident(Incident.model_validate_json(value))
         show.update()
         return not self.stop.wait(_FRAME_S)
 
@@ -141,11 +144,9 @@ class _Demo:
     def _add_scores(self, side: int, values: list[bytes]) -> None:
         """Decode scores of a worker, which come in the order of the readings."""
         scores = [self.decoder.decode(value) for value in values]
-        first = self.tally.scored[side]
-        self.tally.add_scores(side, [score.score for score in scores], [score.phase == "live" for score in scores])
-        for row, score in enumerate(scores, start=first):
-            if side == WITH and score.score >= 1 and score.phase == "live":
-                self.feed.on_alarm(row, score.contributions[0] if score.contributions else None, score.score)
+        columns = zip(*((score.score, score.is_anomaly, score.phase == "live") for score in scores), strict=True)
+        if scores:
+            self.tally.add_scores(side, *columns)
 
     def _sum_up(self, took: float) -> DemoSummary:
         figures, second_half = self.tally.figures(), self.tally.figures(since=self.tally.both // 2)
@@ -199,6 +200,7 @@ class _Lines:
     def __enter__(self) -> Self:
         self._demo.console.print(
             "Starting two workers: one will get late labels, the other none. "
+            f"Both have the default budget: {budget()}. "
             "The very first start compiles the detector, which takes about half a minute."
         )
         return self

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stream_ad.detector.alarm_config import AlarmsConfig, IncidentSettings
+from stream_ad.detector.alarms.rules import AlarmRules
 from stream_ad.evaluation.simulation.annotator import AnnotatorConfig
 from stream_ad.evaluation.simulation.plant import PlantConfig
 from stream_ad.settings import Settings
@@ -20,6 +22,11 @@ STEPS_PER_S = 200.0
 DAY_STEPS = 1440
 RECOVERY_STEPS = 45
 """Readings after an episode that are not evaluated: the machine recovers, and nobody could say when it has."""
+BUDGET = AlarmRules(AlarmsConfig()).budget_of("")
+"""Of both workers: what the settings have by default."""
+PROMISED_PER_READING = BUDGET.false_incidents * INTERVAL_S * 1e9 / (BUDGET.nanoseconds or 1)
+"""False incidents that it allows for each reading of a machine."""
+QUIET_READINGS = IncidentSettings().quiet_events
 MOST_WAITING = 3000
 """Most events without a score; beyond it the plant waits for the workers."""
 
@@ -52,6 +59,5 @@ def settings(folder: Path, side: int) -> Settings:
             "logs": {"level": "warning", "format": "console"},
             # a machine sees its whole day before it is evaluated; a label comes after 30 to 90 readings
             "learning": {"warmup_events": DAY_STEPS, "label_horizon_events": 256},
-            "alarms": {"false_incidents": 1, "per": "1000 events"},
         }
     )

@@ -1,7 +1,8 @@
-"""Truth and scores of the demo, row by row, and the figures that follow from them.
+"""Truth, scores and alarms of the demo, row by row, and the figures that follow from them.
 
 Both workers are evaluated on the same readings: those that both have scored, live, and not while a machine
-recovers from an episode.
+recovers from an episode. Incidents are counted as they are promised (``incident_figures``); harmless cleaning is
+normal, so an incident that covers nothing else is false.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ad.demo.scene import MACHINES, RECOVERY_STEPS, SIDES
-from stream_ad.evaluation.backtest.metrics import curve
+from stream_ad.demo.scene import MACHINES, PROMISED_PER_READING, QUIET_READINGS, RECOVERY_STEPS, SIDES
+from stream_ad.evaluation.backtest.incident_figures import IncidentFigures, count, faults_of
+from stream_ad.evaluation.backtest.metrics import curve, detection
 from stream_ad.evaluation.simulation.plant import CLEANING, FAULTS
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
     from stream_ad.evaluation.simulation.plant import Chunk, Episode
 
+CODES = {kind: code for code, kind in enumerate(FAULTS, start=1)}
+"""Code of each fault among the figures by class; 0 is normal."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
@@ -30,7 +35,6 @@ class ClassFigures:
     episodes: int
     detected: int  # episodes with an alarm while they lasted
     delay_steps: float  # median readings of the machine until the first alarm; NaN if none was detected
-    alarmed: float  # share of its readings that raised an alarm
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,12 @@ class Figures:
     """Figures of a worker."""
 
     evaluated: int  # readings
-    average_precision: float
-    recall: float  # share of faulty readings that raised an alarm
-    false_per_1000: float  # alarms among a thousand readings without a fault, cleaning included
-    classes: dict[str, ClassFigures]
+    average_precision: float  # of the scores
+    incidents: int
+    false: int  # incidents that cover no reading of a fault
+    promised: float  # false incidents that the budget allows
+    share_in_alarm: float  # of the readings
+    classes: dict[str, ClassFigures]  # faults, and cleaning
 
     @property
     def detected(self) -> int:
@@ -49,7 +55,7 @@ class Figures:
         return sum(self.classes[kind].detected for kind in FAULTS)
 
     @property
-    def episodes(self) -> int:
+    def faults(self) -> int:
         """Faults in all."""
         return sum(self.classes[kind].episodes for kind in FAULTS)
 
@@ -69,6 +75,7 @@ class Tally:
         self.episode = np.full(capacity, -1, np.int64)  # (N,) index into episodes
         self.recovering = np.zeros(capacity, np.bool_)  # (N,)
         self.score = np.full((len(SIDES), capacity), np.nan)  # (2, N)
+        self.alarm = np.zeros((len(SIDES), capacity), np.bool_)  # (2, N)
         self.live = np.zeros((len(SIDES), capacity), np.bool_)  # (2, N)
         self._quiet = np.full(MACHINES, RECOVERY_STEPS)  # steps since each machine's last episode
 
@@ -83,11 +90,10 @@ class Tally:
             self.recovering[row : row + MACHINES] = ~busy & (self._quiet < RECOVERY_STEPS)
         self.rows = rows.stop
 
-    def add_scores(self, side: int, scores: Sequence[float], live: Sequence[bool]) -> None:
-        """Add the next scores of a worker, in the order of the rows."""
+    def add_scores(self, side: int, scores: Sequence[float], alarms: Sequence[bool], live: Sequence[bool]) -> None:
+        """Add the next scores of a worker, whether they alarm, and whether they are live, in the order of the rows."""
         rows = slice(self.scored[side], self.scored[side] + len(scores))
-        self.score[side, rows] = scores
-        self.live[side, rows] = live
+        self.score[side, rows], self.alarm[side, rows], self.live[side, rows] = scores, alarms, live
         self.scored[side] = rows.stop
 
     @property
@@ -107,35 +113,40 @@ class Tally:
             since: First row to evaluate.
         """
         kinds = self.kinds()
-        rows = np.flatnonzero(self.live[:, : self.both].all(axis=0) & ~self.recovering[: self.both])
-        rows = rows[rows >= since]
-        with_, without = (self._figures(self.score[side], rows, kinds) for side in range(len(SIDES)))
+        counts = self.live[:, : self.both].all(axis=0) & ~self.recovering[: self.both]
+        counts[:since] = False
+        with_, without = (self._figures(side, counts, kinds) for side in range(len(SIDES)))
         return with_, without
 
-    def _figures(self, score: NDArray[np.float64], rows: NDArray[np.int64], kinds: NDArray[np.str_]) -> Figures:
-        faulty = np.isin(kinds[rows], list(FAULTS))
-        alarm = score[rows] >= 1
+    def _figures(self, side: int, counts: NDArray[np.bool_], kinds: NDArray[np.str_]) -> Figures:
+        sensor = np.arange(len(kinds)) % MACHINES
+        code = np.zeros(len(kinds), np.int64)
+        for kind, number in CODES.items():
+            code[kinds == kind] = number
+        code[~counts] = -1
+        score, alarm = self.score[side, : self.both], self.alarm[side, : self.both]
+        figures = count(sensor, code, alarm, budget=PROMISED_PER_READING, quiet_events=QUIET_READINGS)
+        cleaning = np.where(counts, kinds == CLEANING, -1)
         return Figures(
-            evaluated=len(rows),
-            average_precision=curve(score[rows], faulty).average_precision(),
-            recall=_mean(alarm[faulty]),
-            false_per_1000=1000 * _mean(alarm[~faulty]),
-            classes={kind: self._class(alarm, rows, kinds[rows] == kind) for kind in (*FAULTS, CLEANING)},
-        )
-
-    def _class(self, alarm: NDArray[np.bool_], rows: NDArray[np.int64], members: NDArray[np.bool_]) -> ClassFigures:
-        episode = self.episode[rows[members]]
-        delays = []
-        for index in np.unique(episode):
-            raised = np.flatnonzero(alarm[members][episode == index])
-            delays += [int(raised[0])] if len(raised) else []
-        return ClassFigures(
-            episodes=len(np.unique(episode)),
-            detected=len(delays),
-            delay_steps=float(np.median(delays)) if delays else float("nan"),
-            alarmed=_mean(alarm[members]),
+            evaluated=int(counts.sum()),
+            average_precision=curve(score[counts], code[counts] > 0).average_precision(),
+            incidents=figures.incidents,
+            false=figures.false,
+            promised=figures.promised,
+            share_in_alarm=figures.share_in_alarm,
+            classes={
+                **{kind: _class(figures, code) for kind, code in CODES.items()},
+                CLEANING: _episodes(detection(faults_of(sensor, cleaning), alarm)),
+            },
         )
 
 
-def _mean(flags: NDArray[np.bool_]) -> float:
-    return float(flags.mean()) if len(flags) else float("nan")
+def _class(figures: IncidentFigures, code: int) -> ClassFigures:
+    of_class = figures.by_class.get(code)
+    if of_class is None:
+        return ClassFigures(0, 0, float("nan"))
+    return ClassFigures(of_class.faults, of_class.detected, of_class.delay_events_median)
+
+
+def _episodes(counted: dict[str, float]) -> ClassFigures:
+    return ClassFigures(int(counted["total"]), int(counted["detected"]), counted["delay_events_median"])

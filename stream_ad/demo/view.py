@@ -1,4 +1,4 @@
-"""The demo's screen: machines, scores with and without labels, alarms, labels, and what they changed."""
+"""The demo's screen: machines, scores with and without labels, incidents, labels, and what they changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from stream_ad.demo.scene import INTERVAL_S, MACHINES, SIDES, WITH, WITHOUT
+from stream_ad.demo.scene import BUDGET, INTERVAL_S, MACHINES, SIDES, STEPS_PER_S, WITH, WITHOUT
 from stream_ad.evaluation.simulation.plant import CLEANING, FAULTS, NORMAL
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from stream_ad.demo.feed import Feed
-    from stream_ad.demo.tally import Figures, Tally
+    from stream_ad.demo.tally import ClassFigures, Figures, Tally
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BUCKET = 30
@@ -50,7 +50,7 @@ def screen(console: Console, tally: Tally, feed: Feed, names: list[str], moment:
     """Return the whole screen, made to fit the terminal."""
     tall = max(5, console.height - MACHINES - 6)
     width = max(10, min(40, (console.width - 40) // 2))
-    story = Panel(_story(feed, names, tall - 2), title="alarms and labels", height=tall)
+    story = Panel(_story(feed, names, tall - 2), title="incidents and labels", height=tall)
     changed = _changed(feed, moment)
     middle: RenderableType = story
     if console.width >= 110:
@@ -92,26 +92,33 @@ def _machines(tally: Tally, names: list[str], width: int, *, roomy: bool) -> Tab
     kinds = tally.kinds()[:both].reshape(-1, MACHINES)
     recovering = tally.recovering[:both].reshape(-1, MACHINES)
     scores = tally.score[:, :both].reshape(len(SIDES), -1, MACHINES)
+    alarms = tally.alarm[:, :both].reshape(len(SIDES), -1, MACHINES)
     live = tally.live[:, :both].reshape(len(SIDES), -1, MACHINES)
     first = max(0, -(-len(kinds) // _BUCKET) - width) * _BUCKET
     for machine, name in enumerate(names):
         column = slice(first, None), machine
         lines = [
-            _line(scores[side][column], live[side][column], kinds[column], recovering[column])
+            _line(scores[side][column], alarms[side][column], live[side][column], kinds[column], recovering[column])
             for side in range(len(SIDES))
         ]
-        score, truth = _now(scores[WITH, :, machine], live[WITH, :, machine], kinds[:, machine])
+        of_machine = WITH, slice(None), machine
+        score, truth = _now(scores[of_machine], alarms[of_machine], live[of_machine], kinds[:, machine])
         table.add_row(name, *lines, score, *([truth] if roomy else []))
     return table
 
 
 def _line(
-    score: NDArray[np.float64], live: NDArray[np.bool_], kind: NDArray[np.str_], recovering: NDArray[np.bool_]
+    score: NDArray[np.float64],
+    alarm: NDArray[np.bool_],
+    live: NDArray[np.bool_],
+    kind: NDArray[np.str_],
+    recovering: NDArray[np.bool_],
 ) -> Text:
-    """Draw a block for each bucket, as high as its highest score; the colour says whether an alarm was right.
+    """Draw a block for each bucket, as high as its highest score; the colour says whether an incident was right.
 
     Args:
         score: (N,) scores of a machine.
+        alarm: (N,) whether an incident is open.
         live: (N,) whether each score is live.
         kind: (N,) kind of episode, empty outside.
         recovering: (N,) whether the machine recovers from an episode.
@@ -120,27 +127,29 @@ def _line(
     for start in range(0, len(score), _BUCKET):
         bucket = slice(start, start + _BUCKET)
         top = float(score[bucket].max())
-        height = int((math.log10(max(top, 1e-4)) + 2.5) / 3.5 * len(_BLOCKS))
+        height = int(top * len(_BLOCKS))
         faulty = bool(np.isin(kind[bucket], list(FAULTS)).any())
-        alarm = bool((score[bucket][live[bucket] & ~recovering[bucket]] >= 1).any())
+        alarms = bool((alarm[bucket] & ~recovering[bucket]).any())
         if not live[bucket].any():
             style = "bright_black"
         elif faulty:
-            style = "bold red" if alarm else "yellow"
+            style = "bold red" if alarms else "yellow"
         else:
-            style = "bold magenta" if alarm else "green"
+            style = "bold magenta" if alarms else "green"
         line.append(_BLOCKS[min(max(height, 0), len(_BLOCKS) - 1)], style=style)
     return line
 
 
-def _now(score: NDArray[np.float64], live: NDArray[np.bool_], kind: NDArray[np.str_]) -> tuple[Text, Text]:
+def _now(
+    score: NDArray[np.float64], alarm: NDArray[np.bool_], live: NDArray[np.bool_], kind: NDArray[np.str_]
+) -> tuple[Text, Text]:
     if not len(score):
         return Text("-", style="dim"), Text("")
     if not live[-1]:
         return Text("warm-up", style="bright_black"), Text("")
     going_on = str(kind[-1])
     style = "cyan" if going_on == CLEANING else "yellow"
-    return Text(f"{score[-1]:.2f}", style="bold red" if score[-1] >= 1 else ""), Text(going_on, style=style)
+    return Text(f"{score[-1]:.2f}", style="bold red" if alarm[-1] else ""), Text(going_on, style=style)
 
 
 def _story(feed: Feed, names: list[str], lines: int) -> Text:
@@ -153,19 +162,19 @@ def _story(feed: Feed, names: list[str], lines: int) -> Text:
 
 
 def _changed(feed: Feed, moment: Moment) -> Table:
-    """Return a table by class: labels given, weight of the class in learning, and share of readings with an alarm."""
+    """Return a table by class: labels given, weight of the class in learning, and episodes with an alarm."""
     table = Table(box=None, expand=True, padding=(0, 1), header_style="dim")
-    for header in ("label", "given", "importance", "alarms*", "without"):
+    for header in ("label", "given", "importance", "found*", "without"):
         table.add_column(header, justify="left" if header in ("label", "importance") else "right", no_wrap=True)
     most = max(moment.importance.values(), default=1.0)
-    for name, count in feed.label_counts.items():
+    for name, number in feed.label_counts.items():
         weight = moment.importance.get(name)
         bar = "" if weight is None else "█" * max(1, round(5 * weight / most)) + f" {weight:.2f}"
         kind = CLEANING if name == NORMAL else name
-        shares = [_percent(moment.figures[side].classes[kind].alarmed) for side in (WITH, WITHOUT)]
+        shares = [_of(moment.figures[side].classes[kind]) for side in (WITH, WITHOUT)]
         style = "cyan" if name == NORMAL else ""
-        table.add_row(name, f"{count:,}", bar, *shares, style=style)
-    table.caption = "* of its readings (normal: of cleaning)"
+        table.add_row(name, f"{number:,}", bar, *shares, style=style)
+    table.caption = "* with an alarm while they lasted (normal: cleaning)"
     table.caption_style = "dim"
     return table
 
@@ -175,18 +184,27 @@ def _footer(moment: Moment) -> Text:
     for side, figures in zip(SIDES, moment.figures, strict=True):
         text.append(f" {side}: ", style="bold")
         text.append(
-            f"{figures.detected}/{figures.episodes} faults, {_number(figures.false_per_1000, '.1f')} false alarms"
-            f" per 1,000, average precision {_number(figures.average_precision, '.2f')} \n"
+            f"{figures.detected}/{figures.faults} faults found, {figures.false} false incidents of"
+            f" {figures.promised:.1f} promised, average precision {_number(figures.average_precision, '.2f')} \n"
         )
     for block, meaning in (
         ("green", "normal"),
-        ("red", "fault, alarm"),
-        ("yellow", "fault, no alarm"),
-        ("magenta", "false alarm"),
+        ("red", "fault, incident"),
+        ("yellow", "fault, no incident"),
+        ("magenta", "false incident"),
     ):
         text.append(" █ ", style=block)
         text.append(meaning, style="dim")
     return text
+
+
+def budget() -> str:
+    """Return the budget of both workers in words, and how much of the plant's time passes in the demo."""
+    days = STEPS_PER_S * INTERVAL_S * 60 / 86_400
+    return (
+        f"at most {BUDGET.false_incidents:g} false incident of each machine in a week of its time, and a minute here is"
+        f" {days:.1f} days there"
+    )
 
 
 def progress_line(tally: Tally, seconds: float, labels: int) -> str:
@@ -194,14 +212,17 @@ def progress_line(tally: Tally, seconds: float, labels: int) -> str:
     with_, without = tally.figures()
     return (
         f"{seconds:3.0f} s  {clock(tally.both)}  {tally.both:,} readings scored, {labels:,} labels;"
-        f" false alarms per 1,000: {_number(with_.false_per_1000, '.1f')} with them,"
-        f" {_number(without.false_per_1000, '.1f')} without;"
-        f" faults found: {with_.detected} and {without.detected} of {with_.episodes}"
+        f" faults found: {with_.detected} with them, {without.detected} without, of {with_.faults};"
+        f" false incidents: {with_.false} and {without.false}, promised at most {with_.promised:.1f}"
     )
 
 
+def _of(figures: ClassFigures) -> str:
+    return f"{figures.detected} of {figures.episodes}" if figures.episodes else "-"
+
+
 def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{share:.0%}"
+    return "-" if math.isnan(share) else f"{share:.1%}"
 
 
 def _number(value: float, form: str) -> str:
@@ -216,11 +237,13 @@ def summary(
     for header in ("", "with labels", "without", "2nd half: with", "without"):
         total.add_column(header, justify="right" if header else "left")
     four = (*figures, *late)
-    total.add_row("faults found", *(f"{side.detected} of {side.episodes}" for side in four))
-    total.add_row("alarms in faults, of readings", *(_percent(side.recall) for side in four))
-    total.add_row("alarms in cleaning, of readings", *(_percent(side.classes[CLEANING].alarmed) for side in four))
-    total.add_row("false alarms per 1,000", *(_number(side.false_per_1000, ".1f") for side in four))
-    total.add_row("average precision", *(_number(side.average_precision, ".3f") for side in four))
+    total.add_row("faults found", *(f"{side.detected} of {side.faults}" for side in four))
+    total.add_row("false incidents", *(f"{side.false}" for side in four))
+    total.add_row("promised, at most", *(f"{side.promised:.1f}" for side in four))
+    total.add_row("incidents in all", *(f"{side.incidents}" for side in four))
+    total.add_row("of the time in an incident", *(_percent(side.share_in_alarm) for side in four))
+    total.add_row("cleaning that alarmed", *(_of(side.classes[CLEANING]) for side in four))
+    total.add_row("average precision of scores", *(_number(side.average_precision, ".3f") for side in four))
     by_class = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     by_class.add_column("fault")
     for side in SIDES:
@@ -230,13 +253,14 @@ def summary(
         cells: list[str] = []
         for of_side in figures:
             of_kind = of_side.classes[kind]
-            cells += [
-                f"{of_kind.detected} of {of_kind.episodes}",
-                _number(of_kind.delay_steps * INTERVAL_S / 60, ".0f"),
-            ]
+            cells += [_of(of_kind), _number(of_kind.delay_steps * INTERVAL_S / 60, ".0f")]
         by_class.add_row(kind, *cells)
     headline = (
         f"{figures[WITH].evaluated:,} readings after warm-up, scored by two workers; one was given {labels:,} labels,"
         f" each about an hour late ({seconds:.0f} s)."
     )
-    return Group(Text(headline, style="bold"), total, by_class)
+    promise = (
+        f"Both had the default budget: {budget()}. An incident is false if it covers no reading of a fault. Most"
+        " false ones open when a machine does something for the first time, such as its first cleaning."
+    )
+    return Group(Text(headline, style="bold"), Text(promise), total, by_class)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.alarms.channels import channels_of
-from stream_ad.detector.alarms.excursions import EARLY, STUCK
+from stream_ad.detector.alarms.excursions import STUCK
 from stream_ad.detector.learner import Learned, Learner
 from stream_ad.detector.row_store import derived_index
 from stream_ad.detector.scoring.anomaly_score import shares
@@ -103,8 +103,7 @@ class Detector(SensorState):
             level[later] = self.threshold.log_level[rows[first]]
         if planned is None:
             planned = np.zeros(len(rows), np.int8)
-        warm = np.where(self.evidence.early[rows], EARLY, self.options.learning.warmup_events)
-        live = (event_numbers >= warm) & np.isfinite(level)
+        live = (event_numbers >= self.evidence.live_from(rows)) & np.isfinite(level)
         alarms, kinds, endings, stuck = self._decide(rows, event_numbers, errors, planned)
         lost = self.pending.push(
             rows,

@@ -50,13 +50,14 @@ WARMUP_WEIGHT = 256.0  # events that a longer warm-up counts as, once labels can
 
 @dataclass(slots=True)
 class Learned:
-    """Counts of one call of ``learn``: events by how they were learned, drifts, and losses of the models."""
+    """What one call of ``learn`` did: events by how they were learned, drifts, losses, and what was promised."""
 
     normal: int = 0
     anomaly: int = 0
     dropped: int = 0
     drift: int = 0
     losses: list[float] = field(default_factory=list)
+    promised: float = 0.0  # false incidents that the budget allows for the events since the last learn points
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,8 +105,11 @@ class Learner:
                     mature = self._learn_matured(mature, class_weights, done)
         if screened:
             screened.put_back(self.state, rows)
-        self.state.evidence.learn(rows, self.state.pending, self.state.horizon_ns, self.state.rules.rate[rows])
-        self.state.seen[rows] = self.state.pending.count[rows]
+        rates, count = self.state.rules.rate[rows], self.state.pending.count[rows]
+        first = np.maximum(self.state.seen[rows], self.state.evidence.live_from(rows))
+        done.promised = float((rates[:, 0] * np.maximum(count - first, 0)).sum())
+        self.state.evidence.learn(rows, self.state.pending, self.state.horizon_ns, rates)
+        self.state.seen[rows] = count
         return done
 
     def reset_after_outage(self, rows: NDArray[np.int64]) -> None:

@@ -156,6 +156,8 @@ class StepResult:
     """(L,) seconds from the event's time to the label's record time, for labels that met their event."""
     losses: NDArray[np.float64]
     """(B,) mean loss of each learn batch."""
+    promised: float = 0.0
+    """False incidents that the budget allows for the events up to the learn points of the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ class ShardStatus:
     sensors: int
     warming_sensors: int
     alarmed_sensors: int  # sensors with an open incident
+    open_incidents: dict[str, int]  # by severity
     pending_events: int
     watermark_ns: int  # 0 before the first event
     model_version: str

@@ -1,8 +1,13 @@
-"""Incidents: alarms of one sensor, opened by the first and closed after enough events without one."""
+"""Incidents: alarms of one sensor, opened by the first and closed after enough events without one.
+
+An incident counts as false, or as an anomaly, by the first label that covers one of its events. Labels come late, so
+the latest incidents of a sensor are kept until they have one.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +17,7 @@ import numpy as np
 from stream_ad.records.schemas import MAX_NAME, ContributionOut, Incident, SuspectedClass
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,6 +30,8 @@ KINDS: tuple[Literal["spike", "sustained", "stuck"], ...] = ("spike", "spike", "
 SEVERITIES: tuple[Literal["minor", "major", "critical"], ...] = ("minor", "major", "critical")
 REASONS: tuple[Literal["over", "accepted", "judged"], ...] = ("over", "accepted", "judged")
 """Why an incident closes, by the code of the detector."""
+UNLABELLED_KEPT = 16
+"""Closed incidents of a sensor that can still get a label; the oldest makes room."""
 
 
 @dataclass(slots=True)
@@ -43,6 +50,18 @@ class _OpenIncident:
     contributions: tuple[tuple[str, float, float, float], ...]  # of that event: feature, value, expected, share
     classes: tuple[tuple[str, float], ...]  # suspected at that event: name, probability
     quiet: int  # events since the last alarm
+    labelled: bool = False  # whether a label has covered it
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledStretch:
+    """A stretch of event time of a sensor that a label covers."""
+
+    record: int  # number of the label among the shard's records
+    sensor_id: str
+    start_ns: int
+    end_ns: int  # included
+    normal: bool  # else an anomaly
 
 
 class Incidents:
@@ -55,9 +74,16 @@ class Incidents:
     def __init__(self, settings: IncidentSettings) -> None:
         self.settings = settings
         self.open: dict[str, _OpenIncident] = {}
+        self.unlabelled: dict[str, list[tuple[int, int]]] = {}  # by sensor: first and last ns of closed incidents
+        self.counts: Counter[str] = Counter()
+        """Of the step under way; ``incidents_normal`` and ``incidents_anomaly`` are added."""
 
     def step(
-        self, events: Events, scores: Scores, numbers: tuple[NDArray[np.int64], Mapping[str, int]]
+        self,
+        events: Events,
+        scores: Scores,
+        numbers: tuple[NDArray[np.int64], Mapping[str, int]],
+        labels: tuple[NDArray[np.int64], Sequence[LabelledStretch]] | None = None,
     ) -> list[Incident]:
         """Process the next events: return the incidents that they opened, made worse or closed, in their order.
 
@@ -65,28 +91,57 @@ class Incidents:
             events: The next N events.
             scores: Their scores; ``incident_ids`` is filled in.
             numbers: (N,) a number for the sensor of each event, and the number by sensor.
+            labels: (N,) number of each event among the shard's records, and what the labels among them cover.
         """
         out: list[Incident] = []
         relevant = self._relevant(scores, *numbers)
         alarming = (scores.alarm >= 1) & scores.live
-        columns = relevant.tolist(), alarming[relevant].tolist(), scores.endings[relevant].tolist()
-        for i, alarms, ending in zip(*columns, strict=True):
+        records, stretches = labels or (np.zeros(len(events.sensor_ids), np.int64), ())
+        waiting = sorted(stretches, key=lambda stretch: stretch.record, reverse=True)
+        columns = (
+            *(relevant.tolist(), records[relevant].tolist()),
+            *(alarming[relevant].tolist(), scores.endings[relevant].tolist()),
+        )
+        for i, record, alarms, ending in zip(*columns, strict=True):
+            while waiting and waiting[-1].record < record:
+                self._label(waiting.pop())
             sensor_id = events.sensor_ids[i]
             incident = self.open.get(sensor_id)
             if ending and incident is not None:
-                del self.open[sensor_id]
-                out.append(_wire(sensor_id, incident, reason=REASONS[ending]))
+                out.append(self._close(sensor_id, REASONS[ending]))
                 incident = None
             if alarms:
                 self._extend(i, events, scores, incident, out)
             elif incident is not None:
                 incident.quiet += 1
                 if incident.quiet >= self.settings.quiet_events:
-                    del self.open[sensor_id]
-                    out.append(_wire(sensor_id, incident, reason="over"))
+                    out.append(self._close(sensor_id, "over"))
             if (incident := self.open.get(sensor_id)) is not None:
                 scores.incident_ids[i] = _id(sensor_id, incident.first_event)
+        while waiting:
+            self._label(waiting.pop())
         return out
+
+    def _label(self, label: LabelledStretch) -> None:
+        """Count the incidents that a label covers an event of, and that no label had covered before."""
+        sensor_id, start, end, number = label.sensor_id, label.start_ns, label.end_ns, 0
+        incident = self.open.get(sensor_id)
+        if incident is not None and not incident.labelled and start <= incident.end_ns and incident.start_ns <= end:
+            incident.labelled, number = True, 1
+        if closed := self.unlabelled.pop(sensor_id, None):
+            kept = [(first, last) for first, last in closed if start > last or first > end]
+            number += len(closed) - len(kept)
+            if kept:
+                self.unlabelled[sensor_id] = kept
+        self.counts["incidents_normal" if label.normal else "incidents_anomaly"] += number
+
+    def _close(self, sensor_id: str, reason: Literal["over", "accepted", "judged"]) -> Incident:
+        incident = self.open.pop(sensor_id)
+        if not incident.labelled:
+            closed = self.unlabelled.setdefault(sensor_id, [])
+            closed.append((incident.start_ns, incident.end_ns))
+            del closed[:-UNLABELLED_KEPT]
+        return _wire(sensor_id, incident, reason=reason)
 
     def _extend(
         self, i: int, events: Events, scores: Scores, incident: _OpenIncident | None, out: list[Incident]
@@ -116,9 +171,15 @@ class Incidents:
         return int(alarm >= bounds.major_alarm or events >= bounds.major_events)
 
     def close_all_but(self, sensors: Collection[str]) -> list[Incident]:
-        """Close the incidents of all sensors but these, and return them by sensor id."""
+        """Close the incidents of all sensors but these, return them by sensor id, and forget the earlier ones."""
+        self.unlabelled = {sensor: closed for sensor, closed in self.unlabelled.items() if sensor in sensors}
         gone = sorted(self.open.keys() - set(sensors))
         return [_wire(sensor, self.open.pop(sensor), reason="sensor_gone") for sensor in gone]
+
+    def by_severity(self) -> dict[str, int]:
+        """Return how many incidents are open, by severity."""
+        severities = [incident.severity for incident in self.open.values()]
+        return {name: severities.count(code) for code, name in enumerate(SEVERITIES)}
 
     def _relevant(self, scores: Scores, numbers: NDArray[np.int64], number_of: Mapping[str, int]) -> NDArray[np.int64]:
         """Return (M,) indices of the events that can open, extend or close an incident; the others are skipped.
@@ -148,6 +209,12 @@ class Incidents:
                 }
             )
             for sensor_id, fields in state.items()
+        }
+
+    def load_unlabelled(self, unlabelled: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+        """Restore the closed incidents that have no label, by sensor."""
+        self.unlabelled = {
+            sensor_id: [(first, last) for first, last in closed] for sensor_id, closed in unlabelled.items()
         }
 
 

@@ -99,7 +99,9 @@ class Shard:
         if len(events):
             self.watermark_ns = max(self.watermark_ns, int(events.times_ns.max()))
         scores = step.scores
-        incidents = self.incidents.step(events, scores, step.sensor_numbers())
+        labelled = step.event_records, step.labelled_stretches
+        self.incidents.counts = step.counts
+        incidents = self.incidents.step(events, scores, step.sensor_numbers(), labelled)
         if step.counts["sensors_evicted"]:
             incidents += self.incidents.close_all_but(self.sensors.numbers)
         step.counts["events"] = len(events)
@@ -111,6 +113,7 @@ class Shard:
             label_outcomes={outcome: self.label_store.outcomes[outcome] for outcome in LABEL_OUTCOMES},
             label_delays_s=np.array(step.delays, np.float64),
             losses=np.array(step.losses, np.float64),
+            promised=step.promised,
         )
 
     def _target(self, sensor_id: str) -> Target | None:
@@ -135,6 +138,7 @@ class Shard:
             warming_sensors=sum(int((d.pending.count[: d.size] < warmup).sum()) for d in detectors)
             + len(self.sensors.resting),
             alarmed_sensors=len(self.incidents.open),
+            open_incidents=self.incidents.by_severity(),
             pending_events=sum(d.pending.waiting() for d in detectors) + self.sensors.resting.events,
             watermark_ns=self.watermark_ns,
             model_version=self.model_version,
@@ -171,6 +175,7 @@ class Shard:
                 "sensors": header,
                 "label_store": self.label_store.state(),
                 "incidents": self.incidents.state(),
+                "unlabelled_incidents": self.incidents.unlabelled,
             },
             arrays,
         )
@@ -201,6 +206,7 @@ class Shard:
             shard.sensors.load(header["sensors"], arrays)
         shard.label_store.load(header["label_store"])
         shard.incidents.load(header["incidents"])
+        shard.incidents.load_unlabelled(header["unlabelled_incidents"])
         with damaged_by(NonsenseError):
             shard.sensors.require_sense(classes=len(shard.label_store.classes))
         return shard

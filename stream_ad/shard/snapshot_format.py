@@ -89,6 +89,7 @@ class IncidentHeader(msgspec.Struct, frozen=True):
     contributions: list[tuple[str, float, float, Annotated[float, msgspec.Meta(ge=0, le=1)]]]
     classes: list[tuple[Name, Annotated[float, msgspec.Meta(ge=0, le=1)]]]
     quiet: Count
+    labelled: bool = False
 
 
 class EarlierIncidentHeader(msgspec.Struct, frozen=True):
@@ -112,6 +113,7 @@ class Header(msgspec.Struct, frozen=True):
     sensors: SensorsHeader
     label_store: LabelStoreHeader
     incidents: dict[Name, IncidentHeader]
+    unlabelled_incidents: dict[Name, list[tuple[Whole, Whole]]] = {}
 
 
 class EarlierLabelStoreHeader(LabelStoreHeader, frozen=True):

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
+from stream_ad.detector.feedback.event_buffer import NORMAL, UNLABELLED
 from stream_ad.records.columns import Contribution, Scores
 from stream_ad.shard.event_hash import hash_ids
+from stream_ad.shard.incidents import LabelledStretch
 from stream_ad.shard.label_store import LabelStore, Target
 from stream_ad.shard.merge import count_rounds, record_numbers
 from stream_ad.shard.sensor_admission import SensorAdmission
@@ -46,6 +48,8 @@ COUNTERS = (
     "dropped_overflow",
     "learn_steps",
     "drift",
+    "incidents_normal",
+    "incidents_anomaly",
     "sensors_evicted",
     "features_evicted",
     "features_refused",
@@ -140,6 +144,8 @@ class ShardStep:
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.losses: list[float] = []
         self.delays: list[float] = []
+        self.promised = 0.0
+        self.labelled_stretches: list[LabelledStretch] = []
         self.label_class: dict[int, int] = {}  # class by index of the label, once its portion has begun
         self.label_hashes = hash_ids([event_id or "" for event_id in labels.event_ids])
         label_store.outcomes.clear()
@@ -262,6 +268,7 @@ class ShardStep:
             self.counts["drift"] += learned.drift
             self.counts["learn_steps"] += len(learned.losses)
             self.losses += learned.losses
+            self.promised += learned.promised
 
     def _values(self, group: int, events: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return (E, F) readings in the order of a detector's features, NaN where an event lacks one.
@@ -428,9 +435,16 @@ class ShardStep:
         if self.labels.event_ids[j] is None:
             start, end = int(self.labels.starts_ns[j]), int(self.labels.ends_ns[j])
             self.label_store.on_interval_label(record, sensor_id, target, start, end, self.label_class[j])
+            self._note_stretch(j, record, start, end)
         elif self.label_store.on_event_label(
             record, sensor_id, target, int(self.label_hashes[j]), event_number, before, self.label_class[j]
         ):
             assert target is not None
             time_ns = int(target.pending.times[target.row, event_number % target.pending.capacity])
             self.delays.append(int(self.labels.record_times_ms[j]) / 1e3 - time_ns / 1e9)
+            self._note_stretch(j, record, time_ns, time_ns)
+
+    def _note_stretch(self, j: int, record: int, start_ns: int, end_ns: int) -> None:
+        if (label := self.label_class[j]) != UNLABELLED:
+            stretch = LabelledStretch(record, self.labels.sensor_ids[j], start_ns, end_ns, label == NORMAL)
+            self.labelled_stretches.append(stretch)

@@ -92,6 +92,7 @@ class ShardCollector(Collector):
         yield from self._recovery(views)
         statuses = {shard: view.status for shard, view in views.items() if view.status is not None}
         yield from self._detector(statuses)
+        yield _open_incidents(statuses)
         yield from _classes(list(statuses.values()))
 
     def _states(self, views: Mapping[int, ShardView]) -> Metric:
@@ -164,8 +165,25 @@ _STATUS_GAUGES: tuple[tuple[str, str, Callable[[ShardStatus], float]], ...] = (
         "Highest event time seen; 0 before the first event.",
         lambda s: s.watermark_ns / 1e9,
     ),
-    ("threshold", "Median over sensors of the raw error that scores 1.", lambda s: s.threshold_median),
+    (
+        "threshold",
+        "Median over sensors of the raw error that one normal event in a thousand exceeds.",
+        lambda s: s.threshold_median,
+    ),
 )
+
+
+def _open_incidents(statuses: Mapping[int, ShardStatus]) -> Metric:
+    return _gauge(
+        "open_incidents",
+        "Open incidents, by their severity so far.",
+        ("shard", "severity"),
+        (
+            ((str(shard), severity), number)
+            for shard, status in statuses.items()
+            for severity, number in status.open_incidents.items()
+        ),
+    )
 
 
 def _classes(statuses: Sequence[ShardStatus]) -> Iterator[Metric]:
@@ -178,7 +196,8 @@ def _classes(statuses: Sequence[ShardStatus]) -> Iterator[Metric]:
     )
     yield _gauge(
         "miss_ratio",
-        "Decayed share of the labels of a class that the published score missed; of 'normal': false alarms.",
+        "Decayed share of the labels of a class that found a raw error lower than one normal event in a thousand has; "
+        "of 'normal': a higher one.",
         ("class",),
         _mean_by_class(status.miss_rate for status in statuses),
     )

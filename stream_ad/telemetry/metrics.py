@@ -11,7 +11,7 @@ import itertools
 import platform
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from prometheus_client import (
@@ -28,7 +28,7 @@ from prometheus_client.exposition import choose_encoder
 from stream_ad import __version__
 from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.detector.scoring.threshold import ROW_RATE
-from stream_ad.records.schemas import REASONS
+from stream_ad.records.schemas import REASONS, Incident
 from stream_ad.telemetry.collectors import BinnedHistogram, ShardCollector, ShardView
 from stream_ad.telemetry.top_sensors import TopSensors
 
@@ -39,15 +39,19 @@ if TYPE_CHECKING:
     from stream_ad.records.columns import Events, OutRecord, StepResult
     from stream_ad.settings import Settings
 
+KINDS, SEVERITIES = (get_args(Incident.model_fields[name].annotation) for name in ("kind", "severity"))
+CLOSING_REASONS = ("over", "accepted", "judged", "sensor_gone")
 STAGES = ("poll", "decode", "step", "encode", "commit", "snapshot", "load", "idle")
 RESOLUTIONS = ("learned_normal", "learned_anomaly", "dropped_gate", "dropped_overflow")
 EVENT_COUNTS = {
     "events": None,  # counted by phase, as scores
-    "anomalies": ("anomalies", "Events that scored 1 or above."),
+    "anomalies": ("anomalies", "Live events whose alarm was 1 or above; an incident has many of them."),
     "late_events": ("late_events", "Events older than the watermark of their sensor; scored like all others."),
     "learn_steps": ("learn_steps", "Learn batches."),
     "drift": ("drifts", "Changes detected in the score stream of a sensor."),
 }
+LABELLED = {"incidents_normal": "normal", "incidents_anomaly": "anomaly"}
+"""What the first label of an incident said, by the count of the shard."""
 SHARD_BOUNDS = (
     "dropped_overflow",
     "sensors_evicted",
@@ -72,7 +76,7 @@ RESTORE_SOURCES = ("snapshot", "older_snapshot", "beginning", "new_model", "noth
 COMMIT_RESULTS = ("ok", "fenced", "error")
 OUTPUTS = ("scores", "incidents", "dead_letters")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-SCORE_EDGES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0)
+SCORE_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99, 0.999, 1.0)
 DELAY_EDGES = (60.0, 600.0, 3600.0, 4 * 3600.0, 86_400.0, 3 * 86_400.0, 7 * 86_400.0, 30 * 86_400.0)
 LOSS_EDGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
 
@@ -94,6 +98,7 @@ class Metrics:
         self.top = TopSensors(clock)
         self.shards = ShardCollector(clock)
         self.registry.register(self.shards)
+        self.registry.register(self.top)
         self._input_counters()
         self._output_counters()
         self._learning_counters()
@@ -120,9 +125,35 @@ class Metrics:
 
     def _output_counters(self) -> None:
         self._scores = self._counters("scores", "Events scored, by phase of their sensor.", phase=("warm-up", "live"))
-        self._score = self._binned("score", "Scores; 1 or above is an anomaly.", SCORE_EDGES)
+        self._score = self._binned(
+            "score", "Scores, below 1: how unusual events are, on a scale that no level moves.", SCORE_EDGES
+        )
         self._published = self._counters("published_records", "Records published, by output.", output=OUTPUTS)
-        self._incidents = self._counters("incidents", "Incidents opened and closed.", state=("open", "closed"))
+        self._opened = self._counters(
+            "incidents_opened", "Incidents opened, by kind and first severity.", kind=KINDS, severity=SEVERITIES
+        )
+        self._closed = self._counters(
+            "incidents_closed",
+            "Incidents closed, by kind, highest severity and reason: the alarm was over, it was accepted as the new "
+            "normal, a label judged it normal, or the sensor is gone.",
+            kind=KINDS,
+            severity=SEVERITIES,
+            reason=CLOSING_REASONS,
+        )
+        self._incidents = self._counters(
+            "incidents",
+            "Deprecated: see stream_ad_incidents_opened_total and stream_ad_incidents_closed_total.",
+            state=("open", "closed"),
+        )
+        self._labelled = self._counters(
+            "labelled_incidents",
+            "Incidents by the first label that covered an event of theirs; those labelled normal were false.",
+            label=tuple(LABELLED.values()),
+        )
+        self._promised = self._counters(
+            "promised_false_incidents",
+            "False incidents that the budget allows for the live events so far, all sensors together.",
+        )[()]
 
     def _learning_counters(self) -> None:
         self._resolved = self._counters(
@@ -163,7 +194,7 @@ class Metrics:
         info = Gauge("stream_ad_settings_info", "Settings of the worker.", tuple(shown), registry=self.registry)
         info.labels(*shown.values()).set(1)
         for short, text, value in (
-            ("tolerated_false_alarm_ratio", "Share of normal events that may score 1 or above.", ROW_RATE),
+            ("tolerated_false_alarm_ratio", "Deprecated: see stream_ad_promised_false_incidents_total.", ROW_RATE),
             ("snapshot_interval_seconds", "Setting worker.snapshot_interval_seconds.",
              settings.worker.snapshot_interval_seconds),
             ("max_sensors", "Setting detector.max_sensors, per shard.", settings.detector.max_sensors),
@@ -200,16 +231,15 @@ class Metrics:
         waits = self._clock() - ago_s - events.record_times_ms / 1e3
         self._waits.observe(np.maximum(waits, 0.0))
         self._count(result)
-        self.top.observe(events, result.scores)
+        self.top.observe(result.incidents)
 
     def _count(self, result: StepResult) -> None:
         live = int(np.count_nonzero(result.scores.live))
         self._scores["live",].inc(live)
         self._scores["warm-up",].inc(len(result.scores.live) - live)
         self._score.observe(result.scores.score)
-        for incident in result.incidents:
-            if incident.opens or incident.state == "closed":  # else its severity has risen
-                self._incidents[incident.state,].inc()
+        self._count_incidents(result.incidents)
+        self._promised.inc(result.promised)
         for outcome, number in result.label_outcomes.items():
             self._labels[outcome,].inc(number)
         self._label_delays.observe(result.label_delays_s)
@@ -217,10 +247,21 @@ class Metrics:
         for name, number in result.counts.items():
             if name in self._plain:
                 self._plain[name].inc(number)
+            if name in LABELLED:
+                self._labelled[LABELLED[name],].inc(number)
             if name in RESOLUTIONS:
                 self._resolved[name,].inc(number)
             if name in SHARD_BOUNDS:
                 self._bounds[name,].inc(number)
+
+    def _count_incidents(self, incidents: Sequence[Incident]) -> None:
+        for incident in incidents:
+            if incident.opens:
+                self._incidents["open",].inc()
+                self._opened[incident.kind, incident.severity].inc()
+            elif incident.reason is not None:  # else its severity has risen
+                self._incidents["closed",].inc()
+                self._closed[incident.kind, incident.severity, incident.reason].inc()
 
     def commit_tried(self, result: str, seconds: float) -> None:
         """Count an attempt to commit; ``result`` is one of COMMIT_RESULTS."""

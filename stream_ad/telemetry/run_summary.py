@@ -32,6 +32,7 @@ class RunSummary:
         self._clock = clock
         self._began = clock()
         self._counts: Counter[str] = Counter()
+        self._promised = 0.0
 
     def add(self, result: StepResult, *, labels: int, rejected: int) -> None:
         """Count a step that was committed.
@@ -50,6 +51,7 @@ class RunSummary:
             incidents_closed=sum(incident.state == "closed" for incident in result.incidents),
             rejected=rejected,
         )
+        self._promised += result.promised
 
     def log(self, *, incidents_open: int) -> None:
         """Log the sums and where to look next.
@@ -68,6 +70,7 @@ class RunSummary:
             incidents_opened=counts["incidents_opened"],
             incidents_closed=counts["incidents_closed"],
             incidents_open=incidents_open,
+            false_incidents_promised=round(self._promised, 2),
             rejected_records=counts["rejected"],
             next=self._next(incidents_open),
         )

@@ -72,7 +72,7 @@ class OrderShard:
         self.score = digest(self.score, kind, offset)
 
     def status(self):
-        return ShardStatus(0, 0, 0, 0, 0, self.model_version, {}, {}, 0.0, 0)
+        return ShardStatus(0, 0, 0, {}, 0, 0, self.model_version, {}, {}, 0.0, 0)
 
     def snapshot(self):
         return json.dumps([self.score, self.order]).encode()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+from itertools import product
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,27 +13,32 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stream_ad.brokers.worker_api import Commit, InputOffsets, InputTopic
 from stream_ad.records.columns import Events, OutRecord, Scores, ShardStatus, StepResult
-from stream_ad.records.schemas import REASONS
+from stream_ad.records.schemas import REASONS, Incident
 from stream_ad.settings import Settings
 from stream_ad.shard.shard import COUNTERS
 from stream_ad.shard.shard import LABEL_OUTCOMES as SHARD_LABEL_OUTCOMES
 from stream_ad.telemetry.collectors import BinnedHistogram, ShardView
 from stream_ad.telemetry.metrics import (
     BOUNDS,
+    CLOSING_REASONS,
     EVENT_COUNTS,
+    KINDS,
     LABEL_OUTCOMES,
+    LABELLED,
     RESOLUTIONS,
+    SEVERITIES,
     SHARD_BOUNDS,
     STAGES,
     Metrics,
 )
-from tests.support.incidents import CLOSED, OPENED, WORSE
+from tests.support.incidents import CLOSED, OPENED, WORSE, incident
 from tests.support.tools import promtool
 
 STATUS = ShardStatus(
     sensors=7,
     warming_sensors=2,
     alarmed_sensors=1,
+    open_incidents={"minor": 0, "major": 1, "critical": 0},
     pending_events=30,
     watermark_ns=1_500_000_000,
     model_version="v1",
@@ -61,11 +68,17 @@ def events(scores, *, record_times_ms=None, sensor="pump-7"):
     )
 
 
+def scored(scores):
+    """Live events, which alarm from a score of .9 on."""
+    score, nothing = np.asarray(scores, float), np.zeros(len(scores), np.int8)
+    return Scores(score, np.where(score >= 0.9, 1.5, 0.2)[:, None], nothing, nothing, np.ones(len(scores), bool))
+
+
 def result(scores, **changed):
     values = {
-        "scores": Scores(np.asarray(scores, float), np.ones(len(scores), bool)),
+        "scores": scored(scores),
         "incidents": [],
-        "counts": {"events": len(scores), "anomalies": sum(score >= 1 for score in scores), "dropped_gate": 2},
+        "counts": {"events": len(scores), "anomalies": sum(score >= 0.9 for score in scores), "dropped_gate": 2},
         "label_outcomes": {"applied": 3},
         "label_delays_s": np.array([90.0]),
         "losses": np.array([0.02, 0.5]),
@@ -103,8 +116,43 @@ def test_an_incident_counts_once_as_opened_and_once_as_closed():
             commit(), events=events([0.5]), labels=0, rejected=NOTHING, result=result([0.5], incidents=incidents)
         )
     seen = samples(metrics)
-    assert seen["stream_ad_incidents_total", ("state", "open")] == 2
-    assert seen["stream_ad_incidents_total", ("state", "closed")] == 1
+    opened = "stream_ad_incidents_opened_total", ("kind", "sustained"), ("severity", "minor")
+    closed = "stream_ad_incidents_closed_total", ("kind", "sustained"), ("reason", "over"), ("severity", "minor")
+    assert {key: seen[key] for key in seen if key[0].startswith("stream_ad_incidents_") and seen[key]} == {
+        opened: 2,
+        closed: 1,
+        ("stream_ad_incidents_total", ("state", "open")): 2,
+        ("stream_ad_incidents_total", ("state", "closed")): 1,
+    }
+
+
+def test_promised_and_observed_add_up():
+    """What the budget allows, and what labels say of incidents, adds up over commits."""
+    metrics = Metrics(Settings())
+    for promised, counts in ((0.25, {"incidents_normal": 2}), (0.5, {"incidents_normal": 1, "incidents_anomaly": 4})):
+        outcome = result([0.5], promised=promised, counts=counts)
+        metrics.committed(commit(), events=events([0.5]), labels=0, rejected=NOTHING, result=outcome)
+    seen = samples(metrics)
+    assert seen["stream_ad_promised_false_incidents_total",] == 0.75
+    assert seen["stream_ad_labelled_incidents_total", ("label", "normal")] == 3
+    assert seen["stream_ad_labelled_incidents_total", ("label", "anomaly")] == 4
+
+
+def test_every_kind_severity_and_reason_has_its_series():
+    """Every incident that the messages allow has a counter."""
+    fields = Incident.model_fields
+    assert set(get_args(fields["reason"].annotation)[0].__args__) == set(CLOSING_REASONS)
+    metrics = Metrics(Settings())
+    for kind, severity, reason in product(KINDS, SEVERITIES, CLOSING_REASONS):
+        messages = [
+            incident(kind=kind, severity=severity),
+            incident(kind=kind, severity=severity, state="closed", reason=reason),
+        ]
+        outcome = result([0.5], incidents=messages)
+        metrics.committed(commit(), events=events([0.5]), labels=0, rejected=NOTHING, result=outcome)
+    seen = samples(metrics)
+    assert {value for key, value in seen.items() if key[0] == "stream_ad_incidents_closed_total"} == {1}
+    assert {value for key, value in seen.items() if key[0] == "stream_ad_incidents_opened_total"} == {4}
 
 
 def test_a_commit_is_counted_whole():
@@ -113,10 +161,10 @@ def test_a_commit_is_counted_whole():
     letter = OutRecord(None, b"{", 0, (("stream_ad.reason", b"not_json"),))
     metrics.committed(
         commit(scores=[letter] * 3, dead_letters=[letter]),
-        events=events([0.5, 1.0, 7.0], record_times_ms=[9_000, 9_960, 99_000]),
+        events=events([0.5, 0.9, 0.99], record_times_ms=[9_000, 9_960, 99_000]),
         labels=3,
         rejected={InputTopic.EVENTS: [letter], InputTopic.LABELS: []},
-        result=result([0.5, 1.0, 7.0]),
+        result=result([0.5, 0.9, 0.99]),
     )
     seen = samples(metrics)
     assert seen["stream_ad_records_total", ("outcome", "accepted"), ("side", "events")] == 3
@@ -136,7 +184,7 @@ def test_a_commit_is_counted_whole():
 
 def test_everything_that_a_shard_counts_is_shown():
     """Every counter and every label outcome of a shard has its metric, and there are no others."""
-    assert set(COUNTERS) == {*EVENT_COUNTS, *RESOLUTIONS, *SHARD_BOUNDS}
+    assert set(COUNTERS) == {*EVENT_COUNTS, *LABELLED, *RESOLUTIONS, *SHARD_BOUNDS}
     assert set(SHARD_LABEL_OUTCOMES) == set(LABEL_OUTCOMES)
 
 
@@ -166,42 +214,71 @@ def test_a_revoked_shard_leaves_the_gauges():
     assert seen["stream_ad_snapshot_age_seconds", ("shard", "1")] == 0
     assert seen["stream_ad_watermark_timestamp_seconds", ("shard", "0")] == 1.5
     assert seen["stream_ad_miss_ratio", ("class", "normal")] == 0.01
+    assert seen["stream_ad_open_incidents", ("severity", "major"), ("shard", "0")] == 1
+    assert seen["stream_ad_open_incidents", ("severity", "minor"), ("shard", "0")] == 0
     assert seen["stream_ad_shards", ("state", "waiting")] == 1
     metrics.show({1: ShardView()})
     assert not [key for key in samples(metrics) if ("shard", "0") in key]
 
 
 def test_no_series_grows_with_sensors():
-    """A thousand sensors with anomalies add no series: sensors are no labels."""
+    """A thousand sensors with incidents add no series: sensors are no labels."""
     metrics = Metrics(Settings())
     before = set(samples(metrics))
     for number in range(1000):
+        outcome = result([0.99], incidents=[incident(sensor_id=f"s-{number}")])
         metrics.committed(
-            commit(), events=events([2.0], sensor=f"s-{number}"), labels=0, rejected=NOTHING, result=result([2.0])
+            commit(), events=events([0.99], sensor=f"s-{number}"), labels=0, rejected=NOTHING, result=outcome
         )
     assert set(samples(metrics)) == before
 
 
-def test_top_names_the_sensors_that_alarm_most_and_forgets_the_old():
-    """/top ranks by recent anomalies: an alarm of an hour ago counts almost nothing."""
+def opened(sensor, number, **fields):
+    return [incident(sensor_id=sensor, incident_id=f"{sensor}/{n}", **fields) for n in range(number)]
+
+
+def test_top_names_the_sensors_with_most_incidents_and_forgets_the_old():
+    """/top ranks by recent incidents: one of a month ago counts nothing, a message of an open one is none."""
     now = [0.0]
     metrics = Metrics(Settings(), clock=lambda: now[0])
-    for sensor, scores in (("old", [5.0] * 50), ("new", [0.2, 3.0, 1.0])):
-        metrics.top.observe(events(scores, sensor=sensor), result(scores).scores)
-        now[0] += 3600
-    first, second = metrics.top.view(5)
-    assert (first["sensor_id"], first["peak_score"], first["peak_event_id"]) == ("new", 3.0, "e1")
-    assert second["sensor_id"] == "old"
+    metrics.top.observe(opened("old", 50))
+    now[0] = 30 * 86_400.0
+    metrics.top.observe([*opened("new", 2), *opened("other", 1), *[incident(sensor_id="other", events=9)] * 5])
+    assert [sensor["sensor_id"] for sensor in metrics.top.view(5)] == ["new", "other", "old"]
+    assert [sensor["recent_incidents"] for sensor in metrics.top.view(5)] == [2.0, 1.0, 0.0]
+
+
+def test_top_tells_of_the_latest_incident():
+    """/top says how the latest incident of a sensor stands, and which features explain it."""
+    metrics = Metrics(Settings(), clock=lambda: 0.0)
+    metrics.top.observe([OPENED, WORSE])
+    (shown,) = metrics.top.view(5)
+    assert shown["last_incident"] == OPENED.incident_id
+    assert (shown["state"], shown["severity"], shown["features"]) == ("open", "major", ["vibration"])
+    metrics.top.observe([CLOSED])
+    (shown,) = metrics.top.view(5)
+    assert (shown["state"], shown["peak_alarm"], shown["recent_incidents"]) == ("closed", 2.5, 1.0)
 
 
 def test_top_is_bounded():
-    """However many sensors alarm, /top stays bounded and keeps the loudest."""
+    """However many sensors have incidents, /top stays bounded and keeps those with most."""
     metrics = Metrics(Settings(), clock=lambda: 0.0)
-    metrics.top.observe(events([2.0] * 5, sensor="loud"), result([2.0] * 5).scores)
+    metrics.top.observe(opened("busy", 5))
     for number in range(5_000):
-        metrics.top.observe(events([2.0], sensor=f"s-{number}"), result([2.0]).scores)
+        metrics.top.observe(opened(f"s-{number}", 1))
     assert len(metrics.top.view(10_000)) <= 2_000
-    assert metrics.top.view(1)[0]["sensor_id"] == "loud"
+    assert metrics.top.view(1)[0]["sensor_id"] == "busy"
+
+
+def test_the_share_of_one_sensor_is_measured():
+    """The metrics tell when one sensor has most of the recent incidents, without its name."""
+    now = [0.0]
+    metrics = Metrics(Settings(), clock=lambda: now[0])
+    metrics.top.observe(opened("busy", 6) + opened("quiet", 2))
+    now[0] = 86_400.0  # half of it is forgotten
+    seen = samples(metrics)
+    assert seen["stream_ad_recent_incidents",] == pytest.approx(4)
+    assert seen["stream_ad_recent_incidents_of_top_sensor",] == pytest.approx(3)
 
 
 def test_promtool_accepts_the_metrics():

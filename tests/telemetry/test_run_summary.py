@@ -13,15 +13,19 @@ from stream_ad.testing import ManualClock
 from tests.support.incidents import CLOSED, OPENED, WORSE
 
 
-def result(events=0, incidents=(), counts=None, outcomes=None):
+def result(events=0, incidents=(), counts=None, outcomes=None, promised=0.0):
     nothing = np.empty(0)
     return StepResult(
-        Scores(np.zeros(events), np.ones(events, np.bool_)),
+        Scores(
+            *(np.zeros(events), np.zeros((events, 1))),
+            *(np.zeros(events, np.int8), np.zeros(events, np.int8), np.ones(events, np.bool_)),
+        ),
         list(incidents),
         counts or {},
         outcomes or {},
         nothing,
         nothing,
+        promised,
     )
 
 
@@ -46,11 +50,12 @@ def test_a_run_is_summed_up():
         100, [OPENED, WORSE], {"learned_normal": 60, "learned_anomaly": 2, "dropped_gate": 9},
         {"applied": 3, "late": 1, "early": 5, "repeated": 4, "corrected": 1, "interval": 1},
     )  # fmt: skip
-    second = result(50, [CLOSED, OPENED], {"learned_normal": 20})
+    second = result(50, [CLOSED, OPENED], {"learned_normal": 20}, promised=1.25)
     line = summed_up((first, 15, 2), (second, 0, 1), incidents_open=1)
     assert line.items() >= {
         "event": "summary", "seconds": 2.5, "events_scored": 150, "labels": 15, "labels_joined": 6,
         "events_learned": 82, "incidents_opened": 2, "incidents_closed": 1, "incidents_open": 1, "rejected_records": 3,
+        "false_incidents_promised": 1.25,
     }.items()  # fmt: skip
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from stream_ad.detector.alarms.calibration import calibrate, note_labels
 from stream_ad.detector.alarms.channels import CHANNELS
-from stream_ad.detector.alarms.excursions import ACCEPTED, JUDGED, NEVER, PENDING, STATISTICS, UNSEEN, observe
+from stream_ad.detector.alarms.excursions import ACCEPTED, EARLY, JUDGED, NEVER, PENDING, STATISTICS, UNSEEN, observe
 from stream_ad.detector.alarms.levels import ROW_BINS, TOP_BINS
 from stream_ad.detector.alarms.young_pool import YoungPool
 from stream_ad.detector.feedback.event_buffer import NORMAL
@@ -166,6 +166,12 @@ class Evidence(SensorTable):
         new = channels, stuck, planned
         observe(rows, event_numbers, new, self.warmup_events, sensors, (ratio, kind, ending))
         return ratio, kind, ending
+
+    def live_from(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (N,) the number of the first event of each sensor (N,) that may alarm."""
+        early = min(EARLY, self.warmup_events)
+        first: NDArray[np.int64] = np.where(self.early[rows], early, self.warmup_events)
+        return first
 
     def note_labels(
         self,
