@@ -63,7 +63,7 @@ table("classes", [
   { title: "class", text: true, get: ([name]) => name },
   { title: "rows", get: ([, one]) => one.rows, show: whole },
   area("ROC AUC", "roc_auc"), area("average precision", "average_precision"),
-  ...budgets.map((budget) => ({ title: `found at ${budget.budget}`, get: ([name]) => budget.by_class[name]?.found ?? null,
+  ...budgets.map((budget) => ({ title: budget.budget, hint: "faults found at this budget", get: ([name]) => budget.by_class[name]?.found ?? null,
     show: (v, [name]) => (v === null ? "–" : `${v} of ${budget.by_class[name].faults}`) })),
 ], classes);
 

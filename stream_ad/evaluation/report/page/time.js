@@ -29,7 +29,7 @@ function drawTime() {
   place.replaceChildren();
   at("zoom-out").hidden = zoom === null;
   if (!one || !one.time.length) return;
-  const W = Math.max(place.clientWidth, 300), H = 420, left = 58, right = 8, top = 8;
+  const W = Math.max(place.clientWidth, 300), H = 402, left = 58, right = 8, top = 8;
   const floor = 230; // of the scores
   const strip = { top: 244, floor: 324 }, spans = 334, marks = 366; // evidence over level, incidents, labels
   const [start, end] = zoom || [one.time[0], Math.max(one.time.at(-1), one.time[0] + 1)];
