@@ -145,11 +145,15 @@ def budgets(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
             f"{row['false']:,}",
             f"{row['found']:,} of {row['faults']:,}",
             percent(row["time_in_alarm"]),
-            "–" if row["median_delay_events"] is None else f"{short(row['median_delay_events'])} events",
+            _events(row["median_delay_events"]),
             *(("–", "–") if other is None else (f"{other['false']:,}", f"{other['found']:,}")),
         )
         for row, other in zip(rows, unlabelled, strict=True)
     ]
+
+
+def _events(number: float | None) -> str:
+    return "–" if number is None else f"{short(number)} {'event' if number == 1 else 'events'}"
 
 
 def sentences(result: Mapping[str, Any]) -> Iterator[str]:

@@ -17,7 +17,9 @@ DAY_S = 86_400
 
 def replayed(times_s, sensors, alarms):
     """A backtest over rows at these times, with nothing decided yet."""
-    stream = Stream([recording(["normal"] * len(sensors), sensors=sensors, times_s=times_s)], warmup=0, default_warmup=0)
+    stream = Stream(
+        [recording(["normal"] * len(sensors), sensors=sensors, times_s=times_s)], warmup=0, default_warmup=0
+    )
     blank = np.zeros(len(stream))
     return Backtest(
         stream=stream,

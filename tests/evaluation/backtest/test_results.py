@@ -175,7 +175,7 @@ def test_budgets_as_a_table(result):
     """The table has a line for each budget, with the run without labels beside it, or dashes where there was none."""
     assert budgets(result) == [
         ("1 per 4 events", "1.5", "1", "2 of 2", "55.6 %", "0 events", "0", "0"),
-        ("1 per day (configured)", "0.5", "1", "1 of 2", "22.2 %", "1 events", "0", "0"),
+        ("1 per day (configured)", "0.5", "1", "1 of 2", "22.2 %", "1 event", "0", "0"),
     ]
     assert [row[-2:] for row in budgets({**result, "without_labels": None})] == [("–", "–")] * 2
 
