@@ -130,8 +130,8 @@ def row(target: Target, folder: Path, seeds: int) -> str:
         runs = [backtest(stream, target, coverage, seed) for seed in range(seeds)]
         (auc, precision), (auc_sd, precision_sd) = (of([run[:2] for run in runs], axis=0) for of in (np.mean, np.std))
         cells += [f"{auc:.3f} ± {auc_sd:.3f} / {precision:.3f} ± {precision_sd:.3f}", f"{goal[0]:g} / {goal[1]:g}"]
-        faults, found, false, promised = np.mean([run[2:] for run in runs], axis=0).tolist()
-        incidents.append(f"{found:,.1f} of {faults:,.0f}, {false:,.1f}")
+        faults, detected, false, promised = np.mean([run[2:] for run in runs], axis=0).tolist()
+        incidents.append(f"{detected:,.1f} of {faults:,.0f}, {false:,.1f}")
     return f"| {' | '.join(cells)} | {incidents[0]} ({promised:,.1f}) | {incidents[1]} |"
 
 

@@ -87,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells, incidents = [name], []
         for coverage, wrong in ((1.0, False), (0.1, False), (0.0, False), (1.0, True)):
             each = [measure(name, seed, coverage, options_of(chosen.set, seed), wrong) for seed in range(chosen.seeds)]
-            auc, precision, faults, found, false, promised = np.mean(each, axis=0).tolist()
+            auc, precision, faults, detected, false, promised = np.mean(each, axis=0).tolist()
             cells.append(f"{auc:.3f} / {precision:.3f}")
-            incidents.append(f"{found:.3g} of {faults:.3g}, {false:.3g} ({promised:.3g})")
+            incidents.append(f"{detected:.3g} of {faults:.3g}, {false:.3g} ({promised:.3g})")
         print(f"| {' | '.join(cells)} | {incidents[0]} |", flush=True)
     return 0
 

@@ -69,7 +69,8 @@ def configured_rates(run: Backtest) -> NDArray[np.float64]:
             longest = max(LEAST_NS, run.options.learning.outage_intervals * float(np.median(steps)))
             usual = steps[steps <= longest]
             interval[row] = usual.mean() if len(usual) else 0.0
-    return table.rates(np.arange(len(stream.sensors)), interval)[:, 0]
+    table.set_rates(np.arange(len(stream.sensors)), interval)
+    return table.rate[: len(stream.sensors), 0]
 
 
 def incidents_section(figures: Figures, replayed: RunResult) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def false_incidents(figures: Figures, of_sensor: list[NDArray[np.int64]]) -> dic
                 "named": [named.feature for named in replayed.contributions.get(peak, ())[:FEATURES]],
             }
         )
-    listed.sort(key=lambda one: -float(one["alarm"]))
+    listed.sort(key=lambda entry: -float(entry["alarm"]))
     return {"total": len(false), "listed": listed[:LISTED]}
 
 

@@ -118,7 +118,7 @@ def _series(
         "from": int(time_ms[int(evaluated.argmax())]) if evaluated.any() else None,
         "faults": [_band(figures, fault) for fault in faults],
         "incidents": [
-            span(incident) for incident in sorted(published.get(sensor, []), key=lambda one: -one.events)[:BANDS]
+            span(incident) for incident in sorted(published.get(sensor, []), key=lambda incident: -incident.events)[:BANDS]
         ],
     }
     if run.unlabelled is not None and len(rows):
@@ -142,8 +142,8 @@ def _labelled_rows(run: Backtest, sensor: int, rows: NDArray[np.int64]) -> NDArr
 def _band(figures: Figures, fault: Segment) -> list[Any]:
     run = figures.run
     times = run.stream.times_ns[fault.rows] // 10**6
-    found = bool(figures.alarming(run.detector)[fault.rows].any())
-    return [int(times.min()), int(times.max()), run.stream.classes[fault.code], found]
+    is_found = bool(figures.alarming(run.detector)[fault.rows].any())
+    return [int(times.min()), int(times.max()), run.stream.classes[fault.code], is_found]
 
 
 def _curves(figures: Figures, lines: dict[str, NDArray[np.float64]], shown: list[int]) -> dict[str, Any]:

@@ -75,10 +75,10 @@ def test_advice_on_the_budget_comes_true(run, result):
     assert unlabelled[1][-1]["found"] == unlabelled[0][result["incidents"]["budgets"].index(advised)]["found"]
 
 
-def row(rate, found, false, **changes):
+def row(rate, detected, false, **changes):
     """A budget of a result, of ten faults."""
     usual = {"budget": "1 per week", "configured": False, "promised": 1.0, "faults": 10}
-    return {**usual, "rate": rate, "found": found, "false": false, **changes}
+    return {**usual, "rate": rate, "found": detected, "false": false, **changes}
 
 
 @pytest.mark.parametrize(
