@@ -118,7 +118,8 @@ def _series(
         "from": int(time_ms[int(evaluated.argmax())]) if evaluated.any() else None,
         "faults": [_band(figures, fault) for fault in faults],
         "incidents": [
-            span(incident) for incident in sorted(published.get(sensor, []), key=lambda incident: -incident.events)[:BANDS]
+            span(incident)
+            for incident in sorted(published.get(sensor, []), key=lambda incident: -incident.events)[:BANDS]
         ],
     }
     if run.unlabelled is not None and len(rows):
