@@ -17,15 +17,20 @@ from stream_ad.evaluation.backtest.runner import run_backtest
 from stream_ad.evaluation.backtest.stream import Stream
 from tests.support.recordings import OPTIONS, drawn
 
-EVENTS = 1000  # of the budget that is advised here
+HARDLY_ANY = AlarmsConfig(false_incidents=1e-9, per="100 years")
+
+
+def budgeted(alarms):
+    """Options with these alarms."""
+    return OPTIONS.model_copy(update={"alarms": alarms})
 
 
 @pytest.fixture(scope="module")
 def run():
     """A backtest whose configured budget is so small that it finds few of the faults."""
     torch.set_num_threads(1)
-    stream = Stream([drawn(2000, faults=0.02)], warmup=None, default_warmup=64)
-    return run_backtest(stream, OPTIONS, Protocol(delay=Delay(20)), against=["zscore"], budgets=RATES)
+    stream = Stream([drawn(4000, faults=0.01)], warmup=None, default_warmup=64)
+    return run_backtest(stream, budgeted(HARDLY_ANY), Protocol(delay=Delay(20)), against=["zscore"], budgets=RATES)
 
 
 @pytest.fixture(scope="module")
@@ -53,26 +58,46 @@ def test_advice_when_a_baseline_wins(run, result):
     assert "Running z-score is ahead here" not in titles(run, result, against=against(0.005))
 
 
-def test_advice_on_the_budget_comes_true(run, result):
-    """Followed, the advice has exactly the figures that it promised: those of its row."""
+def test_the_budget_advised_is_one_of_the_run(run, result):
+    """The advice promises what the run decided at a budget, and says how to set that one."""
     (piece,) = [piece for piece in advice(Figures(run), result) if "alarms.per" in piece["options"]]
-    chosen = dict(word.split("=", 1) for word in shlex.split(piece["options"]) if word != "--set")
-    alarms = AlarmsConfig(false_incidents=chosen["alarms.false_incidents"], per=chosen["alarms.per"])
-    advised = next(row for row in result["incidents"]["budgets"] if row["rate"] == alarms.false_incidents / EVENTS)
-
-    options = OPTIONS.model_copy(update={"alarms": alarms})
-    followed = results(run_backtest(run.stream, options, run.protocol), settings={})
-
-    (configured,) = followed["incidents"]["budgets"]
-    assert alarms.per == f"{EVENTS} events"
-    assert configured["rate"] == pytest.approx(advised["rate"], rel=1e-12)
-    assert configured["promised"] == pytest.approx(advised["promised"], rel=1e-12)
-    names = ("incidents", "false", "found", "faults", "time_in_alarm", "median_delay_events", "by_class")
-    assert {name: configured[name] for name in names} == {name: advised[name] for name in names}
+    false_incidents, per = in_options(piece["options"])
+    (advised,) = [
+        row
+        for row in result["incidents"]["budgets"]
+        if row["budget"].replace(",", "") == f"{false_incidents} per {per}"
+    ]
     assert advised["found"] > result["incidents"]["budgets"][-1]["found"]
     assert f"{advised['found']} would have rung, with {advised['false']} false incident" in piece["text"]
-    unlabelled = [each["without_labels"]["incidents"]["budgets"] for each in (result, followed)]
-    assert unlabelled[1][-1]["found"] == unlabelled[0][result["incidents"]["budgets"].index(advised)]["found"]
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_advice_on_the_budget_comes_true(run, result, rate):
+    """Whichever budget is advised: followed, it has exactly the figures that its row promised, without labels too."""
+    rows = result["incidents"]["budgets"]
+    advised = next(row for row in rows if row["rate"] == rate)
+    chosen = {**result["incidents"], "budgets": [advised, {**rows[-1], "found": 0}]}
+    (piece,) = [
+        piece for piece in advice(Figures(run), {**result, "incidents": chosen}) if "alarms.per" in piece["options"]
+    ]
+    false_incidents, per = in_options(piece["options"])
+
+    again = budgeted(AlarmsConfig(false_incidents=false_incidents, per=per))
+    followed = results(run_backtest(run.stream, again, run.protocol), settings={})
+
+    for now, before in ((followed, result), (followed["without_labels"], result["without_labels"])):
+        (configured,) = now["incidents"]["budgets"]
+        promised = before["incidents"]["budgets"][rows.index(advised)]
+        for name in ("incidents", "false", "found", "faults", "time_in_alarm", "median_delay_events", "by_class"):
+            assert configured[name] == promised[name]
+        for name in ("rate", "promised"):
+            assert configured[name] == pytest.approx(promised[name], rel=1e-12)
+
+
+def in_options(text):
+    """False incidents and the period that options of the command set, as texts."""
+    chosen = dict(word.split("=", 1) for word in shlex.split(text) if word != "--set")
+    return chosen["alarms.false_incidents"], chosen["alarms.per"]
 
 
 def row(rate, detected, false, **changes):
@@ -101,7 +126,7 @@ def test_advice_on_the_budget(run, result, others, title):
 def test_advice_beside_overrides_says_so(run, result):
     """Where some sensors have a budget of their own, the advice says that it must go."""
     overrides = (AlarmOverride(sensors="s1", false_incidents=0.5),)
-    options = OPTIONS.model_copy(update={"alarms": AlarmsConfig(overrides=overrides)})
+    options = budgeted(HARDLY_ANY.model_copy(update={"overrides": overrides}))
     pieces = advice(Figures(dataclasses.replace(run, options=options)), result)
     assert any("out of alarms.overrides" in piece["text"] for piece in pieces)
     assert not any("out of alarms.overrides" in piece["text"] for piece in advice(Figures(run), result))
