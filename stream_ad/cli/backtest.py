@@ -105,6 +105,8 @@ def backtest(
     typer.echo()
     print_table(("", "ROC AUC", "AVERAGE PRECISION", "POOLED: AUC", "AP"), command.comparison(result))
     typer.echo()
+    print_table(command.BUDGETS_HEADER, command.budgets(result))
+    typer.echo()
     for sentence in command.sentences(result):
         typer.echo(sentence)
     for path in (json_out, report):

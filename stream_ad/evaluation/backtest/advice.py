@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from stream_ad.detector.scoring.threshold import ROW_RATE
 from stream_ad.evaluation.backtest.baselines import TITLES
-from stream_ad.evaluation.backtest.formatting import count, percent
-from stream_ad.evaluation.backtest.metrics import at_threshold
+from stream_ad.evaluation.backtest.budgets import has_overrides, in_events
+from stream_ad.evaluation.backtest.formatting import count, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_ad.evaluation.backtest.results import Figures
 
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 FEW_FAULTS = 10
 AREAS = {"roc_auc": "ROC AUC", "average_precision": "average precision"}
 CLEAR = 0.02  # differences of an area below this are noise
-WIDE_OF_PROMISE = 3.0
+WORTH_A_CHANGE = 0.1  # of the F1 of faults and false incidents
+WIDE_OF_PROMISE = 3  # times the promise, and more than so many, is over it
 
 
 def advice(figures: Figures, result: dict[str, Any]) -> list[dict[str, str]]:
@@ -41,7 +38,7 @@ def advice(figures: Figures, result: dict[str, Any]) -> list[dict[str, str]]:
         ]
     return [
         piece
-        for say in (_few_faults, _against, _promise, _threshold, _horizon, _labels, _weak_sensors, _short_streams)
+        for say in (_few_faults, _against, _promise, _budget, _horizon, _labels, _weak_sensors, _short_streams)
         for piece in say(figures, result)
     ]
 
@@ -70,41 +67,43 @@ def _against(_figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, st
             )
 
 
-def _threshold(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Advise another tolerated rate if faults rank high but go unnoticed."""
-    now = result["at_threshold"]
-    score = figures.run.detector.score[figures.rows]
-    normal = np.sort(score[~figures.anomalous])
-    best: tuple[float, float, dict[str, float]] | None = None
-    for rate in RATES:
-        level = float(np.quantile(normal, 1 - rate))
-        then = at_threshold(score > level, figures.anomalous)
-        if then["f1"] > (now["f1"] or 0.0) + 0.1 and (best is None or then["f1"] > best[2]["f1"]):
-            best = rate, level, then
-    if best is None:
+def _budget(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Advise the budget of the run at which faults and false incidents are in the best proportion, if clearly so."""
+    *others, now = result["incidents"]["budgets"]
+    best = max(others, key=_f1, default=now)
+    if _f1(best) < _f1(now) + WORTH_A_CHANGE:
         return
-    rate, level, then = best
-    higher = level < 1
-    overshoot = min(max((now["false_alarm_rate"] or ROW_RATE) / ROW_RATE, 0.25), 10.0)
-    incidents = figures.run.options.alarms.false_incidents * rate / ROW_RATE / overshoot
+    false_incidents, events = in_events(best["rate"])
+    more_found, more_false = best["found"] > now["found"], best["false"] > now["false"]
+    if more_found:
+        title = "Find more faults, for more false incidents" if more_false else "Find more faults"
+    else:
+        title = "Fewer false incidents, for fewer faults" if best["found"] < now["found"] else "Fewer false incidents"
+    alarms = figures.run.options.alarms
     yield _piece(
-        "Notice more, for more false alarms" if higher else "Fewer false alarms, for a few faults less",
-        f"At the threshold, recall is {percent(now['recall'])} and precision {percent(now['precision'])}. Had"
-        f" {percent(rate)} of the normal rows been allowed to alarm, it would have been {percent(then['recall'])} and"
-        f" {percent(then['precision'])}.",
-        f"--set alarms.false_incidents={incidents:.1g}",
+        title,
+        f"{now['found']:,} of {count(now['faults'], 'fault')} rang, with {count(now['false'], 'false incident')}. Had"
+        f" {count(false_incidents, 'false incident')} per {events:,} events been tolerated, {best['found']:,} would"
+        f" have rung, with {count(best['false'], 'false incident')}: set alarms.false_incidents and alarms.per."
+        + (" Take both out of alarms.overrides, which go before them." if has_overrides(alarms) else ""),
+        f"--set alarms.false_incidents={false_incidents} --set alarms.per='{events} events'",
     )
 
 
-def _promise(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
-    measured = result["at_threshold"]["false_alarm_rate"]
-    expected = ROW_RATE * int((~figures.anomalous).sum())
-    if measured and measured > WIDE_OF_PROMISE * ROW_RATE and expected >= 1:
+def _f1(row: dict[str, Any]) -> float:
+    """Return the F1 of a budget: its faults found as hits, its false incidents and faults missed as errors."""
+    return float(2 * row["found"] / max(row["found"] + row["false"] + row["faults"], 1))
+
+
+def _promise(_figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]]:
+    now = result["incidents"]["budgets"][-1]
+    if now["false"] > max(WIDE_OF_PROMISE * now["promised"], WIDE_OF_PROMISE):
         yield _piece(
-            "More false alarms than tolerated",
-            f"{percent(measured)} of the normal rows were flagged, {percent(ROW_RATE)} are tolerated. Look at the list"
-            " of false alarms: if they are real faults, label them; if they come with a change of operation, more"
-            ' labels "normal" there let the threshold follow.',
+            "More false incidents than promised",
+            f"{now['false']:,} incidents were false, {short(now['promised'])} are tolerated ({now['budget']}). Look at"
+            " the list of false incidents: if they are real faults, label them; if they come with a change of"
+            ' operation, more labels "normal" there let the levels follow; if they come with planned stops, enter'
+            " those as alarms.windows.",
         )
 
 
@@ -141,7 +140,7 @@ def _labels(figures: Figures, result: dict[str, Any]) -> Iterator[dict[str, str]
         yield _piece(
             "Labels do not help here",
             f"Average precision is {result['average_precision']:.3f} with and {without['average_precision']:.3f}"
-            " without them. Are rows of real faults labelled normal? Compare the list of false alarms with what"
+            " without them. Are rows of real faults labelled normal? Compare the list of false incidents with what"
             " happened then.",
         )
     elif not given:

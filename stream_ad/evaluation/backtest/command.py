@@ -8,12 +8,12 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stream_ad.detector.scoring.threshold import ROW_RATE
 from stream_ad.errors import InputFileError
 from stream_ad.evaluation.backtest.baselines import TITLES
+from stream_ad.evaluation.backtest.budgets import RATES
 from stream_ad.evaluation.backtest.formatting import count, figure, percent, short
 from stream_ad.evaluation.backtest.results import results
-from stream_ad.evaluation.backtest.runner import run_backtest
+from stream_ad.evaluation.backtest.runner import Hooks, run_backtest
 from stream_ad.evaluation.backtest.stream import Stream
 from stream_ad.evaluation.recordings.csv_reader import read_recording
 from stream_ad.evaluation.report.report import report_html
@@ -87,8 +87,8 @@ def backtest(
         request.protocol,
         against=request.against,
         incidents=settings.incidents,
-        progress=progress,
-        stop=stop,
+        budgets=RATES,
+        hooks=Hooks(progress=progress, stop=stop),
     )
     shown = {"detector", "learning", "threshold", "alarms", "drift", "incidents"}
     result = results(run, settings=settings.model_dump(mode="json", include=shown))
@@ -129,23 +129,55 @@ def comparison(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+BUDGETS_HEADER = (
+    "BUDGET", "PROMISED", "FALSE", "FAULTS FOUND", "IN ALARM", "MEDIAN DELAY", "WITHOUT LABELS: FALSE", "FOUND",
+)  # fmt: skip
+
+
+def budgets(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return rows of a table, one for each budget, under ``BUDGETS_HEADER``; the configured one comes last."""
+    rows = result["incidents"]["budgets"]
+    unlabelled = result["without_labels"]["incidents"]["budgets"] if result["without_labels"] else [None] * len(rows)
+    return [
+        (
+            row["budget"] + (" (configured)" if row["configured"] else ""),
+            short(row["promised"]),
+            f"{row['false']:,}",
+            f"{row['found']:,} of {row['faults']:,}",
+            percent(row["time_in_alarm"]),
+            _events(row["median_delay_events"]),
+            *(("–", "–") if other is None else (f"{other['false']:,}", f"{other['found']:,}")),
+        )
+        for row, other in zip(rows, unlabelled, strict=True)
+    ]
+
+
+def _events(number: float | None) -> str:
+    return "–" if number is None else f"{short(number)} {'event' if number == 1 else 'events'}"
+
+
 def sentences(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield sentences on the threshold, the faults and the run."""
-    at, faults = result["at_threshold"], result["segments"]
-    yield (
-        f"At a score of 1: precision {percent(at['precision'])}, recall {percent(at['recall'])};"
-        f" {percent(at['false_alarm_rate'])} of the normal rows flagged"
-        f" ({percent(ROW_RATE)} tolerated);"
-        f" {short(at['alarms_per_day'])} alarms a day."
-    )
+    """Yield sentences on the incidents at the configured budget, the faults, the rows and the run."""
+    incidents, faults, rows = result["incidents"], result["segments"], result["by_row"]
+    opened = f"Incidents opened: {incidents['opened']:,}, {short(incidents['per_day'])} a day"
+    parts = (", ".join(_named(incidents[name])) for name in ("kinds", "severities", "reasons"))
+    yield f"{opened}: {'; '.join(parts)}." if incidents["opened"] else "Incidents opened: none."
     delay = faults["delay_events_median"]
     late = _half_within(faults["detected"], delay)
-    yield f"Faults noticed: {faults['detected']:,} of {faults['total']:,}{late}."
+    yield f"Faults found: {faults['detected']:,} of {faults['total']:,}{late}."
+    yield (
+        f"Rows that alarm: precision {percent(rows['precision'])}, recall {percent(rows['recall'])};"
+        f" {percent(rows['false_alarm_rate'])} of the normal rows."
+    )
     yield f"{short(result['events_per_second'])} events a second; {count(result['labels']['given'], 'label')} arrived."
 
 
+def _named(counts: Mapping[str, int]) -> list[str]:
+    return [f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items() if number]
+
+
 def _half_within(detected: int, median: float | None) -> str:
-    """Say how soon faults were noticed; there is no half of a single fault."""
+    """Say how soon faults were found; there is no half of a single fault."""
     if median is None:
         return ""
     within = f"within {count(int(median) + 1, 'event')} of"

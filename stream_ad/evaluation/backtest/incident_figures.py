@@ -31,6 +31,10 @@ class Spans:
     def __len__(self) -> int:
         return len(self.first)
 
+    def chosen(self, which: NDArray[np.bool_]) -> Spans:
+        """Return some of the incidents; ``which`` is (I,)."""
+        return Spans(self.first[which], self.last[which])
+
 
 @dataclass(frozen=True, slots=True)
 class FaultFigures:
@@ -113,13 +117,7 @@ def count(
     """
     if faults is None:
         faults = faults_of(sensor, code)
-    incidents = spans(sensor, alarming, quiet_events)
-    by_sensor = np.argsort(sensor, kind="stable")
-    place = np.empty(len(sensor), np.int64)  # of each row, sensor after sensor
-    place[by_sensor] = np.arange(len(sensor))
-    begin, end = place[incidents.first], place[incidents.last] + 1
-    judged = _within(code[by_sensor] >= 0, begin, end)
-    anomalous = _within(code[by_sensor] > 0, begin, end)
+    judged, anomalous = covered(sensor, code, spans(sensor, alarming, quiet_events))
     classes = sorted({fault.code for fault in faults})
     return IncidentFigures(
         incidents=int((judged > 0).sum()),
@@ -132,6 +130,23 @@ def count(
             name: _fault_figures([fault for fault in faults if fault.code == name], alarming) for name in classes
         },
     )
+
+
+def covered(
+    sensor: NDArray[np.int64], code: NDArray[np.int64], incidents: Spans
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many rows that count, and how many anomalous ones, each incident covers, (I,) both.
+
+    Args:
+        sensor: (N,) index of each row's sensor.
+        code: (N,) index of each row's label, 0 for normal; below 0 where the row does not count.
+        incidents: What ``spans`` returned for these rows.
+    """
+    by_sensor = np.argsort(sensor, kind="stable")
+    place = np.empty(len(sensor), np.int64)  # of each row, sensor after sensor
+    place[by_sensor] = np.arange(len(sensor))
+    begin, end = place[incidents.first], place[incidents.last] + 1
+    return _within(code[by_sensor] >= 0, begin, end), _within(code[by_sensor] > 0, begin, end)
 
 
 def _within(flags: NDArray[np.bool_], begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """Quality of scores: ROC-AUC, average precision, curves, segments. In NumPy alone; ties count half.
 
-Only the order of scores matters here; ``at_threshold`` counts what happens at the threshold.
+Areas and curves are of the order of scores alone; ``by_row`` and ``detection`` count what the alarm makes of rows.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ def curve(scores: NDArray[np.float64], anomalous: NDArray[np.bool_]) -> Curve:
     return Curve(ranked[last], hits, last + 1 - hits, int(anomalous.sum()), int((~anomalous).sum()))
 
 
-def at_threshold(flagged: NDArray[np.bool_], anomalous: NDArray[np.bool_]) -> dict[str, float]:
+def by_row(alarming: NDArray[np.bool_], anomalous: NDArray[np.bool_]) -> dict[str, float]:
     """Return precision, recall, F1 and false-alarm rate; NaN where the divisor is 0.
 
     Args:
-        flagged: (N,) rows that score 1 or above.
+        alarming: (N,) rows that alarm.
         anomalous: (N,) the truth.
     """
-    hits, alarms = int((flagged & anomalous).sum()), int((flagged & ~anomalous).sum())
+    hits, alarms = int((alarming & anomalous).sum()), int((alarming & ~anomalous).sum())
     anomalies, normals = int(anomalous.sum()), int((~anomalous).sum())
     return {
         "precision": _ratio(hits, hits + alarms),
@@ -124,14 +124,14 @@ def segments(sensor: NDArray[np.int64], code: NDArray[np.int64]) -> list[Segment
     return sorted(stretches, key=lambda segment: int(segment.rows[-1]))
 
 
-def detection(faults: list[Segment], flagged: NDArray[np.bool_]) -> dict[str, float]:
-    """Count the faults that were noticed while they lasted, with the median delay in rows of the sensor.
+def detection(faults: list[Segment], alarming: NDArray[np.bool_]) -> dict[str, float]:
+    """Count the faults that were found while they lasted, with the median delay in rows of the sensor.
 
     Args:
         faults: Segments of anomalies.
-        flagged: (N,) rows that score 1 or above.
+        alarming: (N,) rows that alarm.
     """
-    delays = [int(flagged[fault.rows].argmax()) for fault in faults if flagged[fault.rows].any()]
+    delays = [int(alarming[fault.rows].argmax()) for fault in faults if alarming[fault.rows].any()]
     return {
         "detected": len(delays),
         "total": len(faults),

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stream_ad import __version__
-from stream_ad.evaluation.backtest.metrics import at_threshold, curve, detection, segments
+from stream_ad.evaluation.backtest.budgets import configured_rates, incidents_section
+from stream_ad.evaluation.backtest.incident_figures import covered, faults_of, spans
+from stream_ad.evaluation.backtest.metrics import by_row, curve, detection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stream_ad.evaluation.backtest.incident_figures import Spans
     from stream_ad.evaluation.backtest.metrics import Segment
     from stream_ad.evaluation.backtest.runner import Backtest, RunResult
 
-_DAY_NS = 86_400e9
 OLD_LABELS_KEY = "verdicts"
 """The key of ``labels`` in 0.1.0; it goes with the next version."""
+OLD_BY_ROW_KEY = "at_threshold"
+"""The key of ``by_row`` in 0.1.0, with the incidents a day; it goes with the next version."""
 
 
 class Figures:
@@ -30,12 +35,30 @@ class Figures:
         self.rows = np.flatnonzero(stream.evaluated[:done])  # (E,) evaluated rows
         self.anomalous = stream.anomalous[self.rows]  # (E,)
         self.sensor = stream.sensor[self.rows]  # (E,)
-        code = np.where(stream.evaluated[:done], stream.code[:done], -1)
-        self.faults = [segment for segment in segments(stream.sensor[:done], code) if segment.code > 0]
+        self.code = np.where(stream.evaluated[:done], stream.code[:done], -1)  # (done,) below 0 if not evaluated
+        self.faults = faults_of(stream.sensor[:done], self.code)
         by_sensor = np.argsort(self.sensor, kind="stable")
         bounds = np.searchsorted(self.sensor[by_sensor], np.arange(len(stream.sensors) + 1))
         self.of_sensor = [by_sensor[a:b] for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)]
         """Indices into ``rows`` for each sensor."""
+
+    @cached_property
+    def configured_rate(self) -> float:
+        """False incidents that the configured budget tolerates for each normal event, the mean of all such events."""
+        normals = np.bincount(self.sensor[~self.anomalous], minlength=len(self.of_sensor))
+        return float(np.average(configured_rates(self.run), weights=normals if normals.any() else None))
+
+    def alarming(self, replayed: RunResult, column: int = 0) -> NDArray[np.bool_]:
+        """Return the rows (done,) that alarm at the configured budget, column 0, or at another one of the run."""
+        return replayed.alarms[: self.run.done, column] >= 1
+
+    def counted_incidents(self, replayed: RunResult) -> tuple[Spans, NDArray[np.bool_]]:
+        """Return the incidents at the configured budget that count, and which of them (I,) are false."""
+        sensor = self.run.stream.sensor[: self.run.done]
+        incidents = spans(sensor, self.alarming(replayed), self.run.incidents.quiet_events)
+        judged, anomalous = covered(sensor, self.code, incidents)
+        count = judged > 0
+        return incidents.chosen(count), anomalous[count] == 0
 
     def ranking(self, score: NDArray[np.float64], members: NDArray[np.int64] | slice = slice(None)) -> dict[str, float]:
         """Return ROC-AUC and average precision over some of the evaluated rows.
@@ -54,20 +77,21 @@ class Figures:
 
     def summary(self, replayed: RunResult) -> dict[str, Any]:
         """Return the figures of the detector over all sensors."""
-        flagged = replayed.score >= 1  # (N,)
-        days = float(np.ptp(self.run.stream.times_ns[self.rows])) / _DAY_NS if len(self.rows) else 0.0
-        alarms = int(self.run.stream.evaluated[replayed.incidents].sum())
-        threshold = at_threshold(flagged[self.rows], self.anomalous)
+        alarming = self.alarming(replayed)  # (done,)
+        rows = by_row(alarming[self.rows], self.anomalous)
+        incidents = incidents_section(self, replayed)
         return {
             **self.macro(replayed.score),
             "micro": self.ranking(replayed.score),
-            "at_threshold": {**threshold, "alarms_per_day": alarms / days if days else float("nan")},
-            "segments": detection(self.faults, flagged),
+            "incidents": incidents,
+            "segments": detection(self.faults, alarming),
+            "by_row": rows,
+            OLD_BY_ROW_KEY: {**rows, "alarms_per_day": incidents["per_day"]},
         }
 
     def per_class(self, replayed: RunResult) -> dict[str, dict[str, Any]]:
         """Return figures of each anomaly class against the normal rows."""
-        flagged = replayed.score >= 1
+        alarming = self.alarming(replayed)
         figures: dict[str, dict[str, Any]] = {}
         codes = self.run.stream.code[self.rows]
         for code, name in enumerate(self.run.stream.classes):
@@ -76,15 +100,19 @@ class Figures:
                 continue
             figures[name] = {
                 "rows": int(of_class.sum()),
-                "recall": float(flagged[self.rows[of_class]].mean()),
+                "recall": float(alarming[self.rows[of_class]].mean()),
                 **self.ranking(replayed.score, np.flatnonzero(of_class | (codes == 0))),
-                "segments": detection([fault for fault in self.faults if fault.code == code], flagged),
+                "segments": detection([fault for fault in self.faults if fault.code == code], alarming),
             }
         return figures
 
     def per_sensor(self, replayed: RunResult) -> dict[str, dict[str, Any]]:
         """Return figures of each sensor by itself."""
-        flagged = replayed.score >= 1
+        alarming = self.alarming(replayed)
+        incidents, is_false = self.counted_incidents(replayed)
+        sensor_of, total = self.run.stream.sensor[incidents.first], len(self.of_sensor)
+        every = np.bincount(sensor_of, minlength=total).tolist()
+        false = np.bincount(sensor_of[is_false], minlength=total).tolist()
         figures: dict[str, dict[str, Any]] = {}
         seen = np.bincount(self.run.stream.sensor[: self.run.done], minlength=len(self.of_sensor))
         faults: dict[int, list[Segment]] = {}
@@ -96,8 +124,10 @@ class Figures:
                 "evaluated": len(members),
                 "anomalies": int(self.anomalous[members].sum()),
                 **self.ranking(replayed.score, members),
-                **at_threshold(flagged[self.rows[members]], self.anomalous[members]),
-                "segments": detection(faults.get(sensor, []), flagged),
+                "incidents": every[sensor],
+                "false_incidents": false[sensor],
+                **by_row(alarming[self.rows[members]], self.anomalous[members]),
+                "segments": detection(faults.get(sensor, []), alarming),
             }
         return figures
 

@@ -42,6 +42,8 @@ class RunResult:
     live: NDArray[np.bool_]  # (N,)
     incidents: list[Incident] = field(default_factory=list)
     """Incidents at the configured budget, as they are published: each opening, change and closing."""
+    opened_at: dict[str, int] = field(default_factory=dict)
+    """Row at which each of them opened, by id."""
     contributions: dict[int, tuple[Contribution, ...]] = field(default_factory=dict)
     """Contributions of alarms, by row."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -63,6 +65,9 @@ class Backtest:
     baselines: dict[str, NDArray[np.float64]]
     """Scores (N,) by name of the baseline."""
     baseline_seconds: dict[str, float]
+    incidents: IncidentSettings = USUAL_INCIDENTS
+    budgets: tuple[float, ...] = ()
+    """Rates of false incidents an event, by column of the alarms from the second on."""
     done: int = 0
     """Rows that the detector and all baselines have scored."""
 
@@ -70,6 +75,19 @@ class Backtest:
     def complete(self) -> bool:
         """Whether every row was scored."""
         return self.done == len(self.stream)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What a backtest calls while it runs."""
+
+    progress: Callable[[int, int], None] | None = None
+    """Called with the rows done and the total."""
+    stop: Stop | None = None
+    """Ends the backtest early, with everything so far."""
+
+
+NO_HOOKS = Hooks()
 
 
 def run_backtest(
@@ -81,8 +99,7 @@ def run_backtest(
     without_labels: bool = True,
     incidents: IncidentSettings = USUAL_INCIDENTS,
     budgets: tuple[float, ...] = (),
-    progress: Callable[[int, int], None] | None = None,
-    stop: Stop | None = None,
+    hooks: Hooks = NO_HOOKS,
 ) -> Backtest:
     """Run the detector, the detector without labels, and baselines side by side over a stream.
 
@@ -94,11 +111,10 @@ def run_backtest(
         without_labels: Whether to run the detector a second time, without labels.
         incidents: When incidents close.
         budgets: Rates of false incidents an event that are decided beside the configured budget.
-        progress: Called with the rows done and the total.
-        stop: Ends the backtest early, with everything so far.
+        hooks: What is told of progress, and what ends the backtest early.
 
     Returns:
-        The backtest; check ``complete`` when ``stop`` was given.
+        The backtest; check ``complete`` where something may end it early.
     """
     total = len(stream)
     shared = options.detector.models == "shared"
@@ -112,12 +128,14 @@ def run_backtest(
         unlabelled=_blank(total, 1 + len(budgets)) if without_labels else None,
         baselines={name: np.zeros(total) for name in against},
         baseline_seconds=dict.fromkeys(against, 0.0),
+        incidents=incidents,
+        budgets=budgets,
     )
     shard = Shard(options, incidents=incidents, budgets=budgets)
     unlabelled_shard = Shard(options, incidents=incidents, budgets=budgets)
     no_labels = _no_labels()
     baselines = make_baselines(list(against), stream, group, protocol.seed)
-    while run.done < total and not (stop is not None and stop.is_set()):
+    while run.done < total and not (hooks.stop is not None and hooks.stop.is_set()):
         start, end = run.done, min(run.done + CHUNK_ROWS, total)
         _step(shard, run.detector, stream, start, end, run.schedule.labels(start, end))
         if run.unlabelled is not None:
@@ -129,8 +147,8 @@ def run_backtest(
             run.baselines[name][start:end] = baseline.score(group[start:end], values)
             run.baseline_seconds[name] += time.perf_counter() - began
         run.done = end
-        if progress is not None:
-            progress(end, total)
+        if hooks.progress is not None:
+            hooks.progress(end, total)
     return run
 
 
@@ -142,7 +160,9 @@ def _step(shard: Shard, out: RunResult, stream: Stream, start: int, end: int, la
     scores = result.scores
     out.score[start:end], out.live[start:end] = scores.score, scores.live
     out.alarms[start:end] = np.where(scores.live[:, None], scores.alarms, 0.0)
-    out.contributions.update({start + row: named for row, named in result.scores.contributions.items()})
+    out.contributions.update({start + row: named for row, named in scores.contributions.items()})
+    for row, incident_id in scores.incident_ids.items():
+        out.opened_at.setdefault(incident_id, start + row)
     for total, addend in ((out.counts, result.counts), (out.label_outcomes, result.label_outcomes)):
         for name, count in addend.items():
             total[name] = total.get(name, 0) + count

@@ -8,14 +8,16 @@ import numpy as np
 
 from stream_ad.evaluation.backtest.advice import advice
 from stream_ad.evaluation.backtest.baselines import TITLES
-from stream_ad.evaluation.backtest.metrics import curve, segments
+from stream_ad.evaluation.backtest.metrics import by_row, curve, segments
 from stream_ad.evaluation.backtest.results import Figures, plain
+from stream_ad.evaluation.report.incident_data import false_incidents, missed, published_by_sensor, span, where
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stream_ad.evaluation.backtest.metrics import Segment
-    from stream_ad.evaluation.backtest.runner import Backtest, RunResult
+    from stream_ad.evaluation.backtest.runner import Backtest
+    from stream_ad.records.schemas import Incident
 
 POINTS = 100_000  # scores drawn in all
 SENSOR_POINTS, LEAST_SENSOR_POINTS = 4000, 400
@@ -23,8 +25,7 @@ SENSORS = 60  # sensors that are drawn; the table has all
 CURVE_POINTS = 160
 CURVE_NUMBERS = 400_000  # of all curves together
 PROGRESS_POINTS, PROGRESS_AREAS = 60, 20_000  # points of the line; and points times sensors, which bounds the time
-BANDS = 2000  # faults drawn for each sensor, the longest first
-LISTED = 200  # rows in the list of false alarms, and in that of unnoticed faults
+BANDS = 2000  # faults drawn for each sensor, and incidents, the longest first
 WORST, WORST_OF_SENSOR, WORST_APART = 12, 3, 60
 AROUND = 90  # rows drawn on either side of a worst minute
 LONG_GAP = 20  # times the median interval between drawn points: a longer gap interrupts the line
@@ -45,6 +46,7 @@ def report_data(run: Backtest, result: dict[str, Any]) -> dict[str, Any]:
     shown = _shown(figures)
     points = int(np.clip(POINTS // max(len(shown), 1), LEAST_SENSOR_POINTS, SENSOR_POINTS))
     of_sensor = _rows_by_sensor(run)
+    published = published_by_sensor(run)
     return plain(
         {
             "figures": result,
@@ -52,12 +54,12 @@ def report_data(run: Backtest, result: dict[str, Any]) -> dict[str, Any]:
             "lines": list(lines),
             "span_ms": [int(run.stream.times_ns[: run.done].min(initial=2**62)) // 10**6,
                         int(run.stream.times_ns[: run.done].max(initial=0)) // 10**6],
-            "shown": [_series(figures, number, of_sensor[number], points) for number in shown],
+            "shown": [_series(figures, number, of_sensor[number], points, published) for number in shown],
             "curves": _curves(figures, lines, shown),
             "progress": _progress(figures),
             "worst": [_moment(figures, row, of_sensor) for row in _worst(run)],
-            "false_alarms": _false_alarms(figures),
-            "unnoticed": _unnoticed(figures),
+            "false_incidents": false_incidents(figures, of_sensor),
+            "missed": missed(figures),
             "advice": advice(figures, result),
         }
     )  # fmt: skip
@@ -70,17 +72,25 @@ def _rows_by_sensor(run: Backtest) -> list[NDArray[np.int64]]:
 
 
 def _shown(figures: Figures) -> list[int]:
-    """Return the sensors that are drawn: those with most flagged or anomalous rows, in the order of the stream."""
+    """Return the sensors that are drawn: those with most alarming or anomalous rows, in the order of the stream."""
     run = figures.run
-    telling = (run.detector.score >= 1) | (run.stream.anomalous & run.stream.evaluated)
-    weight = np.bincount(
-        run.stream.sensor[: run.done], telling[: run.done].astype(float), minlength=len(run.stream.sensors)
-    )
+    telling = figures.alarming(run.detector) | (figures.code > 0)
+    weight = np.bincount(run.stream.sensor[: run.done], telling.astype(float), minlength=len(run.stream.sensors))
     return sorted(np.argsort(-weight, kind="stable")[:SENSORS].tolist())
 
 
-def _series(figures: Figures, sensor: int, rows: NDArray[np.int64], points: int) -> dict[str, Any]:
-    """Return the scores of a sensor: the highest of each bucket of rows, at its own time. ``rows`` is (R,)."""
+def _series(
+    figures: Figures, sensor: int, rows: NDArray[np.int64], points: int, published: dict[int, list[Incident]]
+) -> dict[str, Any]:
+    """Return scores and alarms of a sensor, the highest of each bucket of rows, and its faults and incidents.
+
+    Args:
+        figures: Figures of the backtest.
+        sensor: Index of the sensor.
+        rows: (R,) its rows.
+        points: Buckets, at most.
+        published: Incidents by sensor.
+    """
     run, stream = figures.run, figures.run.stream
     time_ms = np.maximum.accumulate(stream.times_ns[rows]) // 10**6
     size = -(-len(rows) // points) if len(rows) else 1
@@ -103,9 +113,14 @@ def _series(figures: Figures, sensor: int, rows: NDArray[np.int64], points: int)
         "gap": int(LONG_GAP * np.median(steps)) if len(steps) else None,
         "row": stream.row_in[rows[peak]].tolist(),
         "score": _short(score[peak]),
+        "alarm": _short(np.maximum.reduceat(run.detector.alarms[rows, 0], begins)) if len(rows) else [],
         "labelled": "".join(str(labelled[begin : begin + size].max()) for begin in begins.tolist()),
         "from": int(time_ms[int(evaluated.argmax())]) if evaluated.any() else None,
-        "faults": [_band(run, fault) for fault in faults],
+        "faults": [_band(figures, fault) for fault in faults],
+        "incidents": [
+            span(incident)
+            for incident in sorted(published.get(sensor, []), key=lambda incident: -incident.events)[:BANDS]
+        ],
     }
     if run.unlabelled is not None and len(rows):
         out["unlabelled"] = _short(np.maximum.reduceat(run.unlabelled.score[rows], begins))
@@ -125,15 +140,17 @@ def _labelled_rows(run: Backtest, sensor: int, rows: NDArray[np.int64]) -> NDArr
     return np.concatenate([np.empty(0, np.int64), *inside])
 
 
-def _band(run: Backtest, fault: Segment) -> list[Any]:
+def _band(figures: Figures, fault: Segment) -> list[Any]:
+    run = figures.run
     times = run.stream.times_ns[fault.rows] // 10**6
-    noticed = bool((run.detector.score[fault.rows] >= 1).any())
-    return [int(times.min()), int(times.max()), run.stream.classes[fault.code], noticed]
+    is_found = bool(figures.alarming(run.detector)[fault.rows].any())
+    return [int(times.min()), int(times.max()), run.stream.classes[fault.code], is_found]
 
 
 def _curves(figures: Figures, lines: dict[str, NDArray[np.float64]], shown: list[int]) -> dict[str, Any]:
-    """Return the points of both curves and of the threshold, by sensor ("" is all sensors together) and by line."""
+    """Return the points of both curves and those of the alarm, by sensor ("" is all sensors together) and by line."""
     run = figures.run
+    replayed = {"detector": run.detector, "unlabelled": run.unlabelled}
     selections: dict[str, NDArray[np.int64] | slice] = {"": slice(None)}
     each = CURVE_POINTS * 4 * len(lines)
     for sensor in shown[: CURVE_NUMBERS // each]:
@@ -146,7 +163,10 @@ def _curves(figures: Figures, lines: dict[str, NDArray[np.float64]], shown: list
             if not whole.has_both:
                 continue
             thin = whole.thinned(CURVE_POINTS)
-            at = int(np.searchsorted(-whole.scores, -1.0, side="right")) - 1  # the lowest score of 1 or above
+            of_alarm = None
+            if (decided := replayed.get(line)) is not None:
+                rows = by_row(figures.alarming(decided)[figures.rows[members]], figures.anomalous[members])
+                of_alarm = [rows["recall"], rows["false_alarm_rate"], rows["precision"]]
             out[name][line] = {
                 "roc_auc": whole.roc_auc(),
                 "average_precision": whole.average_precision(),
@@ -154,9 +174,7 @@ def _curves(figures: Figures, lines: dict[str, NDArray[np.float64]], shown: list
                 "fall_out": _short(thin.alarms / whole.normals),
                 "precision": _short(thin.precision()),
                 "share": whole.anomalies / (whole.anomalies + whole.normals),
-                "at": [whole.hits[at] / whole.anomalies, whole.alarms[at] / whole.normals, whole.precision()[at]]
-                if line in ("detector", "unlabelled") and at >= 0
-                else None,
+                "of_alarm": of_alarm,
             }
     return out
 
@@ -186,8 +204,9 @@ def _means(areas: list[dict[str, float]]) -> list[float]:
 
 
 def _worst(run: Backtest) -> list[int]:
-    """Return the rows with the highest scores; not all of a single sensor, nor of a single episode."""
+    """Return the alarming rows with the highest scores; not all of a single sensor, nor of a single episode."""
     rows = np.array(sorted(run.detector.contributions), np.int64)
+    rows = rows[(rows < run.done) & (run.detector.alarms[rows, 0] >= 1)]
     taken: list[int] = []
     stream = run.stream
     for row in rows[np.argsort(-run.detector.score[rows], kind="stable")].tolist():
@@ -216,8 +235,9 @@ def _moment(figures: Figures, row: int, of_sensor: list[NDArray[np.int64]]) -> d
     else:
         position = 0
     return {
-        **_where(run, row),
+        **where(run, row),
         "score": float(run.detector.score[row]),
+        "alarm": float(run.detector.alarms[row, 0]),
         "label": stream.classes[int(stream.code[row])] if stream.code[row] >= 0 else None,
         "named": [
             [contribution.feature, contribution.value, contribution.expected, contribution.share]
@@ -226,52 +246,6 @@ def _moment(figures: Figures, row: int, of_sensor: list[NDArray[np.int64]]) -> d
         "readings": readings,
         "at": position,
     }
-
-
-def _false_alarms(figures: Figures) -> dict[str, Any]:
-    """Return stretches of rows that were flagged and labelled normal, the highest score first."""
-    run, stream, done = figures.run, figures.run.stream, figures.run.done
-    wrong = (run.detector.score[:done] >= 1) & stream.evaluated[:done] & ~stream.anomalous[:done]
-    runs = segments(stream.sensor[:done], np.where(wrong, 0, -1))
-    peaks = [int(segment.rows[run.detector.score[segment.rows].argmax()]) for segment in runs]
-    order = sorted(range(len(runs)), key=lambda i: -run.detector.score[peaks[i]])[:LISTED]
-    return {
-        "total": len(runs),
-        "rows": int(wrong.sum()),
-        "listed": [
-            {**_where(run, int(runs[i].rows[0])), "rows": len(runs[i].rows), "score": run.detector.score[peaks[i]],
-             "named": _names(run.detector, peaks[i])}
-            for i in order
-        ],
-    }  # fmt: skip
-
-
-def _unnoticed(figures: Figures) -> dict[str, Any]:
-    """Return faults without a flagged row, the nearest to the threshold first."""
-    run = figures.run
-    missed = [(float(run.detector.score[fault.rows].max()), fault) for fault in figures.faults]
-    missed = sorted(((peak, fault) for peak, fault in missed if peak < 1), key=lambda pair: -pair[0])
-    return {
-        "total": len(missed),
-        "listed": [
-            {**_where(run, int(fault.rows[0])), "rows": len(fault.rows), "score": peak,
-             "label": run.stream.classes[fault.code]}
-            for peak, fault in missed[:LISTED]
-        ],
-    }  # fmt: skip
-
-
-def _where(run: Backtest, row: int) -> dict[str, Any]:
-    origin = run.stream.locate(row)
-    return {
-        "sensor": run.stream.sensors[int(run.stream.sensor[row])],
-        "event": origin.event_id,
-        "time": int(run.stream.times_ns[row]) // 10**6,
-    }
-
-
-def _names(replayed: RunResult, row: int) -> list[str]:
-    return [contribution.feature for contribution in replayed.contributions.get(row, ())[:3]]
 
 
 def _short(values: NDArray[np.float64], digits: int = 4) -> list[float | None]:

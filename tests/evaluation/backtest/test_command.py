@@ -66,6 +66,15 @@ def test_from_files_to_figures(file, tmp_path):
     assert result["settings"]["detector"]["seed"] == 3
     assert f"{result['roc_auc']:.3f}" in done.stdout
     assert "Running z-score" in done.stdout
+    rows = result["incidents"]["budgets"]
+    assert [row["rate"] for row in rows[:-1]] == [1e-5, 1e-4, 3e-4, 1e-3]
+    assert [row["configured"] for row in rows] == [False] * 4 + [True]
+    table = [line for line in done.stdout.splitlines() if " per " in line and " of " in line]
+    assert [line.split("  ")[0] for line in table] == [
+        "1 per 100,000 events", "1 per 10,000 events", "3 per 10,000 events", "1 per 1,000 events",
+        "1 per week (configured)",
+    ]  # fmt: skip
+    assert [f" {row['found']} of {row['faults']} " in line for row, line in zip(rows, table, strict=True)] == [True] * 5
     assert "plant: 400 rows of 2 sensors, 272 evaluated" in done.stdout
     assert "<title>Backtest of plant</title>" in (tmp_path / "out.html").read_text()
 
@@ -113,6 +122,7 @@ def _drain(terminal):
         (("plant.csv", "--label-coverage", "2"), 2, "--label-coverage"),
         (("plant.csv", "--json", "no/such/folder.json"), 5, "no/such/folder.json"),
         (("plant.csv", "--set", "threshold.rate=1"), 3, "threshold.rate"),
+        (("plant.csv", "--set", "threshold.false_alarm_rate=0.01"), 3, "alarms.false_incidents"),
         (("plant.csv", "plant.csv"), 5, "plant"),
     ],
 )

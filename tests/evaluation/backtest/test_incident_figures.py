@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_ad.detector.alarm_config import IncidentSettings
 from stream_ad.evaluation.backtest.incident_figures import count, faults_of, spans
+from stream_ad.records.columns import Scores
 from stream_ad.shard.incidents import Incidents
 
 UNJUDGED = -1
@@ -91,10 +93,16 @@ def test_incidents_are_those_that_are_published(drawn, quiet_events):
     events = SimpleNamespace(
         sensor_ids=names, event_ids=[str(row) for row in range(len(names))], times_ns=np.arange(len(names))
     )
-    scores = SimpleNamespace(
-        score=alarming.astype(float), live=np.ones(len(names), np.bool_), contributions={}, alarm=alarming.astype(float)
+    total = len(names)
+    scores = Scores(
+        score=alarming.astype(float),
+        alarms=alarming.astype(float)[:, None],
+        kinds=alarming.astype(np.int8),
+        endings=np.zeros(total, np.int8),
+        live=np.ones(total, np.bool_),
     )
-    opened = Incidents(quiet_events).step(events, scores, (sensor, {f"s{number}": number for number in range(4)}))
+    incidents = Incidents(IncidentSettings(quiet_events=quiet_events))
+    opened = incidents.step(events, scores, (sensor, {f"s{number}": number for number in range(4)}))
     published = [int(incident_id.split("/")[1]) for incident_id in {incident.incident_id: None for incident in opened}]
     assert spans(sensor, alarming, quiet_events).first.tolist() == published
 

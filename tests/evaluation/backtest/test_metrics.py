@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from stream_ad.evaluation.backtest.metrics import at_threshold, curve, detection, segments
+from stream_ad.evaluation.backtest.metrics import by_row, curve, detection, segments
 
 TRUE, FALSE = True, False
 ranked = st.lists(st.tuples(st.integers(-3, 3) | st.floats(-1e6, 1e6), st.booleans()), min_size=2, max_size=60)
@@ -59,11 +59,11 @@ def test_thinning_keeps_both_ends(pairs, points):
     assert (thin.scores[0], thin.scores[-1]) == (whole.scores[0], whole.scores[-1])
 
 
-def test_at_threshold_by_hand():
-    """Two of three anomalies flagged and one of four normal rows."""
-    flagged = np.array([TRUE, TRUE, FALSE, TRUE, FALSE, FALSE, FALSE])
+def test_rows_by_hand():
+    """Two of three anomalies alarm and one of four normal rows."""
+    alarming = np.array([TRUE, TRUE, FALSE, TRUE, FALSE, FALSE, FALSE])
     anomalous = np.array([TRUE, TRUE, TRUE, FALSE, FALSE, FALSE, FALSE])
-    assert at_threshold(flagged, anomalous) == {
+    assert by_row(alarming, anomalous) == {
         "precision": 2 / 3,
         "recall": 2 / 3,
         "f1": 4 / 6,
@@ -71,9 +71,9 @@ def test_at_threshold_by_hand():
     }
 
 
-def test_nothing_flagged_has_no_precision():
+def test_where_nothing_alarms_there_is_no_precision():
     """A share of nothing is not a number."""
-    result = at_threshold(np.zeros(2, np.bool_), np.array([TRUE, FALSE]))
+    result = by_row(np.zeros(2, np.bool_), np.array([TRUE, FALSE]))
     assert math.isnan(result["precision"])
     assert (result["recall"], result["f1"], result["false_alarm_rate"]) == (0, 0, 0)
 
@@ -100,9 +100,9 @@ def test_segments_hold_every_labelled_row_once(rows):
 
 
 def test_detection_by_hand():
-    """A fault counts as noticed by its first flagged row, and the delay is the rows before that."""
+    """A fault counts as found by its first alarming row, and the delay is the rows before that."""
     sensor, code = np.zeros(9, np.int64), np.array([1, 1, 1, 0, 1, 1, 0, 1, 1])
-    flagged = np.array([FALSE, FALSE, TRUE, TRUE, TRUE, FALSE, FALSE, FALSE, FALSE])
+    alarming = np.array([FALSE, FALSE, TRUE, TRUE, TRUE, FALSE, FALSE, FALSE, FALSE])
     faults = [segment for segment in segments(sensor, code) if segment.code > 0]
-    assert detection(faults, flagged) == {"detected": 2, "total": 3, "delay_events_median": 1.0}
+    assert detection(faults, alarming) == {"detected": 2, "total": 3, "delay_events_median": 1.0}
     assert math.isnan(detection(faults, np.zeros(9, np.bool_))["delay_events_median"])

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from stream_ad.detector.alarm_config import AlarmOverride, AlarmsConfig, IncidentSettings
 from stream_ad.evaluation.backtest import runner as module
 from stream_ad.evaluation.backtest.label_schedule import Delay, Protocol
-from stream_ad.evaluation.backtest.runner import run_backtest
+from stream_ad.evaluation.backtest.runner import Hooks, run_backtest
 from stream_ad.evaluation.backtest.stream import Stream
 from stream_ad.shard.shard import Shard
 from tests.support.recordings import OPTIONS, drawn
+
+INCIDENTS = IncidentSettings(quiet_events=4)
+BUDGETS = (1e-4, 1e-2)
 
 
 def stream(recording):
@@ -30,32 +34,69 @@ def _one_thread():
 def plain():
     """A backtest with everything: labels 20 events late, a run without, all baselines."""
     return run_backtest(
-        stream(drawn()), OPTIONS, Protocol(delay=Delay(20)), against=["hst", "iforest", "zscore"], quiet_events=4
+        stream(drawn()),
+        OPTIONS,
+        Protocol(delay=Delay(20)),
+        against=["hst", "iforest", "zscore"],
+        incidents=INCIDENTS,
+        budgets=BUDGETS,
     )
 
 
-def test_scores_are_those_of_the_shard(plain):
-    """The scores are those of the production code over the same records, in one step."""
-    shard, recorded = Shard(OPTIONS, quiet_events=4), plain.stream
+def test_scores_and_incidents_are_those_of_the_shard(plain):
+    """Scores, alarms and incidents are those of the production code over the same records, in one step."""
+    shard, recorded = Shard(OPTIONS, incidents=INCIDENTS, budgets=BUDGETS), plain.stream
     rows = len(recorded)
     result = shard.step(recorded.events(0, rows), plain.schedule.labels(0, rows))
+    live = result.scores.live
     np.testing.assert_array_equal(plain.detector.score, result.scores.score)
-    np.testing.assert_array_equal(plain.detector.live, result.scores.live)
+    np.testing.assert_array_equal(plain.detector.live, live)
+    np.testing.assert_array_equal(plain.detector.alarms[live], result.scores.alarms[live])
+    assert (plain.detector.alarms[~live] == 0).all()
     assert plain.detector.contributions == result.scores.contributions
-    opened = [incident.incident_id.partition("/")[2] for incident in result.incidents if incident.state == "open"]
-    assert sorted(recorded.event_ids(np.array(plain.detector.incidents))) == sorted(opened)
+    assert plain.detector.incidents == result.incidents
+    opened = {incident.incident_id: incident for incident in result.incidents if incident.opens}
+    assert opened.keys() == plain.detector.opened_at.keys()
+    for incident_id, row in plain.detector.opened_at.items():
+        assert opened[incident_id].peak_event_id == recorded.event_ids(np.array([row]))[0]
     assert opened
 
 
 def test_cuts_change_nothing(plain, monkeypatch):
     """However the rows are cut into steps, the results are the same."""
     monkeypatch.setattr(module, "CHUNK_ROWS", 137)
-    again = run_backtest(plain.stream, OPTIONS, plain.protocol, against=["iforest", "zscore"], quiet_events=4)
-    np.testing.assert_array_equal(plain.detector.score, again.detector.score)
-    np.testing.assert_array_equal(plain.unlabelled.score, again.unlabelled.score)
+    again = run_backtest(
+        plain.stream, OPTIONS, plain.protocol, against=["iforest", "zscore"], incidents=INCIDENTS, budgets=BUDGETS
+    )
+    for now, before in ((again.detector, plain.detector), (again.unlabelled, plain.unlabelled)):
+        np.testing.assert_array_equal(now.score, before.score)
+        np.testing.assert_array_equal(now.alarms, before.alarms)
+        assert now.incidents == before.incidents
+        assert now.opened_at == before.opened_at
+        assert now.counts == before.counts
     np.testing.assert_array_equal(plain.baselines["zscore"], again.baselines["zscore"])
     np.testing.assert_allclose(plain.baselines["iforest"], again.baselines["iforest"], rtol=1e-12)
-    assert plain.detector.counts == again.detector.counts
+
+
+@pytest.mark.parametrize(
+    "alarms",
+    [
+        AlarmsConfig(false_incidents=1, per="100 events"),
+        AlarmsConfig(overrides=(AlarmOverride(sensors="s1", false_incidents=1, per="100 events"),)),
+    ],
+)
+def test_what_is_learned_does_not_depend_on_the_budget(plain, alarms):
+    """Whatever budget is configured, scores, learning and the alarms at every other budget are the same."""
+    options = OPTIONS.model_copy(update={"alarms": alarms})
+    other = run_backtest(plain.stream, options, plain.protocol, incidents=INCIDENTS, budgets=BUDGETS)
+    sensor = plain.stream.sensor if alarms.overrides else np.ones(len(plain.stream), np.int64)
+    assert (other.detector.alarms[:, 0] != plain.detector.alarms[:, 0]).any()
+    for now, before in ((other.detector, plain.detector), (other.unlabelled, plain.unlabelled)):
+        np.testing.assert_array_equal(now.score, before.score)
+        np.testing.assert_array_equal(now.alarms[:, 1:], before.alarms[:, 1:])
+        np.testing.assert_array_equal(now.alarms[sensor == 1, 0], before.alarms[sensor == 1, 2])
+        assert now.label_outcomes == before.label_outcomes
+        assert {**now.counts, "anomalies": 0} == {**before.counts, "anomalies": 0}
 
 
 def test_the_future_changes_nothing_before_it(plain):
@@ -132,7 +173,8 @@ def test_stopping_keeps_what_is_done(plain, monkeypatch):
             raise AssertionError
 
     seen = []
-    run = run_backtest(plain.stream, OPTIONS, plain.protocol, stop=Flag(), progress=lambda *both: seen.append(both))
+    hooks = Hooks(stop=Flag(), progress=lambda *both: seen.append(both))
+    run = run_backtest(plain.stream, OPTIONS, plain.protocol, hooks=hooks)
     assert seen == [(100, 400), (200, 400), (300, 400)]
     assert (run.done, run.complete) == (300, False)
     np.testing.assert_array_equal(run.detector.score[:300], plain.detector.score[:300])

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from stream_ad.evaluation.backtest.advice import advice
+from stream_ad.evaluation.backtest.budgets import RATES
 from stream_ad.evaluation.backtest.label_schedule import Delay, Protocol
-from stream_ad.evaluation.backtest.results import Figures, results
+from stream_ad.evaluation.backtest.results import results
 from stream_ad.evaluation.backtest.runner import run_backtest
 from stream_ad.evaluation.backtest.stream import Stream
 from stream_ad.evaluation.report import report_data as module
@@ -23,7 +23,7 @@ from tests.support.browser import opened
 from tests.support.recordings import OPTIONS, drawn, recording
 
 HOSTILE = '</script><img src="http://example.org/x" onerror=alert(1)>%DATA%'
-SETTINGS = Settings().model_dump(mode="json", include={"detector", "learning", "threshold"})
+SETTINGS = Settings().model_dump(mode="json", include={"detector", "learning", "alarms"})
 
 
 class Page(HTMLParser):
@@ -49,7 +49,7 @@ def run():
     made = drawn()
     named = dataclasses.replace(made, sensor_ids=[HOSTILE if name == "s1" else name for name in made.sensor_ids])
     stream = Stream([named], warmup=None, default_warmup=64)
-    return run_backtest(stream, OPTIONS, Protocol(delay=Delay(20)), against=["zscore"])
+    return run_backtest(stream, OPTIONS, Protocol(delay=Delay(20)), against=["zscore"], budgets=RATES)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_browser_opens_it_without_complaint(html, result, tmp_path):
     path.write_text(html, encoding="utf-8")
     document, complaints = opened(path)
     assert complaints == ""
-    for place in ("time", "pr", "roc", "progress", "compare", "sensors", "advice", "settings", "worst"):
+    for place in ("time", "budgets", "pr", "roc", "progress", "compare", "sensors", "advice", "settings", "worst"):
         assert not re.search(rf'id="{place}"[^>]*></', document), place
     assert f"{result['roc_auc']:.3f}" in document
     assert "<img" not in re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
@@ -122,8 +122,9 @@ def test_scores_are_thinned_but_peaks_stay(run, result, monkeypatch):
     series = next(series for series in report_data(run, result)["shown"] if series["id"] == "s0")
     rows = np.flatnonzero(run.stream.sensor == 0)
     assert len(series["score"]) <= 20
-    assert len({len(series[key]) for key in ("score", "t", "row", "labelled", "unlabelled")}) == 1
+    assert len({len(series[key]) for key in ("score", "alarm", "t", "row", "labelled", "unlabelled")}) == 1
     assert max(series["score"]) == pytest.approx(run.detector.score[rows].max(), rel=1e-3)
+    assert max(series["alarm"]) == pytest.approx(run.detector.alarms[rows, 0].max(), rel=1e-3)
     peak = int(rows[run.detector.score[rows].argmax()])
     at = series["score"].index(max(series["score"]))
     assert series["row"][at] == run.stream.row_in[peak]
@@ -141,22 +142,54 @@ def test_labels_are_those_that_came(run, result):
     assert expected[-20:] == ["0"] * 20
 
 
-def test_false_alarms_can_be_looked_up(run, result):
-    """Every stretch of flagged normal rows is listed once, with the id of its first row and its length."""
-    listed = report_data(run, result)["false_alarms"]
-    wrong = (run.detector.score >= 1) & run.stream.evaluated & ~run.stream.anomalous
-    assert listed["rows"] == wrong.sum() == sum(entry["rows"] for entry in listed["listed"])
+def test_incidents_are_drawn_as_they_were_published(run, result):
+    """Each sensor shows every incident that was published of it, from its first alarm to its last."""
+    for series in report_data(run, result)["shown"]:
+        published = {each.incident_id: each for each in run.detector.incidents if each.sensor_id == series["id"]}
+        drawn_spans = sorted((each["from"], each["to"], each["kind"], each["reason"]) for each in series["incidents"])
+        expected = [
+            (round(each.start.timestamp() * 1000), round(each.end.timestamp() * 1000), each.kind, each.reason)
+            for each in published.values()
+        ]
+        assert expected
+        assert drawn_spans == sorted(expected)
+
+
+def test_false_incidents_can_be_looked_up(run, result):
+    """Every false incident is listed once, with the id of the row at which it opened, and covers no fault."""
+    listed = report_data(run, result)["false_incidents"]
+    configured = result["incidents"]["budgets"][-1]
+    assert listed["total"] == configured["false"] == len(listed["listed"])
     for entry in listed["listed"]:
-        row = int(entry["event"].rpartition("-")[2]) - 1
-        assert wrong[row]
-        assert run.stream.sensors[run.stream.sensor[row]] == entry["sensor"]
+        assert entry["alarm"] >= 1
+        assert run.detector.alarms[row_of(entry), 0] >= 1
+        assert run.stream.sensors[run.stream.sensor[row_of(entry)]] == entry["sensor"]
 
 
-def test_unnoticed_faults_are_listed(run, result):
-    """Noticed and listed faults are all faults there are."""
-    unnoticed = report_data(run, result)["unnoticed"]
-    assert unnoticed["total"] == result["segments"]["total"] - result["segments"]["detected"]
-    assert all(entry["score"] < 1 for entry in unnoticed["listed"])
+def test_a_false_incident_is_listed_with_its_rows(run, result):
+    """An incident over normal rows alone is listed with its length and highest alarm; one over a fault is not."""
+    stream = run.stream
+    rows = np.flatnonzero(stream.sensor == 0)
+    normal = ~stream.anomalous[rows] & stream.evaluated[rows]
+    (begin,) = np.flatnonzero(np.convolve(normal, np.ones(3), "valid") == 3)[:1]
+    alarms = np.zeros_like(run.detector.alarms)
+    alarms[rows[begin : begin + 3], 0] = 1.5, 0.5, 2.5
+    alarms[np.flatnonzero(stream.anomalous & stream.evaluated)[-1], 0] = 4
+    other = dataclasses.replace(run, detector=dataclasses.replace(run.detector, alarms=alarms))
+    (entry,) = report_data(other, results(other, settings=SETTINGS))["false_incidents"]["listed"]
+    assert (row_of(entry), entry["rows"], entry["alarm"]) == (rows[begin], 3, 2.5)
+
+
+def row_of(entry):
+    """The row of a listed event; its id counts from 1."""
+    return int(entry["event"].rpartition("-")[2]) - 1
+
+
+def test_missed_faults_are_listed(run, result):
+    """Found and listed faults are all faults there are, and nothing alarmed during those listed."""
+    missed = report_data(run, result)["missed"]
+    assert missed["total"] == result["segments"]["total"] - result["segments"]["detected"] > 0
+    assert all(entry["alarm"] < 1 for entry in missed["listed"])
 
 
 def test_the_last_point_of_progress_is_the_result(run, result):
@@ -172,77 +205,3 @@ def test_an_empty_backtest_has_a_page(run):
     """Interrupted before the first row, there still is a page that says so."""
     run = dataclasses.replace(run, done=0)
     assert report_html(run, results(run, settings=SETTINGS))
-
-
-# ---------------------------------------------------------------- what to try next
-
-
-def titles(run, result, **changes):
-    return [piece["title"] for piece in advice(Figures(run), {**result, **changes})]
-
-
-def test_advice_without_two_classes(run, result):
-    """Where only one class was evaluated, that is all there is to say."""
-    nothing = dataclasses.replace(run, done=0)
-    assert titles(nothing, result) == ["Label rows of both kinds"]
-
-
-def test_advice_when_a_baseline_wins(run, result):
-    """A baseline that is clearly ahead is named; one that is a little ahead is not."""
-
-    def against(by):
-        return {"zscore": {"roc_auc": result["roc_auc"] + by, "average_precision": 0.0}}
-
-    assert "Running z-score is ahead here" in titles(run, result, against=against(0.05))
-    assert "Running z-score is ahead here" not in titles(run, result, against=against(0.005))
-
-
-def test_advice_on_the_threshold(run, result):
-    """Where faults rank above normal rows but stay below 1, a higher tolerated rate is advised, with its setting."""
-    quiet = dataclasses.replace(run.detector, score=np.where(run.stream.anomalous, 0.5, 0.01))
-    silent = dataclasses.replace(run, detector=quiet)
-    now = {"precision": None, "recall": 0.0, "f1": 0.0, "false_alarm_rate": 0.0, "alarms_per_day": 0.0}
-    pieces = advice(Figures(silent), {**result, "at_threshold": now})
-    piece = next(piece for piece in pieces if piece["title"] == "Notice more, for more false alarms")
-    assert piece["options"].startswith("--set alarms.false_incidents=")
-    assert "100 %" in piece["text"]
-
-
-def test_advice_on_labels(run, result):
-    """Whether labels pay, do harm or never came is said by the two runs."""
-
-    def without(by):
-        return {**result["without_labels"], "average_precision": result["average_precision"] - by}
-
-    assert "Labels pay" in titles(run, result, without_labels=without(0.2))
-    assert "Labels do not help here" in titles(run, result, without_labels=without(-0.2))
-    none = {"given": 0, "outcomes": {}}
-    assert "No label arrived in time" in titles(run, result, without_labels=without(0.0), labels=none)
-    late = {"given": 100, "outcomes": {"late": 60}}
-    assert "Labels come after events were let go" in titles(run, result, labels=late)
-
-
-def test_a_single_fault_is_counted_in_good_english(run, result):
-    """Advice on few faults agrees with their number."""
-
-    def text(total):
-        segments = {"detected": 1, "total": total, "delay_events_median": 0.0}
-        (piece,) = [
-            piece for piece in advice(Figures(run), {**result, "segments": segments}) if "care" in piece["title"]
-        ]
-        return piece["text"]
-
-    assert "There is only 1 fault among" in text(1)
-    assert "There are only 2 faults among" in text(2)
-
-
-def test_advice_on_broken_promises_and_short_streams(run, result, monkeypatch):
-    """Too many false alarms, sensors near chance, few faults and short sensors are pointed out."""
-    many = {**result["at_threshold"], "false_alarm_rate": 0.2}
-    monkeypatch.setattr("stream_ad.evaluation.backtest.advice.ROW_RATE", 0.01)
-    assert "More false alarms than tolerated" in titles(run, result, at_threshold=many)
-    weak = {name: {**figures, "roc_auc": 0.5} for name, figures in result["sensors"].items()}
-    assert "Some sensors are hardly better than chance" in titles(run, result, sensors=weak)
-    few = {"detected": 1, "total": 2, "delay_events_median": 0.0}
-    assert "Take these figures with care" in titles(run, result, segments=few)
-    assert "Sensors are short: let them share a model" in titles(run, result)

@@ -71,13 +71,16 @@ function gain(now, before) {
   const by = now - before;
   return [`${by >= 0 ? "+" : "−"}${Math.abs(by).toFixed(3)} by labels`, by > 0.0005 ? "better" : by < -0.0005 ? "worse" : ""];
 }
-const threshold = figures.at_threshold;
 const before = figures.without_labels || {};
+const budgets = figures.incidents.budgets;
+const configured = budgets.find((one) => one.configured);
+const rounded = (value) => (value >= 100 ? whole(value) : short(value && Number(value.toPrecision(2))));
+const OVER = 3; // times the promise, and more than so many false incidents, is over it
+const isOver = (one) => one.false > OVER * one.promised && one.false > OVER;
 card("ROC AUC", fixed(figures.roc_auc), ...gain(figures.roc_auc, before.roc_auc));
 card("Average precision", fixed(figures.average_precision), ...gain(figures.average_precision, before.average_precision));
-card("Faults noticed", `${whole(figures.segments.detected)} of ${whole(figures.segments.total)}`,
-  figures.segments.delay_events_median === null ? "" : `${figures.segments.detected > 1 ? "half of them " : ""}within ${plural(Math.floor(figures.segments.delay_events_median) + 1, "event")}`);
-card("Alarms a day", threshold.alarms_per_day >= 100 ? whole(threshold.alarms_per_day) : short(threshold.alarms_per_day && Number(threshold.alarms_per_day.toPrecision(2))), "incidents opened, true and false");
-const wanted = 0.001; // share of normal rows above the row level
-card("False-alarm rate", percent(threshold.false_alarm_rate), `${percent(wanted)} tolerated`, threshold.false_alarm_rate > 2 * wanted ? "worse" : "");
-card("Precision, recall", [threshold.precision, threshold.recall].map((part) => (part === null ? "–" : `${Math.round(100 * part)}`)).join(" / "), "percent of rows, at a score of 1");
+card("Faults found", `${whole(configured.found)} of ${whole(configured.faults)}`,
+  configured.median_delay_events === null ? "" : `${configured.found > 1 ? "half of them " : ""}within ${plural(Math.floor(configured.median_delay_events) + 1, "event")}`);
+card("False incidents", whole(configured.false), `${rounded(configured.promised)} promised: ${configured.budget}`, isOver(configured) ? "worse" : "");
+card("Incidents a day", rounded(figures.incidents.per_day), "opened, true and false");
+card("Time in alarm", percent(configured.time_in_alarm), "of the evaluated rows");

@@ -39,14 +39,15 @@ function drawCurves() {
     pr.root.append(svg("path", { d: steps.join(""), ...style }));
     const points = one.recall.map((recall, i) => `L${roc.x(one.fall_out[i]).toFixed(1)} ${roc.y(recall).toFixed(1)}`);
     roc.root.append(svg("path", { d: `M${roc.x(0)} ${roc.y(0)}${points.join("")}`, ...style }));
-    if (one.at) {
+    if (one.of_alarm) {
+      const [recall, fallOut, precision] = one.of_alarm;
       const dot = { r: 4.5, fill: colour(line), stroke: "var(--card)", "stroke-width": 1.5 };
-      pr.root.append(svg("circle", { cx: pr.x(one.at[0]), cy: pr.y(one.at[2]), ...dot }));
-      roc.root.append(svg("circle", { cx: roc.x(one.at[1]), cy: roc.y(one.at[0]), ...dot }));
+      if (precision !== null) pr.root.append(svg("circle", { cx: pr.x(recall), cy: pr.y(precision), ...dot }));
+      roc.root.append(svg("circle", { cx: roc.x(fallOut), cy: roc.y(recall), ...dot }));
     }
     at("curve-legend").prepend(key(`${data.titles[line]}: AP ${fixed(one.average_precision)}, AUC ${fixed(one.roc_auc)}`, COLOURS[line]));
   }
-  at("curve-legend").append(el("i", {}, "The dot is the threshold; the dashed line is chance."));
+  at("curve-legend").append(el("i", {}, "The curves are of the score, the dots of the rows that alarm; the dashed line is chance."));
 }
 for (const name of Object.keys(data.curves)) at("curve-of").append(el("option", { value: name }, name || "all sensors together"));
 at("curve-of").addEventListener("change", drawCurves);

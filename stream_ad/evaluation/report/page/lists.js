@@ -51,11 +51,10 @@ table("sensors", [
   { title: "evaluated", get: ([, one]) => one.evaluated, show: whole },
   { title: "anomalies", get: ([, one]) => one.anomalies, show: whole },
   area("ROC AUC", "roc_auc"), area("average precision", "average_precision"),
-  { title: "faults noticed", get: ([, one]) => one.segments.detected, show: (v, [, one]) => `${v} of ${one.segments.total}` },
-  { title: "events until noticed", hint: "median", get: ([, one]) => one.segments.delay_events_median, show: short },
-  { title: "precision", get: ([, one]) => one.precision, show: percent },
-  { title: "recall", get: ([, one]) => one.recall, show: percent },
-  { title: "false alarms", get: ([, one]) => one.false_alarm_rate, show: percent },
+  { title: "faults found", get: ([, one]) => one.segments.detected, show: (v, [, one]) => `${v} of ${one.segments.total}` },
+  { title: "events until found", hint: "median", get: ([, one]) => one.segments.delay_events_median, show: short },
+  { title: "incidents", get: ([, one]) => one.incidents, show: whole },
+  { title: "false", hint: "incidents that cover no fault", get: ([, one]) => one.false_incidents, show: whole },
 ], Object.entries(figures.sensors), { click: ([name]) => visit(name) });
 
 const classes = Object.entries(figures.per_class);
@@ -63,28 +62,51 @@ at("section-classes").hidden = classes.length < 2;
 table("classes", [
   { title: "class", text: true, get: ([name]) => name },
   { title: "rows", get: ([, one]) => one.rows, show: whole },
-  { title: "recall", get: ([, one]) => one.recall, show: percent },
-  { title: "faults noticed", get: ([, one]) => one.segments.detected, show: (v, [, one]) => `${v} of ${one.segments.total}` },
   area("ROC AUC", "roc_auc"), area("average precision", "average_precision"),
+  ...budgets.map((budget) => ({ title: budget.budget, hint: "faults found at this budget", get: ([name]) => budget.by_class[name]?.found ?? null,
+    show: (v, [name]) => (v === null ? "–" : `${v} of ${budget.by_class[name].faults}`) })),
 ], classes);
 
-const lost = (shown, total) => (shown < total ? ` The ${whole(shown)} highest are listed.` : "");
-const wrong = data.false_alarms, missed = data.unnoticed;
+const unlabelled = figures.without_labels && figures.without_labels.incidents.budgets;
+table("budgets", [
+  { title: "budget of each sensor", text: true, get: (one) => one.budget + (one.configured ? " (configured)" : ""), sort: (one) => one.rate },
+  { title: "promised", hint: "false incidents that it allows on the evaluated rows, all sensors together", get: (one) => one.promised, show: rounded },
+  { title: "false incidents", get: (one) => one.false, show: (v, one) => el("span", { class: isOver(one) ? "over" : "" }, whole(v)) },
+  { title: "faults found", get: (one) => one.found, show: (v, one) => `${whole(v)} of ${whole(one.faults)}` },
+  { title: "events until found", hint: "median", get: (one) => one.median_delay_events, show: short },
+  { title: "time in alarm", hint: "share of the evaluated rows that incidents cover", get: (one) => one.time_in_alarm, show: percent },
+  ...(unlabelled ? [
+    { title: "without labels: false", get: (one) => unlabelled[budgets.indexOf(one)].false, show: whole },
+    { title: "found", get: (one) => unlabelled[budgets.indexOf(one)].found, show: whole },
+  ] : []),
+], budgets, { rowClass: (one) => (one.configured ? "mine" : "") });
+const named = (counts) => Object.entries(counts).filter(([, count]) => count).map(([name, count]) => `${whole(count)} ${name.replace("_", " ")}`).join(", ");
+const { opened, kinds, severities, reasons } = figures.incidents;
+at("budgets-note").textContent = "What would have happened at each budget. What is learned does not depend on it. " +
+  (opened ? `At the configured one ${plural(opened, "incident")} opened: ${named(kinds)}; ${named(severities)}; ${named(reasons)}.` : "At the configured one no incident opened.");
+
+const lost = (shown, total) => (shown < total ? ` The ${whole(shown)} with the highest alarm are listed.` : "");
+const wrong = data.false_incidents, missed = data.missed;
 const places = [
   { title: "sensor", text: true, get: (one) => one.sensor },
   { title: "first row", text: true, hint: "file and row, counted from 1: the event's id", get: (one) => one.event },
   { title: "time (UTC)", text: true, get: (one) => one.time, show: when },
   { title: "rows", get: (one) => one.rows, show: whole },
-  { title: "highest score", get: (one) => one.score, show: short },
+  { title: "highest alarm", get: (one) => one.alarm, show: short },
 ];
 at("false-note").textContent = wrong.total
-  ? `${plural(wrong.rows, "row")} labelled normal were flagged, in ${plural(wrong.total, "stretch").replace("stretchs", "stretches")}.${lost(wrong.listed.length, wrong.total)} Click one to see it.`
-  : "None: no row labelled normal was flagged.";
-if (wrong.total) table("false", [...places, { title: "features", text: true, wrap: true, get: (one) => one.named.join(", ") }], wrong.listed, { click: (one) => visit(one.sensor, one.time) });
-at("unnoticed-note").textContent = missed.total
-  ? `${plural(missed.total, "fault")} never reached a score of 1.${missed.listed.length < missed.total ? ` The ${missed.listed.length} nearest to it are listed.` : ""} Click one to see it.`
-  : "None: each had a row that was flagged.";
-if (missed.total) table("unnoticed", [...places, { title: "label", text: true, get: (one) => one.label }], missed.listed, { click: (one) => visit(one.sensor, one.time) });
+  ? `${plural(wrong.total, "incident")} covered rows labelled normal and no fault.${lost(wrong.listed.length, wrong.total)} Click one to see it.`
+  : "None: every incident over labelled rows covered a fault.";
+if (wrong.total) table("false", [
+  ...places,
+  { title: "kind", text: true, get: (one) => one.kind },
+  { title: "severity", text: true, get: (one) => one.severity },
+  { title: "features", text: true, wrap: true, get: (one) => one.named.join(", ") },
+], wrong.listed, { click: (one) => visit(one.sensor, one.time) });
+at("missed-note").textContent = missed.total
+  ? `At ${plural(missed.total, "fault")} nothing alarmed.${lost(missed.listed.length, missed.total)} Click one to see it.`
+  : "None: each had a row that alarmed.";
+if (missed.total) table("missed", [...places, { title: "label", text: true, get: (one) => one.label }], missed.listed, { click: (one) => visit(one.sensor, one.time) });
 
 // ---------------------------------------------------------------- worst minutes, advice, settings
 
@@ -112,11 +134,11 @@ for (const one of data.worst) {
   const head = el("tr", {}, el("th", {}, "feature"), el("th", { class: "number" }, "read"), el("th", { class: "number" }, "expected"), el("th", {}, "share"));
   const look = el("button", { onclick: () => visit(one.sensor, one.time) }, "Show");
   at("worst").append(el("div", { class: "moment" },
-    el("div", { class: "what" }, el("b", {}, `${one.sensor}, score ${short(one.score)}`), el("span", { class: `tag ${mood}` }, one.label ?? "no label"), look),
+    el("div", { class: "what" }, el("b", {}, `${one.sensor}, score ${short(one.score)}, alarm ${short(one.alarm)}`), el("span", { class: `tag ${mood}` }, one.label ?? "no label"), look),
     el("div", { class: "when" }, `${when(one.time)} UTC, ${one.event}`),
     spark(one), el("table", {}, head, ...rows)));
 }
-if (!data.worst.length) at("worst").append(el("p", { class: "note" }, "No row scored 1 or above."));
+if (!data.worst.length) at("worst").append(el("p", { class: "note" }, "No row alarmed."));
 
 for (const one of data.advice) {
   at("advice").append(el("div", { class: "advice" }, el("b", {}, one.title), el("p", {}, one.text), one.options ? el("code", {}, one.options) : null));

@@ -1,4 +1,4 @@
-// Scores of one sensor over time, with faults and labels; the sensor is chosen, a stretch of time zoomed into.
+// One sensor over time: scores, evidence, incidents, labels, with faults behind them. The sensor is chosen, a stretch zoomed into.
 
 // ---------------------------------------------------------------- scores over time
 
@@ -6,16 +6,11 @@ const sensors = data.shown.map((one) => {
   let time = one.t0;
   return { ...one, time: one.t.map((step) => (time += step)) };
 });
+const SEVERITIES = { minor: 0.35, major: 0.65, critical: 1 }; // opacity
 let current = 0;
 let zoom = null;
 for (const [index, one] of sensors.entries()) at("sensor").append(el("option", { value: index }, one.id));
 at("show-unlabelled").parentElement.hidden = !figures.without_labels;
-
-function logTicks(low, high) {
-  const ticks = [];
-  for (let tick = 1e-6; tick <= high; tick *= 10) if (tick >= low) ticks.push(Number(tick.toPrecision(1)));
-  return ticks;
-}
 
 function timeTicks(start, end, room) {
   const units = [1, 5, 15, 30, 60, 300, 900, 1800, 3600, 10800, 21600, 43200, 86400, 172800, 604800, 1209600, 2592000, 7776000, 31536000].map((s) => s * 1000);
@@ -34,15 +29,14 @@ function drawTime() {
   place.replaceChildren();
   at("zoom-out").hidden = zoom === null;
   if (!one || !one.time.length) return;
-  const W = Math.max(place.clientWidth, 300), H = 330, left = 46, right = 8, top = 8, bottom = 48;
+  const W = Math.max(place.clientWidth, 300), H = 402, left = 58, right = 8, top = 8;
+  const floor = 230; // of the scores
+  const strip = { top: 244, floor: 324 }, spans = 334, marks = 366; // evidence over level, incidents, labels
   const [start, end] = zoom || [one.time[0], Math.max(one.time.at(-1), one.time[0] + 1)];
   const x = (ms) => left + ((ms - start) / (end - start)) * (W - left - right);
-  const known = one.score.filter((score) => score > 0).sort((a, b) => a - b);
-  const LOW = Math.min(0.1, Math.max(known[Math.floor(known.length / 20)] ?? 0.1, 1e-5)); // a few calm rows may touch the floor
-  const peak = Math.max(10, known.at(-1) ?? 10);
-  const high = Math.pow(10, Math.ceil(Math.log10(peak) * 2) / 2);
-  const floor = H - bottom;
-  const y = (score) => top + (1 - Math.log(Math.max(score, LOW) / LOW) / Math.log(high / LOW)) * (floor - top);
+  const y = (score) => floor - score * (floor - top);
+  const MOST = 4; // what is beyond is cut off: from 1 on it alarms
+  const evidence = (alarm) => strip.floor - (Math.min(alarm, MOST) / MOST) * (strip.floor - strip.top);
   const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, height: H });
   root.append(svg("clipPath", { id: "inside" }, svg("rect", { x: left, y: 0, width: W - left - right, height: H })));
   const inner = svg("g", { "clip-path": "url(#inside)" });
@@ -50,46 +44,54 @@ function drawTime() {
     const a = Math.max(x(from), left), b = Math.min(Math.max(x(to), x(from) + 1.5), W - right);
     if (b > a) inner.append(svg("rect", { x: a, width: b - a, ...attributes }));
   };
-  box(one.time[0], one.from ?? one.time.at(-1), { y: top, height: floor - top, fill: "var(--warm)" });
-  for (const [from, to, , noticed] of one.faults) box(from, to, { y: top, height: floor - top, fill: "var(--fault)", opacity: noticed ? 0.3 : 0.13 });
-  for (const tick of logTicks(LOW, high)) {
-    root.append(svg("line", { x1: left, x2: W - right, y1: y(tick), y2: y(tick), class: "axis" }));
-    root.append(svg("text", { x: left - 7, y: y(tick) + 4, "text-anchor": "end" }, String(tick)));
+  for (const [upper, lower] of [[top, floor], [strip.top, strip.floor]]) {
+    box(one.time[0], one.from ?? one.time.at(-1), { y: upper, height: lower - upper, fill: "var(--warm)" });
+    for (const [from, to, , found] of one.faults) box(from, to, { y: upper, height: lower - upper, fill: "var(--fault)", opacity: found ? 0.3 : 0.13 });
   }
+  const scale = (at, text) => {
+    root.append(svg("line", { x1: left, x2: W - right, y1: at, y2: at, class: "axis" }));
+    root.append(svg("text", { x: left - 7, y: at + 4, "text-anchor": "end" }, text));
+  };
+  for (const tick of [0, 0.25, 0.5, 0.75, 1]) scale(y(tick), String(tick));
+  scale(evidence(0), "0");
+  scale(evidence(MOST), `≥ ${MOST}`);
   for (const [tick, text] of timeTicks(start, end, W)) {
-    root.append(svg("line", { x1: x(tick), x2: x(tick), y1: floor, y2: floor + 4, class: "axis" }));
+    root.append(svg("line", { x1: x(tick), x2: x(tick), y1: H - 24, y2: H - 20, class: "axis" }));
     root.append(svg("text", { x: x(tick), y: H - 5, "text-anchor": x(tick) > W - 60 ? "end" : x(tick) < left + 40 ? "start" : "middle" }, text));
   }
   const first = Math.max(lower(one.time, start) - 1, 0), last = Math.min(lower(one.time, end) + 2, one.time.length);
-  const path = (values) => {
+  const path = (values, height) => {
     let d = "", open = false;
     for (let i = first; i < last; i++) {
       const value = values[i];
       if (value === null) { open = false; continue; }
       if (one.gap !== null && i && one.time[i] - one.time[i - 1] > one.gap) open = false; // nothing was read in between
-      d += `${open ? "L" : "M"}${x(one.time[i]).toFixed(1)} ${y(value).toFixed(1)}${open ? "" : "h0"}`; // h0: a dot where the line is a single point
+      d += `${open ? "L" : "M"}${x(one.time[i]).toFixed(1)} ${height(value).toFixed(1)}${open ? "" : "h0"}`; // h0: a dot where the line is a single point
       open = true;
     }
     return d;
   };
   if (at("show-unlabelled").checked && one.unlabelled) {
-    inner.append(svg("path", { d: path(one.unlabelled), fill: "none", stroke: "var(--second)", "stroke-width": 1, "stroke-linecap": "round", opacity: 0.8 }));
+    inner.append(svg("path", { d: path(one.unlabelled, y), fill: "none", stroke: "var(--second)", "stroke-width": 1, "stroke-linecap": "round", opacity: 0.8 }));
   }
-  inner.append(svg("path", { d: path(one.score), fill: "none", stroke: "var(--main)", "stroke-width": 1.1, "stroke-linejoin": "round", "stroke-linecap": "round" }));
-  root.append(svg("line", { x1: left, x2: W - right, y1: y(1), y2: y(1), stroke: "var(--fault)", "stroke-width": 1.2, "stroke-dasharray": "5 4" }));
-  root.append(svg("text", { x: W - right - 4, y: y(1) - 5, "text-anchor": "end", fill: "var(--fault)" }, "threshold"));
+  inner.append(svg("path", { d: path(one.score, y), fill: "none", stroke: "var(--main)", "stroke-width": 1.1, "stroke-linejoin": "round", "stroke-linecap": "round" }));
+  inner.append(svg("path", { d: path(one.alarm, evidence), fill: "none", stroke: "var(--third)", "stroke-width": 1.1, "stroke-linejoin": "round", "stroke-linecap": "round" }));
+  root.append(svg("line", { x1: left, x2: W - right, y1: evidence(1), y2: evidence(1), stroke: "var(--fault)", "stroke-width": 1.2, "stroke-dasharray": "5 4" }));
+  root.append(svg("text", { x: left - 7, y: evidence(1) + 4, "text-anchor": "end" }, "alarm 1"));
+  for (const incident of one.incidents) box(incident.from, incident.to, { y: spans, height: 12, rx: 2, fill: "var(--third)", opacity: SEVERITIES[incident.severity] });
+  root.append(svg("text", { x: left - 7, y: spans + 10, "text-anchor": "end" }, "incidents"));
   for (const [code, token] of [["1", "--good"], ["2", "--fault"]]) {
     let d = "";
     for (let i = first; i < last; i++) {
       if (one.labelled[i] !== code) continue;
       const width = Math.max(x(one.time[i + 1] ?? one.time[i]) - x(one.time[i]), 1.2);
-      d += `M${x(one.time[i]).toFixed(1)} ${floor + 14}h${Math.min(width, 12).toFixed(1)}`;
+      d += `M${x(one.time[i]).toFixed(1)} ${marks}h${Math.min(width, 12).toFixed(1)}`;
     }
     if (d) inner.append(svg("path", { d, stroke: `var(${token})`, "stroke-width": 9, fill: "none" }));
   }
-  root.append(svg("text", { x: left - 7, y: floor + 18, "text-anchor": "end" }, "labels"));
-  const cursor = svg("line", { y1: top, y2: floor + 20, stroke: "var(--faint)", visibility: "hidden" });
-  const brush = svg("rect", { y: top, height: floor - top, fill: "var(--main)", opacity: 0.15, visibility: "hidden" });
+  root.append(svg("text", { x: left - 7, y: marks + 4, "text-anchor": "end" }, "labels"));
+  const cursor = svg("line", { y1: top, y2: marks + 6, stroke: "var(--faint)", visibility: "hidden" });
+  const brush = svg("rect", { y: top, height: strip.floor - top, fill: "var(--main)", opacity: 0.15, visibility: "hidden" });
   root.append(inner, cursor, brush);
   place.append(root);
 
@@ -112,11 +114,14 @@ function drawTime() {
     cursor.setAttribute("x2", x(one.time[i]));
     cursor.setAttribute("visibility", "visible");
     const fault = one.faults.find(([from, to]) => one.time[i] >= from && one.time[i] <= to);
+    const incident = one.incidents.find(({ from, to }) => one.time[i] >= from && one.time[i] <= to);
     tell(event, [
       `${when(one.time[i])}, row ${one.row[i] + 1}`,
-      `score ${short(one.score[i])}` + (one.every > 1 ? ` (highest of ${one.every})` : ""),
-      one.unlabelled ? `without labels ${short(one.unlabelled[i])}` : "",
-      fault ? `fault: ${fault[2]}, ${fault[3] ? "noticed" : "not noticed"}` : "",
+      `score ${short(one.score[i])}` + (one.every > 1 ? ` (highest of ${plural(one.every, "row")}, as the alarm)` : ""),
+      `alarm ${short(one.alarm[i])}`,
+      one.unlabelled ? `score without labels ${short(one.unlabelled[i])}` : "",
+      fault ? `fault: ${fault[2]}, ${fault[3] ? "found" : "not found"}` : "",
+      incident ? `incident: ${incident.kind}, ${incident.severity}, ${incident.reason ?? "open"}, highest alarm ${short(incident.alarm)}, ${plural(incident.events, "event")}` : "",
       one.labelled[i] === "0" ? "no label" : `label: ${one.labelled[i] === "1" ? "normal" : "anomaly"}`,
     ].filter(Boolean).join("\n"));
   });
@@ -166,7 +171,8 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape") choose(current);
 });
 at("time-legend").append(
-  key("score (log scale)", "--main"), key("fault, noticed", "--fault", "--opacity: .4;"), key("fault, not noticed", "--fault", "--opacity: .18;"),
+  key("score", "--main"), key("alarm: evidence over level, which alarms from 1 on", "--third"), key("incident, the darker the more severe", "--third", "--opacity: 1;"),
+  key("fault, found", "--fault", "--opacity: .4;"), key("fault, not found", "--fault", "--opacity: .18;"),
   key("not evaluated", "--warm", "--opacity: 1;"), key("label normal", "--good", "--opacity: 1;"), key("label anomaly", "--fault", "--opacity: 1;"),
   el("i", {}, "Drag to look closer, double-click to go back."),
 );
