@@ -60,9 +60,7 @@ class Codec:
         Raises:
             ValueError: A score or a contribution is not finite.
         """
-        return encode_scores(
-            events, scores, model, only_anomalies=self._only_anomalies, old_format=self._old_format
-        )
+        return encode_scores(events, scores, model, only_anomalies=self._only_anomalies, old_format=self._old_format)
 
     def encode_incidents(self, incidents: list[Incident]) -> list[OutRecord]:
         """Return incident messages, in order; their record time is that of the latest anomaly.

@@ -48,7 +48,9 @@ def columns(table):
     given_contributions = {row: listed for row, listed in enumerate(parts) if listed}
     none = np.zeros(count, np.int8)
     alarm = np.array(alarms, np.float64)[:, None]
-    return events, Scores(np.array(scores, np.float64), alarm, none, none, np.array(live, np.bool_), given_contributions)
+    return events, Scores(
+        np.array(scores, np.float64), alarm, none, none, np.array(live, np.bool_), given_contributions
+    )
 
 
 @settings(deadline=None)
