@@ -27,11 +27,11 @@ class StreamADDetector(AnomalyDetector):
     """Autoencoder for the events of one sensor that learns from delayed labels.
 
     ``score_one`` returns how unusual an event is: from 0 to below 1, higher is more unusual, on a scale that never
-    moves. It ranks events. ``alarm`` decides: evidence over the level that the tolerated false incidents allow, for the
-    last event that was learned. ``is_anomaly`` says whether it is 1 or above. There is no alarm while the detector warms
-    up. ``learn_one`` learns an event, with its label if there is one. An event without a label waits for
-    ``label_horizon_events`` later events, and is then learned as normal if its score was not too high. The code is that
-    of the worker, one event at a time.
+    moves. It ranks events. ``alarm`` decides: evidence over the level that the tolerated false incidents allow, for
+    the last event that was learned. ``is_anomaly`` says whether it is 1 or above. There is no anomaly while the
+    detector warms up. ``learn_one`` learns an event, with its label if there is one. An event without a label waits
+    for ``label_horizon_events`` later events, and is then learned as normal if its score was not too high. The code is
+    that of the worker, one event at a time.
 
     Features may have any name, come in any order, appear and disappear. A feature that is missing (absent, None or
     NaN) is ignored; other values must be finite numbers of any range.
