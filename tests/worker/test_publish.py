@@ -34,6 +34,7 @@ class Plant:
                 "scores": {"publish": publish},
                 "topics": {"partitions": 2},
                 "http": {"enabled": False},
+                "learning": {"warmup_events": 64},
                 "worker": worker,
             }
         )
@@ -71,7 +72,7 @@ def counted(worker):
 
 
 def test_only_anomalies_are_published_and_everything_is_counted(everything):
-    """Exactly the scores of 1 and above of `all` are published, in its order; incidents, models and the counters of
+    """Exactly the scores of anomalies of `all` are published, in its order; incidents, models and the counters of
     events, scores and learning are the same.
     """
     reference, counting = everything
@@ -147,10 +148,12 @@ def test_an_event_that_is_not_published_is_not_read():
     """Only those rows of a step's columns are read that are published."""
     count, chosen = 5_000, [7, 4_000]
     numbers = np.arange(count)
-    score = np.full(count, 0.5)
-    score[chosen] = 2.0
+    alarms = np.full((count, 1), 0.5)
+    alarms[chosen] = 2.0
     sensors, ids = Watched(["s"] * count), Watched([f"e{number}" for number in range(count)])
     events = Events(numbers, numbers, numbers, sensors, ids, ())
-    records = encode_scores(events, Scores(score, np.ones(count, np.bool_)), "v1", only_anomalies=True)
+    codes = np.zeros(count, np.int8)
+    scores = Scores(np.full(count, 0.5), alarms, codes, codes, np.ones(count, np.bool_))
+    records = encode_scores(events, scores, "v1", only_anomalies=True)
     assert [json.loads(record.value)["event_id"] for record in records] == ["e7", "e4000"]
     assert sensors.read == ids.read == set(chosen)
