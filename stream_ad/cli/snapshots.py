@@ -25,6 +25,11 @@ snapshots = typer.Typer(
     no_args_is_help=True,
 )
 
+_COLUMNS = (
+    *("SHARD", "NUMBER", "SAVED", "EVENTS", "LABELS", "SENSORS"),
+    *("MISSED NORMAL", "MISSED CLASS", "SIZE", ""),
+)
+
 Shard = Annotated[int, typer.Argument(metavar="SHARD", min=0, help="Number of the partition.")]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="Number of the snapshot, as `list` shows it.")]
 At = Annotated[
@@ -62,8 +67,7 @@ def list_(
     elif not listed:
         typer.echo(f"There are no snapshots of {settings.application_id}.")
     else:
-        header = ("SHARD", "NUMBER", "SAVED", "EVENTS", "LABELS", "SENSORS", "MISSED NORMAL", "MISSED CLASS", "SIZE", "")
-        print_table(header, [_row(view) for view in listed])
+        print_table(_COLUMNS, [_row(view) for view in listed])
 
 
 def _row(view: SnapshotView) -> tuple[str, ...]:
