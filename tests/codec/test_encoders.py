@@ -196,7 +196,7 @@ class TestOldFormat:
         assert [message["event_id"] for message in messages] == ["1", "3"]
 
     def test_incidents(self):
-        """An incident is published twice, opened and closed, with a peak of 1 or above and the fields of 0.1.0 alone."""
+        """An incident is published as it opens and as it closes, with a peak of 1 or above and the fields of 0.1.0."""
         schema = json.loads((self.RELEASED / "incident.json").read_text(encoding="utf-8"))
         opening = INCIDENT.model_copy(update={"events": 1})
         closing = INCIDENT.model_copy(update={"state": "closed", "reason": "over"})

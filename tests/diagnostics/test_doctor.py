@@ -64,6 +64,31 @@ def test_a_healthy_site_passes(site):
     assert {path.name: path.read_bytes() for path in site.parent.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("form", "headers", "check", "mended"),
+    [
+        ("1", "NULL", "scores", "set scores.format to 0.1"),
+        ("0.1", "NULL", "settings", "then remove the setting"),
+        ("0.1", None, "settings", "then remove the setting"),
+        ("1", None, None, ""),
+    ],
+)
+def test_consumers_that_would_go_silent_are_found(site, form, headers, check, mended):
+    """Scores of 0.1, which had no header, and the setting scores.format=0.1 are warnings that say what to do."""
+    if headers:
+        with closing(sqlite3.connect(site.parent / "stream.db")) as database, database:
+            database.execute(f"UPDATE records SET headers = {headers}")
+    before = {path.name: path.read_bytes() for path in site.parent.iterdir()}
+    code, findings = doctor(site, "--set", f"scores.format={form}")
+    assert code == 0
+    assert {path.name: path.read_bytes() for path in site.parent.iterdir()} == before
+    warnings = [finding for finding in findings if finding["level"] == "warning"]
+    assert [finding["check"] for finding in warnings] == ([check] if check else [])
+    for finding in warnings:
+        assert "is_anomaly, or alarm >= 1, in the place of score >= 1" in finding["mend"]
+        assert mended in finding["mend"]
+
+
 def test_a_first_start_passes(tmp_path):
     """Before anything exists, nothing is wrong, and nothing is created."""
     code, findings = doctor(None, "--set", f"broker.path={tmp_path}/new.db")
