@@ -58,7 +58,7 @@ class Codec:
             model: Version of the scoring model.
 
         Raises:
-            ValueError: A score or a contribution is not finite.
+            ValueError: A score, an alarm or a contribution is not finite.
         """
         return encode_scores(events, scores, model, only_anomalies=self._only_anomalies, old_format=self._old_format)
 

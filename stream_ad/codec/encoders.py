@@ -77,12 +77,13 @@ def encode_scores(
         old_format: Write the form of the releases 0.1, in which the score of an anomaly is 1 or above.
 
     Raises:
-        ValueError: A score or a contribution is not finite; JSON has no such number.
+        ValueError: A score, an alarm or a contribution is not finite; JSON has no such number.
     """
     anomalies = (scores.alarm >= 1) & scores.live
-    if not np.isfinite(scores.score).all():
-        row = int(np.flatnonzero(~np.isfinite(scores.score))[0])
-        raise ValueError(f"event {events.event_ids[row]}: its score is {scores.score[row]}")
+    for name, column in (("score", scores.score), ("alarm", scores.alarm)):
+        if not np.isfinite(column).all():
+            row = int(np.flatnonzero(~np.isfinite(column))[0])
+            raise ValueError(f"event {events.event_ids[row]}: its {name} is {column[row]}")
     for row, contributions in scores.contributions.items():
         _require_finite(events.event_ids[row], contributions)
     chosen = np.flatnonzero(anomalies) if only_anomalies else np.arange(len(events))

@@ -113,7 +113,9 @@ def test_nothing_scored_publishes_nothing():
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_a_score_that_json_cannot_say_is_an_error(wrong):
-    """A score that is not finite is an error that names the event: null instead of a number would mislead consumers."""
+    """A score or alarm that is not finite is an error that names the event: null would mislead consumers."""
+    with pytest.raises(ValueError, match="e7: its alarm"):
+        CODEC.encode_scores(*columns([("s", "e7", NOW_NS, 0, 0.9, wrong, True, ())]), "v1")
     with pytest.raises(ValueError, match="e7"):
         CODEC.encode_scores(*columns([("s", "e7", NOW_NS, 0, wrong, 0.5, True, ())]), "v1")
     for bad in (Contribution("f", wrong, 0.0, 0.5), Contribution("f", 0.0, wrong, 0.5)):
