@@ -173,7 +173,7 @@ def _consumers(settings: Settings) -> Iterator[Finding]:
             reader.seek_to_newest(topic, 1)
             records = reader.read_records(topic, limit=1)
     except BrokerError as error:
-        yield warning("scores", f"not checked: {error.what}", "Only this check reads them; a worker does not.")
+        yield warning("scores", f"not checked: {error.what}", error.hint)
         return
     if not records:
         yield ok("scores", f"nothing is published in {topic} yet.")

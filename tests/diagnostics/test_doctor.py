@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from stream_ad.brokers.sqlite.shard_lock import ShardLock
 from stream_ad.cli.app import app
+from stream_ad.errors import BrokerError
 from stream_ad.shard import snapshot_format as shard_state
 from stream_ad.util.findings import Level, disk
 from tests.support.soak_environment import Site, copy_site
@@ -87,6 +88,19 @@ def test_consumers_that_would_go_silent_are_found(site, form, headers, check, me
     for finding in warnings:
         assert "is_anomaly, or alarm >= 1, in the place of score >= 1" in finding["mend"]
         assert mended in finding["mend"]
+
+
+def test_scores_that_cannot_be_read_are_a_warning(site, monkeypatch):
+    """Where the scores cannot be read, the doctor says why, and what to do; a worker is not kept from its work."""
+
+    def refuse(_settings):
+        raise BrokerError("No right to read.", hint="Grant it.")
+
+    monkeypatch.setattr("stream_ad.diagnostics.doctor.open_reader", refuse)
+    code, findings = doctor(site)
+    assert code == 0
+    (finding,) = [finding for finding in findings if finding["check"] == "scores"]
+    assert (finding["what"], finding["mend"]) == ("not checked: No right to read.", "Grant it.")
 
 
 def test_a_first_start_passes(tmp_path):
