@@ -27,7 +27,7 @@ class ClassStatistics:
     labels: float
     """Decayed number of labels on events that were scored live."""
     missed: float | None
-    """Decayed share that was on the wrong side of the threshold: "normal" above it, others below. None without labels."""
+    """Decayed share on the wrong side of the threshold: "normal" above it, others below. None without labels."""
     weight: float
     """Weight of the class in the loss."""
 
