@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,10 +66,10 @@ def main() -> None:
     report("decode, flat form: key, record time, all numbers", count, lambda: [flat.decode_events(b) for b in batches])
 
     events, _ = codec.decode_events(records(default)[0])
-    score = np.abs(np.random.default_rng(7).normal(0.4, 0.2, len(events)))
+    score, codes = np.random.default_rng(7).random(len(events)), np.zeros(len(events), np.int8)
     top = tuple(Contribution(name, 50.1234, 48.5678, 0.2) for name in FEATURES[:5])
-    quiet = Scores(score, score > 0)
-    alarmed = Scores(score, score > 0, dict.fromkeys(range(0, len(events), 100), top))
+    quiet = Scores(score, score[:, None], codes, codes, score > 0)
+    alarmed = replace(quiet, contributions=dict.fromkeys(range(0, len(events), 100), top))
     times = count // len(events)
     for name, scores in (("encode scores", quiet), ("encode scores, 1 % with five contributions", alarmed)):
         report(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from river.base import AnomalyDetector
 
+from stream_ad.detector.alarms.quantities import parse_per
 from stream_ad.detector.config import DetectorOptions
 from stream_ad.records.columns import Events, Labels, ValueBlock
 from stream_ad.shard.shard import Shard
@@ -25,11 +26,12 @@ _MOST_WAITING = 256  # events that wait to be learned in one step, which costs m
 class StreamADDetector(AnomalyDetector):
     """Autoencoder for the events of one sensor that learns from delayed labels.
 
-    ``score_one`` returns how unusual an event is: 0 and above, higher is more unusual, and 1 or above is an anomaly.
-    There is no anomaly before the threshold exists, for half of the warm-up. ``learn_one`` learns an event, with its
-    label if there is one. An event without a label waits for ``label_horizon_events`` later events, and is then
-    learned as normal if its score was clearly below the threshold. The code is that of the worker, one event at a
-    time.
+    ``score_one`` returns how unusual an event is: from 0 to below 1, higher is more unusual, on a scale that never
+    moves. It ranks events. ``alarm`` decides: evidence over the level that the tolerated false incidents allow, for
+    the last event that was learned. ``is_anomaly`` says whether it is 1 or above. There is no anomaly while the
+    detector warms up. ``learn_one`` learns an event, with its label if there is one. An event without a label waits
+    for ``label_horizon_events`` later events, and is then learned as normal if its score was not too high. The code is
+    that of the worker, one event at a time.
 
     Features may have any name, come in any order, appear and disappear. A feature that is missing (absent, None or
     NaN) is ignored; other values must be finite numbers of any range.
@@ -38,7 +40,8 @@ class StreamADDetector(AnomalyDetector):
     from the first event on, and on faults without labels that score low: those are learned as normal.
 
     Args:
-        false_alarm_rate: Tolerated false incidents for each event, 1e-9 to 1.
+        false_incidents: Tolerated false incidents, 1e-9 to 1e6: stretches of alarming events that are none.
+        per: Number of events that ``false_incidents`` is for, such as "10000 events". Events have no times here.
         warmup_events: First events, which are learned at once as normal, at least 64.
         label_horizon_events: Later events that an event without a label waits for before it is learned.
         seed: Seed of the initial weights and of replay.
@@ -53,18 +56,25 @@ class StreamADDetector(AnomalyDetector):
     >>> for _ in range(400):
     ...     load = rng.random()
     ...     detector.learn_one({"load": load, "heat": 2 * load + rng.gauss(0, 0.05)})
-    >>> detector.score_one({"load": 0.5, "heat": 1.0}) < 1 < detector.score_one({"load": 0.5, "heat": 9.0})
+    >>> detector.score_one({"load": 0.5, "heat": 1.0}) < detector.score_one({"load": 0.5, "heat": 9.0}) < 1
+    True
+    >>> detector.is_anomaly
+    False
+    >>> detector.learn_one({"load": 0.5, "heat": 9.0})
+    >>> detector.is_anomaly
     True
     """
 
     def __init__(
         self,
-        false_alarm_rate: float = 1e-3,
+        false_incidents: float = 1.0,
+        per: str = "1000 events",
         warmup_events: int = 256,
         label_horizon_events: int = 1024,
         seed: int = 0,
     ) -> None:
-        self.false_alarm_rate = false_alarm_rate
+        self.false_incidents = false_incidents
+        self.per = per
         self.warmup_events = warmup_events
         self.label_horizon_events = label_horizon_events
         self.seed = seed
@@ -72,11 +82,14 @@ class StreamADDetector(AnomalyDetector):
             {
                 "detector": {"seed": seed, "device": "cpu", "contributions": 0},
                 "learning": {"warmup_events": warmup_events, "label_horizon_events": label_horizon_events},
-                "alarms": {"false_incidents": false_alarm_rate, "per": "1 event"},
+                "alarms": {"false_incidents": false_incidents, "per": per},
             }
         )
+        if parse_per(per).events is None:
+            raise ValueError(f'per: "{per}" is a span of time, and events have no times here; say "10000 events"')
         self._shard = Shard(self._options)
         self._learned = 0  # events that the shard has processed
+        self._alarm, self._live = 0.0, False  # of the last of them
         self._waiting: list[tuple[dict[str, float], str | None]] = []
         """Readings and labels of events that are learned in one step once a score depends on them: the results do not
         depend on how a stream is cut into steps.
@@ -89,7 +102,7 @@ class StreamADDetector(AnomalyDetector):
             x: Readings by feature.
 
         Returns:
-            The score, 0 and above; 1 or above is an anomaly. 0 before the first event was learned.
+            The score, from 0 to below 1. 0 before the first event was learned.
 
         Raises:
             ValueError: A reading is not a finite number.
@@ -120,6 +133,17 @@ class StreamADDetector(AnomalyDetector):
         if len(self._waiting) >= _MOST_WAITING:
             self._flush()
 
+    @property
+    def alarm(self) -> float:
+        """Return evidence over level at the last event that was learned: 1 or above alarms, 0 before the first."""
+        self._flush()
+        return self._alarm
+
+    @property
+    def is_anomaly(self) -> bool:
+        """Return whether the last event that was learned alarms; never while the detector warms up."""
+        return self.alarm >= 1 and self._live
+
     def _flush(self) -> None:
         """Let the shard process the events that wait."""
         if not self._waiting:
@@ -143,15 +167,22 @@ class StreamADDetector(AnomalyDetector):
             ),
         )
         labelled = [row for row, (_, label) in enumerate(waiting) if label is not None]
-        self._shard.step(events, _labels(numbers[labelled], [waiting[row][1] for row in labelled]))
+        scores = self._shard.step(events, _labels(numbers[labelled], [waiting[row][1] for row in labelled])).scores
+        self._alarm, self._live = float(scores.alarm[-1]), bool(scores.live[-1])
 
     def __getstate__(self) -> dict[str, Any]:
         self._flush()
-        return {"params": self._get_params(), "learned": self._learned, "snapshot": self._shard.snapshot()}
+        return {
+            "params": self._get_params(),
+            "learned": self._learned,
+            "last": (self._alarm, self._live),
+            "snapshot": self._shard.snapshot(),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state["params"])  # type: ignore[misc]
         self._learned = state["learned"]
+        self._alarm, self._live = state["last"]
         self._shard = Shard.restore(state["snapshot"], self._options)
 
 

@@ -96,15 +96,43 @@ def test_scores_are_those_of_the_worker():
     model.score_one({})
     pending = model._shard.sensors.detectors[0].pending
     arrived = pending.scores(np.array([0]), np.arange(193, 200)[None])[0]
-    level = model._shard.sensors.detectors[0].threshold.log_level[0]
-    expected = published(arrived, np.full(7, level))  # since the last learn point
+    expected = published(arrived)  # since the last learn point
     np.testing.assert_allclose(scores[193:], expected, rtol=0.5 / SCORE_STEPS)  # what is kept is rounded to a step
+
+
+def test_alarms_are_those_of_the_worker():
+    """After each event that is learned, ``alarm`` and ``is_anomaly`` are what the worker publishes for it."""
+    model, stream = small(), [*fed(300)[1], {"load": 0.5, "heat": 40.0}]
+    seen = []
+    for x in stream:
+        model.learn_one(x)
+        seen.append((model.alarm, model.is_anomaly))
+    whole = small()
+    for x in stream:
+        whole.learn_one(x)
+    steps = []
+    step = whole._shard.step
+    whole._shard.step = lambda *inputs: steps.append(step(*inputs)) or steps[-1]
+    whole._flush()
+    scores = steps[-1].scores
+    alarming = (scores.alarm >= 1) & scores.live
+    assert seen[-len(alarming) :] == list(zip(scores.alarm.tolist(), alarming.tolist(), strict=True))
+    assert seen[-1][1]
+    assert not any(anomaly for _, anomaly in seen[:64])
+
+
+def test_a_span_of_time_is_no_budget():
+    """A budget for a time is refused with what to write instead, since events have no times here."""
+    with pytest.raises(ValueError, match='"10000 events"'):
+        StreamADDetector(per="week")
 
 
 def test_pickling_keeps_everything():
     """A copy goes on exactly where the original stood."""
     model, stream = fed()
+    model.learn_one({"load": 0.5, "heat": 40.0})
     copy = pickle.loads(pickle.dumps(model))
+    assert (copy.alarm, copy.is_anomaly) == (model.alarm, model.is_anomaly)
     for x in stream[:80]:
         assert model.score_one(x) == copy.score_one(x)
         model.learn_one(x, y=False)

@@ -1,8 +1,10 @@
 """Draw the pictures of the documentation from what runs today.
 
-    python -m tools.write_pictures
+    python -m tools.write_pictures            all of them
+    python -m tools.write_pictures --alarm    only the alarm, which needs no browser
 
-Backtests a simulated plant and photographs the report with Chromium, which must be installed.
+Runs a worker over a simulated plant and draws one of its incidents (tools/alarm_picture.py). Backtests another plant
+and photographs the report with Chromium, which must be installed.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from stream_ad.evaluation.simulation.plant import PlantConfig
 from stream_ad.testing import plant_stream
-from tools import browser
+from tools import alarm_picture, browser
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "backtest.png"
 WINDOW = "1240,1900"  # pixels: the head of the report, and its first charts
@@ -36,8 +38,11 @@ def write_recording(path: Path) -> None:
             rows.writerow([time, plant.events.sensor_ids[at], label, *readings])
 
 
-def main() -> int:
-    """Draw all pictures; return the exit code."""
+def main(*, alarm_only: bool) -> int:
+    """Draw all pictures, or that of the alarm alone; return the exit code."""
+    alarm_picture.draw()
+    if alarm_only:
+        return 0
     chromium = browser.find()
     if chromium is None:
         sys.stderr.write("No Chromium is installed; `make chromium` installs it as root.\n")
@@ -66,4 +71,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(alarm_only="--alarm" in sys.argv[1:]))

@@ -25,6 +25,11 @@ snapshots = typer.Typer(
     no_args_is_help=True,
 )
 
+_COLUMNS = (
+    *("SHARD", "NUMBER", "SAVED", "EVENTS", "LABELS", "SENSORS"),
+    *("MISSED NORMAL", "MISSED CLASS", "SIZE", ""),
+)
+
 Shard = Annotated[int, typer.Argument(metavar="SHARD", min=0, help="Number of the partition.")]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="Number of the snapshot, as `list` shows it.")]
 At = Annotated[
@@ -62,12 +67,11 @@ def list_(
     elif not listed:
         typer.echo(f"There are no snapshots of {settings.application_id}.")
     else:
-        header = ("SHARD", "NUMBER", "SAVED", "EVENTS", "LABELS", "SENSORS", "FALSE ALARMS", "MISSED", "SIZE", "")
-        print_table(header, [_row(view) for view in listed])
+        print_table(_COLUMNS, [_row(view) for view in listed])
 
 
 def _row(view: SnapshotView) -> tuple[str, ...]:
-    content = () if not view.program else (str(view.sensors), _share(view.false_alarms), _missed(view))
+    content = () if not view.program else (str(view.sensors), _share(view.missed_normal), _missed(view))
     return (
         str(view.shard),
         str(view.number),
@@ -160,7 +164,10 @@ def _describe(view: SnapshotView) -> None:
                 for name, statistics in view.classes.items()
             ],
         )
-        typer.echo("Counts and shares decay with further labels; missed labels of 'normal' are false alarms.")
+        typer.echo(
+            "Missed: labels 'normal' of events above the threshold of learning, other labels of events below it.\n"
+            "Counts and shares decay with further labels."
+        )
 
 
 @snapshots.command(cls=PlainCommand, epilog=example("snapshots restore 0 12 --at oldest"))

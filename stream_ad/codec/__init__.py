@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from stream_ad.codec.encoders import encode_event, encode_incident, encode_label, encode_scores
 from stream_ad.codec.event_decoder import EventDecoder
 from stream_ad.codec.label_decoder import LabelDecoder
+from stream_ad.records.schemas import OLD_FORMAT
 
 if TYPE_CHECKING:
     from stream_ad.records.columns import Events, Labels, OutRecord, RawRecords, Scores
@@ -31,13 +32,14 @@ class Codec:
     """Reads and writes the records of any shard; keeps caches, but no state.
 
     Args:
-        settings: Uses ``events``, ``scores.publish`` and ``detector.max_features``.
+        settings: Uses ``events``, ``scores.publish``, ``scores.format`` and ``detector.max_features``.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._events = EventDecoder(settings)
         self._labels = LabelDecoder(settings.events.max_record_bytes)
         self._only_anomalies = settings.scores.publish == "anomalies"
+        self._old_format = settings.scores.format == OLD_FORMAT
 
     def decode_events(self, raw: RawRecords) -> tuple[Events, list[OutRecord]]:
         """Return the valid events, and a dead letter for every other record (reasons: ``schemas.REASONS``)."""
@@ -56,13 +58,18 @@ class Codec:
             model: Version of the scoring model.
 
         Raises:
-            ValueError: A score or a contribution is not finite.
+            ValueError: A score, an alarm or a contribution is not finite.
         """
-        return encode_scores(events, scores, model, only_anomalies=self._only_anomalies)
+        return encode_scores(events, scores, model, only_anomalies=self._only_anomalies, old_format=self._old_format)
 
     def encode_incidents(self, incidents: list[Incident]) -> list[OutRecord]:
-        """Return incident messages, in order; their record time is that of the latest anomaly."""
-        return [encode_incident(incident) for incident in incidents]
+        """Return incident messages, in order; their record time is that of the latest anomaly.
+
+        The form of the releases 0.1 has two for each incident: readers of it do not expect one when severity rises.
+        """
+        if self._old_format:
+            incidents = [incident for incident in incidents if incident.opens or incident.state == "closed"]
+        return [encode_incident(incident, old_format=self._old_format) for incident in incidents]
 
     encode_event = staticmethod(encode_event)
     encode_label = staticmethod(encode_label)

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from stream_ad.records.columns import OutRecord
+from stream_ad.records.schemas import FORMAT
 
 if TYPE_CHECKING:
     from stream_ad.records.columns import RawRecords
@@ -58,6 +59,7 @@ def _dead_letter(raw: RawRecords, index: int, why: Why) -> OutRecord:
         "topic": raw.topic,
         "partition": str(raw.partition),
         "offset": str(raw.offsets[index]),
+        "format": FORMAT,
     }
     return OutRecord(
         key=raw.keys[index],

@@ -11,9 +11,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from stream_ad import __version__
-from stream_ad.brokers import open_admin, open_snapshots
+from stream_ad.brokers import open_admin, open_reader, open_snapshots
 from stream_ad.diagnostics.snapshot_inspect import view
 from stream_ad.errors import BrokerError, DeviceError, StateError, StreamADError
+from stream_ad.records.schemas import FORMAT_HEADER, OLD_FORMAT
 from stream_ad.settings.loader import examine as examine_settings
 from stream_ad.shard.devices import choose_device, passed_over
 from stream_ad.util.findings import Level, ok, problem, warning
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torch", "numpy", "river", "kafka-python", "safetensors")
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1")
+_FILTER = "filter is_anomaly, or alarm >= 1, in the place of score >= 1"
 _EARLIEST = 1_700_000_000  # seconds since the epoch; a clock before November 2023 was never set
 
 
@@ -70,6 +72,12 @@ def _settings(resolved: Resolved) -> Iterator[Finding]:
         yield warning(
             "settings", f"metrics and probes can be reached from other machines (http.host {settings.http.host}).",
             "They need no password: let a firewall or a network policy admit the monitoring only.",
+        )  # fmt: skip
+    if settings.scores.format == OLD_FORMAT:
+        yield warning(
+            "settings", f"scores.format is {OLD_FORMAT}: scores of 1 or above are anomalies, as in the releases 0.1. "
+            "The next version no longer publishes them.",
+            f"Let every consumer {_FILTER}; then remove the setting.",
         )  # fmt: skip
 
 
@@ -137,6 +145,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     yield from findings
     if usable:
         yield from _state(settings)
+        yield from _consumers(settings)
 
 
 def _state(settings: Settings) -> Iterator[Finding]:
@@ -154,6 +163,31 @@ def _state(settings: Settings) -> Iterator[Finding]:
     if not findings:
         stored = f"{begun} of {len(shards)} shards have state, and can resume" if begun else "nothing is stored yet"
         yield ok("state", f"{stored}.")
+
+
+def _consumers(settings: Settings) -> Iterator[Finding]:
+    """Check whether those who read scores of 1 or above as anomalies would find none from the next start on."""
+    topic = settings.topics.scores
+    try:
+        with closing(open_reader(settings)) as reader:
+            reader.seek_to_newest(topic, 1)
+            records = reader.read_records(topic, limit=1)
+    except BrokerError as error:
+        yield warning("scores", f"not checked: {error.what}", error.hint)
+        return
+    if not records:
+        yield ok("scores", f"nothing is published in {topic} yet.")
+        return
+    newest = max(records, key=lambda record: record.time_ms)
+    form = dict(newest.headers).get(FORMAT_HEADER, OLD_FORMAT.encode()).decode(errors="replace")
+    if form == OLD_FORMAT != settings.scores.format:
+        yield warning(
+            "scores", f"the newest in {topic} are of form {OLD_FORMAT}, where 1 or above is an anomaly. A worker will "
+            f"publish form {settings.scores.format}, all below 1: a consumer that filters score >= 1 goes silent.",
+            f"Let every consumer {_FILTER}; until they do, set scores.format to {OLD_FORMAT}.",
+        )  # fmt: skip
+    else:
+        yield ok("scores", f"the newest in {topic} are of form {form}.")
 
 
 def _shard(snapshots: Snapshots, settings: Settings, shard: int) -> Iterator[Finding]:

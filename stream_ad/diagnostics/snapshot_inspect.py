@@ -27,7 +27,7 @@ class ClassStatistics:
     labels: float
     """Decayed number of labels on events that were scored live."""
     missed: float | None
-    """Decayed share of them that the published score missed; for "normal", of false alarms. None without labels."""
+    """Decayed share on the wrong side of the threshold: "normal" above it, others below. None without labels."""
     weight: float
     """Weight of the class in the loss."""
 
@@ -67,8 +67,8 @@ class SnapshotView:
         return {"origin" if name == "lineage_reason" else name: value for name, value in asdict(self).items()}
 
     @property
-    def false_alarms(self) -> float | None:
-        """Decayed share of the labels "normal" that were given to published anomalies; None without any."""
+    def missed_normal(self) -> float | None:
+        """Return the decayed share of the labels "normal" given to events above the threshold; None without any."""
         normal = self.classes.get(NORMAL_NAME)
         return None if normal is None else normal.missed
 

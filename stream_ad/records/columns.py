@@ -172,7 +172,7 @@ class ShardStatus:
     watermark_ns: int  # 0 before the first event
     model_version: str
     class_importance: dict[str, float]
-    miss_rate: dict[str, float]  # by class, decayed; that of "normal" is the false-alarm rate among published scores
+    miss_rate: dict[str, float]  # by class, decayed; that of "normal" by those above the threshold
     threshold_median: float  # median over sensors of the raw error at the row level
     state_bytes: int
 

@@ -12,6 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+FORMAT = "1"
+OLD_FORMAT = "0.1"
+"""The form of the releases 0.1, which had no such header: a score of 1 or above is an anomaly."""
+FORMAT_HEADER = "stream_ad.format"
+"""Header of every score, incident and dead letter: the version of its form, ``FORMAT`` or ``OLD_FORMAT``."""
+
 MAX_NAME = 256
 MAX_EVENT_ID = 320
 """Characters. The longest default id, with a topic name of 249 characters, has 275."""
@@ -168,3 +174,5 @@ class DeadLetterHeaders(Wire):
     topic: Annotated[str, Field(alias="stream_ad.topic")]
     partition: Annotated[str, Field(alias="stream_ad.partition", pattern="^[0-9]+$")]
     offset: Annotated[str, Field(alias="stream_ad.offset", pattern="^[0-9]+$")]
+    format: Annotated[str, Field(alias=FORMAT_HEADER, examples=[FORMAT])]
+    """Version of the form of dead letters; version 0.1.0 did not write it."""

@@ -16,6 +16,7 @@ from stream_ad.brokers import await_broker, open_broker
 from stream_ad.brokers.worker_api import Awaiting
 from stream_ad.codec import Codec
 from stream_ad.errors import BrokerError, LostRecordsError
+from stream_ad.records.schemas import OLD_FORMAT
 from stream_ad.shard.devices import choose_device, passed_over
 from stream_ad.telemetry.collectors import ShardView
 from stream_ad.telemetry.compile_progress import LogLines, progress_report
@@ -122,6 +123,11 @@ class Worker:
                 _log.info("listening", host=settings.http.host, port=server.port)
             if fault := passed_over(settings.detector.device):
                 _log.warning(fault)
+            if settings.scores.format == OLD_FORMAT:
+                _log.warning(
+                    f"scores.format={OLD_FORMAT} is deprecated: the next version publishes no scores of 1 and above; "
+                    "let consumers filter is_anomaly, or alarm >= 1"
+                )
             choose_device(settings.detector.device)  # a missing device is an error now, not with the first shard
             if self._given_stop is None:
                 prepare_process(progress_report(_log.info))

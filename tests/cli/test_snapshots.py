@@ -74,6 +74,7 @@ def test_list_says_what_each_snapshot_knows(site):
     assert len(newest["classes"]) > 1
     table = run(site, "snapshots", "list")
     assert "next start" in table
+    assert "MISSED NORMAL  MISSED CLASS" in table
     assert len(table.splitlines()) == 1 + len(snapshots)
     assert listed(site, "1") == [snapshot for snapshot in snapshots if snapshot["shard"] == 1]
 
@@ -133,8 +134,11 @@ def test_open_incidents_stay_open(site):
     newest, oldest = (listed(site, "0")[index]["number"] for index in (0, -1))
     settings, data = data_of(site, 0, newest)
     shard = Shard.restore(data, settings.detector_options)
-    shard.incidents.load({"m": {"first_event": "e", "start_ns": 1, "end_ns": 2, "events": 3, "peak": 1.5,
-                                "peak_event": "e", "features": ["x"], "quiet": 0}})  # fmt: skip
+    incident = {
+        "first_event": "e", "start_ns": 1, "end_ns": 2, "events": 3, "kind": 1, "severity": 0, "peak_alarm": 1.5,
+        "peak": 0.9, "peak_event": "e", "contributions": [["x", 9.0, 4.0, 1.0]], "classes": [], "quiet": 0,
+    }  # fmt: skip
+    shard.incidents.load({"m": incident})
     with closing(open_snapshots(settings)) as store:
         positions = store.positions(0)
         assert positions is not None

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from stream_ad.brokers.sqlite.shard_lock import ShardLock
 from stream_ad.cli.app import app
+from stream_ad.errors import BrokerError
 from stream_ad.shard import snapshot_format as shard_state
 from stream_ad.util.findings import Level, disk
 from tests.support.soak_environment import Site, copy_site
@@ -62,6 +63,44 @@ def test_a_healthy_site_passes(site):
     checks = {finding["check"] for finding in findings}
     assert checks >= {"settings", "versions", "clock", "device", "connection", "rights", "topics", "disk", "state"}
     assert {path.name: path.read_bytes() for path in site.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("form", "headers", "check", "mended"),
+    [
+        ("1", "NULL", "scores", "set scores.format to 0.1"),
+        ("0.1", "NULL", "settings", "then remove the setting"),
+        ("0.1", None, "settings", "then remove the setting"),
+        ("1", None, None, ""),
+    ],
+)
+def test_consumers_that_would_go_silent_are_found(site, form, headers, check, mended):
+    """Scores of 0.1, which had no header, and the setting scores.format=0.1 are warnings that say what to do."""
+    if headers:
+        with closing(sqlite3.connect(site.parent / "stream.db")) as database, database:
+            database.execute(f"UPDATE records SET headers = {headers}")
+    before = {path.name: path.read_bytes() for path in site.parent.iterdir()}
+    code, findings = doctor(site, "--set", f"scores.format={form}")
+    assert code == 0
+    assert {path.name: path.read_bytes() for path in site.parent.iterdir()} == before
+    warnings = [finding for finding in findings if finding["level"] == "warning"]
+    assert [finding["check"] for finding in warnings] == ([check] if check else [])
+    for finding in warnings:
+        assert "is_anomaly, or alarm >= 1, in the place of score >= 1" in finding["mend"]
+        assert mended in finding["mend"]
+
+
+def test_scores_that_cannot_be_read_are_a_warning(site, monkeypatch):
+    """Where the scores cannot be read, the doctor says why, and what to do; a worker is not kept from its work."""
+
+    def refuse(_settings):
+        raise BrokerError("No right to read.", hint="Grant it.")
+
+    monkeypatch.setattr("stream_ad.diagnostics.doctor.open_reader", refuse)
+    code, findings = doctor(site)
+    assert code == 0
+    (finding,) = [finding for finding in findings if finding["check"] == "scores"]
+    assert (finding["what"], finding["mend"]) == ("not checked: No right to read.", "Grant it.")
 
 
 def test_a_first_start_passes(tmp_path):

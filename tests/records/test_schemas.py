@@ -86,13 +86,12 @@ class TestMessagesOfReleases:
             )
 
     def test_dead_letters(self, folder):
-        """Records that release rejected are still rejected for the same reason, with headers of the same names."""
+        """Records that release rejected are still rejected for the same reason, with at least the same headers."""
         for offset, line in enumerate(lines(folder, "dead-letters.jsonl"), 7):
             letter = json.loads(line)
-            fits(letter["headers"], "dead-letter-headers")
             _, (dead,) = CODEC.decode_events(raw([letter["value"]], offset))
             headers = {name: text.decode() for name, text in dead.headers}
             DeadLetterHeaders.model_validate(headers)
-            same = set(headers) - {"stream_ad.detail"}  # its wording may improve
-            assert set(letter["headers"]) == set(headers)
+            fits(headers, "dead-letter-headers")
+            same = set(letter["headers"]) - {"stream_ad.detail"}  # its wording may improve
             assert {name: headers[name] for name in same} == {name: letter["headers"][name] for name in same}

@@ -69,16 +69,18 @@ def chosen(name, number):
 
 
 def use(made):
-    """Run a shard with the settings: scores are finite, and the snapshot restores."""
-    shard, story = Shard(made.detector_options, quiet_events=made.incidents.quiet_events), Story()
+    """Run a shard with the settings: scores are below 1, alarms are finite, and the snapshot restores."""
+    shard, story = Shard(made.detector_options, incidents=made.incidents), Story()
     ids = noise(story, 200, features=2)
     for at in (150, 160, 170, 199):
         story.label("a", "leak" if at % 20 else "normal", ids[at])
     story.interval("a", "wear", 10, 190)
     noise(story, 100, features=2, seed=1)
     results = story.play(shard)
-    assert all(np.isfinite(result.scores.score).all() for result in results)
-    assert Shard.restore(shard.snapshot(), made.detector_options).snapshot() == shard.snapshot()
+    assert all(((result.scores.score >= 0) & (result.scores.score < 1)).all() for result in results)
+    assert all((result.scores.alarms >= 0).all() and np.isfinite(result.scores.alarms).all() for result in results)
+    restored = Shard.restore(shard.snapshot(), made.detector_options, incidents=made.incidents)
+    assert restored.snapshot() == shard.snapshot()
 
 
 def work(made):
@@ -95,7 +97,8 @@ def work(made):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in NUMBERS if name.startswith(("detector.", "learning.", "thres", "dr"))]
+    "name",
+    [name for name in NUMBERS if name.startswith(("detector.", "learning.", "thres", "dr", "alarms.", "incidents."))],
 )
 def test_an_extreme_of_the_detector_is_refused_or_works(name):
     """Every number of the detector, however large, small or strange: refused by its name, or it scores and learns."""

@@ -45,6 +45,7 @@ class Site:
             "broker": broker,
             "topics": {"partitions": 2} | (topics or {}),
             "http": {"port": 0},
+            "learning": {"warmup_events": 64},  # so that incidents open and close within these few steps
             "worker": {"step_records": 100, "poll_records": 150, "snapshot_interval_seconds": 0.5} | worker,
             **(more or {}),
         }

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 def score_a_stream(readings: Iterable[Mapping[str, float]]) -> list[float]:
     """A loop of one's own over the detector."""
-    detector = StreamADDetector(false_alarm_rate=1e-3, warmup_events=128, label_horizon_events=256, seed=1)
+    detector = StreamADDetector(
+        false_incidents=1, per="10000 events", warmup_events=128, label_horizon_events=256, seed=1
+    )
     scores = []
     for number, reading in enumerate(readings):
         scores.append(assert_type(detector.score_one(reading), float))
         detector.learn_one(reading)
+        if assert_type(detector.is_anomaly, bool):
+            print(assert_type(detector.alarm, float))
         detector.learn_one(reading, number % 7 == 0)
         detector.learn_one(reading, "bearing-wear")
     return scores

@@ -1,16 +1,20 @@
-"""``scores.publish=anomalies``: what is published and counted, and that a recovery leaves no trace."""
+"""``scores.publish`` and ``scores.format``: what is published and counted, and that a recovery leaves no trace."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from contextlib import closing
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
+from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.codec.encoders import encode_scores
-from stream_ad.records.columns import Events, Scores
+from stream_ad.records.columns import Events, OutRecord, Scores
+from stream_ad.records.schemas import Incident
 from stream_ad.settings import Settings
 from stream_ad.testing import ManualClock, MemoryBroker, plant_stream
 from stream_ad.worker.worker import Worker
@@ -27,13 +31,14 @@ COUNTERS = re.compile(
 class Plant:
     """The same readings and labels on a broker in memory, with a setting for the scores to publish."""
 
-    def __init__(self, publish):
+    def __init__(self, publish, form="1"):
         worker = {"step_records": 40, "poll_records": 60, "snapshot_interval_seconds": 1e6}
         self.settings = Settings.model_validate(
             {
-                "scores": {"publish": publish},
+                "scores": {"publish": publish, "format": form},
                 "topics": {"partitions": 2},
                 "http": {"enabled": False},
+                "learning": {"warmup_events": 64},
                 "worker": worker,
             }
         )
@@ -71,7 +76,7 @@ def counted(worker):
 
 
 def test_only_anomalies_are_published_and_everything_is_counted(everything):
-    """Exactly the scores of 1 and above of `all` are published, in its order; incidents, models and the counters of
+    """Exactly the scores of anomalies of `all` are published, in its order; incidents, models and the counters of
     events, scores and learning are the same.
     """
     reference, counting = everything
@@ -128,6 +133,46 @@ def test_the_embedded_broker_publishes_the_same_anomalies(everything, tmp_path):
     }
 
 
+def test_the_old_format_alarms_on_the_same_events(everything):
+    """With scores.format=0.1 the scores of 1 and above are those of the anomalies of form 1, each incident opens and
+    closes once, the models are the same, and a warning says what to change.
+    """
+    plant = Plant("all", "0.1")
+    with capture_logs() as logs:
+        plant.run()
+    warnings = [line["event"] for line in logs if line["log_level"] == "warning"]
+    assert len(warnings) == 1
+    assert "is_anomaly, or alarm >= 1" in warnings[0]
+    old, new = ([json.loads(value) for _, value in run.outputs()["scores"]] for run in (plant, everything[0]))
+    high = [score["event_id"] for score in old if score["score"] >= 1]
+    assert high == [score["event_id"] for score in new if score["is_anomaly"]]
+    assert 0 < len(high) < len(old)
+    changes = Counter(
+        (incident["incident_id"], incident["state"]) for incident in map(json.loads, values(plant, "incidents"))
+    )
+    assert set(changes.values()) == {1}
+    published = [Incident.model_validate_json(value) for value in values(everything[0], "incidents")]
+    assert set(changes) == {(incident.incident_id, incident.state) for incident in published}
+    assert plant.states() == everything[0].states()
+
+
+@pytest.mark.parametrize("form", ["1", "0.1"])
+def test_every_output_says_which_form_it_has(form):
+    """Scores and incidents have the header stream_ad.format with the setting, dead letters with 1."""
+    plant = Plant("all", form)
+    with closing(plant.memory.producer(plant.settings)) as producer:
+        producer.send(InputTopic.EVENTS, [OutRecord(b"a", b"broken", 1)])
+    plant.run()
+    for role in OUTPUTS:
+        records = plant.memory.records(getattr(plant.settings.topics, role))
+        forms = {dict(record.headers)["stream_ad.format"] for record in records}
+        assert forms == {b"1" if role == "dead_letters" else form.encode()}
+
+
+def values(plant, role):
+    return [value for _, value in plant.outputs()[role]]
+
+
 class Watched(list):
     """A list that remembers which of its items were read."""
 
@@ -147,10 +192,12 @@ def test_an_event_that_is_not_published_is_not_read():
     """Only those rows of a step's columns are read that are published."""
     count, chosen = 5_000, [7, 4_000]
     numbers = np.arange(count)
-    score = np.full(count, 0.5)
-    score[chosen] = 2.0
+    alarms = np.full((count, 1), 0.5)
+    alarms[chosen] = 2.0
     sensors, ids = Watched(["s"] * count), Watched([f"e{number}" for number in range(count)])
     events = Events(numbers, numbers, numbers, sensors, ids, ())
-    records = encode_scores(events, Scores(score, np.ones(count, np.bool_)), "v1", only_anomalies=True)
+    codes = np.zeros(count, np.int8)
+    scores = Scores(np.full(count, 0.5), alarms, codes, codes, np.ones(count, np.bool_))
+    records = encode_scores(events, scores, "v1", only_anomalies=True)
     assert [json.loads(record.value)["event_id"] for record in records] == ["e7", "e4000"]
     assert sensors.read == ids.read == set(chosen)

@@ -26,9 +26,9 @@ class PickyShard(OrderShard):
     refuse = staticmethod(lambda _: None)
 
     @classmethod
-    def restore(cls, data, options, *, quiet_events=16):
+    def restore(cls, data, options, **settings):
         cls.refuse(data)
-        return super().restore(data, options, quiet_events=quiet_events)
+        return super().restore(data, options, **settings)
 
 
 class Plant:

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from stream_ad.brokers.worker_api import InputTopic
 from stream_ad.errors import BrokerError
 from stream_ad.records.columns import OutRecord
+from stream_ad.records.schemas import Incident
 from stream_ad.settings import Settings
 from stream_ad.testing import ManualClock, MemoryBroker, plant_stream
 from stream_ad.worker.worker import Worker
@@ -33,19 +34,23 @@ def site(request, tmp_path):
 
 def changes_of(lines):
     """Return what happened to which incident, each with how often it was logged."""
-    states = {"incident opened": "open", "incident closed": "closed"}
-    return Counter((line["incident"], states[line["event"]]) for line in lines if line["event"] in states)
+    changes = {"incident opened": "opened", "incident got worse": "worse", "incident closed": "closed"}
+    return Counter((line["incident"], changes[line["event"]]) for line in lines if line["event"] in changes)
 
 
 def published(records):
     """Return the same of the incidents topic."""
-    incidents = [json.loads(record[1]) for record in records]
-    return Counter((incident["incident_id"], incident["state"]) for incident in incidents)
+    incidents = [Incident.model_validate_json(record[1]) for record in records]
+    return Counter((incident.incident_id, change_of(incident)) for incident in incidents)
+
+
+def change_of(incident):
+    return "opened" if incident.opens else "closed" if incident.state == "closed" else "worse"
 
 
 def test_run_logs_incidents_and_a_summary(site):
-    """Every incident on the topic is logged once as it opens and once as it closes; before it stops, the worker sums
-    up what is on the topics.
+    """Every incident on the topic is logged as it opens, as it gets worse and as it closes, once each; before it stops,
+    the worker sums up what is on the topics.
     """
     process = site.start("--until-idle", "1", "--set", "logs.format=json")
     _, errors = process.communicate(timeout=150)
@@ -56,7 +61,9 @@ def test_run_logs_incidents_and_a_summary(site):
     assert incidents
     assert changes_of(lines) == incidents
     assert {line["level"] for line in lines if line["event"].startswith("incident ")} == {"info"}
-    opened, closed = (sum(state == kind for _, state in incidents.elements()) for kind in ("open", "closed"))
+    changes = Counter(change for _, change in incidents.elements())
+    opened, closed = changes["opened"], changes["closed"]
+    assert min(changes["worse"], closed) > 0
     assert [line["event"] for line in lines[-2:]] == ["summary", "stopped"]
     assert lines[-2].items() >= {
         "events_scored": EVENTS, "labels": site.sent[1], "incidents_opened": opened, "incidents_closed": closed,
@@ -73,7 +80,12 @@ class Plant:
     def __init__(self):
         worker = {"step_records": 40, "poll_records": 60}
         self.settings = Settings.model_validate(
-            {"http": {"enabled": False}, "topics": {"partitions": 2}, "worker": worker}
+            {
+                "http": {"enabled": False},
+                "learning": {"warmup_events": 64},
+                "topics": {"partitions": 2},
+                "worker": worker,
+            }
         )
         self.clock = ManualClock()
         self.memory = MemoryBroker(clock=self.clock)

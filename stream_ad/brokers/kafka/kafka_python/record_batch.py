@@ -31,7 +31,6 @@ Record = tuple[int, int, bytes | None, bytes | None]
 """A decoded record: offset, time in milliseconds, key, value."""
 
 _LONGEST = 70  # payload bits of the ten bytes of the longest varint, of which 64 are used
-_NO_HEADERS = b"\0"
 _NULL = -1  # length, or begin, of a missing key or value
 
 
@@ -56,7 +55,8 @@ def encode(records: Sequence[OutRecord], limit: int) -> Iterator[Body]:
     if not records:
         return
     keys, values, times, headers = zip(*records, strict=True)
-    extras = [_headers(pairs) if pairs else _NO_HEADERS for pairs in headers]
+    encoded = {pairs: _headers(pairs) for pairs in set(headers)}  # nearly all records have the same
+    extras = [encoded[pairs] for pairs in headers]
     lengths = np.array([_lengths(keys), _lengths(values), list(map(len, extras))])  # (3, N)
     parts = tuple(np.frombuffer(b"".join(filter(None, texts)), np.uint8) for texts in (keys, values, extras))
     times_ms = np.array(times, np.int64)
