@@ -138,9 +138,7 @@ def _events_until(truth: Stream, rows: NDArray[np.int64], closing: Incident) -> 
     return max(0, int((truth.times_ns[rows] // 1000 <= end_us).sum()) - 1)
 
 
-def _labelled_after(
-    run: Backtest, truth: Stream, fault_of: NDArray[np.int64], faults: int
-) -> NDArray[np.int64]:
+def _labelled_after(run: Backtest, truth: Stream, fault_of: NDArray[np.int64], faults: int) -> NDArray[np.int64]:
     """Return the row (K,) after which each of K stretches of a label has its first label; N where it gets none."""
     schedule = run.schedule
     after = np.full(faults, len(truth), np.int64)

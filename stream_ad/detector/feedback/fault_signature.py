@@ -2,7 +2,7 @@
 
 The pattern has a figure for each reading and each of three kinds of error: that of its reconstruction, that of the
 reconstruction of its jumps, and its coupling residual, each in its usual sizes and bent to -1 to 1. The shape has
-figures that do not depend on which reading it is: a spike, a drift and a stuck reading differ in it whatever they befall.
+figures that do not depend on which reading it is: a spike, a drift and a stuck reading differ in it anywhere.
 """
 
 from __future__ import annotations
