@@ -1,11 +1,11 @@
 """The section classes of benchmarks/alarms.py: whether incidents name the class of the fault that they are on.
 
-Incidents are those at 1e-4 false ones an event. The class suspected most is right if most anomalous rows of the incident
-have it. The Brier score is the sum, over all classes, of the squared difference between the probability and what came
-true, from 0 to 2, lower is better. The base rate names the class with most labelled faults so far, and gives each class
-its faults over all faults and one: the share that is left goes to classes yet unknown, which scores better than none.
+Incidents are those at 1e-4 false ones an event. The class suspected most is right if most anomalous rows of the
+incident have it. The Brier score is the sum, over all classes, of the squared difference between the probability and
+what came true, from 0 to 2, lower is better. The base rate names the class with most labelled faults so far, and gives
+each class its faults over all faults and one: to leave a share to classes yet unknown scores better than not to.
 
-An incident counts twice, as it opens and at its peak, each unless its fault had a label by then, or nothing had.
+An incident counts as it opens and at its peak, each unless its fault had a label by then, or nothing had.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def classes_section(sources: Sequence[Source], seed: int, settings: Sequence[str
     for (source, coverage, *_), namings in zip(tasks, in_processes(named_at, tasks, jobs), strict=True):
         name = source.name if source else PRESSES
         group = "all that constants were chosen on" if name in CHOSEN_ON and seed == 0 else "all others"
-        for so_far, more in zip(total.setdefault((group, coverage), [[], []]), namings, strict=True):
-            so_far += more
+        for moment, more in enumerate(namings):
+            total.setdefault((group, coverage), [[], []])[moment].extend(more)
         yield _line(name, coverage, namings)
     for (group, coverage), namings in sorted(total.items(), reverse=True):
         yield _line(group, coverage, namings)

@@ -7,7 +7,7 @@ figures that do not depend on which reading it is: a spike, a drift and a stuck 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,12 +60,13 @@ def _signatures(
     features = pattern.shape[2]
     z, residual = np.empty(features, np.float32), np.empty(features, np.float32)
     half, sd = np.float32(0.5), np.float32(SCALE_SD)
+    nothing: Any = np.float32(0)
     for m in range(len(rows)):
         s = rows[m]
         residuals_of(scaled, observed, m, (weights, s), (z, residual))
-        total = squares = np.float32(0)
+        total = squares = nothing
         for f in range(features):
-            reading = deviation = jump = distance = np.float32(0)
+            reading = deviation = jump = distance = nothing
             if observed[m, f]:
                 reading = _bent((scaled[m, f] - reconstructed[m, f]) * inv_std[s, f])
                 distance = abs(_bent((scaled[m, f] - half) * sd))
@@ -91,6 +92,6 @@ def _signatures(
 
 
 @kernel
-def _bent(error: float) -> float:
+def _bent(error: Any) -> Any:
     """Return tanh(error / 3)."""
     return np.float32(2) * sigmoid(np.float32(BENT) * error) - np.float32(1)
