@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load
 
-from stream_ad.detector.feedback.labelled_faults import LEAST_PROBABILITY, MOST_SUSPECTED
+from stream_ad.detector.feedback.class_votes import LEAST_PROBABILITY, MOST_SUSPECTED
 from stream_ad.errors import DamagedStateError
 from stream_ad.shard import shard as shard_module
 from stream_ad.shard.shard import Shard

@@ -1,13 +1,10 @@
-"""Labelled faults by their signatures, and the classes that an alarm is suspected of.
+"""Labelled faults by their signatures, with which an alarm is compared (see ``class_votes``).
 
 A fault is a stretch of events of one sensor that labels give the same anomaly class; its signature is the mean of
 theirs (see ``fault_signature``). A sensor keeps its own faults, and all sensors of a detector share the newest of each
-class, so that a class seen on one machine is known on the next. At an alarm every known fault votes for its class, the
-more the more alike it is: exp(6 (cosine of the patterns - 1) - 4 (squared distance of the shapes)), twice for those of
-the sensor itself, whose own copies count beside the shared ones. A constant vote goes to none of them, so that the
-probabilities sum to less than 1. How often a class was labelled is its prior, since each fault votes.
+class, so that a class labelled on one machine is known on the next.
 
-It fails where a class is a name for unlike things, and a fault as yet without a label is none of them or is mistaken.
+It fails where labels come after their events are gone, and keeps what a label said that is corrected later.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stream_ad.detector.feedback.class_votes import FIRST_TRUST, MOST_SUSPECTED, left_out_trust, suspected
 from stream_ad.detector.feedback.event_buffer import UNLABELLED
 from stream_ad.detector.feedback.fault_signature import PATTERN, SHAPE
 from stream_ad.detector.row_store import ColumnSpec, NonsenseError, SensorTable, SparseSensorTable, loaded
@@ -27,11 +25,7 @@ if TYPE_CHECKING:
 OWN_FAULTS, SHARED_FAULTS = 32, 256  # that a sensor and a detector know at most
 CONSIDERED = 4096  # newest faults that the shared ones are chosen from
 NEAR = 64  # events up to which labels of the same class mean the same fault
-PATTERN_SHARPNESS, SHAPE_SHARPNESS = 6.0, 4.0
-NONE_VOTE = 0.05  # a twentieth of that of a fault just like the alarm
-LEAST_PROBABILITY, MOST_SUSPECTED = 0.1, 3
 QUIET_EVENTS = 16  # events without an alarm after which the next one begins a signature of its own
-LEAST_SQUARE = 1e-18  # of the product of two patterns' lengths
 LEAST_RATE = 0.15  # of the mean signature of the alarms of an incident
 
 
@@ -84,6 +78,7 @@ class LabelledFaults(SparseSensorTable):
             LabelledFaultRings(features),
         )
         self._shared = {name: getattr(self.rings, name)[:0].reshape(0, *tail) for name, tail in self._tails().items()}
+        self._trust = np.full(1, FIRST_TRUST)  # in likeness, from 0 to 1: see ``left_out_trust``
 
     def _tails(self) -> dict[str, tuple[int, ...]]:
         return {"label": (), "pattern": (PATTERN, self.features), "shape": (SHAPE,)}
@@ -128,7 +123,10 @@ class LabelledFaults(SparseSensorTable):
             turn[own] = np.arange(own.sum())
         chosen = np.sort(used[np.argsort(turn, kind="stable")[:SHARED_FAULTS]])
         at = owners[chosen // OWN_FAULTS], chosen % OWN_FAULTS
-        self._shared = {name: getattr(self.rings, name)[at] for name in self._shared}
+        shared = {name: getattr(self.rings, name)[at] for name in self._shared}
+        if any(not np.array_equal(array, shared[name]) for name, array in self._shared.items()):
+            self._shared = shared
+            self._trust[0] = left_out_trust(tuple(shared.values()))
 
     def suspect(
         self,
@@ -148,12 +146,12 @@ class LabelledFaults(SparseSensorTable):
         """
         classes = np.full((len(rows), MOST_SUSPECTED), UNLABELLED, np.int16)
         probabilities = np.zeros((len(rows), MOST_SUSPECTED))
-        present = self.alarm_pattern, self.alarm_shape, self.alarms, self.last_alarm
         rings = {name: getattr(self.rings, name) for name in self._shared}
         faults = {name: array.reshape(-1, *array.shape[2:]) for name, array in rings.items() if len(array)}
-        own = self.side_row, *(faults.get(name, array[:0]) for name, array in self._shared.items())
-        shared = tuple(self._shared.values())
-        _suspect(rows, event_numbers, signatures, present, own, shared, (classes, probabilities))
+        own = tuple(faults.get(name, array[:0]) for name, array in self._shared.items())
+        present = self.alarm_pattern, self.alarm_shape, self.alarms, self.last_alarm
+        known = own, tuple(self._shared.values()), float(self._trust[0])
+        _suspect(rows, event_numbers, signatures, present, (self.side_row, *known), (classes, probabilities))
         return classes, probabilities
 
     def forget_shared(self, feature: int) -> None:
@@ -167,16 +165,17 @@ class LabelledFaults(SparseSensorTable):
 
     def none(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Return what ``state`` returns of no fault, but for the rows of sensors."""
-        nothing = {f"shared.{name}": array[:0] for name, array in self._shared.items()}
+        nothing = {f"shared.{name}": array[:0] for name, array in self._shared.items()} | {"trust": self._trust}
         nothing |= {f"rings.{name}": getattr(self.rings, name)[:0] for name in self.rings.columns}
         return {prefix + name: array for name, array in nothing.items()}
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Return the rows in use, (S, *shape) and (K, *shape) by column, and the shared faults (P, *shape)."""
-        return {**super().state(prefix), **{f"{prefix}shared.{name}": array for name, array in self._shared.items()}}
+        """Return the rows in use, (S, *shape) and (K, *shape) by column, and what is shared: (P, *shape), (1,)."""
+        shared = {f"{prefix}shared.{name}": array for name, array in self._shared.items()}
+        return {**super().state(prefix), **shared, f"{prefix}trust": self._trust}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
-        """Restore the rows (S, *shape) and (K, *shape) and the shared faults (P, *shape) that ``state`` returned.
+        """Restore the rows (S, *shape) and (K, *shape) and what is shared that ``state`` returned.
 
         Raises:
             NonsenseError: They do not fit.
@@ -189,7 +188,10 @@ class LabelledFaults(SparseSensorTable):
         numbers = {len(array) for array in shared.values()}
         if len(numbers) != 1 or max(numbers) > SHARED_FAULTS:
             raise NonsenseError(f"{prefix}shared.*: arrays of different lengths, or too long: {sorted(numbers)}")
-        self._shared = shared
+        trust = loaded(arrays, f"{prefix}trust", ColumnSpec((), np.float64))
+        if len(trust) != 1 or not 0 <= trust[0] <= 1:
+            raise NonsenseError(f"{prefix}trust: expected one number from 0 to 1, found {trust}")
+        self._shared, self._trust = shared, trust
 
     @property
     def held_bytes(self) -> int:
@@ -244,20 +246,14 @@ def _slot(k: int, event_number: int, wanted: int, label: NDArray[np.int16], last
 
 @kernel
 def _suspect(
-    rows: NDArray[np.int64],
-    event_numbers: NDArray[np.int64],
-    new: Arrays,
-    present: Arrays,
-    own: Arrays,
-    shared: Arrays,
-    out: Arrays,
+    rows: NDArray[np.int64], event_numbers: NDArray[np.int64], new: Arrays, present: Arrays, known: Arrays, out: Arrays
 ) -> None:
     new_pattern, new_shape = new
     pattern, shape, alarms, last_alarm = present
-    side_row, own_faults = own[0], (own[1], own[2], own[3])
+    side_row, own, shared, trust = known
     classes, probabilities = out
-    features, most = pattern.shape[2], OWN_FAULTS + len(shared[0])
-    found, votes = np.empty(most, np.int16), np.empty(most)
+    most = OWN_FAULTS + len(shared[0])
+    tally = np.empty(most, np.int16), np.empty(most), np.empty(most)
     for n in range(len(rows)):
         s = rows[n]
         if event_numbers[n] - last_alarm[s] > QUIET_EVENTS:
@@ -266,68 +262,12 @@ def _suspect(
         last_alarm[s] = event_numbers[n]
         rate = np.float32(max(LEAST_RATE, 1.0 / alarms[s]))
         for kind in range(pattern.shape[1]):
-            for f in range(features):
+            for f in range(pattern.shape[2]):
                 before = pattern[s, kind, f] if alarms[s] > 1 else np.float32(0)
                 pattern[s, kind, f] = before + rate * (new_pattern[n, kind, f] - before)
         for i in range(shape.shape[1]):
             before = shape[s, i] if alarms[s] > 1 else np.float32(0)
             shape[s, i] = before + rate * (new_shape[n, i] - before)
-        number, k = 0, side_row[s]
-        if k >= 0:
-            number = _vote((pattern, shape), s, own_faults, k * OWN_FAULTS, OWN_FAULTS, (found, votes), number)
-        number = _vote((pattern, shape), s, shared, 0, len(shared[0]), (found, votes), number)
-        total = NONE_VOTE
-        for i in range(number):
-            total += votes[i]
-        for place in range(classes.shape[1]):
-            best = -1
-            for i in range(number):
-                if best < 0 or votes[i] > votes[best] or (votes[i] == votes[best] and found[i] < found[best]):
-                    best = i
-            if best < 0 or votes[best] < LEAST_PROBABILITY * total:
-                break
-            classes[n, place], probabilities[n, place] = found[best], votes[best] / total
-            votes[best] = -1.0
-
-
-@kernel
-def _vote(present: Arrays, s: int, faults: Arrays, first: int, count: int, tally: Arrays, number: int) -> int:
-    """Add the votes of faults for their classes.
-
-    Args:
-        present: (S, 3, F) patterns and (S, 7) shapes of alarms.
-        s: Which of them.
-        faults: (P,) classes, -1 for none; (P, 3, F) patterns; (P, 7) shapes.
-        first: The first fault that votes.
-        count: How many vote.
-        tally: (C,) classes found so far, and (C,) their votes.
-        number: How many classes these are.
-
-    Returns:
-        The number of classes found by now.
-    """
-    pattern, shape = present
-    label, known_pattern, known_shape = faults
-    found, votes = tally
-    for at in range(first, first + count):
-        if label[at] == UNLABELLED:
-            continue
-        product = own = other = distance = 0.0
-        for kind in range(pattern.shape[1]):
-            for f in range(pattern.shape[2]):
-                a, b = np.float64(pattern[s, kind, f]), np.float64(known_pattern[at, kind, f])
-                product += a * b
-                own += a * a
-                other += b * b
-        for i in range(shape.shape[1]):
-            distance += (np.float64(shape[s, i]) - np.float64(known_shape[at, i])) ** 2
-        cosine = product / np.sqrt(max(own * other, LEAST_SQUARE))
-        vote = np.exp(PATTERN_SHARPNESS * (cosine - 1) - SHAPE_SHARPNESS * distance)
-        place = 0
-        while place < number and found[place] != label[at]:
-            place += 1
-        if place == number:
-            found[place], votes[place] = label[at], 0.0
-            number += 1
-        votes[place] += vote
-    return number
+        first = side_row[s] * OWN_FAULTS
+        stop = first + OWN_FAULTS if first >= 0 else first
+        suspected((pattern, shape), s, (own, first, stop, shared), trust, tally, (classes[n], probabilities[n]))
