@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from stream_ad.detector.feedback.class_votes import FIRST_TRUST, left_out_trust
 from stream_ad.detector.feedback.fault_signature import PATTERN, SHAPE
@@ -19,14 +20,15 @@ def faults(features, seed=0):
 
 
 def test_likeness_is_trusted_where_classes_look_alike():
-    """Where each class has a feature of its own, the probabilities come from likeness nearly alone."""
-    assert left_out_trust(faults(LABELS)) > 0.9
+    """Where each class has a feature of its own, likeness is trusted more than before anything was known."""
+    assert left_out_trust(faults(LABELS)) > FIRST_TRUST
 
 
-def test_likeness_is_hardly_trusted_where_names_say_nothing():
-    """Where a class is off in any feature, the probabilities come from the frequencies of the classes nearly alone."""
-    random = np.random.default_rng(1)
-    assert left_out_trust(faults(random.integers(F, size=len(LABELS)))) < 0.2
+@pytest.mark.parametrize("seed", range(5))
+def test_likeness_is_trusted_less_where_names_say_nothing(seed):
+    """Where a class is off in any feature, likeness is trusted less than before anything was known."""
+    random = np.random.default_rng(seed)
+    assert left_out_trust(faults(random.integers(F, size=len(LABELS)))) < FIRST_TRUST
 
 
 def test_without_faults_the_trust_is_that_of_the_beginning():
