@@ -38,8 +38,8 @@ LEAST_CLASSES = 3
 PRESSES = "presses"
 BUDGET = "alarms.per=10000 events"
 MOMENTS = ("as it opens", "at its peak")
-CHOSEN_ON = ("plant-days", "regimes", "heavy", "constant", "classes")
-"""Streams on which the constants were chosen, with seed 0 (classes: with 0 and 1)."""
+CHOSEN_ON = {"plant-days": (0,), "regimes": (0,), "heavy": (0,), "constant": (0,), "classes": (0, 1)}
+"""Streams on which the constants of the detector's part were chosen, and their seeds."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def classes_section(sources: Sequence[Source], seed: int, settings: Sequence[str
     total: dict[tuple[str, float], list[list[Naming]]] = {}
     for (source, coverage, *_), namings in zip(tasks, in_processes(named_at, tasks, jobs), strict=True):
         name = source.name if source else PRESSES
-        group = "all that constants were chosen on" if name in CHOSEN_ON and seed == 0 else "all others"
+        group = "all that constants were chosen on" if seed in CHOSEN_ON.get(name, ()) else "all others"
         for moment, more in enumerate(namings):
             total.setdefault((group, coverage), [[], []])[moment].extend(more)
         yield _line(name, coverage, namings)
@@ -156,6 +156,7 @@ def _line(name: str, coverage: float, namings: Sequence[Sequence[Naming]]) -> st
     cells = [name, f"{100 * coverage:g} %"]
     for each in namings:
         figures = np.array([(one.right, one.brier, one.base_right, one.base_brier) for one in each], float)
-        means = figures.mean(axis=0).tolist() if len(figures) else [float("nan")] * 4
-        cells += [str(len(figures)), f"{means[0]:.2f} / {means[1]:.2f}", f"{means[2]:.2f} / {means[3]:.2f}"]
+        right, score, base_right, base_score = figures.mean(axis=0).tolist() if len(figures) else (np.nan,) * 4
+        pairs = f"{right:.2f} / {score:.2f}", f"{base_right:.2f} / {base_score:.2f}"
+        cells += [str(len(figures)), *(pairs if len(figures) else ("-", "-"))]
     return line(cells)
