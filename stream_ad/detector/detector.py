@@ -24,9 +24,6 @@ from stream_ad.detector.alarms.excursions import EARLY, STUCK
 from stream_ad.detector.feedback.class_votes import MOST_SUSPECTED
 from stream_ad.detector.feedback.event_buffer import UNLABELLED
 from stream_ad.detector.feedback.fault_signature import signatures
-from stream_ad.detector.feedback.class_votes import MOST_SUSPECTED
-from stream_ad.detector.feedback.event_buffer import UNLABELLED
-from stream_ad.detector.feedback.fault_signature import signatures
 from stream_ad.detector.learner import Learned, Learner
 from stream_ad.detector.row_store import derived_index
 from stream_ad.detector.scoring.anomaly_score import shares
