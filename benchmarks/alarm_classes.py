@@ -116,11 +116,11 @@ def judged(run: Backtest, truth: Stream) -> tuple[list[Naming], list[Naming]]:
         by_label = int(labelled_after[np.unique(fault_of[anomalous])].min())
         for moment, message in enumerate((opening, closing)):
             row = row_of[message.peak_event_id]
-            known = codes[(labelled_after < row) & (codes > 0)]
-            if len(known) and row <= by_label:
-                counts = Counter(truth.classes[each] for each in known.tolist())
+            labelled = codes[(labelled_after < row) & (codes > 0)]
+            if len(labelled) and row <= by_label:
+                counts = Counter(truth.classes[each] for each in labelled.tolist())
                 suspected = {each.name: each.probability for each in message.classes}
-                base = {name: number / (len(known) + 1) for name, number in counts.items()}
+                base = {name: number / (len(labelled) + 1) for name, number in counts.items()}
                 named[moment].append(
                     Naming(
                         next(iter(suspected), None) == true,
@@ -155,7 +155,9 @@ def brier(probabilities: Mapping[str, float], true: str) -> float:
 def _line(name: str, coverage: float, namings: Sequence[Sequence[Naming]]) -> str:
     cells = [name, f"{100 * coverage:g} %"]
     for each in namings:
-        figures = np.array([(one.right, one.brier, one.base_right, one.base_brier) for one in each], float)
+        figures = np.array(
+            [(naming.right, naming.brier, naming.base_right, naming.base_brier) for naming in each], float
+        )
         right, score, base_right, base_score = figures.mean(axis=0).tolist() if len(figures) else (np.nan,) * 4
         pairs = f"{right:.2f} / {score:.2f}", f"{base_right:.2f} / {base_score:.2f}"
         cells += [str(len(figures)), *(pairs if len(figures) else ("-", "-"))]

@@ -271,11 +271,11 @@ class Detector(SensorState):
         """Return (A, 3) the classes suspected at A of N alarms, -1 for none, and (A, 3) their probabilities."""
         classes = np.full((len(alarm_rows), MOST_SUSPECTED), UNLABELLED, np.int16)
         probabilities = np.zeros(classes.shape)
-        known = np.flatnonzero(self.faults.known(rows[alarm_rows])) if len(alarm_rows) else alarm_rows
-        if len(known):
-            at = alarm_rows[known]
+        comparable = np.flatnonzero(self.faults.known(rows[alarm_rows])) if len(alarm_rows) else alarm_rows
+        if len(comparable):
+            at = alarm_rows[comparable]
             alike = signatures(self, rows[at], derived[at])
-            classes[known], probabilities[known] = self.faults.suspect(rows[at], event_numbers[at], alike)
+            classes[comparable], probabilities[comparable] = self.faults.suspect(rows[at], event_numbers[at], alike)
         return classes, probabilities
 
     # --------------------------------------------------------------- learning

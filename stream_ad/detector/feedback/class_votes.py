@@ -27,37 +27,37 @@ FIRST_TRUST, FIRST_WEIGHT = 0.5, 4.0  # trust in likeness where no fault is know
 
 
 @kernel
-def suspected(present: Arrays, s: int, known: Arrays, trust: float, tally: Arrays, out: Arrays) -> None:
+def suspected(present: Arrays, s: int, faults: Arrays, trust: float, tally: Arrays, out: Arrays) -> None:
     """Fill in the classes that an alarm is suspected of.
 
     Args:
         present: (S, 3, F) patterns and (S, 7) shapes of alarms.
         s: Which of them.
-        known: Faults as ``_vote`` takes them, the first of the sensor's own among them and the one after the last, and
+        faults: Faults as ``_vote`` takes them, the first of the sensor's own among them and the one after the last, and
             shared faults.
         trust: In likeness, 0 to 1.
         tally: (C,) each, with room for as many classes as faults are known: classes, votes, numbers of faults.
         out: (3,) each: filled with classes, the most probable first, and their probabilities; others are left alone.
     """
-    own, first, stop, shared = known
-    found, votes, counts = tally
+    own, first, stop, shared = faults
+    voted_classes, votes, counts = tally
     classes, probabilities = out
     number = _vote(present, s, own, (first, stop), -1, tally, 0)
     number = _vote(present, s, shared, (0, len(shared[0])), -1, tally, number)
-    total, faults = NONE_VOTE, 1.0
+    total, all_counts = NONE_VOTE, 1.0
     for i in range(number):
         total += votes[i]
-        faults += counts[i]
+        all_counts += counts[i]
     for i in range(number):
-        votes[i] = trust * votes[i] / total + (1 - trust) * counts[i] / faults
+        votes[i] = trust * votes[i] / total + (1 - trust) * counts[i] / all_counts
     for place in range(len(classes)):
         best = 0
         for i in range(1, number):
-            if votes[i] > votes[best] or (votes[i] == votes[best] and found[i] < found[best]):
+            if votes[i] > votes[best] or (votes[i] == votes[best] and voted_classes[i] < voted_classes[best]):
                 best = i
         if number == 0 or votes[best] < LEAST_PROBABILITY:
             break
-        classes[place], probabilities[place] = found[best], votes[best]
+        classes[place], probabilities[place] = voted_classes[best], votes[best]
         votes[best] = -1.0
 
 
@@ -69,19 +69,19 @@ def left_out_trust(faults: Arrays) -> float:
         faults: As ``_vote`` takes them.
     """
     label, pattern, shape = faults
-    known = len(label)
-    tally = np.empty(known, np.int16), np.empty(known), np.empty(known)
-    found, votes, counts = tally
+    size = len(label)
+    tally = np.empty(size, np.int16), np.empty(size), np.empty(size)
+    voted_classes, votes, counts = tally
     explained, squares = FIRST_TRUST * FIRST_WEIGHT, FIRST_WEIGHT
-    for left_out in range(known):
-        number = _vote((pattern, shape), left_out, faults, (0, known), left_out, tally, 0)
+    for left_out in range(size):
+        number = _vote((pattern, shape), left_out, faults, (0, size), left_out, tally, 0)
         total = NONE_VOTE
         for i in range(number):
             total += votes[i]
         for i in range(number):
-            frequency = counts[i] / known
+            frequency = counts[i] / size
             gain = votes[i] / total - frequency
-            true = 1.0 if found[i] == label[left_out] else 0.0
+            true = 1.0 if voted_classes[i] == label[left_out] else 0.0
             explained += gain * (true - frequency)
             squares += gain * gain
     return min(max(explained / squares, 0.0), 1.0)
@@ -107,7 +107,7 @@ def _vote(
     """
     pattern, shape = present
     label, known_pattern, known_shape = faults
-    found, votes, counts = tally
+    voted_classes, votes, counts = tally
     for at in range(voters[0], voters[1]):
         if label[at] == UNLABELLED or at == left_out:
             continue
@@ -122,10 +122,10 @@ def _vote(
             distance += (np.float64(shape[s, i]) - np.float64(known_shape[at, i])) ** 2
         cosine = product / np.sqrt(max(own * other, LEAST_SQUARE))
         place = 0
-        while place < number and found[place] != label[at]:
+        while place < number and voted_classes[place] != label[at]:
             place += 1
         if place == number:
-            found[place], votes[place], counts[place] = label[at], 0.0, 0.0
+            voted_classes[place], votes[place], counts[place] = label[at], 0.0, 0.0
             number += 1
         votes[place] += np.exp(PATTERN_SHARPNESS * (cosine - 1) - SHAPE_SHARPNESS * distance)
         counts[place] += 1

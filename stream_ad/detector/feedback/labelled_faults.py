@@ -147,11 +147,11 @@ class LabelledFaults(SparseSensorTable):
         classes = np.full((len(rows), MOST_SUSPECTED), UNLABELLED, np.int16)
         probabilities = np.zeros((len(rows), MOST_SUSPECTED))
         rings = {name: getattr(self.rings, name) for name in self._shared}
-        faults = {name: array.reshape(-1, *array.shape[2:]) for name, array in rings.items() if len(array)}
-        own = tuple(faults.get(name, array[:0]) for name, array in self._shared.items())
+        flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in rings.items() if len(array)}
+        own = tuple(flat.get(name, array[:0]) for name, array in self._shared.items())
         present = self.alarm_pattern, self.alarm_shape, self.alarms, self.last_alarm
-        known = own, tuple(self._shared.values()), float(self._trust[0])
-        _suspect(rows, event_numbers, signatures, present, (self.side_row, *known), (classes, probabilities))
+        faults = self.side_row, own, tuple(self._shared.values()), float(self._trust[0])
+        _suspect(rows, event_numbers, signatures, present, faults, (classes, probabilities))
         return classes, probabilities
 
     def forget_shared(self, feature: int) -> None:
@@ -164,7 +164,7 @@ class LabelledFaults(SparseSensorTable):
         return max(int(labels.max(initial=UNLABELLED)) for labels in (own, self._shared["label"]))
 
     def none(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Return what ``state`` returns of no fault, but for the rows of sensors."""
+        """Return what ``state`` returns of no fault, (0, *shape) by column, but for the rows of sensors."""
         nothing = {f"shared.{name}": array[:0] for name, array in self._shared.items()} | {"trust": self._trust}
         nothing |= {f"rings.{name}": getattr(self.rings, name)[:0] for name in self.rings.columns}
         return {prefix + name: array for name, array in nothing.items()}
@@ -246,11 +246,11 @@ def _slot(k: int, event_number: int, wanted: int, label: NDArray[np.int16], last
 
 @kernel
 def _suspect(
-    rows: NDArray[np.int64], event_numbers: NDArray[np.int64], new: Arrays, present: Arrays, known: Arrays, out: Arrays
+    rows: NDArray[np.int64], event_numbers: NDArray[np.int64], new: Arrays, present: Arrays, faults: Arrays, out: Arrays
 ) -> None:
     new_pattern, new_shape = new
     pattern, shape, alarms, last_alarm = present
-    side_row, own, shared, trust = known
+    side_row, own, shared, trust = faults
     classes, probabilities = out
     most = OWN_FAULTS + len(shared[0])
     tally = np.empty(most, np.int16), np.empty(most), np.empty(most)

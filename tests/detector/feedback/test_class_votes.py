@@ -34,5 +34,5 @@ def test_likeness_is_trusted_less_where_names_say_nothing(seed):
 def test_without_faults_the_trust_is_that_of_the_beginning():
     """Where nothing is known, or a single fault, nothing was left out to learn the trust from."""
     label, pattern, shape = faults(LABELS)
-    for known in (0, 1):
-        assert left_out_trust((label[:known], pattern[:known], shape[:known])) == FIRST_TRUST
+    for size in (0, 1):
+        assert left_out_trust((label[:size], pattern[:size], shape[:size])) == FIRST_TRUST

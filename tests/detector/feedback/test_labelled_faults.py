@@ -33,8 +33,8 @@ def alike(*features):
 
 
 def teach(faults, row, event_number, label, feature):
-    one = np.array([row]), np.array([event_number]), np.array([label], np.int16), np.array([event_number])
-    faults.learn(*one, alike(feature))
+    event = np.array([row]), np.array([event_number]), np.array([label], np.int16), np.array([event_number])
+    faults.learn(*event, alike(feature))
 
 
 def asked(faults, row, event_number, feature):
