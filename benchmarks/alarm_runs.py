@@ -113,9 +113,7 @@ def backtest(
 ) -> Backtest:
     """Run the detector over a stream, deciding at all budgets side by side."""
     protocol = Protocol(delay=Delay(delay), coverage=coverage, seed=seed)
-    return run_backtest(
-        stream, options, protocol, without_labels=False, budgets=tuple(budgets)
-    )
+    return run_backtest(stream, options, protocol, without_labels=False, budgets=tuple(budgets))
 
 
 def alarming(run: Backtest, column: int) -> NDArray[np.bool_]:

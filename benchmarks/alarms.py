@@ -9,7 +9,7 @@ the known ones take the delay of their labels from --delay. Each stream runs onc
 decides at all budgets side by side. A budget is the number of false incidents tolerated for each normal event.
 
 Sections: streams and tables (those two unless others are named), noise, stuck, change, presses, intervals, fleets,
-named; or all of them.
+named, classes; or all of them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from alarm_checks import CHECKS
+from alarm_classes import classes_section
 from alarm_runs import (
     BUDGETS,
     COVERAGES,
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
     from stream_ad.evaluation.backtest.incident_figures import IncidentFigures
 
-SECTIONS = ("streams", "tables", *CHECKS)
+CLASSES = "classes"
+SECTIONS = ("streams", "tables", *CHECKS, CLASSES)
 OVER = 3  # times the promise, and more than so many, is over it
 
 
@@ -190,6 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for section in chosen.sections:
         if section in CHECKS:
             lines = CHECKS[section](chosen.seed, chosen.set, chosen.jobs)
+        elif section == CLASSES:
+            lines = classes_section(sources, chosen.seed, chosen.set, chosen.jobs)
         else:
             members = [source for source in sources if source.is_table == (section == "tables")]
             if not members:

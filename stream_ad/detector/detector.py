@@ -21,6 +21,9 @@ import numpy as np
 
 from stream_ad.detector.alarms.channels import channels_of
 from stream_ad.detector.alarms.excursions import STUCK
+from stream_ad.detector.feedback.class_votes import MOST_SUSPECTED
+from stream_ad.detector.feedback.event_buffer import UNLABELLED
+from stream_ad.detector.feedback.fault_signature import signatures
 from stream_ad.detector.learner import Learned, Learner
 from stream_ad.detector.row_store import derived_index
 from stream_ad.detector.scoring.anomaly_score import shares
@@ -46,6 +49,8 @@ class ScoredEvents:
     attributed_features: NDArray[np.int64]  # (A, top) features of each, the largest share first
     expected: NDArray[np.float64]  # (A, top) reconstructed readings, in the unit of the feature
     shares: NDArray[np.float64]  # (A, top) share of the score that each feature explains, 0 to 1
+    suspected: NDArray[np.int16]  # (A, 3) classes suspected at each, the most probable first; -1 for none
+    probabilities: NDArray[np.float64]  # (A, 3) of these classes
     lost: int  # events evicted from the ring before they were learned
 
 
@@ -128,6 +133,7 @@ class Detector(SensorState):
             errors.reconstructed,
             alarm_rows,
             *explained,
+            *self._suspect(rows, event_numbers, errors.derived, alarm_rows),
             lost,
         )
 
@@ -253,6 +259,23 @@ class Detector(SensorState):
             np.take_along_axis(usual, attributed_features, axis=1),
             np.take_along_axis(share, attributed_features, axis=1),
         )
+
+    def _suspect(
+        self,
+        rows: NDArray[np.int64],
+        event_numbers: NDArray[np.int64],
+        derived: NDArray[np.float32],
+        alarm_rows: NDArray[np.int64],
+    ) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+        """Return (A, 3) the classes suspected at A of N alarms, -1 for none, and (A, 3) their probabilities."""
+        classes = np.full((len(alarm_rows), MOST_SUSPECTED), UNLABELLED, np.int16)
+        probabilities = np.zeros(classes.shape)
+        comparable = np.flatnonzero(self.faults.known(rows[alarm_rows])) if len(alarm_rows) else alarm_rows
+        if len(comparable):
+            at = alarm_rows[comparable]
+            alike = signatures(self, rows[at], derived[at])
+            classes[comparable], probabilities[comparable] = self.faults.suspect(rows[at], event_numbers[at], alike)
+        return classes, probabilities
 
     # --------------------------------------------------------------- learning
 

@@ -31,6 +31,7 @@ from stream_ad.detector.feedback.event_buffer import (
     PLANNED_SHIFT,
     UNLABELLED,
 )
+from stream_ad.detector.feedback.fault_signature import signatures
 from stream_ad.detector.feedback.label_head import MOST_GATE
 from stream_ad.detector.feedback.label_trust import doubtful, implied_labels, novelty
 from stream_ad.detector.model.training_batch import Matured, SensorStatistics
@@ -248,6 +249,8 @@ class Learner:
         normal, anomalous = batch.normal, batch.anomalous
         pending = self.state.pending
         derived = self.state.temporal.recompute(rows, event_numbers, pending.readings, pending.ewma_checkpoints)
+        if anomalous.any():
+            self._learn_faults(batch, derived)
         self.state.scaler.update(rows, derived, statistics)
         self.state.stuck_sensor.update(rows, derived, self.state.scaler.mean, statistics)
         weights = np.full(normal.shape, class_weights[NORMAL])
@@ -271,6 +274,15 @@ class Learner:
             else np.empty(0, np.int64),
             SensorStatistics(self.state.temporal, self.state.scaler, self.state.scoring, self.state.linear_residuals),
         )
+
+    def _learn_faults(self, batch: LearnBatch, derived: NDArray[np.float32]) -> None:
+        """Learn what labelled anomalies of a batch, with derived inputs (A, B, d), look like."""
+        pending = self.state.pending
+        of, place = np.nonzero(batch.anomalous)
+        rows, event_numbers = batch.rows[of], batch.event_numbers[of, place]
+        slots = rows, event_numbers % pending.capacity
+        alike = signatures(self.state, rows, derived[of, place])
+        self.state.faults.learn(rows, event_numbers, pending.label[slots], pending.times[slots], alike)
 
 
 @kernel

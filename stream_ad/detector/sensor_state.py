@@ -19,6 +19,7 @@ from stream_ad.detector.features.stuck_sensor import StuckSensor
 from stream_ad.detector.features.temporal import TemporalFeatures
 from stream_ad.detector.feedback.event_buffer import EventBuffer
 from stream_ad.detector.feedback.label_head import LabelHead
+from stream_ad.detector.feedback.labelled_faults import LabelledFaults
 from stream_ad.detector.model.online_autoencoder import OnlineAutoencoder
 from stream_ad.detector.row_store import ColumnSpec, NonsenseError, loaded
 from stream_ad.detector.scoring.anomaly_score import Scoring
@@ -81,6 +82,7 @@ class SensorState:
             features, horizon_events=learning.label_horizon_events, least_ns=int(options.alarms.accept_after * 1e9)
         )
         self.head = LabelHead(features, capacity=self.pending.capacity)
+        self.faults = LabelledFaults(features)
         self.network = OnlineAutoencoder(features, options, device)
         self.arrived = 0  # events of all sensors so far
         self.gate_seen = np.empty(0, np.int64)  # (S,) events of the sensor when its gate was last updated
@@ -104,6 +106,7 @@ class SensorState:
             "rules.": self.rules,
             "acceptance.": self.acceptance,
             "head.": self.head,
+            "faults.": self.faults,
         }
 
     @property
@@ -179,6 +182,8 @@ class SensorState:
                 self.network.reset_feature(row, feature)
             elif self.size == 1:
                 self.network.reset_feature(0, feature)
+            if self.size == 1:
+                self.faults.forget_shared(feature)
         self.temporal.open_share[row] = self.temporal.gate[row].mean()
         self.evidence.resting[row] = False
 
@@ -226,6 +231,7 @@ class SensorState:
                 shape = (len(count), *column.shape)
                 arrays.setdefault(prefix + name + own, np.full(shape, column.fill, column.dtype))
         arrays.update(self.evidence.pool.state(f"{prefix}evidence.pool."))
+        arrays.update(self.faults.none(f"{prefix}faults."))
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]], *, arrived: int) -> None:
         """Restore the arrays (S, *shape) that ``state`` returned.

@@ -355,6 +355,8 @@ class SensorRegistry(FeatureSets):
             count, expired = pending.count[used], pending.expired[used]
             if (pending.label[used] >= classes).any() or (pending.label[used] < -1).any():
                 raise NonsenseError(f"{name} has a label of a class that does not exist")
+            if detector.faults.most_class() >= classes:
+                raise NonsenseError(f"{name} has a fault of a class that does not exist")
             if ((queued_from < 0) | (count < queued_from)).any():
                 raise NonsenseError(f"{name} has labels to learn on events that cannot exist")
             if ((expired < 0) | (count < expired) | (detector.seen[used] > count)).any():

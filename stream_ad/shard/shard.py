@@ -96,6 +96,7 @@ class Shard:
                 self.label_store.apply_statistics(self._target, self.sensors.event_counts)
                 for detector in self.sensors.detectors:
                     detector.evidence.pool.publish()
+                    detector.faults.publish()
         if len(events):
             self.watermark_ns = max(self.watermark_ns, int(events.times_ns.max()))
         scores = step.scores

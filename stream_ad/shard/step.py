@@ -345,6 +345,21 @@ class ShardStep:
                 for feature, value, expected, share in zip(*parts, strict=True)
                 if share > 0
             )
+        self._suspect(events[scored.alarm_rows], scored)
+
+    def _suspect(self, events: NDArray[np.int64], scored: ScoredEvents) -> None:
+        """Collect the suspected classes of the alarms (A,), given by their indices into the step's events."""
+        suspicious = np.flatnonzero(scored.suspected[:, 0] != UNLABELLED)
+        if not len(suspicious):
+            return
+        names = list(self.label_store.classes)
+        columns = events, scored.suspected, scored.probabilities
+        for i, numbers, probabilities in zip(*(column[suspicious].tolist() for column in columns), strict=True):
+            self.scores.classes[i] = tuple(
+                (names[number], probability)
+                for number, probability in zip(numbers, probabilities, strict=True)
+                if number != UNLABELLED
+            )
 
     def _expect(self, group: int, events: EventRows, scored: ScoredEvents) -> None:
         """Keep the expected values of all features, of all events or of those that alarm."""

@@ -125,7 +125,7 @@ def _advance(  # noqa: PLR0915 -- to hand arrays on would take longer than what 
                     if ratio > best[n, k]:
                         best[n, k] = ratio
                         if k == 0:
-                            kinds[n] = SPIKE if j < CHANNELS else SUSTAINED
+                            kinds[n] = SPIKE if j < CHANNELS or start[s, j] == event_number else SUSTAINED
             elif start[s, j] >= 0:  # it waits for a label; where too many wait, the smallest is counted at once
                 slot, maximum = 0, top[s, j]
                 for p in range(PENDING):
@@ -194,12 +194,15 @@ def _decide(
                 if alone:
                     level = alarm_level[s, k]
                     nats = surprise(table, s, 0, channels[0, n]) if ready[s, 0] else 0.0
-                    ratio, is_open = nats / max(surprise(table, s, 0, level), 1.0), channels[0, n] >= level
+                    ratio, is_open = (
+                        nats / max(surprise(table, s, 0, level), 1.0),
+                        channels[0, n] >= level and nats >= 1,
+                    )
                     if k == 0:
                         kinds[n] = SPIKE
                 if stuck[n] > ratio:
                     ratio = stuck[n]
-                    if k == 0:
+                    if k == 0 and is_stuck:
                         kinds[n] = STUCK
                 is_open |= is_stuck
             is_open &= not muted[s, k]

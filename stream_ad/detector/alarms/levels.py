@@ -85,9 +85,9 @@ def surprise(table: NDArray[np.uint16], s: int, c: int, value: float) -> float:
     at = (value - ROW_LOW) / ROW_WIDTH
     if at <= 0:
         return table[s, c, 0] / FIXED
-    i = int(at)
-    if i >= ROW_BINS:
+    if at >= ROW_BINS:  # infinite, too
         return table[s, c, ROW_BINS] / FIXED
+    i = int(at)
     low = table[s, c, i] / FIXED
     return low + (at - i) * (table[s, c, i + 1] / FIXED - low)
 

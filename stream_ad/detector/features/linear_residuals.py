@@ -11,7 +11,7 @@ fewer events than features, whose covariance is mostly its shrunk diagonal.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -220,6 +220,25 @@ def _standardise(scaled: NDArray[np.float32], observed: NDArray[np.bool_], n: in
     reach, half, sd = np.float32(REACH), np.float32(0.5), np.float32(SCALE_SD)
     for k in range(len(z)):
         z[k] = min(max((scaled[n, k] - half) * sd, -reach), reach) if observed[n, k] else np.float32(0)
+
+
+@kernel
+def residuals_of(
+    scaled: NDArray[np.float32], observed: NDArray[np.bool_], n: int, sensor: tuple[Any, int], out: Arrays
+) -> None:
+    """Compute the residuals of an event, not yet normalised; 0 where missing.
+
+    Args:
+        scaled: (N, d) scaled inputs, the readings first.
+        observed: (N, d) false where missing.
+        n: The event.
+        sensor: (S, F, F) weights, and the row of the event's sensor.
+        out: (F,) each: overwritten with the standardised readings, those missing filled in; filled with the residuals.
+    """
+    weights, s = sensor
+    z, residual = out
+    _standardise(scaled, observed, n, z)
+    _residuals(z, observed, n, weights, s, residual)
 
 
 @kernel

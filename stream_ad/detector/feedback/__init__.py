@@ -1,1 +1,3 @@
-"""Feedback by labels: the buffer of waiting events, class importance, trust in labels, and the label head."""
+"""Feedback by labels: the buffer of waiting events, class importance, trust in labels, the label head, and the classes
+that alarms are suspected of.
+"""
