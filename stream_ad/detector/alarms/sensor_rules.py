@@ -34,8 +34,8 @@ class SensorRules(SensorTable):
     ruled: NDArray[np.bool_]  # (S,) whether any feature has a rule
     ignore: NDArray[np.bool_]  # (S, F) features that never count
     direction: NDArray[np.int8]  # (S, F) 1: only readings above the expected value count, -1: only below, 0: both
-    least_absolute: NDArray[np.float64]  # (S, F) least distance from the expected value that counts
-    least_share: NDArray[np.float64]  # (S, F) the same as a share of the expected value
+    least_absolute: NDArray[np.float32]  # (S, F) least distance from the expected value that counts
+    least_share: NDArray[np.float32]  # (S, F) the same as a share of the expected value
 
     def __init__(self, features: int, *, budget: Budget, further_rates: tuple[float, ...]) -> None:
         shape = (features,)
@@ -49,8 +49,8 @@ class SensorRules(SensorTable):
                 "ruled": ColumnSpec((), np.bool_),
                 "ignore": ColumnSpec(shape, np.bool_, 0, "features"),
                 "direction": ColumnSpec(shape, np.int8, 0, "features"),
-                "least_absolute": ColumnSpec(shape, np.float64, 0.0, "features"),
-                "least_share": ColumnSpec(shape, np.float64, 0.0, "features"),
+                "least_absolute": ColumnSpec(shape, np.float32, 0.0, "features"),
+                "least_share": ColumnSpec(shape, np.float32, 0.0, "features"),
             },
         )
         self.further_rates = np.array(further_rates, np.float64)
