@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stream_ad.detector.alarms.channels import CHANNELS, row_bin
-from stream_ad.detector.alarms.excursions import FAR, LATE, PENDING, STATISTICS, UNSEEN, USUAL
+from stream_ad.detector.alarms.excursions import EARLY, FAR, LATE, PENDING, STATISTICS, UNSEEN, USUAL
 from stream_ad.detector.alarms.levels import (
     FIXED,
     ROW_BINS,
@@ -20,7 +20,7 @@ from stream_ad.detector.alarms.levels import (
     top_bin,
     usual_bound,
 )
-from stream_ad.detector.alarms.young_pool import AGE_STEP, AGES, ENOUGH, POOL_AGE, WORTH, WORTH_TOPS
+from stream_ad.detector.alarms.young_pool import POOL_AGE, WORTH, WORTH_TOPS
 from stream_ad.detector.feedback.event_buffer import LOWEST_SCORE, NORMAL, SCORE_STEPS, UNLABELLED
 from stream_ad.kernels.jit import Arrays, kernel
 
@@ -132,7 +132,7 @@ def _take_in(
     horizon_events, warmup_events, horizon_ns = limits
     count, newest_time, times, labels, log_score, codes = events
     counts, totals, far_from, far_run, learned = histograms[0], histograms[1], histograms[10], *histograms[4:6]
-    new_counts, new_ages = pool[0], pool[2]
+    new_counts, new_events = pool[0], pool[2]
     capacity, newest, number, young = len(slots), count[s] - 1, 0, 0
     event_number = max(learned[s], count[s] - capacity)
     slot = event_number % capacity
@@ -141,15 +141,14 @@ def _take_in(
         matured = event_number <= newest - horizon_events or event_number < warmup_events or label != UNLABELLED
         if not matured and (horizon_ns < 0 or newest_time[s] - times[s, slot] < horizon_ns):
             break
-        if label <= NORMAL and codes[s, slot, 0] != UNSEEN:
+        if label <= NORMAL and codes[s, slot, 0] != UNSEEN and event_number >= EARLY:  # before, the model knew nothing
             slots[number] = slot
             number += 1
-            if event_number < LATE:
-                new_ages[event_number // AGE_STEP] += 1
-                young += 1
+            young += event_number < LATE
         event_number += 1
         slot = slot + 1 if slot + 1 < capacity else 0
     learned[s] = event_number
+    new_events[0] += young
     for c in range(CHANNELS):
         run, far_at, counted = far_run[s, c], far_from[s, c], 0
         for i in range(number):
@@ -220,13 +219,9 @@ def _set_levels(
     count, newest_time, times = events[0], events[1], events[2]
     ready, early = histograms[3], histograms[7]
     pending_end, pending_top, pending_fault, tops, counted_events, levels = excursions
-    new_tops, common_tops, ages, both = pool[1], pool[4], pool[5], pool[6]
-    pooled, older = 0.0, 0.0
-    for age in range(AGES):
-        pooled += ages[age]
-        older += ages[age] if age > count[s] // AGE_STEP else 0.0
+    new_tops, common_tops, pooled, both = pool[1], pool[4], pool[5][0], pool[6]
     worth = share * min(1.0, WORTH_TOPS / max(pooled, 1.0))
-    early[s] = worth * pooled >= FIRST_EVENTS and older >= ENOUGH
+    early[s] = worth * pooled >= FIRST_EVENTS
     counted_events[s] = np.float32(counted_events[s] * keep + passed) if ready[s, 0] else np.float32(0)
     waiting = min(np.float64(horizon_events), counted_events[s] / 2)  # events whose excursions are not decided yet
     behind = max(counted_events[s] - waiting, 32.0) + worth * pooled

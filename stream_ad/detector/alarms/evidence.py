@@ -238,7 +238,7 @@ class Evidence(SensorTable):
         excursions = self.pending_end, self.pending_top, self.pending_fault, self.tops, self.events, self.levels
         delays = self.label_delay, self.labels
         limits = pending.horizon_events, self.warmup_events, -1 if horizon_ns is None else horizon_ns
-        pool = self.pool.counts, self.pool.tops, self.pool.ages, *self.pool.published
+        pool = self.pool.counts, self.pool.tops, self.pool.events, *self.pool.published
         calibrate(rows, events, (*delays, *limits), histograms, excursions, pool, rates)
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 POOL_AGE = 1024  # events of a sensor at which the pool no longer counts
 ENOUGH = 512  # events of young sensors before the pool says anything
-AGE_STEP, AGES = (
-    64,
-    16,
-)  # a sensor gets early levels only where others have been older than it is, by steps of 64 events
 WORTH, WORTH_TOPS = 512.0, 4096.0  # events that the pool counts as, at most: for surprise, and for levels
 
 
@@ -33,13 +29,13 @@ class YoungPool:
     def __init__(self) -> None:
         self.counts = np.zeros((CHANNELS, ROW_BINS), np.int64)  # (3, B) normal events by bin of each channel
         self.tops = np.zeros((STATISTICS, TOP_BINS), np.int64)  # (6, T) normal excursions by their maximum
-        self.ages = np.zeros(AGES, np.int64)  # (16,) events that both came from, by the age of their sensor
+        self.events = np.zeros(1, np.int64)  # (1,) events that both came from
         self._effective = self._names()
         self.published = self._worth()
-        """(3, B) counts, (6, T) tops and (16,) events that take effect; all 0 while there are not enough."""
+        """(3, B) counts, (6, T) tops and (1,) events that take effect; all 0 while there are not enough."""
 
     def _names(self) -> dict[str, NDArray[np.int64]]:
-        return {"counts": self.counts.copy(), "tops": self.tops.copy(), "ages": self.ages.copy()}
+        return {"counts": self.counts.copy(), "tops": self.tops.copy(), "events": self.events.copy()}
 
     def publish(self) -> None:
         """Let what was counted so far take effect."""
@@ -47,17 +43,16 @@ class YoungPool:
         self.published = self._worth()
 
     def _worth(self) -> tuple[NDArray[np.float64], ...]:
-        known = float(self._effective["ages"].sum() >= ENOUGH)
-        counts, tops, ages = (known * array.astype(np.float64) for array in self._effective.values())
-        return counts, tops, ages
+        known = float(self._effective["events"][0] >= ENOUGH)
+        return tuple(known * array.astype(np.float64) for array in self._effective.values())
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Return the arrays for a snapshot: (3, B), (6, T) and (16,), counted and published."""
+        """Return the arrays for a snapshot: (3, B), (6, T) and (1,), counted and published."""
         counted = {prefix + name: array for name, array in self._names().items()}
         return counted | {f"{prefix}published_{name}": array for name, array in self._effective.items()}
 
     def load(self, prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
-        """Restore the arrays that ``state`` returned, (3, B), (6, T) and (16,).
+        """Restore the arrays that ``state`` returned, (3, B), (6, T) and (1,).
 
         Raises:
             NonsenseError: One is missing, or has another shape or type.
