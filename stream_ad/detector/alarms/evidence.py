@@ -208,9 +208,9 @@ class Evidence(SensorTable):
         if not len(rows):
             return
         marks = np.stack([self.first[rows], self.peak_event[rows]])  # (2, A, K)
-        known = (marks >= 0) & (marks >= (pending.count[rows] - pending.capacity)[:, None])
+        remembered = (marks >= 0) & (marks >= (pending.count[rows] - pending.capacity)[:, None])
         labels = pending.label[rows[:, None], marks % pending.capacity]
-        judged, budget = np.nonzero((known & (labels == NORMAL)).any(axis=0))
+        judged, budget = np.nonzero((remembered & (labels == NORMAL)).any(axis=0))
         sensors = rows[judged]
         self.ending[sensors, budget], self.muted[sensors, budget], self.interrupted[sensors] = JUDGED, True, True
         self.first[sensors, budget] = self.peak_event[sensors, budget] = NEVER  # judged once

@@ -50,11 +50,11 @@ def observe(
         sensors: Tables, running excursions, waiting excursions and incidents of the sensors.
         out: Filled, zero before: (N, K) evidence over level, (N,) kinds, (N,) endings.
     """
-    known, running, waiting, incidents = sensors
+    tables, running, waiting, incidents = sensors
     ratios, kinds, _ = out
     reached, rests = np.zeros(ratios.shape, np.bool_), np.ones(len(rows), np.bool_)
-    _advance(rows, event_numbers, new, warmup_events, known, running, waiting, (ratios, kinds, reached, rests))
-    _decide(rows, event_numbers, new, warmup_events, known, incidents, (reached, rests), out)
+    _advance(rows, event_numbers, new, warmup_events, tables, running, waiting, (ratios, kinds, reached, rests))
+    _decide(rows, event_numbers, new, warmup_events, tables, incidents, (reached, rests), out)
 
 
 @kernel
@@ -63,7 +63,7 @@ def _advance(  # noqa: PLR0915 -- to hand arrays on would take longer than what 
     event_numbers: NDArray[np.int64],
     new: Arrays,
     warmup_events: int,
-    known: Arrays,
+    tables: Arrays,
     running: Arrays,
     waiting: Arrays,
     out: Arrays,
@@ -75,13 +75,13 @@ def _advance(  # noqa: PLR0915 -- to hand arrays on would take longer than what 
         event_numbers: (N,) numbers of the events.
         new: See ``observe``.
         warmup_events: Events of a sensor before anything alarms.
-        known: Tables of the sensors.
+        tables: Tables of the sensors.
         running: Running excursions, (S, 6) each, and counts.
         waiting: Waiting excursions; (S, K, 6) which statistics have reached their level.
         out: Filled: (N, K) evidence over level, (N,) kinds, (N, K) whether a statistic has reached its level, (N,)
             whether all are at rest.
     """
-    table, ready, levels, began, early, codes, usual_below, open_share, _ = known
+    table, ready, levels, began, early, codes, usual_below, open_share, _ = tables
     evidence, top, start, fault, usual_run, beyond, resting = running
     pending_end, pending_length, pending_top, pending_fault, tops, alarming = waiting
     channels, stuck, planned = new
@@ -152,7 +152,7 @@ def _decide(
     event_numbers: NDArray[np.int64],
     new: Arrays,
     warmup_events: int,
-    known: Arrays,
+    tables: Arrays,
     incidents: Arrays,
     excursions: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     out: Arrays,
@@ -164,12 +164,12 @@ def _decide(
         event_numbers: (N,) numbers of the events.
         new: See ``observe``.
         warmup_events: Events of a sensor before anything alarms.
-        known: Tables of the sensors.
+        tables: Tables of the sensors.
         incidents: Incidents of the sensors, (S, K) each.
         excursions: (N, K) whether a statistic has reached its level; (N,) whether all are at rest.
         out: (N, K) evidence over level, (N,) kinds, (N,) endings.
     """
-    table, ready, _, began, early, _, _, open_share, alarm_level = known
+    table, ready, _, began, early, _, _, open_share, alarm_level = tables
     interrupted, muted, first, last, peak, peak_event, ending = incidents
     channels, stuck, planned = new
     reached, rests = excursions

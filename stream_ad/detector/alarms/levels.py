@@ -94,7 +94,7 @@ def surprise(table: NDArray[np.uint16], s: int, c: int, value: float) -> float:
 
 @kernel
 def usual_bound(table: NDArray[np.uint16], s: int, c: int, nats: float) -> float:
-    """Return a value of a channel, just short of the largest, up to which its surprise is below ``nats``."""
+    """Return the value of channel ``c`` up to which its surprise is below ``nats`` by its table (S, 3, B + 1), nearly."""
     if table[s, c, 0] >= nats * FIXED:
         return -np.inf
     i = 1
@@ -109,7 +109,10 @@ def usual_bound(table: NDArray[np.uint16], s: int, c: int, nats: float) -> float
 
 @kernel
 def far_bin(table: NDArray[np.uint16], s: int, c: int, nats: float) -> int:
-    """Return the first bin of a channel whose middle has a surprise above ``nats``; the number of bins for none."""
+    """Return the first bin of channel ``c`` with a surprise above ``nats`` at its middle, by its table (S, 3, B + 1).
+
+    The number of bins stands for none.
+    """
     i = 0
     while i < ROW_BINS and np.float64(table[s, c, i]) + table[s, c, i + 1] <= 2 * nats * FIXED:
         i += 1

@@ -43,8 +43,8 @@ class YoungPool:
         self.published = self._worth()
 
     def _worth(self) -> tuple[NDArray[np.float64], ...]:
-        known = float(self._effective["events"][0] >= ENOUGH)
-        return tuple(known * array.astype(np.float64) for array in self._effective.values())
+        enough = float(self._effective["events"][0] >= ENOUGH)
+        return tuple(enough * array.astype(np.float64) for array in self._effective.values())
 
     def state(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Return the arrays for a snapshot: (3, B), (6, T) and (1,), counted and published."""
