@@ -94,7 +94,7 @@ def surprise(table: NDArray[np.uint16], s: int, c: int, value: float) -> float:
 
 @kernel
 def usual_bound(table: NDArray[np.uint16], s: int, c: int, nats: float) -> float:
-    """Return the value of channel ``c`` up to which its surprise is below ``nats`` by its table (S, 3, B + 1), nearly."""
+    """Return nearly the largest value of channel ``c`` with a surprise below ``nats`` by its table (S, 3, B + 1)."""
     if table[s, c, 0] >= nats * FIXED:
         return -np.inf
     i = 1
