@@ -136,12 +136,13 @@ def _take_in(
     capacity, newest, number, young = len(slots), count[s] - 1, 0, 0
     event_number = max(learned[s], count[s] - capacity)
     slot = event_number % capacity
+    first = min(EARLY, warmup_events // 2)  # of earlier events the model knew too little
     while event_number <= newest:
         label = labels[s, slot]
         matured = event_number <= newest - horizon_events or event_number < warmup_events or label != UNLABELLED
         if not matured and (horizon_ns < 0 or newest_time[s] - times[s, slot] < horizon_ns):
             break
-        if label <= NORMAL and codes[s, slot, 0] != UNSEEN and event_number >= EARLY:  # before, the model knew nothing
+        if label <= NORMAL and codes[s, slot, 0] != UNSEEN and event_number >= first:
             slots[number] = slot
             number += 1
             young += event_number < LATE

@@ -194,10 +194,9 @@ def _decide(
                 if alone:
                     level = alarm_level[s, k]
                     nats = surprise(table, s, 0, channels[0, n]) if ready[s, 0] else 0.0
-                    ratio, is_open = (
-                        nats / max(surprise(table, s, 0, level), 1.0),
-                        channels[0, n] >= level and nats >= 1,
-                    )
+                    ratio = nats / max(surprise(table, s, 0, level), 1.0)
+                    is_open = channels[0, n] >= level
+                    is_open &= nats >= 1 or not ready[s, 0]  # not by rounding alone, where rows are constant
                     if k == 0:
                         kinds[n] = SPIKE
                 if stuck[n] > ratio:
