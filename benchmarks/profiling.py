@@ -46,7 +46,7 @@ STAGES = (
         "learn",
         (
             r"detector/(learner|model/(online_autoencoder|replay_buffer|losses|guided_step|training_batch|transplant)"
-            r"|feedback/(label_head|label_trust|ridge_logistic)|scoring/drift)"
+            r"|feedback/(label_head|label_trust|ridge_logistic))"
         ),
     ),
     ("scale", r"detector/features/(scaler|temporal|origin|glitches)"),

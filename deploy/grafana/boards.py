@@ -19,7 +19,6 @@ _RESTORES = f'sum by (instance) (stream_ad_restores_total{{{JOB}, source="snapsh
 # Annotations: colour, expression, text, whether the value is the time. A worker restores its shards before its first
 # scrape, so a counter that is first seen above 0 has risen.
 MARKS = {
-    "Drift": ("orange", f"sum(increase(stream_ad_drifts_total{{{JOB}}}[1m])) > 0", "scores changed", False),
     "Worker started": ("blue", f"process_start_time_seconds{{{JOB}}} * 1000", "{{instance}} started", True),
     "State restored": (
         "purple",

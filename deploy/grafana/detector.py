@@ -1,4 +1,4 @@
-"""The detector dashboard: scores, usual errors, loss, class importance, outcomes of labels, drift, learning."""
+"""The detector dashboard: scores, usual errors, loss, class importance, outcomes of labels, learning."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def detector() -> Dashboard:
         board(
             "Detector",
             uid="stream-ad-detector",
-            says="What the models do: scores and usual errors, what is learned and what is kept out, labels, drift.",
+            says="What the models do: scores and usual errors, what is learned and what is kept out, labels.",
             rows={
                 "Scores": _scores(),
                 "Learning": _learning(),
                 "Labels": _labels(),
-                "Sensors and drift": _sensors(),
+                "Sensors": _sensors(),
             },
         )
     )
@@ -185,13 +185,6 @@ def _labels() -> list[object]:
 
 def _sensors() -> list[object]:
     return [
-        lines(
-            "Changes of the score stream",
-            {"drifts": f"sum(increase(stream_ad_drifts_total{{{JOB}}}[$__rate_interval]))"},
-            unit="short",
-            says="Changes found by ADWIN, over all sensors. Many at once have one cause.",
-            runbook="StreamADDriftEverywhere",
-        ),
         lines(
             "Sensors, by partition",
             {

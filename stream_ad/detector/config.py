@@ -14,9 +14,10 @@ from stream_ad.detector.section import MOST, Fraction, Seconds, Section
 
 REPLACED = {
     "threshold.false_alarm_rate": "was replaced: state the promise as alarms.false_incidents and alarms.per, for "
-    "example alarms.false_incidents=1 and alarms.per=week; or alarms.per='1000 events' for a rate per event"
+    "example alarms.false_incidents=1 and alarms.per=week; or alarms.per='1000 events' for a rate per event",
+    "drift": "was removed with the test for drift: delete it, nothing takes its place",
 }
-"""Settings of earlier versions, with what to write instead."""
+"""Settings and sections of earlier versions, with what to write instead."""
 
 
 class DetectorConfig(Section):
@@ -147,17 +148,6 @@ class ThresholdConfig(Section):
         return values
 
 
-class DriftConfig(Section):
-    """The Page-Hinkley test on the score stream (see ``scoring/drift.py``)."""
-
-    enabled: bool = Field(True, description="Watch the score stream of each sensor for change (Page-Hinkley).")
-    threshold: float = Field(
-        1.5,
-        gt=0,
-        description="Sum of shifts of the mean score rank of learn batches that counts as drift; higher detects less.",
-    )
-
-
 class DetectorOptions(Section):
     """All settings of the detector."""
 
@@ -165,4 +155,10 @@ class DetectorOptions(Section):
     learning: LearningConfig = LearningConfig()
     threshold: ThresholdConfig = ThresholdConfig()
     alarms: AlarmsConfig = AlarmsConfig()
-    drift: DriftConfig = DriftConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_what_is_gone(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "drift" in values:
+            raise ValueError(f"drift {REPLACED['drift']}")
+        return values

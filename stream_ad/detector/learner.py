@@ -4,7 +4,7 @@ Learning every event at once is wrong: a fault that lasts an hour would become t
 a sensor:
 
 1. Glitches among the first readings are set aside (``screen``).
-2. The gate and the drift test see everything that arrived.
+2. The gate sees everything that arrived.
 3. In the warm-up, and after an outage, the newest events are learned as normal at once.
 4. Later, events are learned once they have matured: when they are labelled, or at their horizon. They are split into
    normal, anomalous and dropped; threshold and label head learn first, then scaler, error variances and model.
@@ -51,12 +51,11 @@ WARMUP_WEIGHT = 256.0  # events that a longer warm-up counts as, once labels can
 
 @dataclass(slots=True)
 class Learned:
-    """What one call of ``learn`` did: events by how they were learned, drifts, losses, and what was promised."""
+    """What one call of ``learn`` did: events by how they were learned, losses, and what was promised."""
 
     normal: int = 0
     anomaly: int = 0
     dropped: int = 0
-    drift: int = 0
     losses: list[float] = field(default_factory=list)
     promised: float = 0.0  # false incidents that the budget allows for the events since the last learn points
 
@@ -93,7 +92,7 @@ class Learner:
         age = self._age(rows)
         warm = age <= self.state.options.learning.warmup_events
         screened = screen(self.state, rows, age, warm)
-        self._watch(rows, done)
+        self._watch(rows)
         if screened:
             screened.put_back(self.state, rows[~warm])
         if self.state.options.learning.enabled:
@@ -140,10 +139,10 @@ class Learner:
         """Return (A,) the events of each sensor (A,) so far, or since its last outage."""
         return self.state.pending.count[rows] - self.state.outage.began[rows]
 
-    def _watch(self, rows: NDArray[np.int64], done: Learned) -> None:
-        """Update gate and drift test of the sensors (A,) with all events that arrived, a full batch at a time.
+    def _watch(self, rows: NDArray[np.int64]) -> None:
+        """Update the gate of the sensors (A,) with all events that arrived, a full batch at a time.
 
-        Events of planned windows that are not to be learned say nothing, and their batches do not test drift.
+        Events of planned windows that are not to be learned say nothing.
         """
         rows = rows[self.state.pending.count[rows] - self.state.gate_seen[rows] >= self.state.batch]
         if not len(rows):
@@ -154,10 +153,6 @@ class Learner:
         left_out = pending.planned(rows, event_numbers) == NOT_LEARNED
         self.state.temporal.update_gate(rows, event_numbers % pending.kept_readings, pending.readings, left_out)
         self.state.shown.scan(rows, pending)
-        if self.state.options.drift.enabled:
-            rank = self.state.threshold.rank(rows, pending.scores(rows, event_numbers))
-            rank[left_out.any(axis=1)] = np.nan
-            done.drift += self.state.drift.update(rows, rank)
 
     def _warm_up(
         self, rows: NDArray[np.int64], spoiled: NDArray[np.bool_], class_weights: NDArray[np.float64], done: Learned

@@ -23,7 +23,6 @@ from stream_ad.detector.feedback.labelled_faults import LabelledFaults
 from stream_ad.detector.model.online_autoencoder import OnlineAutoencoder
 from stream_ad.detector.row_store import ColumnSpec, NonsenseError, loaded
 from stream_ad.detector.scoring.anomaly_score import Scoring
-from stream_ad.detector.scoring.drift import Drift
 from stream_ad.detector.scoring.threshold import Threshold
 
 if TYPE_CHECKING:
@@ -71,7 +70,6 @@ class SensorState:
             every_order=self.shared,
         )
         self.outage = Outage(features, intervals=learning.outage_intervals)
-        self.drift = Drift(features, threshold=options.drift.threshold)
         self.shown = LastShown(features)
         self.evidence = Evidence(
             features, capacity=self.pending.capacity, budgets=budgets, warmup_events=learning.warmup_events
@@ -99,7 +97,6 @@ class SensorState:
             "threshold.": self.threshold,
             "pending.": self.pending,
             "outage.": self.outage,
-            "drift.": self.drift,
             "shown.": self.shown,
             "evidence.": self.evidence,
             "repeats.": self.repeats,

@@ -104,9 +104,11 @@ def _take_out_replaced(values: dict[str, Any], sources: Sequence[SettingsSource]
     problems = []
     for name, instead in REPLACED.items():
         section, _, leaf = name.rpartition(".")
-        inside = values.get(section)
+        inside = values.get(section) if section else values
         if isinstance(inside, dict) and leaf in inside:
-            values[section] = {key: value for key, value in inside.items() if key != leaf}
+            if section:
+                values[section] = inside = dict(inside)  # that of a source stays as it is
+            del inside[leaf]
             problems.append(f"{_location(name, sources)}: {name} {instead}".removeprefix(": "))
     return problems
 

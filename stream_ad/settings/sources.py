@@ -118,8 +118,9 @@ def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
 
 def unknown(name: str, spell: Callable[[Key], str]) -> str:
     """Return what to say about an unknown dotted key; ``spell`` writes a key the way its source does."""
-    if name in REPLACED:
-        return REPLACED[name]
+    for replaced in (name, name.partition(".")[0]):
+        if replaced in REPLACED:
+            return REPLACED[replaced]
     meant = closest_key(name)
     return f"there is no such setting{f'; did you mean {spell(meant)}?' if meant else ''}"
 

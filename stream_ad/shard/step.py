@@ -47,7 +47,6 @@ COUNTERS = (
     "dropped_gate",
     "dropped_overflow",
     "learn_steps",
-    "drift",
     "incidents_normal",
     "incidents_anomaly",
     "sensors_evicted",
@@ -265,7 +264,6 @@ class ShardStep:
             self.counts["learned_normal"] += learned.normal
             self.counts["learned_anomaly"] += learned.anomaly
             self.counts["dropped_gate"] += learned.dropped
-            self.counts["drift"] += learned.drift
             self.counts["learn_steps"] += len(learned.losses)
             self.losses += learned.losses
             self.promised += learned.promised

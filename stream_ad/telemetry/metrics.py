@@ -48,7 +48,6 @@ EVENT_COUNTS = {
     "anomalies": ("anomalies", "Live events whose alarm was 1 or above; an incident has many of them."),
     "late_events": ("late_events", "Events older than the watermark of their sensor; scored like all others."),
     "learn_steps": ("learn_steps", "Learn batches."),
-    "drift": ("drifts", "Changes detected in the score stream of a sensor."),
 }
 LABELLED = {"incidents_normal": "normal", "incidents_anomaly": "anomaly"}
 """What the first label of an incident said, by the count of the shard."""

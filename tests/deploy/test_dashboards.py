@@ -122,11 +122,11 @@ def test_the_data_source_is_the_provisioned_one():
             assert target["datasource"] == {"type": "prometheus", "uid": uid}
 
 
-def test_drift_starts_and_restores_are_marked():
-    """The dashboards mark changes of the score stream, starts of workers and restored models."""
+def test_starts_and_restores_are_marked():
+    """The dashboards mark starts of workers and restored models."""
     for name in ("overview", "detector", "pipeline"):
         names = {mark["name"] for mark in BOARDS[name]["annotations"]["list"]}
-        assert {"Drift", "Worker started", "State restored"} <= names
+        assert {"Worker started", "State restored"} <= names
 
 
 # ── answered by a real Prometheus that scrapes a real worker ──────────────────────────────────────────────────────────

@@ -129,7 +129,7 @@ def test_an_extreme_of_the_worker_is_refused_or_works(name, monkeypatch):
 @given(st.sampled_from(sorted(NUMBERS)), st.integers() | st.floats())
 @example("detector.seed", 2**64)
 @example("learning.label_horizon_seconds", 1e11)
-@example("drift.threshold", 2**65)
+@example("learning.rate", 2**65)
 def test_any_number_is_refused_or_accepted(name, number):
     """Any number for any setting gives settings, or a refusal that names it. Whole numbers that are accepted fit
     into 64 bits, seconds do so as nanoseconds, and everything else is finite.

@@ -360,6 +360,23 @@ def test_a_replaced_setting_says_what_to_write(config, file, overrides, environ,
         DetectorOptions.model_validate({"threshold": {"false_alarm_rate": 0.01}})
 
 
+@pytest.mark.parametrize(
+    ("file", "overrides", "environ", "place"),
+    [
+        ("drift:\n  enabled: false\n", [], {}, ":1:1: drift was removed"),
+        ("", ["drift.threshold=2"], {}, "--set drift.threshold: was removed"),
+        ("", ["drift={enabled: false}"], {}, "--set drift: was removed"),
+        ("", [], {"STREAM_AD_DRIFT__ENABLED": "false"}, "STREAM_AD_DRIFT__ENABLED: was removed"),
+    ],
+)
+def test_a_removed_section_says_to_delete_it(config, file, overrides, environ, place):
+    """The section of the test for drift, which is gone, is refused wherever it is written, and said to be deleted."""
+    text = refusal(config(file), overrides, environ)
+    assert f"{place} with the test for drift: delete it, nothing takes its place" in text
+    with pytest.raises(ValueError, match="drift was removed with the test for drift: delete it"):
+        DetectorOptions.model_validate({"drift": {"enabled": False}})
+
+
 ALARMS = """
 alarms:
   false_incidents: 2

@@ -338,18 +338,6 @@ def test_a_frozen_detector_scores_and_learns_nothing():
     assert (scores(results) > 0).all()
 
 
-def test_drift_is_detected_and_counted():
-    """A lasting change of a sensor's level is counted as drift; a calm stream has none."""
-    calm, moving = Story(), Story()
-    noise(calm, 3000)
-    noise(moving, 2000)
-    random = np.random.default_rng(9)
-    for _ in range(1000):
-        moving.event("a", {f"f{k}": float(v) for k, v in enumerate(random.normal(14, 1, 3))})
-    assert total(calm.play(Shard(options())), "drift") == 0
-    assert total(moving.play(Shard(options())), "drift") > 0
-
-
 def damaged(data: bytes) -> bytes:
     middle = len(data) * 2 // 3
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]

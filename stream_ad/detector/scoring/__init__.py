@@ -1,1 +1,1 @@
-"""Scores from reconstruction errors, the threshold, and drift of the scores."""
+"""Scores from reconstruction errors, and the threshold."""

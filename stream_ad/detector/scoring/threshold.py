@@ -239,12 +239,6 @@ class Threshold(SensorTable):
         _independence(rows, base, rings, most, out)
         return out
 
-    def rank(self, rows: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(A,) mean rank, 0 to 1, of (A, B) scores among the calibration scores; NaN without any."""
-        out = np.full(len(rows), np.nan)
-        _rank(rows, scores, self.ladder, out)
-        return out
-
 
 @kernel
 def _push(
@@ -285,20 +279,6 @@ def _push(
                 fresh[s] += 1
         resting = min(labelled_count[s] + unlabelled_count[s], window)
         due[a] = rang or fresh[s] * REFRESH_SHARE >= resting
-
-
-@kernel
-def _rank(
-    rows: NDArray[np.int64], scores: NDArray[np.float64], ladder: NDArray[np.float64], out: NDArray[np.float64]
-) -> None:
-    for a in range(len(rows)):
-        rungs = ladder[rows[a]]
-        if np.isfinite(rungs[0]):
-            above = 0
-            for b in range(scores.shape[1]):
-                for k in range(len(rungs)):
-                    above += scores[a, b] > rungs[k]
-            out[a] = above / (scores.shape[1] * len(rungs))
 
 
 @kernel

@@ -90,7 +90,7 @@ def backtest(
         budgets=RATES,
         hooks=Hooks(progress=progress, stop=stop),
     )
-    shown = {"detector", "learning", "threshold", "alarms", "drift", "incidents"}
+    shown = {"detector", "learning", "threshold", "alarms", "incidents"}
     result = results(run, settings=settings.model_dump(mode="json", include=shown))
     if request.json_out is not None:
         _write(request.json_out, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -206,15 +206,6 @@ def test_gate_is_the_ninetieth_percentile_of_the_last_labelled_normals():
     assert np.mean(scores[-300:] <= calibrated.gate_level[0]) == pytest.approx(0.9, abs=0.05)
 
 
-def test_rank_is_uniform_on_the_calibration_scores():
-    """Scores like those calibrated on have mean rank one half; without any there is no rank."""
-    calibrated, rng = threshold(sensors=2), np.random.default_rng(9)
-    feed(calibrated, rng.normal(size=2048))
-    rank = calibrated.rank(np.array([0, 1]), rng.normal(size=(2, 1024)))
-    assert rank[0] == pytest.approx(0.5, abs=0.05)
-    assert np.isnan(rank[1])
-
-
 def test_published_scores_keep_their_order_below_one():
     """From the lowest log score to the highest, the published score rises strictly, above 0 and below 1."""
     out = published(np.linspace(-10, 18, 500))
