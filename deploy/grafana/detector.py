@@ -192,6 +192,7 @@ def _sensors() -> list[object]:
                 "limit per partition": f"max(stream_ad_max_sensors{{{JOB}}})",
             },
             unit="short",
+            span=12,
             logarithmic=True,
             says="Sensors that have state. Beyond the limit the sensor silent for longest is forgotten.",
             runbook="StreamADSensorsNearBound",
@@ -200,6 +201,7 @@ def _sensors() -> list[object]:
             "Late events",
             {"late": f"sum(rate(stream_ad_late_events_total{{{JOB}}}[$__rate_interval]))"},
             unit="cps",
+            span=12,
             says="Events older than earlier events of their sensor. They are scored like all others; many of them "
             "mean that producers buffer.",
         ),

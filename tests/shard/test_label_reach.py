@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load
 
 from stream_ad.detector.config import DetectorOptions
 from stream_ad.records.columns import Events, Labels, ValueBlock
@@ -208,6 +209,9 @@ def test_a_snapshot_of_0_1_0_continues_as_in_0_1_0():
     assert pending.queued[: pending.size].sum(axis=1).tolist() == [255, 0]
     assert pending.queued_from[: pending.size].tolist() == [133, 389]
     assert Shard.restore(shard.snapshot(), options).snapshot() == shard.snapshot()
+    for name in ("g0.drift.mean", "g0.threshold.ladder"):  # which nothing needs any more
+        assert name in load(data)
+        assert name not in load(shard.snapshot())
     assert sorted(shard.label_store.early.state()) == ["a", "c"]
     records = Records()
     values, expected = next_of_earlier()

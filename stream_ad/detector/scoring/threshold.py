@@ -22,7 +22,6 @@ GATE_LABELLED = 300
 GATE_QUANTILE = 0.9
 UNLABELLED_GATE_RATE = 0.02
 UNLABELLED_BAND = float(np.log(4.0))  # unlabelled scores of tables up to 4 x threshold still calibrate it
-LADDER = 16
 CHUNK = 64  # levels set anew at once: all scores that they rest on are sorted, and stay in the cache meanwhile
 REFRESH_SHARE = 8  # levels are set anew when an eighth of what they rest on has been replaced
 FIRST_EVENTS = 32  # calibration scores, below which the static level stands alone
@@ -75,7 +74,6 @@ class Threshold(SensorTable):
     fresh: NDArray[np.int64]  # (S,) calibration scores since the levels were set
     log_level: NDArray[np.float64]  # (S,) the threshold in force, +inf before there is one
     gate_level: NDArray[np.float64]  # (S,) unlabelled events at or below are learned
-    ladder: NDArray[np.float64]  # (S, 16) evenly spaced quantiles of the calibration scores
     own: NDArray[np.float64]  # (S,) level by the scores as they were made
     expected: NDArray[np.float64]  # (S,) level by the scores that normals would have now; -inf where unknown
     alarm_level: NDArray[np.float64]  # (S, K) on tables, the log score that a normal event exceeds at each budget
@@ -92,7 +90,6 @@ class Threshold(SensorTable):
             "fresh": zero,
             "log_level": infinite,
             "gate_level": infinite,
-            "ladder": ColumnSpec((LADDER,), np.float64, np.inf),
             "own": infinite,
             "expected": ColumnSpec((), np.float64, -np.inf),
             "alarm_level": ColumnSpec((budgets,), np.float64, np.inf),
@@ -183,8 +180,6 @@ class Threshold(SensorTable):
             )
             self.alarm_level[rows[tables], k] = np.maximum(level, self.alarm_expected[rows[tables], k])
         self.own[rows], self.log_level[rows] = log_level, np.maximum(log_level, self.expected[rows])
-        rungs = ((np.arange(LADDER) + 0.5) / LADDER * count[:, None]).astype(np.int64)
-        self.ladder[rows] = np.take_along_axis(pool, rungs, axis=1)
         self.gate_level[rows] = tail_quantile(pool, count, UNLABELLED_GATE_RATE)
         if enough.any():
             labelled = rows[enough]
