@@ -52,7 +52,8 @@ def test_run_logs_incidents_and_a_summary(site):
     """Every incident on the topic is logged as it opens, as it gets worse and as it closes, once each; before it stops,
     the worker sums up what is on the topics.
     """
-    process = site.start("--until-idle", "1", "--set", "logs.format=json")
+    soon_worse = "--set", "incidents.severity.major_events=2"
+    process = site.start("--until-idle", "1", "--set", "logs.format=json", *soon_worse)
     _, errors = process.communicate(timeout=150)
     assert process.returncode == 0, errors
     lines = [json.loads(line) for line in errors.splitlines()]
