@@ -22,7 +22,16 @@ import numpy as np
 
 from stream_ad.detector.alarms.calibration import calibrate, note_labels
 from stream_ad.detector.alarms.channels import CHANNELS
-from stream_ad.detector.alarms.excursions import ACCEPTED, EARLY, JUDGED, NEVER, PENDING, STATISTICS, UNSEEN, observe
+from stream_ad.detector.alarms.excursions import (
+    ACCEPTED,
+    EARLY,
+    JUDGED,
+    NEVER,
+    PENDING,
+    STATISTICS,
+    UNSEEN,
+    observe,
+)
 from stream_ad.detector.alarms.levels import ROW_BINS, TOP_BINS
 from stream_ad.detector.alarms.young_pool import YoungPool
 from stream_ad.detector.feedback.event_buffer import NORMAL
@@ -126,6 +135,8 @@ class Evidence(SensorTable):
             },
         )
         self.capacity, self.budgets, self.warmup_events = capacity, budgets, warmup_events
+        self.first_alarm = np.array([warmup_events, min(EARLY, warmup_events)])
+        """(2,) events of a sensor before anything alarms: by its own levels, by those of other sensors."""
         self.pool = YoungPool()
 
     def observe(
@@ -164,13 +175,12 @@ class Evidence(SensorTable):
             (self.interrupted, self.muted, self.first, self.last, self.peak, self.peak_event, self.ending),
         )
         new = channels, stuck, planned
-        observe(rows, event_numbers, new, self.warmup_events, sensors, (ratio, kind, ending))
+        observe(rows, event_numbers, new, self.first_alarm, sensors, (ratio, kind, ending))
         return ratio, kind, ending
 
     def live_from(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return (N,) the number of the first event of each sensor (N,) that may alarm."""
-        early = min(EARLY, self.warmup_events)
-        first: NDArray[np.int64] = np.where(self.early[rows], early, self.warmup_events)
+        first: NDArray[np.int64] = self.first_alarm[self.early[rows].astype(np.int64)]
         return first
 
     def note_labels(
@@ -203,14 +213,14 @@ class Evidence(SensorTable):
             rows: (A,) different sensors at their learn point.
             pending: Holds their labels.
         """
-        oldest = pending.count[rows] - pending.capacity
-        rows = rows[(self.last[rows] >= np.maximum(oldest, 0)[:, None]).any(axis=1)]
+        oldest = np.maximum(pending.count[rows] - pending.capacity, 0)[:, None]  # in memory
+        recent = (self.last[rows] >= oldest).any(axis=1)
+        rows, oldest = rows[recent], oldest[recent]
         if not len(rows):
             return
         marks = np.stack([self.first[rows], self.peak_event[rows]])  # (2, A, K)
-        remembered = (marks >= 0) & (marks >= (pending.count[rows] - pending.capacity)[:, None])
         labels = pending.label[rows[:, None], marks % pending.capacity]
-        judged, budget = np.nonzero((remembered & (labels == NORMAL)).any(axis=0))
+        judged, budget = np.nonzero(((marks >= oldest) & (labels == NORMAL)).any(axis=0))
         sensors = rows[judged]
         self.ending[sensors, budget], self.muted[sensors, budget], self.interrupted[sensors] = JUDGED, True, True
         self.first[sensors, budget] = self.peak_event[sensors, budget] = NEVER  # judged once

@@ -34,7 +34,7 @@ def observe(
     rows: NDArray[np.int64],
     event_numbers: NDArray[np.int64],
     new: Arrays,
-    warmup_events: int,
+    first_alarm: NDArray[np.int64],
     sensors: tuple[Arrays, Arrays, Arrays, Arrays],
     out: Arrays,
 ) -> None:
@@ -46,15 +46,15 @@ def observe(
         rows: (N,) sensors, in the order of arrival.
         event_numbers: (N,) number of each event among those of its sensor.
         new: Of the events: (3, N) channels, (N,) stuck, (N,) planned.
-        warmup_events: Events of a sensor before anything alarms.
+        first_alarm: (2,) events of a sensor before anything alarms: by its own levels, by those of other sensors.
         sensors: Tables, running excursions, waiting excursions and incidents of the sensors.
         out: Filled, zero before: (N, K) evidence over level, (N,) kinds, (N,) endings.
     """
     tables, running, waiting, incidents = sensors
     ratios, kinds, _ = out
     reached, rests = np.zeros(ratios.shape, np.bool_), np.ones(len(rows), np.bool_)
-    _advance(rows, event_numbers, new, warmup_events, tables, running, waiting, (ratios, kinds, reached, rests))
-    _decide(rows, event_numbers, new, warmup_events, tables, incidents, (reached, rests), out)
+    _advance(rows, event_numbers, new, first_alarm, tables, running, waiting, (ratios, kinds, reached, rests))
+    _decide(rows, event_numbers, new, first_alarm, tables, incidents, (reached, rests), out)
 
 
 @kernel
@@ -62,7 +62,7 @@ def _advance(  # noqa: PLR0915 -- to hand arrays on would take longer than what 
     rows: NDArray[np.int64],
     event_numbers: NDArray[np.int64],
     new: Arrays,
-    warmup_events: int,
+    first_alarm: NDArray[np.int64],
     tables: Arrays,
     running: Arrays,
     waiting: Arrays,
@@ -74,7 +74,7 @@ def _advance(  # noqa: PLR0915 -- to hand arrays on would take longer than what 
         rows: (N,) sensors.
         event_numbers: (N,) numbers of the events.
         new: See ``observe``.
-        warmup_events: Events of a sensor before anything alarms.
+        first_alarm: (2,) events of a sensor before anything alarms: by its own levels, by those of other sensors.
         tables: Tables of the sensors.
         running: Running excursions, (S, 6) each, and counts.
         waiting: Waiting excursions; (S, K, 6) which statistics have reached their level.
@@ -98,7 +98,7 @@ def _advance(  # noqa: PLR0915 -- to hand arrays on would take longer than what 
         if usual or (is_planned and resting[s]):  # nearly all events: there is nothing to move on, and no evidence
             continue
         age = event_number - began[s]
-        least = min(EARLY, warmup_events) if early[s] else warmup_events
+        least = first_alarm[np.int64(early[s])]
         alone = open_share[s] < MOST_GATE
         for c in range(CHANNELS):  # a planned window ends excursions
             u[c] = surprise(table, s, c, channels[c, n]) if ready[s, c] and not is_planned else 0.0
@@ -117,7 +117,7 @@ def _advance(  # noqa: PLR0915 -- to hand arrays on would take longer than what 
                 x = u[c] if j < CHANNELS else held
                 top[s, j] = max(top[s, j], np.float32(x))
                 rests[n] = False
-                decides = age >= (least if c == 0 or early[s] else max(warmup_events, LATE)) and not alone
+                decides = age >= (least if c == 0 or early[s] else max(first_alarm[0], LATE)) and not alone
                 for k in range(best.shape[1]):
                     ratio = x / levels[s, k, j] if decides else 0.0
                     alarming[s, k, j] |= ratio >= 1
@@ -151,7 +151,7 @@ def _decide(
     rows: NDArray[np.int64],
     event_numbers: NDArray[np.int64],
     new: Arrays,
-    warmup_events: int,
+    first_alarm: NDArray[np.int64],
     tables: Arrays,
     incidents: Arrays,
     excursions: tuple[NDArray[np.bool_], NDArray[np.bool_]],
@@ -163,7 +163,7 @@ def _decide(
         rows: (N,) sensors.
         event_numbers: (N,) numbers of the events.
         new: See ``observe``.
-        warmup_events: Events of a sensor before anything alarms.
+        first_alarm: (2,) events of a sensor before anything alarms: by its own levels, by those of other sensors.
         tables: Tables of the sensors.
         incidents: Incidents of the sensors, (S, K) each.
         excursions: (N, K) whether a statistic has reached its level; (N,) whether all are at rest.
@@ -181,7 +181,7 @@ def _decide(
             continue
         interrupted[s], is_planned = False, planned[n] != 0
         is_stuck = stuck[n] >= 1 and not is_planned
-        may_alarm = event_number - began[s] >= (min(EARLY, warmup_events) if early[s] else warmup_events)
+        may_alarm = event_number - began[s] >= first_alarm[np.int64(early[s])]
         for k in range(ratios.shape[1]):
             if ending[s, k] != 0:
                 if k == 0:
